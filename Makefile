@@ -1,0 +1,74 @@
+# Convoy's commands; `make help` lists them. Everything runs out of .venv, made from the lock files in requirements/.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+RECIPE ?= digits
+DATA   ?=
+ARGS   ?=
+
+BIN := .venv/bin
+UV  := $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: train
+train: .venv/.trainer ## train a model into artifacts/ (RECIPE=digits DATA=folder ARGS="--epochs 5")
+	$(BIN)/python -m trainer train $(RECIPE) $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+.PHONY: serve
+serve: .venv/.service ## serve artifacts/ on http://127.0.0.1:8000 (trains the default first where there is no model)
+	@compgen -G 'artifacts/*/*/manifest.json' >/dev/null || $(MAKE) train
+	$(BIN)/python -m service
+
+.PHONY: test
+test: .venv/.dev ## run every test (ARGS="-k name")
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: .venv/.dev ## read-only checks: ruff, mypy --strict, import-linter, openapi.json up to date
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m service.openapi --check openapi.json
+
+.PHONY: fmt
+fmt: .venv/.dev ## format and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: openapi
+openapi: .venv/.service ## write openapi.json
+	$(BIN)/python -m service.openapi openapi.json
+
+# One resolution for all: dev holds everything, the others are cut from it. An existing lock is kept where it still holds.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+          --no-emit-index-url --no-emit-find-links $(ARGS)
+.PHONY: lock
+lock: $(BIN)/uv ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer releases)
+	$(COMPILE) pyproject.toml --extra service --extra trainer --extra dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra service -c requirements/dev.txt -o requirements/service.txt
+	$(COMPILE) pyproject.toml --extra trainer -c requirements/dev.txt -o requirements/trainer.txt
+	$(COMPILE) pyproject.toml --extra service --extra cuda -c requirements/dev.txt -o requirements/cuda.txt
+	echo uv | $(COMPILE) - -o requirements/uv.txt
+
+.PHONY: clean
+clean: ## remove what can be made again (.venv, caches); artifacts/ and data/ stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Setting up. Each stamp is a lock file installed; the locks agree with each other, so they add up in one .venv.
+$(BIN)/uv: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/.%: requirements/%.txt $(BIN)/uv
+	$(UV) -r requirements/$*.txt
+	@touch $@

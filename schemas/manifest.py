@@ -1,0 +1,200 @@
+"""manifest.json: what a bundle says of itself. The format is specified in artifacts/README.md."""
+
+import json
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
+
+from schemas.base import Frozen
+from schemas.errors import FormatVersionError, ManifestError
+from schemas.evaluation import Metrics, Rate
+
+FORMAT_VERSION = 1
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+ModelName = Annotated[str, Field(pattern=NAME_PATTERN)]
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _inside_the_bundle(path: str) -> str:
+    parts = path.split("/")
+    if not re.fullmatch(r"[A-Za-z0-9._/-]+", path) or any(part in {"", ".", ".."} for part in parts):
+        raise ValueError(f"'{path}' is not a plain relative path inside the bundle")
+    return path
+
+
+BundlePath = Annotated[str, AfterValidator(_inside_the_bundle)]
+
+
+class Task(StrEnum):
+    MULTICLASS = "multiclass"
+    BINARY = "binary"
+
+
+class Resize(StrEnum):
+    """How an image of another size becomes height x width."""
+
+    STRETCH = "stretch"  # both sides scaled, the aspect ratio is lost
+    CROP = "crop"  # scaled to cover, centre kept
+    PAD = "pad"  # scaled to fit, the rest black
+
+
+class Interpolation(StrEnum):
+    NEAREST = "nearest"
+    BOX = "box"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    LANCZOS = "lanczos"
+
+
+class InputSpec(Frozen):
+    """What the graph takes: uint8 [batch, height, width, channels]; 1 channel is grey, 3 are RGB."""
+
+    height: Annotated[int, Field(ge=1, le=4096)]
+    width: Annotated[int, Field(ge=1, le=4096)]
+    channels: Annotated[int, Field(json_schema_extra={"enum": [1, 3]})]
+    resize: Resize = Resize.STRETCH
+    interpolation: Interpolation = Interpolation.BILINEAR
+
+    @model_validator(mode="after")
+    def _grey_or_rgb(self) -> Self:
+        if self.channels not in {1, 3}:
+            raise ValueError(f"channels is {self.channels}; it must be 1 (grey) or 3 (RGB)")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.height, self.width, self.channels)
+
+
+class VariantName(StrEnum):
+    FP32 = "fp32"
+    INT8 = "int8"
+    FP16 = "fp16"
+
+
+class HashedFile(Frozen):
+    file: BundlePath
+    sha256: Sha256
+
+
+class Parity(Frozen):
+    """The exported file against the PyTorch network, on images of the test split."""
+
+    images: Annotated[int, Field(ge=1)]
+    max_logit_difference: Annotated[float, Field(ge=0)]
+    argmax_agreement: Rate
+
+
+class VariantMetrics(Frozen):
+    """Measured through ONNX Runtime on this very file, over the whole test split."""
+
+    accuracy: Rate
+    log_loss: Annotated[float, Field(ge=0)]
+
+
+class Variant(HashedFile):
+    name: VariantName
+    metrics: VariantMetrics
+    parity: Parity
+    golden_tolerance: Annotated[
+        float, Field(gt=0, lt=1, description="largest allowed |difference| of a probability from the golden one")
+    ]
+
+
+class Golden(Frozen):
+    """Encoded images and, in the file `expected`, the probabilities that fp32 on the CPU gave for each, in order."""
+
+    expected: HashedFile
+    images: Annotated[tuple[HashedFile, ...], Field(min_length=1)]
+
+
+class DataProvenance(Frozen):
+    name: str
+    content_hash: Sha256
+    train: Count
+    validation: Count
+    test: Count
+
+
+class Provenance(Frozen):
+    """Where the model is from. recipe is the run's whole configuration, as run."""
+
+    recipe: dict[str, JsonValue]
+    data: DataProvenance
+    seed: int
+    epochs: Annotated[int, Field(ge=0, description="epochs trained")]
+    best_epoch: Annotated[int, Field(ge=0, description="the epoch whose weights these are, chosen on validation")]
+    parameters: Count
+    device: str
+    duration_seconds: Annotated[float, Field(ge=0, description="training alone, without export and report")]
+    created: Annotated[str, Field(description="UTC, ISO 8601")]
+    git_commit: str | None
+    libraries: dict[str, str]
+
+
+class SplitMetrics(Frozen):
+    """Measured through ONNX Runtime on the fp32 file."""
+
+    validation: Metrics
+    test: Metrics
+
+
+class ModelManifest(Frozen):
+    format_version: int = FORMAT_VERSION
+    name: ModelName
+    version: Annotated[int, Field(ge=1)]
+    task: Task
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    input: InputSpec
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    golden: Golden
+    weights: HashedFile
+    metrics: SplitMetrics
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from each other")
+        if self.task is Task.BINARY and len(self.labels) != 2:  # noqa: PLR2004 - binary is two
+            raise ValueError("a binary task has two labels")
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names) or VariantName.FP32 not in names:
+            raise ValueError("variants must differ in name, and fp32 must be one of them")
+        return self
+
+    def variant(self, name: VariantName) -> Variant | None:
+        return next((variant for variant in self.variants if variant.name is name), None)
+
+
+def parse_manifest(text: str | bytes) -> ModelManifest:
+    """Reads manifest.json.
+
+    Raises FormatVersionError for a format of another release (said before anything else: its fields may differ), and
+    ManifestError naming the first field that is wrong.
+    """
+    try:
+        raw: Any = json.loads(text)
+    except ValueError as error:
+        raise ManifestError(f"manifest.json is not JSON: {error}.") from error
+    if not isinstance(raw, dict):
+        raise ManifestError("manifest.json must hold a JSON object.")
+    version = raw.get("format_version")
+    if version != FORMAT_VERSION:
+        raise FormatVersionError(
+            f"The bundle has format version {version!r}; this release reads version {FORMAT_VERSION}. Export it again."
+        )
+    try:
+        return ModelManifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "manifest.json"
+        raise ManifestError(f"manifest.json: {where}: {first['msg']}.") from error
+
+
+def render_manifest(manifest: ModelManifest) -> str:
+    return manifest.model_dump_json(indent=2) + "\n"

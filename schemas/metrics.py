@@ -1,0 +1,128 @@
+"""(labels, probabilities) -> the figures of a report. numpy alone, so that the service needs nothing more."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import MetricsError
+from schemas.evaluation import Averages, Calibration, CalibrationBin, ClassMetrics, Interval, Metrics
+
+Labels = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.floating]
+Confusion = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+
+CALIBRATION_BINS = 15
+_Z_95 = 1.959963984540054
+
+
+def measure(labels: Labels, probabilities: Probabilities, names: Sequence[str]) -> Metrics:
+    """The figures for labels [n] (class indices) and probabilities [n, classes], with the classes' names.
+
+    Raises MetricsError where shapes or ranges do not fit together, or a probability is not finite.
+    """
+    _check(labels, probabilities, names)
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, len(names))
+    precision, recall, f1 = _precision_recall_f1(confusion)
+    support = confusion.sum(axis=1)
+    present = support > 0
+    correct = int(np.trace(confusion))
+    accuracy = correct / len(labels)
+    return Metrics(
+        n=len(labels),
+        accuracy=accuracy,
+        accuracy_interval=wilson_interval(correct, len(labels)),
+        log_loss=log_loss(labels, probabilities),
+        macro=_averages(precision, recall, f1, present / present.sum()),
+        micro=Averages(precision=accuracy, recall=accuracy, f1=accuracy),
+        weighted=_averages(precision, recall, f1, support / support.sum()),
+        per_class=tuple(
+            ClassMetrics(label=name, support=int(count), precision=float(p), recall=float(r), f1=float(f))
+            for name, count, p, r, f in zip(names, support, precision, recall, f1, strict=True)
+        ),
+        absent_classes=tuple(name for name, there in zip(names, present, strict=True) if not there),
+        confusion_matrix=tuple(tuple(int(count) for count in row) for row in confusion),
+        calibration=calibration(labels, probabilities),
+    )
+
+
+def confusion_matrix(labels: Labels, predicted: npt.NDArray[np.integer], classes: int) -> Confusion:
+    """Counts [true class, predicted class]."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def log_loss(labels: Labels, probabilities: Probabilities) -> float:
+    """Mean negative log likelihood in nats; a probability of zero counts as the type's epsilon, as in scikit-learn."""
+    chosen = probabilities[np.arange(len(labels)), labels]
+    floor = np.finfo(probabilities.dtype).eps
+    return float(-np.log(np.clip(chosen, floor, 1 - floor).astype(np.float64)).mean())
+
+
+def calibration(labels: Labels, probabilities: Probabilities, bins: int = CALIBRATION_BINS) -> Calibration:
+    """Expected calibration error of the winning class over equal-width bins (Guo et al., 2017)."""
+    confidence = probabilities.max(axis=1).astype(np.float64).clip(0, 1)
+    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    # Bins are (lower, upper], the first takes 0 as well.
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    confidence_sum = np.bincount(index, confidence, minlength=bins)
+    right_sum = np.bincount(index, right, minlength=bins)
+    return Calibration(
+        expected_calibration_error=float(np.abs(confidence_sum - right_sum).sum() / len(labels)),
+        bins=tuple(
+            CalibrationBin(
+                lower=i / bins,
+                upper=(i + 1) / bins,
+                count=int(count[i]),
+                confidence=float(confidence_sum[i] / count[i]) if count[i] else None,
+                accuracy=float(right_sum[i] / count[i]) if count[i] else None,
+            )
+            for i in range(bins)
+        ),
+    )
+
+
+def wilson_interval(successes: int, n: int) -> Interval:
+    """95% score interval of a rate (Wilson, 1927): right for small n and for rates near 0 and 1."""
+    rate, z2 = successes / n, _Z_95**2
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z_95 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return Interval(lower=max(0.0, centre - half), upper=min(1.0, centre + half))
+
+
+def _check(labels: Labels, probabilities: Probabilities, names: Sequence[str]) -> None:
+    if len(labels) == 0:
+        raise MetricsError("There are no labelled images to measure on.")
+    if probabilities.shape != (len(labels), len(names)):
+        raise MetricsError(
+            f"{len(labels)} labels of {len(names)} classes need probabilities of shape "
+            f"{[len(labels), len(names)]}, not {list(probabilities.shape)}."
+        )
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise MetricsError(f"A label is outside the {len(names)} classes.")
+    if not np.isfinite(probabilities).all():
+        raise MetricsError("A probability is not a finite number.")
+
+
+def _precision_recall_f1(confusion: Confusion) -> tuple[Values, Values, Values]:
+    """Per class; 0 where there is nothing to divide by."""
+    hits = np.diag(confusion).astype(np.float64)
+    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    return (
+        _ratio(hits, predicted),
+        _ratio(hits, support),
+        _ratio(2 * hits, predicted + support),
+    )
+
+
+def _ratio(numerator: Values, denominator: npt.NDArray[np.int64]) -> Values:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def _averages(precision: Values, recall: Values, f1: Values, weights: Values) -> Averages:
+    # Rounding may pass 1 by one unit in the last place.
+    means = [min(1.0, float(values @ weights)) for values in (precision, recall, f1)]
+    return Averages(precision=means[0], recall=means[1], f1=means[2])

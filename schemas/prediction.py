@@ -1,0 +1,84 @@
+"""/predict: request and response. The words are those of KServe and TensorFlow Serving: instances, predictions."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from schemas.base import Frozen
+
+DEFAULT_TOP_K = 3
+
+# An instance is read one by one, not by pydantic: a bad one is then an item's error with its index, and the good ones
+# can still be answered. This is what OpenAPI says of it.
+INSTANCE_SCHEMA: dict[str, Any] = {
+    "oneOf": [
+        {
+            "title": "Encoded image",
+            "description": "An image file (PNG, JPEG, WebP, GIF, BMP, TIFF, PNM) in base64.",
+            "type": "object",
+            "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+            "required": ["b64"],
+            "additionalProperties": False,
+        },
+        {
+            "title": "Colour pixels",
+            "description": "Rows of pixels of channels, [height][width][channels], integers 0 to 255, 1 or 3 channels.",
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 1}},
+        },
+        {
+            "title": "Grey pixels",
+            "description": "Rows of grey pixels, [height][width], integers 0 to 255.",
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "integer"}},
+        },
+    ]
+}
+INSTANCES_SCHEMA: dict[str, Any] = {"type": "array", "items": INSTANCE_SCHEMA, "minItems": 1}
+
+
+class OnError(StrEnum):
+    """What one bad image does: fail the whole request (422 naming each), or only its own item."""
+
+    REQUEST = "request"
+    ITEM = "item"
+
+
+class PredictRequest(Frozen):
+    """The JSON body of /predict. top_k and on_error may stand in the query instead; said twice, they must agree."""
+
+    instances: Annotated[list[Any], WithJsonSchema(INSTANCES_SCHEMA), Field(min_length=1)]
+    top_k: Annotated[int | None, Field(ge=1, strict=True)] = None
+    on_error: OnError | None = None
+
+
+class ClassProbability(Frozen):
+    label: str
+    index: Annotated[int, Field(ge=0, description="position in the model's labels")]
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
+class Prediction(ClassProbability):
+    """The most probable class, and the top_k most probable in falling order (this one first)."""
+
+    top: tuple[ClassProbability, ...]
+
+
+class ItemError(Frozen):
+    index: Annotated[int, Field(ge=0, description="position of the image in the request")]
+    reason: str
+
+
+class FailedPrediction(Frozen):
+    """Stands in the place of a prediction under on_error=item."""
+
+    error: ItemError
+
+
+class PredictResponse(Frozen):
+    model: str
+    version: int
+    predictions: Annotated[
+        tuple[Prediction | FailedPrediction, ...], Field(description="one an image, in the order they were sent")
+    ]

@@ -1,0 +1,39 @@
+"""The one body of every error: problem details (RFC 9457) with a code from a closed set."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from schemas.base import Frozen
+from schemas.prediction import ItemError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemCode(StrEnum):
+    """What went wrong, for programs; stable across releases."""
+
+    INVALID_REQUEST = "invalid_request"
+    INVALID_IMAGE = "invalid_image"
+    MODEL_REQUIRED = "model_required"
+    MODEL_NOT_FOUND = "model_not_found"
+    MODEL_REFUSED = "model_refused"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    BODY_TOO_LARGE = "body_too_large"
+    TOO_MANY_IMAGES = "too_many_images"
+    OVERLOADED = "overloaded"
+    NOT_READY = "not_ready"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    INTERNAL = "internal"
+
+
+class Problem(Frozen):
+    type: Annotated[str, Field(description="always about:blank: the code says more than a page would")] = "about:blank"
+    title: Annotated[str, Field(description="the status in words")]
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: Annotated[str, Field(description="one sentence: what is wrong and what to do")]
+    code: ProblemCode
+    errors: Annotated[tuple[ItemError, ...], Field(description="each bad image of the request")] = ()
