@@ -170,6 +170,11 @@ class ModelManifest(Frozen):
     def variant(self, name: VariantName) -> Variant | None:
         return next((variant for variant in self.variants if variant.name is name), None)
 
+    @property
+    def fp32(self) -> Variant:
+        """The one that is always there."""
+        return next(variant for variant in self.variants if variant.name is VariantName.FP32)
+
 
 def parse_manifest(text: str | bytes) -> ModelManifest:
     """Reads manifest.json.

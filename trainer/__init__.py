@@ -1,0 +1,1 @@
+"""Offline: data set -> PyTorch CNN -> ONNX bundle in artifacts/."""

@@ -1,0 +1,77 @@
+"""The model card: README.md of a bundle, with Hugging Face front matter (Mitchell et al., 2019)."""
+
+from schemas.evaluation import Metrics
+from schemas.manifest import ModelManifest
+
+
+def model_card(manifest: ModelManifest) -> str:
+    test, data = manifest.metrics.test, manifest.provenance.data
+    spec = manifest.input
+    kind = "grey" if spec.channels == 1 else "RGB"
+    network = manifest.provenance.recipe["network"]
+    architecture = network["name"] if isinstance(network, dict) else network
+    return f"""---
+library_name: onnx
+pipeline_tag: image-classification
+tags: [convoy, image-classification]
+datasets: [{data.name}]
+metrics: [accuracy, f1]
+model-index:
+- name: {manifest.name}
+  results:
+  - task: {{type: image-classification}}
+    dataset: {{name: {data.name}, type: {data.name}, split: test}}
+    metrics:
+    - {{type: accuracy, value: {test.accuracy:.6f}}}
+    - {{type: f1, value: {test.macro.f1:.6f}, name: macro F1}}
+---
+# {manifest.name}, version {manifest.version}
+
+Classifies a {spec.height}x{spec.width} {kind} image as one of {len(manifest.labels)}: {", ".join(manifest.labels)}.
+Network: {architecture}, {manifest.provenance.parameters:,} parameters.
+
+## Data
+{data.name}: {data.train:,} images trained on, {data.validation:,} for validation, {data.test:,} for the test.
+Content hash `{data.content_hash}`.
+
+## How good it is
+On the test split, which was measured once, through ONNX Runtime on `model.onnx`:
+
+| accuracy | 95% interval | precision | recall | F1 | log loss | calibration error |
+|---|---|---|---|---|---|---|
+| {test.accuracy:.2%} | {test.accuracy_interval.lower:.2%} to {test.accuracy_interval.upper:.2%} \
+| {test.macro.precision:.4f} | {test.macro.recall:.4f} | {test.macro.f1:.4f} | {test.log_loss:.4f} | \
+{test.calibration.expected_calibration_error:.4f} |
+
+Precision, recall and F1 are means over the classes:
+
+{_per_class(test)}
+
+![confusion matrix](report/confusion_matrix.png)
+![loss and accuracy over the epochs](report/curves.png)
+
+## Limits
+It answers with one of its classes for any image at all, also for one that shows none of them. The figures hold for
+images like those of the test split; measure it on your own with `POST /evaluate`.
+
+## How it was made
+{manifest.provenance.epochs} epochs, of which epoch {manifest.provenance.best_epoch} was the best on validation, in \
+{manifest.provenance.duration_seconds:.1f} s on {manifest.provenance.device}; seed {manifest.provenance.seed}.
+The recipe as run is in `manifest.json`.
+
+## How to use it
+`make serve`, then
+
+    curl --data-binary @image.png -H 'Content-Type: image/png' http://127.0.0.1:8000/models/{manifest.name}/predict
+
+or, with ONNX Runtime alone, give `{manifest.fp32.file}` uint8 `images` [batch, {spec.height}, {spec.width}, \
+{spec.channels}]: normalisation is inside.
+"""
+
+
+def _per_class(metrics: Metrics) -> str:
+    rows = [
+        f"| {entry.label} | {entry.precision:.4f} | {entry.recall:.4f} | {entry.f1:.4f} | {entry.support:,} |"
+        for entry in metrics.per_class
+    ]
+    return "\n".join(["| class | precision | recall | F1 | images |", "|---|---|---|---|---|", *rows])

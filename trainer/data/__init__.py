@@ -1,0 +1,1 @@
+"""Labelled images: where they are from (source), how they are divided (split)."""

@@ -1,0 +1,23 @@
+"""The UCI digits inside scikit-learn: 1,797 handwritten digits, 8x8, grey (Alpaydin & Kaynak, 1998). No download."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from schemas.manifest import InputSpec
+from trainer.data.source import LabelledImages, SourceData
+
+
+@dataclass(frozen=True)
+class DigitsSource:
+    def load(self) -> SourceData:
+        bunch = load_digits()
+        pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+        return SourceData(
+            name="digits",
+            labels=tuple(str(name) for name in bunch.target_names),
+            input=InputSpec(height=8, width=8, channels=1),
+            train=LabelledImages(pixels, bunch.target.astype(np.int64)),
+            test=None,
+        )

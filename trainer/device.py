@@ -1,0 +1,40 @@
+"""Where a run computes, and in which precision it is fast there."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from trainer.errors import DeviceError
+from trainer.recipe import Precision
+
+
+def choose_device(asked: str) -> torch.device:
+    """auto takes CUDA where it works. Raises DeviceError where cuda is asked for and unusable: never silently slow."""
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        reason = (
+            "this PyTorch was built without CUDA" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
+        )
+        raise DeviceError(f"--device cuda was asked for, but {reason} was found; use --device cpu or auto.")
+    return torch.device("cuda")
+
+
+def describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def computes_in_bf16(precision: Precision, device: torch.device) -> bool:
+    """auto is bf16 where the device has instructions for it; elsewhere it is emulated, and slower than fp32."""
+    if precision is not Precision.AUTO:
+        return precision is Precision.BF16
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # PyTorch has no public question for this on its older supported releases.
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[None]:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)

@@ -1,0 +1,45 @@
+"""What can stop a run.
+
+TrainerError
+├── UsageError                 the caller can mend it: exit status 2
+│   ├── RecipeError            no such recipe, preset, setting or value
+│   ├── DataError              missing, damaged or unfit data
+│   └── DeviceError            a device that was asked for and cannot be used
+└── RunError                   the run itself failed: exit status 1
+    ├── NonFiniteError         a loss that is no number
+    └── ExportError            the exported graph is not the network
+"""
+
+
+class TrainerError(Exception):
+    """The message is one sentence for the person at the terminal."""
+
+    exit_status = 1
+
+
+class UsageError(TrainerError):
+    exit_status = 2
+
+
+class RecipeError(UsageError):
+    pass
+
+
+class DataError(UsageError):
+    pass
+
+
+class DeviceError(UsageError):
+    pass
+
+
+class RunError(TrainerError):
+    pass
+
+
+class NonFiniteError(RunError):
+    pass
+
+
+class ExportError(RunError):
+    pass

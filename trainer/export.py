@@ -1,0 +1,143 @@
+"""nn.Module -> ONNX bytes that take uint8 images, equal to the network or not written at all."""
+
+import copy
+import logging
+import warnings
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray
+from schemas.image import Pixels
+from schemas.manifest import InputSpec, Parity
+from trainer.errors import ExportError
+from trainer.inference import BATCH, OnnxModel
+
+OPSET = 20
+PARITY_BATCHES = (1, 2, 7)
+RELATIVE_TOLERANCE = 1e-3
+ABSOLUTE_TOLERANCE = 1e-4
+
+
+class Deployed(nn.Module):
+    """The graph of a bundle: uint8 [batch, height, width, channels] -> probabilities and logits [batch, classes]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(images.permute(0, 3, 1, 2).float() / 255)
+        return logits.softmax(dim=1), logits
+
+
+def export(network: nn.Module, spec: InputSpec, images: Pixels) -> tuple[bytes, Parity]:
+    """ONNX bytes of a network in eval mode, and their parity with it on the given real images.
+
+    Raises ExportError where the two differ: at any of the batch sizes 1, 2 and 7, or in the class they give to an image
+    of the whole set, but for near ties.
+    """
+    model = to_onnx(network, spec)
+    return model, check_parity(network, model, images)
+
+
+def to_onnx(network: nn.Module, spec: InputSpec) -> bytes:
+    """Batch norm is folded into the convolutions first: exporters' own folding has broken parallel branches before."""
+    folded = fuse(copy.deepcopy(network).cpu().eval()) if _has_batch_norm(network) else network
+    example = torch.zeros(2, *spec.shape, dtype=torch.uint8)
+    program = _quietly_exported(Deployed(folded).eval(), example)
+    model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def check_parity(network: nn.Module, model: bytes, images: Pixels) -> Parity:
+    """Raises ExportError; see export."""
+    onnx_model = OnnxModel(model)
+    reference = Deployed(network).eval()
+    _check_batch_is_symbolic(onnx_model)
+    for size in PARITY_BATCHES:
+        for start in range(0, min(len(images), 3 * size), size):
+            batch = images[start : start + size]
+            expected, found = _logits(reference, batch), onnx_model.run(batch)[1]
+            if not np.allclose(found, expected, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE):
+                raise ExportError(
+                    f"The exported graph differs from the network by {np.abs(found - expected).max():.2g} in a logit "
+                    f"at batch size {len(batch)} (allowed: {ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} of it); "
+                    "no bundle was written."
+                )
+    return _agreement(_logits(reference, images), onnx_model.logits(images))
+
+
+def _agreement(expected: FloatArray, found: FloatArray) -> Parity:
+    same = found.argmax(axis=1) == expected.argmax(axis=1)
+    best = np.sort(expected, axis=1)
+    near_tie = best[:, -1] - best[:, -2] <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(best[:, -1])
+    if not (same | near_tie).all():
+        raise ExportError(
+            f"The exported graph gives {int((~(same | near_tie)).sum())} of {len(same):,} test images "
+            "another class than the network; no bundle was written."
+        )
+    return Parity(
+        images=len(same),
+        max_logit_difference=float(np.abs(found - expected).max()),
+        argmax_agreement=float(same.mean()),
+    )
+
+
+@torch.no_grad()
+def _logits(network: Deployed, images: Pixels) -> FloatArray:
+    batches = [network(torch.from_numpy(images[i : i + BATCH]))[1].numpy() for i in range(0, len(images), BATCH)]
+    return np.concatenate(batches)
+
+
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def _quietly_exported(network: Deployed, example: Tensor) -> torch.onnx.ONNXProgram:
+    """The exporter logs and warns of its own internals; an error still comes as ExportError."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                (example,),
+                input_names=[INPUT_NAME],
+                output_names=list(OUTPUT_NAMES),
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        raise ExportError(f"PyTorch could not export the network: {str(error).splitlines()[0]}") from error
+    finally:
+        logger.setLevel(level)
+    if program is None:
+        raise ExportError("PyTorch exported nothing.")
+    return program
+
+
+def _strip(model: ModelProto) -> None:
+    """Drops the exporter's notes, which hold stack traces with paths of this machine."""
+    graph = model.graph
+    for entry in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+
+
+def _check_batch_is_symbolic(model: OnnxModel) -> None:
+    for tensor in (*model.inputs, *model.outputs):
+        if isinstance(tensor.shape[0], int):
+            raise ExportError(f"The exported graph's '{tensor.name}' is fixed at batch size {tensor.shape[0]}.")

@@ -1,0 +1,191 @@
+"""The training loop: the only backward() in the repository, the same on CPU and CUDA."""
+
+import copy
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from trainer.augment import augment
+from trainer.data.source import LabelledImages
+from trainer.data.split import Splits
+from trainer.device import autocast, computes_in_bf16
+from trainer.errors import NonFiniteError
+from trainer.optimizers import build_optimizer, learning_rate_factor
+from trainer.progress import Epoch, Reporter
+from trainer.recipe import Recipe
+
+# Reading a figure back from a GPU waits for it; losses are looked at this many steps at a time.
+STEPS_BETWEEN_LOOKS = 16
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The network with the weights of the best epoch, in eval mode on the CPU; the epochs as they went."""
+
+    network: nn.Module
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ResidentImages:
+    """A split on the device: images stay uint8, a quarter of float's memory."""
+
+    images: Tensor
+    labels: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device, data: LabelledImages) -> "ResidentImages":
+        images, labels = np.ascontiguousarray(data.images), np.ascontiguousarray(data.labels)
+        return cls(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """float [batch, channels, height, width] in 0..1 (channels_last, as the bytes lie already), and labels."""
+        return self.images[index].permute(0, 3, 1, 2).float() / 255, self.labels[index]
+
+
+def fit(network: nn.Module, data: Splits, recipe: Recipe, device: torch.device, reporter: Reporter) -> Fitted:
+    """Trains on data.train and keeps the epoch that is best on data.validation (accuracy, then loss).
+
+    Raises NonFiniteError at a loss that is no number.
+    """
+    started = time.perf_counter()
+    run = _Run(network, data, recipe, device)
+    history: list[Epoch] = []
+    best: tuple[float, float] | None = None
+    weights: dict[str, Tensor] = {}
+    with reporter:
+        for number in range(1, recipe.epochs + 1):
+            epoch = run.epoch(number, reporter)
+            history.append(epoch)
+            score = (epoch.validation_accuracy, -epoch.validation_loss)
+            if best is None or score > best:
+                best, best_epoch = score, number
+                weights = {name: value.detach().cpu().clone() for name, value in run.judged.state_dict().items()}
+            reporter.epoch(epoch, recipe.epochs)
+    chosen = copy.deepcopy(run.judged).cpu()
+    chosen.load_state_dict(weights)
+    return Fitted(chosen.eval(), tuple(history), best_epoch, time.perf_counter() - started)
+
+
+class _Run:
+    """What changes from step to step."""
+
+    def __init__(self, network: nn.Module, data: Splits, recipe: Recipe, device: torch.device) -> None:
+        self.recipe = recipe
+        self.device = device
+        self.train = ResidentImages.on(device, data.train)
+        self.validation = ResidentImages.on(device, data.validation)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = build_optimizer(self.network, recipe.optimizer)
+        self.average: AveragedModel | None = None
+        if recipe.ema_decay:
+            average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        self.bf16 = computes_in_bf16(recipe.precision, device)
+        self.shuffling = torch.Generator().manual_seed(recipe.seed)
+        self.augmenting = torch.Generator(device).manual_seed(recipe.seed + 1)
+        self.steps_an_epoch = -(-len(self.train) // recipe.batch_size)
+        self.step = 0
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the averaged one where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def epoch(self, number: int, reporter: Reporter) -> Epoch:
+        started = time.perf_counter()
+        loss, accuracy = self._train(reporter)
+        seconds = time.perf_counter() - started
+        validation_loss, validation_accuracy = self._validate()
+        return Epoch(
+            epoch=number,
+            learning_rate=self._learning_rate(self.step - 1),
+            train_loss=loss,
+            train_accuracy=accuracy,
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            seconds=time.perf_counter() - started,
+            images_per_second=len(self.train) / seconds,
+        )
+
+    def _train(self, reporter: Reporter) -> tuple[float, float]:
+        """One pass over the training split: mean loss and accuracy."""
+        self.network.train()
+        order = torch.randperm(len(self.train), generator=self.shuffling).to(self.device)
+        started, total, right, seen = time.perf_counter(), 0.0, 0.0, 0
+        waiting: list[Tensor] = []
+        batches = torch.split(order, self.recipe.batch_size)
+        for i, index in enumerate(batches, start=1):
+            waiting.append(self._step(index))
+            seen += len(index)
+            if i % STEPS_BETWEEN_LOOKS == 0 or i == len(batches):
+                figures = torch.stack(waiting).tolist()
+                self._check_finite([loss for loss, _ in figures])
+                total += sum(loss for loss, _ in figures)
+                right += sum(correct for _, correct in figures)
+                speed = seen / (time.perf_counter() - started)
+                reporter.step(self.step, self.steps_an_epoch * self.recipe.epochs, total / seen, right / seen, speed)
+                waiting.clear()
+        return total / seen, right / seen
+
+    def _step(self, index: Tensor) -> Tensor:
+        """One update: [sum of the losses, number right], still on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(self.step)
+        images, labels = self.train.batch(index)
+        images = augment(images, self.recipe.augment, self.augmenting)
+        with autocast(self.device, bf16=self.bf16):
+            logits = self.network(images)
+        logits = logits.float()
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.optimizer.gradient_clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.gradient_clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.step += 1
+        return torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()])
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[float, float]:
+        """Mean loss (without label smoothing) and accuracy on the validation split."""
+        network = self.judged.eval()
+        sums = torch.zeros(2, device=self.device)
+        order = torch.arange(len(self.validation), device=self.device)
+        for index in torch.split(order, self.recipe.validation_batch_size):
+            images, labels = self.validation.batch(index)
+            with autocast(self.device, bf16=self.bf16):
+                logits = network(images)
+            loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+            sums += torch.stack([loss, (logits.argmax(1) == labels).sum()])
+        loss_sum, right = sums.tolist()
+        if not np.isfinite(loss_sum):
+            raise NonFiniteError(_advice(f"The validation loss is {loss_sum} after step {self.step}"))
+        return loss_sum / len(self.validation), right / len(self.validation)
+
+    def _learning_rate(self, step: int) -> float:
+        """Of the step counted from 0; the schedule is read at the step's middle, so no step is taken at exactly 0."""
+        progress = (step + 0.5) / (self.steps_an_epoch * self.recipe.epochs)
+        return self.recipe.optimizer.learning_rate * learning_rate_factor(self.recipe.schedule, progress)
+
+    def _check_finite(self, losses: list[float]) -> None:
+        for i, loss in enumerate(losses):
+            if not np.isfinite(loss):
+                step = self.step - len(losses) + i + 1
+                raise NonFiniteError(_advice(f"The training loss is {loss} at step {step}"))
+
+
+def _advice(what: str) -> str:
+    return f"{what}; lower optimizer.learning_rate, or set optimizer.gradient_clip or precision=fp32."

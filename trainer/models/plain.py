@@ -1,0 +1,42 @@
+"""Plain: pairs of 3x3 convolutions, a max-pool after each, then dense layers (after Simonyan & Zisserman, 2014)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from schemas.base import Frozen
+from trainer.errors import RecipeError
+from trainer.models.layers import Shape, convolution
+
+
+class PlainConfig(Frozen):
+    name: Literal["plain"] = "plain"
+    widths: Annotated[tuple[int, ...], Field(min_length=1, description="channels of each pair of convolutions")] = (
+        32,
+        64,
+    )
+    dense: Annotated[int, Field(ge=1, description="neurons of the hidden dense layer")] = 128
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Raises RecipeError where the image is too small to be halved once a pair."""
+        layers: list[nn.Module] = []
+        channels, height, width = shape.channels, shape.height, shape.width
+        for outputs in self.widths:
+            layers += [convolution(channels, outputs, 3), convolution(outputs, outputs, 3), nn.MaxPool2d(2)]
+            channels, height, width = outputs, height // 2, width // 2
+        if min(height, width) < 1:
+            raise RecipeError(
+                f"Images of {shape.height}x{shape.width} cannot be halved {len(self.widths)} times; "
+                "give fewer network.widths."
+            )
+        return nn.Sequential(
+            *layers,
+            nn.Flatten(),
+            nn.Dropout(self.dropout),
+            nn.Linear(channels * height * width, self.dense),
+            nn.ReLU(inplace=True),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.dense, shape.classes),
+        )

@@ -1,0 +1,34 @@
+"""The optimizer and the learning rate's course over a run."""
+
+import math
+
+import torch
+from torch import nn
+
+from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
+
+
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Weight decay goes to matrices and filters alone: shrinking biases and norms only hurts (He et al., 2019)."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    rate = config.learning_rate
+    if config.name is OptimizerName.SGD:
+        nesterov = config.momentum > 0
+        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=nesterov, fused=True)
+    if config.name is OptimizerName.ADAM:
+        return torch.optim.Adam(groups, lr=rate, fused=True)
+    return torch.optim.AdamW(groups, lr=rate, fused=True)
+
+
+def learning_rate_factor(config: ScheduleConfig, progress: float) -> float:
+    """Factor on the learning rate at progress 0..1 of the run: 0..1, 1 at the end of the warm-up."""
+    if config.name is ScheduleName.CONSTANT:
+        return 1.0
+    if progress < config.warm_up:
+        return progress / config.warm_up
+    left = (1 - progress) / (1 - config.warm_up) if config.warm_up < 1 else 1.0
+    return left if config.name is ScheduleName.TRIANGULAR else (1 - math.cos(math.pi * left)) / 2

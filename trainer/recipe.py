@@ -1,0 +1,151 @@
+"""Recipe: one frozen typed object that is the whole run. It is saved in the bundle, as run."""
+
+import difflib
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from schemas.base import Frozen
+from schemas.manifest import ModelName
+from trainer.errors import RecipeError
+from trainer.models import NetworkConfig, network_named
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Source(StrEnum):
+    DIGITS = "digits"
+    MNIST = "mnist"
+
+
+class OptimizerName(StrEnum):
+    SGD = "sgd"
+    ADAM = "adam"
+    ADAMW = "adamw"
+
+
+class ScheduleName(StrEnum):
+    CONSTANT = "constant"
+    COSINE = "cosine"
+    TRIANGULAR = "triangular"
+
+
+class Precision(StrEnum):
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class DataConfig(Frozen):
+    """Which images, and how those without a published test split are divided (stratified by class)."""
+
+    source: Source
+    validation: Annotated[float, Field(gt=0, lt=1, description="share of the training images where test is published")]
+    test: Annotated[float, Field(ge=0, lt=1, description="share of all images; unused where test is published")] = 0.0
+    split_seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave no images to train on")
+        return self
+
+
+class AugmentConfig(Frozen):
+    """Random changes to each training image, drawn anew every time it is seen; 0 turns one off."""
+
+    translate: Annotated[float, Field(ge=0, description="largest shift, pixels")] = 0.0
+    rotate: Annotated[float, Field(ge=0, le=180, description="largest angle, degrees")] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1, description="largest relative change of size")] = 0.0
+
+
+class OptimizerConfig(Frozen):
+    name: OptimizerName
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0, description="on matrices and filters; never on biases and norms")] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1, description="of sgd, in Nesterov's form")] = 0.9
+    gradient_clip: Annotated[float, Field(ge=0, description="largest norm of the gradient; 0 is none")] = 0.0
+
+
+class ScheduleConfig(Frozen):
+    """The learning rate over the run: constant, or up linearly during warm_up, then down to 0."""
+
+    name: ScheduleName = ScheduleName.COSINE
+    warm_up: Annotated[Fraction, Field(description="share of the run")] = 0.1
+
+
+class Recipe(Frozen):
+    name: ModelName
+    data: DataConfig
+    network: NetworkConfig
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    validation_batch_size: Annotated[int, Field(ge=1)] = 1000
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[
+        float, Field(ge=0, lt=1, description="of the averaged weights that are validated and kept; 0 is none")
+    ] = 0.0
+    precision: Precision = Precision.AUTO
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    """The recipe with dotted keys replaced: {"optimizer.learning_rate": "0.1", "network": "plain"}.
+
+    Values may be strings as typed on a command line. Raises RecipeError naming the key or value that is wrong.
+    """
+    tree = recipe.model_dump(mode="json")
+    for key, value in settings.items():
+        _replace(tree, key, value)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        # A union puts its member's tag into the path: network.plain.widths is network.widths to the user.
+        where = ".".join(
+            str(part) for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "network")
+        )
+        raise RecipeError(f"Setting {where or 'recipe'} = {first['input']!r}: {first['msg']}.") from error
+
+
+def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    node: Any = tree
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
+        raise RecipeError(f"The recipe has no setting '{key}'; {_known_settings(tree, key, node)}.")
+    if key in {"network", "network.name"}:
+        tree["network"] = network_named(str(value)).model_dump(mode="json")
+    elif isinstance(node[last], dict):
+        raise RecipeError(f"'{key}' is a group; set one of {', '.join(f'{key}.{name}' for name in node[last])}.")
+    else:
+        node[last] = _parsed(value, node[last])
+
+
+def _known_settings(tree: dict[str, Any], key: str, group: Any) -> str:
+    """What a person who typed the key may have meant: the group's settings, else the nearest, else all."""
+    prefix, _, _ = key.rpartition(".")
+    if prefix and isinstance(group, dict):
+        return f"{prefix} has {', '.join(group)}"
+    known = _keys(tree)
+    close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}" if close else f"known are {', '.join(known)}"
+
+
+def _parsed(value: Any, present: Any) -> Any:
+    """A list is written with commas; all else is left to pydantic, which reads numbers out of strings."""
+    if isinstance(value, str) and isinstance(present, list):
+        return [part for part in value.split(",") if part]
+    return value
+
+
+def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, value in tree.items():
+        keys += _keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+    return keys

@@ -1,0 +1,33 @@
+"""The recipes, by name: one file each. Its docstring is a measured claim and the command that shows it.
+
+A recipe file holds PRESETS: name -> Recipe, of which `default` is always there.
+"""
+
+from types import ModuleType
+
+from trainer.errors import RecipeError
+from trainer.recipe import Recipe
+from trainer.recipes import digits, mnist
+
+RECIPES: dict[str, ModuleType] = {"digits": digits, "mnist": mnist}
+
+
+def presets(name: str) -> dict[str, Recipe]:
+    """Raises RecipeError naming the known recipes."""
+    if name not in RECIPES:
+        raise RecipeError(f"There is no recipe '{name}'; known are {', '.join(RECIPES)}.")
+    found: dict[str, Recipe] = RECIPES[name].PRESETS
+    return found
+
+
+def find_recipe(name: str, preset: str) -> Recipe:
+    """Raises RecipeError naming the known recipes or presets."""
+    known = presets(name)
+    if preset not in known:
+        raise RecipeError(f"The recipe {name} has no preset '{preset}'; it has {', '.join(known)}.")
+    return known[preset]
+
+
+def claim(name: str) -> str:
+    """The first line of the recipe's docstring."""
+    return (RECIPES[name].__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,43 @@
+"""MNIST with an Inception-block network."""
+
+from trainer.models.inception import InceptionConfig
+from trainer.recipe import (
+    AugmentConfig,
+    DataConfig,
+    OptimizerConfig,
+    OptimizerName,
+    Precision,
+    Recipe,
+    ScheduleConfig,
+    ScheduleName,
+    Source,
+)
+
+_DATA = DataConfig(source=Source.MNIST, validation=1 / 12)
+
+PRESETS = {
+    "default": Recipe(
+        name="mnist",
+        data=_DATA,
+        network=InceptionConfig(),
+        augment=AugmentConfig(translate=2, rotate=12, scale=0.1),
+        optimizer=OptimizerConfig(name=OptimizerName.ADAMW, learning_rate=4e-3, weight_decay=0.02),
+        schedule=ScheduleConfig(warm_up=0.2),
+        epochs=10,
+        batch_size=256,
+        label_smoothing=0.05,
+        ema_decay=0.998,
+    ),
+    # The published run: 20 epochs, batches of 60 and of 50 for validation, no augmentation.
+    "published": Recipe(
+        name="mnist-published",
+        data=_DATA,
+        network=InceptionConfig(),
+        optimizer=OptimizerConfig(name=OptimizerName.ADAM, learning_rate=1e-3),
+        schedule=ScheduleConfig(name=ScheduleName.CONSTANT),
+        epochs=20,
+        batch_size=60,
+        validation_batch_size=50,
+        precision=Precision.FP32,
+    ),
+}

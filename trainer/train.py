@@ -1,0 +1,195 @@
+"""One run, in the order of the data: source -> split -> network -> loop -> export -> evaluate -> bundle with report."""
+
+import importlib.metadata
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from schemas.bundle import hash_file
+from schemas.manifest import (
+    DataProvenance,
+    Golden,
+    ModelManifest,
+    Parity,
+    Provenance,
+    SplitMetrics,
+    Task,
+    Variant,
+    VariantMetrics,
+    VariantName,
+)
+from trainer.augment import augment
+from trainer.bundle import new_bundle, publish, write_golden
+from trainer.checkpoint import save_weights
+from trainer.data.source import DataSource, LabelledImages
+from trainer.data.split import Splits, split
+from trainer.device import describe
+from trainer.evaluate import Evaluation, evaluate
+from trainer.export import export
+from trainer.inference import OnnxModel
+from trainer.loop import Fitted, ResidentImages, fit
+from trainer.models.layers import Normalise, Shape
+from trainer.models.summary import parameter_count, summary
+from trainer.progress import Reporter
+from trainer.recipe import Recipe
+from trainer.report import GRID, ReportInput, write_report
+
+# Probabilities differ by about 1e-6 between CPUs; a thousandth is a different model.
+GOLDEN_TOLERANCE_FP32 = 1e-3
+
+
+@dataclass(frozen=True)
+class Trained:
+    path: Path
+    manifest: ModelManifest
+
+
+def train(recipe: Recipe, source: DataSource, device: torch.device, artifacts: Path, reporter: Reporter) -> Trained:
+    """Trains the recipe and writes the bundle. Raises DataError, NonFiniteError, ExportError or RunError."""
+    data = load_splits(recipe, source)
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe, data)
+    fitted = fit(network, data, recipe, device, reporter)
+    model, parity = export(fitted.network, data.input, data.test.images)
+    with new_bundle(artifacts, recipe.name) as folder:
+        (folder / "model.onnx").write_bytes(model)
+        save_weights(fitted.network, folder / "weights.safetensors")
+        onnx_model = OnnxModel(model)
+        golden = write_golden(folder, data.test, data.input, onnx_model)
+        validation = evaluate(onnx_model, data.validation, data.labels)
+        test = evaluate(onnx_model, data.test, data.labels)
+        write_report(folder / "report", _report_input(recipe, data, fitted, test))
+        parts = _Parts(recipe, data, fitted, parity, golden, validation, test, device)
+        path, manifest = publish(folder, lambda version: _manifest(folder, version, parts), onnx_model)
+    return Trained(path, manifest)
+
+
+def load_splits(recipe: Recipe, source: DataSource) -> Splits:
+    """Raises DataError."""
+    config = recipe.data
+    return split(source.load(), config.validation, config.test, config.split_seed)
+
+
+def build_network(recipe: Recipe, data: Splits) -> nn.Module:
+    """The recipe's network behind the normalisation that the training images ask for. Raises RecipeError."""
+    spec = data.input
+    shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=len(data.labels))
+    return nn.Sequential(_normalise(data.train), recipe.network.build(shape))
+
+
+def _normalise(train: LabelledImages) -> Normalise:
+    """By the mean and deviation of each channel over the training split."""
+    counts = np.stack([np.bincount(train.images[..., i].ravel(), minlength=256) for i in range(train.images.shape[3])])
+    values = np.arange(256) / 255
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ values
+    deviation = np.sqrt(np.maximum(share @ values**2 - mean**2, 1e-8))
+    return Normalise(torch.tensor(mean, dtype=torch.float32), torch.tensor(deviation, dtype=torch.float32))
+
+
+def _report_input(recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation) -> ReportInput:
+    chosen = np.random.default_rng(recipe.seed).permutation(len(data.train))[:GRID]
+    shown = ResidentImages.on(torch.device("cpu"), data.train.take(chosen))
+    images, labels = shown.batch(torch.arange(len(chosen)))
+    seen = augment(images, recipe.augment, torch.Generator().manual_seed(recipe.seed)).clamp(0, 1)
+    spec = data.input
+    shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=len(data.labels))
+    return ReportInput(
+        labels=data.labels,
+        history=fitted.history,
+        best_epoch=fitted.best_epoch,
+        test=test,
+        samples=(seen * 255).round().byte().permute(0, 2, 3, 1).numpy(),
+        sample_labels=labels.numpy(),
+        summary=summary(fitted.network, shape),
+        seed=recipe.seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    recipe: Recipe
+    data: Splits
+    fitted: Fitted
+    parity: Parity
+    golden: Golden
+    validation: Evaluation
+    test: Evaluation
+    device: torch.device
+
+
+def _manifest(folder: Path, version: int, parts: _Parts) -> ModelManifest:
+    test = parts.test.metrics
+    fp32 = Variant(
+        name=VariantName.FP32,
+        **hash_file(folder / "model.onnx", folder).model_dump(),
+        metrics=VariantMetrics(accuracy=test.accuracy, log_loss=test.log_loss),
+        parity=parts.parity,
+        golden_tolerance=GOLDEN_TOLERANCE_FP32,
+    )
+    return ModelManifest(
+        name=parts.recipe.name,
+        version=version,
+        task=Task.MULTICLASS,
+        labels=parts.data.labels,
+        input=parts.data.input,
+        variants=(fp32,),
+        golden=parts.golden,
+        weights=hash_file(folder / "weights.safetensors", folder),
+        metrics=SplitMetrics(validation=parts.validation.metrics, test=test),
+        provenance=_provenance(parts),
+    )
+
+
+def _provenance(parts: _Parts) -> Provenance:
+    data = parts.data
+    return Provenance(
+        recipe=parts.recipe.model_dump(mode="json"),
+        data=DataProvenance(
+            name=data.name,
+            content_hash=data.content_hash,
+            train=len(data.train),
+            validation=len(data.validation),
+            test=len(data.test),
+        ),
+        seed=parts.recipe.seed,
+        epochs=len(parts.fitted.history),
+        best_epoch=parts.fitted.best_epoch,
+        parameters=parameter_count(parts.fitted.network),
+        device=describe(parts.device),
+        duration_seconds=round(parts.fitted.seconds, 3),
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        git_commit=_git_commit(),
+        libraries=_libraries(),
+    )
+
+
+def _libraries() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "pillow", "torch", "torchvision"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_commit() -> str | None:
+    """The commit of this code, with + where files differ from it; None outside a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(["git", "-C", root, *command], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changes else "")
