@@ -114,7 +114,7 @@ def _manifest(path: Path, name: str, version: int, probabilities: FloatArray) ->
         weights=hash_file(path / "weights.safetensors", path),
         metrics=SplitMetrics(validation=metrics, test=metrics),
         provenance=Provenance(
-            recipe={"name": name},
+            recipe={"name": name, "network": {"name": "mean colour"}},
             data=DataProvenance(name="colours", content_hash="0" * 64, train=3, validation=3, test=3),
             seed=0,
             epochs=1,

@@ -4,13 +4,11 @@ Exit status: 0 done, 1 the run failed, 2 the caller can mend it, 130 interrupted
 """
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from schemas.errors import SchemaError
 from trainer.errors import RecipeError, TrainerError, UsageError
@@ -21,7 +19,6 @@ DEFAULT_DATA = Path("data")
 
 
 def main(arguments: list[str]) -> int:
-    signal.signal(signal.SIGTERM, _interrupt)  # a kill cleans up as Ctrl-C does
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
@@ -128,10 +125,6 @@ def _predict(options: argparse.Namespace) -> int:
     if bad:
         return _fail(f"{len(bad)} of {len(answers)} images could not be read.", UsageError.exit_status)
     return 0
-
-
-def _interrupt(_: int, __: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _fail(sentence: str, status: int) -> int:

@@ -23,7 +23,7 @@ PRESETS = {
         augment=AugmentConfig(translate=2, rotate=12, scale=0.1),
         optimizer=OptimizerConfig(name=OptimizerName.ADAMW, learning_rate=4e-3, weight_decay=0.02),
         schedule=ScheduleConfig(warm_up=0.2),
-        epochs=10,
+        epochs=12,
         batch_size=256,
         label_smoothing=0.05,
         ema_decay=0.998,

@@ -1,0 +1,43 @@
+"""A data set that any network learns in a moment: noise around red, green or blue."""
+
+import numpy as np
+
+from schemas.manifest import InputSpec
+from trainer.data.source import FakeSource, LabelledImages, SourceData
+from trainer.models.plain import PlainConfig
+from trainer.recipe import AugmentConfig, DataConfig, OptimizerConfig, OptimizerName, Recipe, ScheduleConfig, Source
+
+LABELS = ("red", "green", "blue")
+
+
+def colours(count: int = 90, seed: int = 0) -> SourceData:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = rng.integers(0, 120, (count, 8, 8, 3), dtype=np.uint8)
+    images[np.arange(count), :, :, labels] += 130
+    return SourceData(
+        "colours",
+        LABELS,
+        InputSpec(height=8, width=8, channels=3),
+        LabelledImages(images, labels.astype(np.int64)),
+        None,
+    )
+
+
+def source(count: int = 90) -> FakeSource:
+    return FakeSource(colours(count))
+
+
+def recipe(**changes: object) -> Recipe:
+    """A run of a second; the source named in it is not used."""
+    settings: dict[str, object] = {
+        "name": "colours",
+        "data": DataConfig(source=Source.DIGITS, validation=0.2, test=0.2),
+        "network": PlainConfig(widths=(4,), dense=8, dropout=0.1),
+        "augment": AugmentConfig(translate=1),
+        "optimizer": OptimizerConfig(name=OptimizerName.ADAMW, learning_rate=0.02),
+        "schedule": ScheduleConfig(),
+        "epochs": 3,
+        "batch_size": 16,
+    }
+    return Recipe.model_validate(settings | changes)

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.manifest import InputSpec
+from tests.trainer.colours import colours
+from trainer.data.source import LabelledImages, SourceData
+from trainer.data.split import split
+from trainer.errors import DataError
+
+
+def numbered(labels: list[int], classes: int, test: list[int] | None = None) -> SourceData:
+    """Each image holds its own position, so that a test can tell where it went."""
+
+    def images(values: list[int]) -> LabelledImages:
+        pixels = np.zeros((len(values), 2, 1, 1), dtype=np.uint8)
+        pixels[:, 0, 0, 0], pixels[:, 1, 0, 0] = np.arange(len(values)) % 256, np.arange(len(values)) // 256
+        return LabelledImages(pixels, np.array(values, dtype=np.int64))
+
+    names = tuple(f"class {i}" for i in range(classes))
+    spec = InputSpec(height=2, width=1, channels=1)
+    return SourceData("numbered", names, spec, images(labels), images(test) if test is not None else None)
+
+
+def positions(part: LabelledImages) -> list[int]:
+    return [int(image[0, 0, 0]) + 256 * int(image[1, 0, 0]) for image in part.images]
+
+
+@given(
+    counts=st.lists(st.integers(10, 60), min_size=2, max_size=5),
+    validation=st.floats(0.1, 0.4),
+    test=st.floats(0.1, 0.4),
+    seed=st.integers(0, 100),
+)
+def test_every_image_is_in_exactly_one_split_and_each_class_has_its_share(
+    counts: list[int], validation: float, test: float, seed: int
+) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts)).tolist()
+    parts = split(numbered(labels, len(counts)), validation, test, seed)
+    everything = positions(parts.train) + positions(parts.validation) + positions(parts.test)
+    assert sorted(everything) == list(range(len(labels)))
+    for part, share in ((parts.validation, validation), (parts.test, test)):
+        for label, count in enumerate(counts):
+            assert abs(int((part.labels == label).sum()) - share * count) <= 1
+
+
+def test_images_keep_their_labels() -> None:
+    labels = [0, 1, 2] * 20
+    parts = split(numbered(labels, 3), 0.2, 0.2, 0)
+    for part in (parts.train, parts.validation, parts.test):
+        assert [labels[position] for position in positions(part)] == part.labels.tolist()
+
+
+def test_the_seed_decides_the_split() -> None:
+    data = numbered([0, 1] * 50, 2)
+    assert positions(split(data, 0.2, 0.2, 1).test) == positions(split(data, 0.2, 0.2, 1).test)
+    assert positions(split(data, 0.2, 0.2, 1).test) != positions(split(data, 0.2, 0.2, 2).test)
+
+
+def test_a_published_test_split_is_taken_whole() -> None:
+    parts = split(numbered([0, 1] * 50, 2, test=[1, 0, 1]), 0.1, 0.5, 0)
+    assert parts.test.labels.tolist() == [1, 0, 1]
+    assert (len(parts.train), len(parts.validation)) == (90, 10)
+
+
+def test_digits_split_70_20_10() -> None:
+    data = colours(1000)
+    parts = split(data, 0.2, 0.1, 0)
+    assert [round(len(part), -1) for part in (parts.train, parts.validation, parts.test)] == [700, 200, 100]
+
+
+@pytest.mark.parametrize(
+    ("labels", "test", "part"),
+    [([0] * 50, None, "training"), ([0] * 50 + [1], None, "validation"), ([0, 1] * 50, [0, 0], "test")],
+)
+def test_a_class_without_images_in_a_split_is_named(labels: list[int], test: list[int] | None, part: str) -> None:
+    with pytest.raises(DataError, match=f"{part} split of numbered has no image of class 'class 1'"):
+        split(numbered(labels, 2, test), 0.2, 0.2, 0)
+
+
+def test_the_content_hash_follows_pixels_labels_and_names() -> None:
+    base = numbered([0, 1] * 5, 2)
+    assert base.content_hash() == numbered([0, 1] * 5, 2).content_hash()
+    other_pixels = LabelledImages(base.train.images + 1, base.train.labels)
+    other_labels = LabelledImages(base.train.images, base.train.labels[::-1].copy())
+    changed = [
+        SourceData("numbered", base.labels, base.input, other_pixels, None),
+        SourceData("numbered", base.labels, base.input, other_labels, None),
+        SourceData("numbered", ("a", "b"), base.input, base.train, None),
+        SourceData("numbered", base.labels, base.input, base.train, base.train),
+    ]
+    assert len({data.content_hash() for data in [base, *changed]}) == 5

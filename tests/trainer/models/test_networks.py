@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from trainer.errors import RecipeError
+from trainer.models import NETWORKS, network_named
+from trainer.models.layers import Normalise, Shape
+from trainer.models.summary import parameter_count, summary
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (32, 40, 3), (9, 8, 1)])
+def test_a_network_gives_one_logit_a_class(name: str, height: int, width: int, channels: int) -> None:
+    network = network_named(name).build(Shape(height=height, width=width, channels=channels, classes=7))
+    assert network.eval()(torch.rand(3, channels, height, width)).shape == (3, 7)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_image_too_small_for_a_network_is_said(name: str) -> None:
+    with pytest.raises(RecipeError, match="cannot be halved"):
+        network_named(name).build(Shape(height=3, width=32, channels=1, classes=2))
+
+
+def test_an_inception_block_looks_through_four_windows() -> None:
+    text = summary(
+        network_named("inception").build(Shape(height=28, width=28, channels=1, classes=10)),
+        Shape(height=28, width=28, channels=1, classes=10),
+    )
+    block = [line for line in text.splitlines() if line.startswith("2.")]
+    for branch in ("2.one", "2.three", "2.five", "2.pool"):
+        assert any(line.startswith(branch) for line in block)
+
+
+def test_the_summary_lists_every_layer_with_its_shape_and_counts_all_parameters() -> None:
+    shape = Shape(height=8, width=8, channels=1, classes=10)
+    network = network_named("plain").build(shape)
+    text = summary(network, shape)
+    assert "32 x 8 x 8" in text
+    assert "64 x 2 x 2" in text
+    leaves = [module for module in network.modules() if not list(module.children())]
+    assert len(text.splitlines()) == 1 + len(leaves) + 2
+    assert f"{parameter_count(network):,} parameters" in text
+    assert parameter_count(network) == sum(p.numel() for p in network.parameters())
+
+
+def test_normalising_gives_mean_0_and_deviation_1() -> None:
+    images = torch.rand(64, 3, 8, 8) * torch.tensor([0.1, 0.5, 1.0]).reshape(1, 3, 1, 1)
+    normalise = Normalise(images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3)))
+    assert torch.allclose(normalise(images).mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(normalise(images).std(dim=(0, 2, 3)), torch.ones(3), atol=1e-5)

@@ -1,0 +1,122 @@
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.bundle import open_bundle
+from schemas.errors import GoldenMismatchError
+from schemas.image import decode_image
+from schemas.manifest import ModelManifest
+from tests.bundles import SPEC, colour_model, run, write_bundle
+from trainer.bundle import new_bundle, publish, write_golden
+from trainer.data.source import LabelledImages
+from trainer.errors import RunError
+from trainer.inference import OnnxModel
+
+
+def prepared(folder: Path, template: Path) -> ModelManifest:
+    """Copies a finished bundle's files into the folder; the manifest is still to be written."""
+    for file in template.rglob("*"):
+        if file.is_file() and file.name not in {"manifest.json", "README.md"}:
+            target = folder / file.relative_to(template)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    return open_bundle(template).manifest
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "template")
+
+
+def publish_one(artifacts: Path, template: Path) -> Path:
+    with new_bundle(artifacts, "colours") as folder:
+        manifest = prepared(folder, template)
+        model = OnnxModel((folder / "model.onnx").read_bytes())
+        path, _ = publish(folder, lambda version: manifest.model_copy(update={"version": version}), model)
+    return path
+
+
+def test_versions_count_up_and_each_is_a_whole_bundle(tmp_path: Path, template: Path) -> None:
+    artifacts = tmp_path / "artifacts"
+    for number in (1, 2, 3):
+        path = publish_one(artifacts, template)
+        assert path == artifacts / "colours" / str(number)
+        bundle = open_bundle(path)
+        model = path / bundle.manifest.fp32.file
+        bundle.check_golden(bundle.manifest.fp32, lambda pixels, model=model: run(model, pixels))  # type: ignore[misc]
+        assert f"version {number}" in (path / "README.md").read_text()
+    assert sorted(entry.name for entry in (artifacts / "colours").iterdir()) == ["1", "2", "3"]
+
+
+def test_a_gap_is_not_filled(tmp_path: Path, template: Path) -> None:
+    (tmp_path / "artifacts" / "colours" / "7").mkdir(parents=True)
+    (tmp_path / "artifacts" / "colours" / "7" / "kept").touch()
+    assert publish_one(tmp_path / "artifacts", template).name == "8"
+
+
+def test_runs_at_once_never_take_the_same_version(tmp_path: Path, template: Path) -> None:
+    artifacts, paths, together = tmp_path / "artifacts", list[Path](), threading.Barrier(8)
+
+    def one() -> None:
+        with new_bundle(artifacts, "colours") as folder:
+            manifest = prepared(folder, template)
+            model = OnnxModel((folder / "model.onnx").read_bytes())
+            together.wait()
+            path, _ = publish(folder, lambda version: manifest.model_copy(update={"version": version}), model)
+            paths.append(path)
+
+    threads = [threading.Thread(target=one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(int(path.name) for path in paths) == list(range(1, 9))
+    assert all(open_bundle(path).manifest.version == int(path.name) for path in paths)
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, template: Path) -> None:
+    def interrupted() -> None:
+        with new_bundle(tmp_path / "artifacts", "colours") as folder:
+            prepared(folder, template)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_what_is_being_written_is_hidden(tmp_path: Path) -> None:
+    with new_bundle(tmp_path, "colours") as folder:
+        assert folder.name.startswith(".")
+        assert folder.parent == tmp_path / "colours"
+
+
+def test_a_bundle_that_the_service_would_refuse_is_not_published(tmp_path: Path, template: Path) -> None:
+    with new_bundle(tmp_path / "artifacts", "colours") as folder:
+        manifest = prepared(folder, template)
+        (folder / "model.onnx").write_bytes(colour_model(scale=5))
+        with pytest.raises(GoldenMismatchError):
+            publish(folder, lambda _: manifest, OnnxModel(colour_model(scale=5)))
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").write_text("a file, not a folder")
+    with pytest.raises(RunError, match="cannot be written"), new_bundle(tmp_path / "artifacts", "colours"):
+        pass
+
+
+def test_golden_samples_cover_the_classes_and_go_through_the_resize(tmp_path: Path) -> None:
+    labels = np.array([2, 2, 2, 2, 0, 0, 1, 0, 2, 2])
+    images = np.random.default_rng(0).integers(0, 256, (10, *SPEC.shape), dtype=np.uint8)
+    model = OnnxModel(colour_model())
+    golden = write_golden(tmp_path, LabelledImages(images, labels), SPEC, model)
+    first_three = [decode_image((tmp_path / entry.file).read_bytes(), SPEC) for entry in golden.images[:3]]
+    assert np.array_equal(np.stack(first_three), images[[4, 6, 0]])
+    assert len(golden.images) == 9
+    assert golden.images[-1].file.endswith(".jpg")
+    expected = json.loads((tmp_path / golden.expected.file).read_text())
+    assert np.allclose(expected[0], model.probabilities(images[4:5])[0])

@@ -1,0 +1,181 @@
+"""The command line as a person meets it: real processes, their streams and their exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.bundle import open_bundle
+from tests.bundles import solid, write_bundle
+from trainer.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def python(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command, settings = [sys.executable, *arguments], os.environ | (environment or {})
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, env=settings)
+
+
+def trainer(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return python("-W", "error", "-m", "trainer", *map(str, arguments), environment=environment)
+
+
+def quick(artifacts: Path) -> list[str | Path]:
+    return ["train", "digits", "--epochs", "1", "--artifacts", artifacts]
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "trainer", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "named"),
+    [
+        (["digitz"], 2, "known are digits, mnist"),
+        (["digits", "--preset", "best"], 2, "it has default"),
+        (["digits", "--set", "optimizer.lr=1"], 2, "learning_rate"),
+        (["digits", "--set", "epochs"], 2, "KEY=VALUE"),
+        (["digits", "--epochs", "none"], 2, "epochs"),
+        (["digits", "--set", "data.test=0.999"], 2, "no images to train on"),
+        (["digits", "--set", "data.test=0.001"], 2, "has no image of class '0'"),
+        (["mnist", "--data", "pyproject.toml"], 2, "MNIST could not be read"),
+        (["digits", "--set", "network.widths=1,1,1,1"], 2, "cannot be halved"),
+        (["digits", "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.name=sgd"], 1, "at step"),
+    ],
+)
+def test_a_mistake_is_one_clear_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, named: str
+) -> None:
+    assert main(["train", *arguments, "--artifacts", str(tmp_path)]) == status
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("error: ")
+    assert named in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
+    ended = trainer("train", "digitz", "--artifacts", tmp_path)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+
+
+def test_cuda_where_there_is_none_is_an_error_and_not_a_slow_run(tmp_path: Path) -> None:
+    ended = trainer(*quick(tmp_path), "--device", "cuda", environment={"CUDA_VISIBLE_DEVICES": ""})
+    assert ended.returncode == 2
+    assert "--device cuda was asked for" in ended.stderr
+
+
+def test_two_trainings_at_once_write_two_versions(tmp_path: Path) -> None:
+    runs = [start(*quick(tmp_path)) for _ in range(2)]
+    for run in runs:
+        _, errors = run.communicate()
+        assert run.returncode == 0, errors
+    assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == ["1", "2"]
+    for version in ("1", "2"):
+        assert open_bundle(tmp_path / "digits" / version).manifest.version == int(version)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_and_says_so(tmp_path: Path, number: signal.Signals) -> None:
+    run = start("train", "digits", "--epochs", "100000", "--artifacts", tmp_path)
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("epoch"):
+            break
+    run.send_signal(number)
+    _, errors = run.communicate()
+    assert run.returncode == 130
+    assert errors.splitlines()[-1] == "error: Interrupted; no bundle was written."
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recipes_are_listed_with_their_presets() -> None:
+    listed = trainer("recipes")
+    assert listed.returncode == 0
+    for word in ("digits", "mnist", "published", "inception", "plain"):
+        assert word in listed.stdout
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.png").write_bytes(solid("red", (30, 20)))
+    (folder / "deep" / "b.JPG").write_bytes(solid("blue", (9, 9), "JPEG"))
+    (folder / "notes.txt").write_text("not an image, and not asked for")
+    return folder
+
+
+def test_predict_answers_files_and_folders_as_json(tmp_path: Path, photos: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    ended = trainer("predict", bundle, photos, photos / "a.png", "--json")
+    assert ended.returncode == 0, ended.stderr
+    answers = json.loads(ended.stdout)
+    assert [(Path(answer["file"]).name, answer["label"]) for answer in answers] == [
+        ("a.png", "red"),
+        ("b.JPG", "blue"),
+        ("a.png", "red"),
+    ]
+    assert len(answers[0]["top"]) == 3
+    assert answers[0]["top"][0]["probability"] == answers[0]["probability"] > 0.9
+
+
+def test_predict_takes_the_newest_version_of_a_model_and_prints_a_table(tmp_path: Path, photos: Path) -> None:
+    write_bundle(tmp_path, version=9, scale=0.0)
+    write_bundle(tmp_path, version=10)
+    ended = trainer("predict", tmp_path / "colours", photos)
+    header, first, second = ended.stdout.splitlines()
+    assert header.split() == ["file", "label", "probability", "next"]
+    assert first.split()[1] == "red"
+    assert second.split()[1] == "blue"
+
+
+def test_predict_answers_the_good_images_and_names_the_bad(tmp_path: Path, photos: Path) -> None:
+    (photos / "broken.png").write_bytes(solid("red")[:40])
+    ended = trainer("predict", write_bundle(tmp_path), photos, "--json")
+    assert ended.returncode == 2
+    assert "1 of 3 images could not be read" in ended.stderr
+    answers = {Path(answer["file"]).name: answer for answer in json.loads(ended.stdout)}
+    assert answers["a.png"]["label"] == "red"
+    assert "cut short" in answers["broken.png"]["error"]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "path", "named"),
+    [
+        ("colours/1", "nowhere.png", "does not exist"),
+        ("colours/1", "empty", "holds no image files"),
+        ("colours/7", "photos", "manifest.json is missing"),
+    ],
+)
+def test_predict_says_what_is_missing(tmp_path: Path, photos: Path, bundle: str, path: str, named: str) -> None:
+    write_bundle(tmp_path)
+    (tmp_path / "empty").mkdir()
+    ended = trainer("predict", tmp_path / bundle, tmp_path / path)
+    assert ended.returncode == 2
+    assert named in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_predict_refuses_a_damaged_bundle(tmp_path: Path, photos: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    model = bytearray((bundle / "model.onnx").read_bytes())
+    model[len(model) // 2] ^= 1
+    (bundle / "model.onnx").write_bytes(model)
+    ended = trainer("predict", bundle, photos)
+    assert ended.returncode == 2
+    assert "sha256" in ended.stderr
+
+
+def test_predict_does_not_need_pytorch(tmp_path: Path, photos: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from trainer.cli import main; "
+        f"sys.exit(main(['predict', {str(write_bundle(tmp_path))!r}, {str(photos)!r}]))"
+    )
+    assert python("-c", code).returncode == 0

@@ -1,0 +1,129 @@
+import io
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.image import Pixels
+from tests.trainer import colours
+from trainer.errors import NonFiniteError
+from trainer.loop import Fitted, fit
+from trainer.progress import Epoch, LineReporter
+from trainer.recipe import OptimizerConfig, OptimizerName, Precision, Recipe
+from trainer.train import build_network, load_splits
+
+CPU = torch.device("cpu")
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.epochs: list[Epoch] = []
+        self.left = False
+
+    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        self.steps.append((done, of))
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        self.epochs.append(epoch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.left = True
+
+
+def run(recipe: Recipe, recorder: Recorder | None = None) -> Fitted:
+    data = load_splits(recipe, colours.source())
+    torch.manual_seed(recipe.seed)
+    return fit(build_network(recipe, data), data, recipe, CPU, recorder or Recorder())
+
+
+def logits(fitted: Fitted, images: Pixels) -> torch.Tensor:
+    with torch.no_grad():
+        output: torch.Tensor = fitted.network(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+    return output
+
+
+def test_it_learns_colours() -> None:
+    fitted = run(colours.recipe(epochs=6))
+    fresh = colours.colours(30, seed=9).train
+    assert logits(fitted, fresh.images).argmax(dim=1).tolist() == fresh.labels.tolist()
+    assert fitted.history[-1].train_loss < fitted.history[0].train_loss
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_it_runs_in_either_precision(precision: Precision) -> None:
+    assert np.isfinite(run(colours.recipe(precision=precision, epochs=1)).history[0].train_loss)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(ema_decay: float) -> None:
+    recipe = colours.recipe(epochs=2, ema_decay=ema_decay)
+    first, again, other = (run(recipe.model_copy(update={"seed": seed})).network.state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_epoch_that_is_best_on_validation_is_the_one_kept() -> None:
+    # A rate that overshoots makes later epochs worse than earlier ones, sooner or later.
+    wild = colours.recipe(epochs=8, optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=0.3, momentum=0.9))
+    fitted = run(wild)
+    scores = [(epoch.validation_accuracy, -epoch.validation_loss) for epoch in fitted.history]
+    assert scores[fitted.best_epoch - 1] == max(scores)
+    validation = load_splits(wild, colours.source()).validation
+    kept = logits(fitted, validation.images)
+    accuracy = (kept.argmax(dim=1) == torch.from_numpy(validation.labels)).float().mean().item()
+    assert accuracy == pytest.approx(fitted.history[fitted.best_epoch - 1].validation_accuracy, abs=1e-6)
+
+
+def test_averaged_weights_are_the_ones_validated_and_kept() -> None:
+    plain, averaged = (run(colours.recipe(epochs=2, ema_decay=decay)) for decay in (0.0, 0.95))
+    assert plain.history[0].train_loss == averaged.history[0].train_loss
+    assert plain.history[1].validation_loss != averaged.history[1].validation_loss
+    assert not torch.equal(plain.network.state_dict()["1.0.0.weight"], averaged.network.state_dict()["1.0.0.weight"])
+
+
+def test_a_gradient_clip_changes_the_steps() -> None:
+    free, clipped = (
+        run(
+            colours.recipe(
+                epochs=1,
+                optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=0.02, gradient_clip=clip),
+            )
+        )
+        for clip in (0.0, 1e-3)
+    )
+    assert not torch.equal(free.network.state_dict()["1.0.0.weight"], clipped.network.state_dict()["1.0.0.weight"])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step() -> None:
+    recorder = Recorder()
+    wild = colours.recipe(optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=1e30))
+    with pytest.raises(NonFiniteError, match=r"training loss is (nan|inf) at step [1-9]\d*; lower optimizer"):
+        run(wild, recorder)
+    assert recorder.left
+
+
+def test_progress_counts_every_step_of_the_run() -> None:
+    recorder = Recorder()
+    recipe = colours.recipe(epochs=2)
+    fitted = run(recipe, recorder)
+    steps = 2 * -(-len(load_splits(recipe, colours.source()).train) // recipe.batch_size)
+    assert recorder.steps[-1] == (steps, steps)
+    assert tuple(recorder.epochs) == fitted.history
+    assert recorder.left
+
+
+def test_without_a_terminal_there_is_one_line_an_epoch() -> None:
+    stream = io.StringIO()
+    data = load_splits(colours.recipe(), colours.source())
+    fit(build_network(colours.recipe(), data), data, colours.recipe(), CPU, LineReporter(stream))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert all(word in lines[0] for word in ("epoch 1/3", "train loss", "validation loss", "accuracy", "images/s"))

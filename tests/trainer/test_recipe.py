@@ -1,0 +1,72 @@
+import pytest
+
+from trainer.errors import RecipeError
+from trainer.models import NETWORKS
+from trainer.recipe import OptimizerName, Recipe, with_settings
+from trainer.recipes import RECIPES, claim, find_recipe, presets
+
+DIGITS = find_recipe("digits", "default")
+
+
+def test_a_setting_typed_as_text_takes_its_type() -> None:
+    recipe = with_settings(DIGITS, {"optimizer.learning_rate": "0.25", "epochs": "3", "network.widths": "8,16"})
+    assert recipe.optimizer.learning_rate == 0.25
+    assert recipe.epochs == 3
+    assert recipe.network.model_dump()["widths"] == (8, 16)
+
+
+def test_settings_leave_the_recipe_as_it_was() -> None:
+    with_settings(DIGITS, {"epochs": 1})
+    assert find_recipe("digits", "default").epochs == DIGITS.epochs != 1
+
+
+@pytest.mark.parametrize("key", ["network", "network.name"])
+def test_setting_the_network_brings_its_own_defaults(key: str) -> None:
+    recipe = with_settings(DIGITS, {key: "inception", "network.stem": "4"})
+    assert recipe.network == NETWORKS["inception"](stem=4)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"epoch": "3"}, "epochs"),
+        ({"optimizer.lr": "3"}, "learning_rate"),
+        ({"nonsense.deep": "3"}, "nonsense.deep"),
+        ({"optimizer": "sgd"}, "optimizer.name"),
+        ({"epochs": "many"}, "epochs"),
+        ({"epochs": "0"}, "epochs"),
+        ({"network": "transformer"}, "plain, inception"),
+        ({"network.widths": "a"}, "network.widths"),
+        ({"optimizer.name": "sgdd"}, "optimizer.name"),
+        ({"data.validation": "0.95"}, "no images to train on"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, str], named: str) -> None:
+    with pytest.raises(RecipeError, match=named):
+        with_settings(DIGITS, settings)
+
+
+def test_a_recipe_survives_json() -> None:
+    for name in RECIPES:
+        for recipe in presets(name).values():
+            assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_every_recipe_has_a_default_and_a_claim() -> None:
+    for name in RECIPES:
+        assert "default" in presets(name)
+        assert claim(name)
+
+
+def test_an_unknown_recipe_or_preset_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="digits, mnist"):
+        find_recipe("digitz", "default")
+    with pytest.raises(RecipeError, match="default, published"):
+        find_recipe("mnist", "best")
+
+
+def test_the_published_mnist_run_is_as_published() -> None:
+    published = find_recipe("mnist", "published")
+    assert (published.epochs, published.batch_size, published.validation_batch_size) == (20, 60, 50)
+    assert published.network.name == "inception"
+    assert published.optimizer.name is OptimizerName.ADAM

@@ -1,0 +1,125 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from schemas.bundle import open_bundle
+from schemas.metrics import measure
+from tests.trainer import colours
+from trainer.errors import NonFiniteError
+from trainer.inference import OnnxModel
+from trainer.progress import LineReporter
+from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
+from trainer.train import Trained, load_splits, train
+
+CPU = torch.device("cpu")
+REPORT = {
+    "history.csv",
+    "curves.png",
+    "confusion_matrix.png",
+    "classification_report.json",
+    "model.txt",
+    "samples.png",
+    "predictions.png",
+    "mistakes.png",
+}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return colours.recipe(seed=3, epochs=6)
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    artifacts = tmp_path_factory.mktemp("artifacts")
+    with Path("/dev/null").open("w") as nowhere:
+        return train(recipe, colours.source(), CPU, artifacts, LineReporter(nowhere))
+
+
+def test_the_bundle_verifies_and_answers_its_golden_samples(trained: Trained) -> None:
+    bundle = open_bundle(trained.path)
+    assert bundle.manifest == trained.manifest
+    model = OnnxModel(bundle.read(bundle.manifest.fp32))
+    bundle.check_signature(model.inputs, model.outputs)
+    bundle.check_golden(bundle.manifest.fp32, model.probabilities)
+
+
+def test_the_manifest_gives_the_figures_of_the_file_on_each_split(trained: Trained, recipe: Recipe) -> None:
+    bundle = open_bundle(trained.path)
+    model = OnnxModel(bundle.read(bundle.manifest.fp32))
+    splits = load_splits(recipe, colours.source())
+    for part, said in (
+        (splits.validation, bundle.manifest.metrics.validation),
+        (splits.test, bundle.manifest.metrics.test),
+    ):
+        assert measure(part.labels, model.probabilities(part.images), bundle.manifest.labels) == said
+    assert bundle.manifest.fp32.metrics.accuracy == bundle.manifest.metrics.test.accuracy
+
+
+def test_the_manifest_says_where_the_model_is_from(trained: Trained, recipe: Recipe) -> None:
+    provenance = trained.manifest.provenance
+    assert Recipe.model_validate(provenance.recipe) == recipe
+    assert provenance.data.content_hash == colours.colours().content_hash()
+    assert (provenance.data.train, provenance.data.validation, provenance.data.test) == (54, 18, 18)
+    assert (provenance.seed, provenance.epochs) == (3, 6)
+    assert 1 <= provenance.best_epoch <= 6
+    assert provenance.libraries["torch"] == torch.__version__.split("+")[0]
+
+
+def test_the_report_is_whole(trained: Trained) -> None:
+    report = trained.path / "report"
+    assert {file.name for file in report.iterdir()} == REPORT
+    for picture in report.glob("*.png"):
+        with Image.open(picture) as image:
+            assert len(image.convert("L").getcolors() or range(256)) > 3, f"{picture.name} is blank"
+    with (report / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert {"train_loss", "validation_loss", "train_accuracy", "validation_accuracy"} <= set(rows[0])
+    figures = json.loads((report / "classification_report.json").read_text())
+    assert figures["accuracy"] == trained.manifest.metrics.test.accuracy
+
+
+def test_the_weights_are_the_network_s(trained: Trained) -> None:
+    weights = load_file(trained.path / "weights.safetensors")
+    assert sum(tensor.numel() for name, tensor in weights.items() if "1.0.0.weight" in name) == 3 * 4 * 9
+
+
+def test_the_card_states_the_measured_figures(trained: Trained) -> None:
+    card = (trained.path / "README.md").read_text()
+    test = trained.manifest.metrics.test
+    assert card.startswith("---\n")
+    assert f"{test.accuracy:.2%}" in card
+    assert trained.manifest.provenance.data.content_hash in card
+    assert "[batch, 8, 8, 3]" in card
+
+
+def test_a_wrong_answer_and_none_at_all_both_make_a_page_of_mistakes(trained: Trained, tmp_path: Path) -> None:
+    bad = colours.recipe(epochs=1, optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=1e-9))
+    with Path("/dev/null").open("w") as nowhere:
+        untrained = train(bad, colours.source(), CPU, tmp_path, LineReporter(nowhere))
+    assert untrained.manifest.metrics.test.accuracy < 1
+    assert trained.manifest.metrics.test.accuracy == 1
+    pictures = [(bundle.path / "report" / "mistakes.png").read_bytes() for bundle in (untrained, trained)]
+    assert pictures[0] != pictures[1]
+
+
+def test_a_failed_run_leaves_no_bundle(tmp_path: Path) -> None:
+    wild = colours.recipe(optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=1e30))
+    with Path("/dev/null").open("w") as nowhere, pytest.raises(NonFiniteError):
+        train(wild, colours.source(), CPU, tmp_path, LineReporter(nowhere))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_normalisation_inside_the_graph_is_that_of_the_training_split(trained: Trained, recipe: Recipe) -> None:
+    weights = load_file(trained.path / "weights.safetensors")
+    images = load_splits(recipe, colours.source()).train.images / 255
+    scale, shift = weights["0.scale"].numpy().ravel(), weights["0.shift"].numpy().ravel()
+    assert np.allclose(1 / scale, images.std(axis=(0, 1, 2)), atol=1e-5)
+    assert np.allclose(-shift / scale, images.mean(axis=(0, 1, 2)), atol=1e-5)
