@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from trainer.augment import augment
 from trainer.data.source import LabelledImages
 from trainer.data.split import Splits
 from trainer.device import autocast, computes_in_bf16
 from trainer.errors import NonFiniteError
-from trainer.optimizers import build_optimizer, learning_rate_factor
+from trainer.optimizers import build_optimizer, learning_rate_factor, moving_average
 from trainer.progress import Epoch, Reporter
 from trainer.recipe import Recipe
 
@@ -89,7 +89,7 @@ class _Run:
         self.optimizer = build_optimizer(self.network, recipe.optimizer)
         self.average: AveragedModel | None = None
         if recipe.ema_decay:
-            average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+            average = moving_average(recipe.ema_decay)
             self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.bf16 = computes_in_bf16(recipe.precision, device)
         self.shuffling = torch.Generator().manual_seed(recipe.seed)

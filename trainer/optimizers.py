@@ -1,9 +1,10 @@
-"""The optimizer and the learning rate's course over a run."""
+"""The optimizer, the learning rate's course over a run, and the average of the weights along it."""
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 
@@ -32,3 +33,23 @@ def learning_rate_factor(config: ScheduleConfig, progress: float) -> float:
         return progress / config.warm_up
     left = (1 - progress) / (1 - config.warm_up) if config.warm_up < 1 else 1.0
     return left if config.name is ScheduleName.TRIANGULAR else (1 - math.cos(math.pi * left)) / 2
+
+
+State = tuple[Tensor, ...] | list[Tensor]
+
+
+def moving_average(decay: float) -> Callable[[State, State, Tensor | int], None]:
+    """Exponential moving average of a network's state, as AveragedModel takes it (Polyak & Juditsky, 1992).
+
+    The decay starts low and grows to its value, so that the first epochs do not weigh the random start.
+    """
+
+    @torch.no_grad()
+    def update(average: State, current: State, updates: Tensor | int) -> None:
+        if average[0].is_floating_point():
+            kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
+            torch._foreach_lerp_(average, current, 1 - kept)
+        else:  # batch norm's counters
+            torch._foreach_copy_(average, current)
+
+    return update
