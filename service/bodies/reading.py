@@ -1,0 +1,97 @@
+"""A request -> its Submission: which kind of body it is, no more bytes of it than allowed, and its parsing."""
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from service.bodies.json_body import JSON
+from service.bodies.multipart import MULTIPART
+from service.bodies.npy import NPY
+from service.bodies.raw_image import RAW_IMAGE
+from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Submission
+from service.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMediaTypeError
+from service.settings import Settings
+
+KINDS: Sequence[BodyKind] = (JSON, MULTIPART, RAW_IMAGE, NPY)
+
+# A body that is too large is read on and thrown away, so that a client that sends first and reads then gets its answer.
+DISCARD_BYTES = 2**30
+_DISCARD_SECONDS = 10.0
+# Below this, a hop to another thread costs more than the parsing.
+_INLINE_BYTES = 64 * 1024
+
+
+async def read_submission(request: Request, purpose: Purpose, settings: Settings) -> Submission:
+    """Raises UnsupportedMediaTypeError, BodyTooLargeError, or what the kind's parse raises."""
+    kind = choose_kind(request, purpose)
+    incoming = Incoming(
+        body=await read_body(request, settings.max_body_bytes),
+        content_type=request.headers["content-type"],
+        purpose=purpose,
+        max_images=settings.max_images,
+        max_pixels=settings.max_pixels,
+    )
+    if len(incoming.body) <= _INLINE_BYTES:
+        return kind.parse(incoming)
+    return await run_in_threadpool(kind.parse, incoming)
+
+
+def choose_kind(request: Request, purpose: Purpose) -> BodyKind:
+    """By Content-Type alone. Raises UnsupportedMediaTypeError."""
+    offered = [kind for kind in KINDS if purpose in kind.openapi]
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaTypeError(f"A body with Content-Encoding {encoding} is not read; send it uncompressed.")
+    for kind in offered:
+        if kind.matches(media_type):
+            return kind
+    taken = ", ".join(kind.media_type for kind in offered)
+    said = f"A body of {media_type} is not taken here" if media_type else "The request has no Content-Type"
+    raise UnsupportedMediaTypeError(f"{said}; send one of {taken}.")
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, within limit bytes: Content-Length is looked at first, and what comes is counted all the same.
+
+    Raises BodyTooLargeError after having read and dropped the rest, up to DISCARD_BYTES.
+    """
+    length = request.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdecimal()):
+        raise MalformedBodyError("Content-Length is no number.")
+    if int(length) > limit:
+        # Who asks first (Expect: 100-continue) has sent nothing yet, and is told before it does.
+        asks_first = "expect" in request.headers
+        raise BodyTooLargeError(limit, drained=not asks_first and await _discard(request))
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            del body
+            raise BodyTooLargeError(limit, drained=await _discard(request))
+    return bytes(body)
+
+
+def request_body(purpose: Purpose) -> OpenApi:
+    """OpenAPI's request body: every kind that serves the purpose."""
+    return {
+        "required": True,
+        "content": {kind.media_type: kind.openapi[purpose] for kind in KINDS if purpose in kind.openapi},
+    }
+
+
+async def _discard(request: Request) -> bool:
+    """Whether the body came to its end within the bounds."""
+    dropped = 0
+    try:
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while dropped <= DISCARD_BYTES:
+                message = await request.receive()
+                dropped += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return True
+    except TimeoutError:
+        pass
+    return False

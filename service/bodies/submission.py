@@ -1,0 +1,61 @@
+"""What every kind of body comes to, and what every kind is given."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from schemas.prediction import OnError
+from service.images import Image
+from service.predictor import Label
+
+TopK = Annotated[int, Field(ge=1, description="most probable classes to name, at most all there are; 3 by default")]
+
+
+class Purpose(Enum):
+    PREDICT = "predict"
+    EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The images of one request, with the options that its body carried. labels is empty for /predict."""
+
+    images: Sequence[Image]
+    labels: Sequence[Label] = ()
+    top_k: int | None = None
+    on_error: OnError | None = None
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A body within CONVOY_MAX_BODY_BYTES, and the limits of what it may hold."""
+
+    body: bytes
+    content_type: str
+    purpose: Purpose
+    max_images: int
+    max_pixels: int
+
+
+OpenApi = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BodyKind:
+    """One kind of body.
+
+    parse raises MalformedBodyError, InvalidRequestError or TooManyImagesError. It may take a while: large bodies are
+    parsed off the event loop. openapi is the media type object for each purpose that the kind serves.
+    """
+
+    media_type: str
+    parse: Callable[[Incoming], Submission]
+    openapi: Mapping[Purpose, OpenApi]
+
+    def matches(self, media_type: str) -> bool:
+        if self.media_type.endswith("/*"):
+            return media_type.startswith(self.media_type[:-1])
+        return media_type == self.media_type

@@ -1,0 +1,116 @@
+"""Every way in which the service says no. No HTTP here: app.py holds the one table from these to a status.
+
+ServiceError
+├── StartError                     the service cannot start
+│   ├── SettingsError              a CONVOY_* variable has a value that cannot be used
+│   └── DeviceError                the device that was asked for cannot be used
+├── RequestError                   the caller can mend it
+│   ├── MalformedBodyError         the body is not what its Content-Type says
+│   ├── InvalidRequestError        the body can be read and asks for something that is not there to ask
+│   ├── InvalidImagesError         some of the images cannot be decoded; names each
+│   ├── UnsupportedMediaTypeError  a kind of body that is not taken here
+│   ├── BodyTooLargeError          more bytes than allowed
+│   ├── TooManyImagesError         more images than allowed
+│   ├── ModelRequiredError         several models, none named
+│   ├── ModelNotFoundError         no such model or version
+│   └── ReportNotFoundError        no such file in the model's report
+├── ModelRefusedError              the model is there, and must not answer
+├── UnavailableError               the caller can try again
+│   ├── NotReadyError              no model at all, or the service is going down
+│   └── OverloadedError            the queue is full
+└── InferenceError                 the model failed on images that were good
+"""
+
+from schemas.prediction import ItemError
+
+
+class ServiceError(Exception):
+    """The message is one sentence for whoever asked: what is wrong and what to do."""
+
+
+class StartError(ServiceError):
+    """The service cannot start."""
+
+
+class SettingsError(StartError):
+    """A CONVOY_* variable has a value that cannot be used."""
+
+
+class DeviceError(StartError):
+    """The device that was asked for cannot be used; the message names what is missing."""
+
+
+class RequestError(ServiceError):
+    """The caller can mend it."""
+
+
+class MalformedBodyError(RequestError):
+    """The body is not what its Content-Type says."""
+
+
+class InvalidRequestError(RequestError):
+    """The body can be read and asks for something that is not there to ask."""
+
+
+class InvalidImagesError(RequestError):
+    """Some of the images cannot be decoded."""
+
+    def __init__(self, errors: tuple[ItemError, ...], images: int) -> None:
+        self.errors = errors
+        first = errors[0]
+        more = f"; errors lists all {len(errors)} bad ones" if len(errors) > 1 else ""
+        super().__init__(
+            f"Image {first.index} of {images} (counted from 0) cannot be used: {first.reason}"
+            f" Leave it out, or ask with on_error=item for the others' answers{more}."
+        )
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """A kind of body that is not taken here."""
+
+
+class BodyTooLargeError(RequestError):
+    """More bytes than allowed. drained says whether the whole body was read, so that the connection can go on."""
+
+    def __init__(self, limit: int, *, drained: bool) -> None:
+        self.drained = drained
+        super().__init__(f"The body is larger than the {limit:,} bytes allowed; send the images in several requests.")
+
+
+class TooManyImagesError(RequestError):
+    """More images than allowed."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The request holds more than the {limit:,} images allowed; send them in several requests.")
+
+
+class ModelRequiredError(RequestError):
+    """Several models, none named."""
+
+
+class ModelNotFoundError(RequestError):
+    """No such model or version."""
+
+
+class ReportNotFoundError(RequestError):
+    """No such file in the model's report."""
+
+
+class ModelRefusedError(ServiceError):
+    """The model is there, and must not answer."""
+
+
+class UnavailableError(ServiceError):
+    """The caller can try again."""
+
+
+class NotReadyError(UnavailableError):
+    """No model at all, or the service is going down."""
+
+
+class OverloadedError(UnavailableError):
+    """The queue is full; nothing was decoded."""
+
+
+class InferenceError(ServiceError):
+    """The model failed on images that were good."""

@@ -1,0 +1,87 @@
+"""What a body holds before anything is decoded. Decoding happens in the batcher's thread, after admission.
+
+Each kind becomes the model's input through schemas.image; what cannot is an ImageError, an error of that one image.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from schemas.errors import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
+from schemas.image import Pixels, decode_image, fit_pixels
+from schemas.manifest import InputSpec
+
+_INSTANCE_KINDS = 'an instance is {"b64": "..."} or rows of pixels'
+
+
+class Image(Protocol):
+    def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+        """-> uint8 [height, width, channels] of the spec. Raises ImageError."""
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file: PNG, JPEG, ..."""
+
+    data: bytes
+
+    def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+        return decode_image(self.data, spec, max_pixels)
+
+
+@dataclass(frozen=True)
+class PixelArray:
+    """uint8 [height, width] or [height, width, channels]."""
+
+    pixels: Pixels
+
+    def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+        _check_size(self.pixels, max_pixels)
+        return fit_pixels(self.pixels, spec)
+
+
+@dataclass(frozen=True)
+class JsonInstance:
+    """An instance of a JSON body as it came: a base64 object or nested lists of pixels, or something else."""
+
+    value: Any
+
+    def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+        if isinstance(self.value, dict):
+            return decode_image(_base64(self.value), spec, max_pixels)
+        if isinstance(self.value, list):
+            pixels = _pixels(self.value)
+            _check_size(pixels, max_pixels)
+            return fit_pixels(pixels, spec)
+        raise UnsupportedImageError(f"{type(self.value).__name__} is no image; {_INSTANCE_KINDS}.")
+
+
+def _base64(instance: dict[str, Any]) -> bytes:
+    text = instance.get("b64")
+    if set(instance) != {"b64"} or not isinstance(text, str):
+        raise UnsupportedImageError(f"The object has the fields {sorted(instance)}; {_INSTANCE_KINDS}.")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnreadableImageError(f"b64 is not base64 ({error}); line breaks and data: URLs are not.") from error
+
+
+def _pixels(rows: list[Any]) -> Pixels:
+    try:
+        array = np.array(rows)
+    except (ValueError, OverflowError) as error:
+        raise UnsupportedImageError("The rows of pixels are not all of one length, or not all numbers.") from error
+    if array.dtype.kind not in "iu":
+        raise UnsupportedImageError("Pixels must be integers from 0 to 255.")
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint8).max):
+        raise UnsupportedImageError(f"Pixels must lie from 0 to 255, not {array.min()} to {array.max()}.")
+    return array.astype(np.uint8)
+
+
+def _check_size(pixels: Pixels, max_pixels: int) -> None:
+    if pixels.ndim >= 2 and pixels.shape[0] * pixels.shape[1] > max_pixels:  # noqa: PLR2004 - height and width
+        height, width = pixels.shape[:2]
+        raise ImageTooLargeError(f"The image has {width} x {height} pixels; at most {max_pixels:,} are allowed.")

@@ -1,0 +1,205 @@
+"""The transport-free core: images in, labelled answers out. Who speaks HTTP (or anything else) stands before it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas.bundle import FloatArray
+from schemas.errors import ImageError, MetricsError
+from schemas.evaluation import EvaluationReport
+from schemas.image import Pixels
+from schemas.manifest import ModelManifest
+from schemas.metrics import measure
+from schemas.prediction import (
+    DEFAULT_TOP_K,
+    ClassProbability,
+    FailedPrediction,
+    ItemError,
+    OnError,
+    Prediction,
+    PredictResponse,
+)
+from service.batcher import Batcher
+from service.errors import InferenceError, InvalidImagesError, InvalidRequestError
+from service.images import Image
+from service.session import Session
+from service.variants import Choice
+
+# Below this many, a hop to another thread costs more than the work it takes off the event loop.
+INLINE_IMAGES = 32
+_WINDOW_BATCHES = 4  # enough that the worker does not run dry between two windows
+_NAMED_LABELS = 20
+_ROUNDING = 1e-5  # a softmax in float32 may pass 1 by a little
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Stands in the place of an image's probabilities: why it has none."""
+
+    reason: str
+
+
+Answer = FloatArray | Refusal
+"""Probabilities float32 [classes] of one image, or why there are none."""
+
+Label = str | int
+"""A label's name, or a class index."""
+
+
+class Model:
+    """One model that answers. All methods may be used from the event loop: work is done in the batcher's thread."""
+
+    def __init__(
+        self, manifest: ModelManifest, choice: Choice, session: Session, *, max_batch: int, queue: int, max_pixels: int
+    ) -> None:
+        self.manifest = manifest
+        self.choice = choice
+        self.provider = session.provider
+        self._session = session
+        self._max_pixels = max_pixels
+        self._window = max_batch * _WINDOW_BATCHES
+        self._batcher: Batcher[Image, Answer] = Batcher(
+            self._run, max_batch=max_batch, capacity=queue, name=manifest.name
+        )
+
+    async def predict(self, images: Sequence[Image], top_k: int | None, on_error: OnError | None) -> PredictResponse:
+        """The most probable class of each image, in order.
+
+        Raises InvalidImagesError unless on_error is item, OverloadedError before anything is decoded, InferenceError.
+        """
+        answers: list[Answer] = await asyncio.wrap_future(self._batcher.submit(images))
+        _check(answers, on_error)
+        if len(answers) <= INLINE_IMAGES:
+            return self._label(answers, top_k)
+        return await asyncio.to_thread(self._label, answers, top_k)
+
+    async def evaluate(
+        self, images: Sequence[Image], labels: Sequence[Label], on_error: OnError | None
+    ) -> EvaluationReport:
+        """The figures of this model on labelled images, one label an image.
+
+        The images go through the queue a window at a time, so that other requests find places in it.
+        Raises as predict, and InvalidRequestError where the labels do not fit the images or the model.
+        """
+        indices = label_indices(labels, len(images), self.manifest.labels)
+        answers: list[Answer] = []
+        for start in range(0, len(images), self._window):
+            window = images[start : start + self._window]
+            answered: list[Answer] = await asyncio.wrap_future(self._batcher.submit(window, continued=start > 0))
+            answers += answered
+        _check(answers, on_error)
+        return await asyncio.to_thread(self._report, answers, indices)
+
+    def close(self) -> None:
+        self._batcher.close()
+
+    def _run(self, images: Sequence[Image]) -> list[Answer]:
+        """Decode and infer, in the batcher's thread; at most one batch is decoded at any time."""
+        spec = self.manifest.input
+        answers: list[Answer | None] = [None] * len(images)
+        decoded = []
+        for i, image in enumerate(images):
+            try:
+                decoded.append(image.decode(spec, self._max_pixels))
+            except ImageError as error:
+                answers[i] = Refusal(str(error))
+        rows = iter(checked_run(self._session, np.stack(decoded), len(self.manifest.labels)) if decoded else ())
+        return [next(rows) if answer is None else answer for answer in answers]
+
+    def _label(self, answers: Sequence[Answer], top_k: int | None) -> PredictResponse:
+        count = min(top_k or DEFAULT_TOP_K, len(self.manifest.labels))
+        return PredictResponse(
+            model=self.manifest.name,
+            version=self.manifest.version,
+            predictions=tuple(
+                FailedPrediction(error=ItemError(index=i, reason=answer.reason))
+                if isinstance(answer, Refusal)
+                else _prediction(answer, count, self.manifest.labels)
+                for i, answer in enumerate(answers)
+            ),
+        )
+
+    def _report(self, answers: Sequence[Answer], indices: Sequence[int]) -> EvaluationReport:
+        answered = [i for i, answer in enumerate(answers) if not isinstance(answer, Refusal)]
+        try:
+            metrics = measure(
+                np.array([indices[i] for i in answered], dtype=np.int64),
+                np.array([answers[i] for i in answered], dtype=np.float32),
+                self.manifest.labels,
+            )
+        except MetricsError as error:
+            raise InvalidRequestError(str(error)) from error
+        return EvaluationReport(
+            **dict(metrics),
+            model=self.manifest.name,
+            version=self.manifest.version,
+            variant=self.choice.variant.name,
+            provider=self.provider,
+            errors=_errors(answers),
+        )
+
+
+def checked_run(session: Session, images: Pixels, classes: int) -> FloatArray:
+    """The session's probabilities float32 [len(images), classes].
+
+    Raises InferenceError where they have another shape or are not probabilities; the first such number is named.
+    """
+    probabilities = session.run(images)
+    if probabilities.shape != (len(images), classes):
+        raise InferenceError(
+            f"The model answered with the shape {list(probabilities.shape)}, not {[len(images), classes]}."
+        )
+    wrong = ~((probabilities >= 0) & (probabilities <= 1 + _ROUNDING))  # written so that NaN is wrong
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise InferenceError(
+            f"The model answered {probabilities[row, column]} for class {column} of image {row} of its batch, "
+            "which is no probability."
+        )
+    return np.minimum(probabilities, np.float32(1))
+
+
+def label_indices(labels: Sequence[Label], images: int, names: Sequence[str]) -> list[int]:
+    """Class indices of labels given by name or by index. Raises InvalidRequestError."""
+    if len(labels) != images:
+        raise InvalidRequestError(f"There are {images} images and {len(labels)} labels; send one label an image.")
+    by_name = {name: i for i, name in enumerate(names)}
+    return [_label_index(label, i, by_name) for i, label in enumerate(labels)]
+
+
+def _label_index(label: Label, position: int, by_name: dict[str, int]) -> int:
+    if isinstance(label, int):
+        if 0 <= label < len(by_name):
+            return label
+        raise InvalidRequestError(
+            f"Label {position} is the class index {label}; the model's go from 0 to {len(by_name) - 1}."
+        )
+    if label not in by_name:
+        known = ", ".join(list(by_name)[:_NAMED_LABELS]) + (", ..." if len(by_name) > _NAMED_LABELS else "")
+        raise InvalidRequestError(f"Label {position} is '{label}', which is none of the model's labels: {known}.")
+    return by_name[label]
+
+
+def _prediction(probabilities: FloatArray, count: int, labels: Sequence[str]) -> Prediction:
+    # A stable sort of the negated values: among equals the lowest index comes first, as argmax has it.
+    order = np.argsort(-probabilities, kind="stable")[:count].tolist()
+    top = tuple(
+        ClassProbability(label=labels[index], index=index, probability=float(probabilities[index])) for index in order
+    )
+    return Prediction(**dict(top[0]), top=top)
+
+
+def _errors(answers: Sequence[Answer]) -> tuple[ItemError, ...]:
+    return tuple(
+        ItemError(index=i, reason=answer.reason) for i, answer in enumerate(answers) if isinstance(answer, Refusal)
+    )
+
+
+def _check(answers: Sequence[Answer], on_error: OnError | None) -> None:
+    if on_error is OnError.ITEM:
+        return
+    errors = _errors(answers)
+    if errors:
+        raise InvalidImagesError(errors, len(answers))

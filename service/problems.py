@@ -1,0 +1,86 @@
+"""Errors as HTTP says them: problem documents (RFC 9457), written and described in OpenAPI in one place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from schemas.prediction import ItemError
+from schemas.problem import MEDIA_TYPE, Problem, ProblemCode
+
+# The words of RFC 9110; Python's http.HTTPStatus has others, which change with its release.
+TITLES = {
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+# Status -> what it means, and an example of it.
+_DESCRIBED = {
+    400: (
+        "The body is not what its Content-Type says, or the model must be named.",
+        ProblemCode.MODEL_REQUIRED,
+        "Several models are here: name one as in /models/digits/predict; there are digits, mnist.",
+    ),
+    404: (
+        "There is no such model, version or file.",
+        ProblemCode.MODEL_NOT_FOUND,
+        "There is no model 'dogs'; there are digits, mnist.",
+    ),
+    413: (
+        "The body is too large, or holds too many images.",
+        ProblemCode.BODY_TOO_LARGE,
+        "The body is larger than the 67,108,864 bytes allowed; send the images in several requests.",
+    ),
+    415: (
+        "A kind of body that is not taken here.",
+        ProblemCode.UNSUPPORTED_MEDIA_TYPE,
+        "A body of text/plain is not taken here; send one of application/json, multipart/form-data.",
+    ),
+    422: (
+        "The request can be read but not answered: a wrong field, or images that cannot be decoded (errors has each).",
+        ProblemCode.INVALID_REQUEST,
+        "There is no field 'topk'; the fields are instances, top_k, on_error.",
+    ),
+    500: (
+        "The service failed; its log says how.",
+        ProblemCode.INTERNAL,
+        "The service failed on this request; its log says how.",
+    ),
+    503: (
+        "The model was refused, none is loaded, or the queue is full (then with Retry-After).",
+        ProblemCode.OVERLOADED,
+        "20,000 images wait for digits already, and 1 more would be over the 20,000 allowed; ask again later.",
+    ),
+}
+
+
+def problem_response(
+    status: int,
+    code: ProblemCode,
+    detail: str,
+    errors: tuple[ItemError, ...] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    problem = Problem(title=TITLES.get(status, "Error"), status=status, detail=detail, code=code, errors=errors)
+    return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What FastAPI's `responses` says of these statuses."""
+    return {status: _described(status) for status in statuses}
+
+
+def _described(status: int) -> dict[str, Any]:
+    description, code, detail = _DESCRIBED[status]
+    example = Problem(title=TITLES[status], status=status, detail=detail, code=code)
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "description": description,
+        "content": {MEDIA_TYPE: {"schema": schema, "example": example.model_dump(mode="json")}},
+    }

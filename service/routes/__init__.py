@@ -1,0 +1,1 @@
+"""Thin: HTTP in, a call to the core, HTTP out."""

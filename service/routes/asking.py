@@ -1,0 +1,46 @@
+"""What /predict and /evaluate have in common: how they are described, and how their options are said."""
+
+from enum import Enum
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Path
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from service.bodies.reading import request_body
+from service.bodies.submission import Purpose
+from service.errors import InvalidRequestError
+from service.predictor import INLINE_IMAGES
+from service.problems import problems
+
+ModelName = Annotated[str, Path(description="the model's name, as in GET /models")]
+Version = Annotated[int, Path(ge=1, description="the version that must answer")]
+
+T = TypeVar("T")
+
+
+def described(purpose: Purpose, message: type[BaseModel], said: str) -> dict[str, Any]:
+    """The keyword arguments of a route: its 200, each of its errors, and every kind of body."""
+    tags: list[str | Enum] = [purpose.value]
+    return {
+        "tags": tags,
+        "response_model": message,
+        "response_description": said,
+        "responses": problems(400, 404, 413, 415, 422, 500, 503),
+        "openapi_extra": {"requestBody": request_body(purpose)},
+    }
+
+
+def agreed(name: str, in_query: T | None, in_body: T | None) -> T | None:
+    """An option may be said in the query or in the body. Raises InvalidRequestError where both are there and differ."""
+    if in_query is not None and in_body is not None and in_query != in_body:
+        raise InvalidRequestError(f"{name} is {in_query} in the query and {in_body} in the body; say it once.")
+    return in_body if in_query is None else in_query
+
+
+async def answer(message: BaseModel, images: int) -> Response:
+    """The message as JSON; long ones are written off the event loop."""
+    if images <= INLINE_IMAGES:
+        return Response(message.model_dump_json(), media_type="application/json")
+    return Response(await run_in_threadpool(message.model_dump_json), media_type="application/json")

@@ -1,0 +1,51 @@
+"""POST /evaluate: labelled images -> accuracy, precision, recall, F1, confusion matrix, log loss, calibration."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from schemas.base import Frozen
+from schemas.evaluation import EvaluationReport
+from schemas.prediction import OnError
+from service.bodies.reading import read_submission
+from service.bodies.submission import Purpose
+from service.registry import Registry
+from service.routes.asking import ModelName, Version, agreed, answer, described
+from service.settings import Settings
+
+
+class EvaluateQuery(Frozen):
+    """The option, which JSON bodies and forms may carry instead."""
+
+    on_error: OnError | None = None
+
+
+Options = Annotated[EvaluateQuery, Query()]
+
+
+def router(registry: Registry, settings: Settings) -> APIRouter:
+    routes = APIRouter()
+    about = described(Purpose.EVALUATE, EvaluationReport, "The figures, with the variant and provider that answered.")
+
+    async def run(
+        request: Request, query: EvaluateQuery, name: str | None = None, version: int | None = None
+    ) -> Response:
+        model = registry.model(name, version)
+        submission = await read_submission(request, Purpose.EVALUATE, settings)
+        on_error = agreed("on_error", query.on_error, submission.on_error)
+        report = await model.evaluate(submission.images, submission.labels, on_error)
+        return await answer(report, len(submission.images))
+
+    @routes.post("/evaluate", summary="Measure the default model on labelled images", **about)
+    async def evaluate(request: Request, query: Options) -> Response:
+        return await run(request, query)
+
+    @routes.post("/models/{name}/evaluate", summary="Measure a model on labelled images", **about)
+    async def evaluate_with(request: Request, query: Options, name: ModelName) -> Response:
+        return await run(request, query, name)
+
+    @routes.post("/models/{name}/versions/{version}/evaluate", summary="Measure a version on labelled images", **about)
+    async def evaluate_with_version(request: Request, query: Options, name: ModelName, version: Version) -> Response:
+        return await run(request, query, name, version)
+
+    return routes

@@ -1,0 +1,47 @@
+"""/livez: the process answers. /readyz: a model does."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+
+from schemas.base import Frozen
+from service.errors import NotReadyError
+from service.problems import problems
+from service.registry import Registry
+
+
+class Live(Frozen):
+    status: Literal["live"] = "live"
+
+
+class RefusedModel(Frozen):
+    name: str
+    version: int
+    reason: str
+
+
+class Ready(Frozen):
+    status: Literal["ready"] = "ready"
+    models: tuple[str, ...]
+    refused: tuple[RefusedModel, ...]
+
+
+def router(registry: Registry) -> APIRouter:
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/livez", summary="Is the process alive?")
+    async def livez() -> Live:
+        return Live()
+
+    @routes.get("/readyz", summary="Does at least one model serve?", responses=problems(503))
+    async def readyz() -> Ready:
+        refused = tuple(
+            RefusedModel(name=entry.found.name, version=entry.found.version, reason=entry.reason)
+            for entry in registry.refused
+        )
+        if not registry.loaded:
+            why = " ".join(f"{model.name} was refused: {model.reason}" for model in refused)
+            raise NotReadyError(f"No model serves. {why or 'Train one (make train) and start the service again.'}")
+        return Ready(models=tuple(entry.found.name for entry in registry.loaded), refused=refused)
+
+    return routes

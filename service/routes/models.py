@@ -1,0 +1,121 @@
+"""GET /models: what serves, what was refused and why, and the plots of each."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+from pydantic import Field
+
+from schemas.base import Frozen
+from schemas.manifest import InputSpec, ModelManifest, Provenance, SplitMetrics, Task, Variant, VariantName
+from service.errors import ReportNotFoundError
+from service.problems import problems
+from service.registry import Entry, Loaded, Registry
+from service.routes.asking import ModelName
+
+REPORT = "report"
+
+
+class State(StrEnum):
+    READY = "ready"
+    REFUSED = "refused"
+
+
+class ModelSummary(Frozen):
+    """What was found of a model. A refused one has its reason, and of the rest what its manifest still tells."""
+
+    name: str
+    version: int
+    state: State
+    reason: Annotated[str | None, Field(description="why it was refused")] = None
+    task: Task | None = None
+    labels: tuple[str, ...] = ()
+    input: InputSpec | None = None
+    accuracy: Annotated[float | None, Field(description="of the fp32 variant on the test split, in the trainer")] = None
+    variant: Annotated[VariantName | None, Field(description="the variant that answers")] = None
+    variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
+    provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
+    report: Annotated[tuple[str, ...], Field(description="files at /models/{name}/report/{file}")] = ()
+
+
+class ModelDetail(ModelSummary):
+    """All that the bundle says of itself."""
+
+    variants: tuple[Variant, ...] = ()
+    metrics: SplitMetrics | None = None
+    provenance: Provenance | None = None
+
+
+class ModelList(Frozen):
+    default: Annotated[str | None, Field(description="the model that answers /predict; null: one must be named")]
+    device: Annotated[str, Field(description="where models run, and why there")]
+    models: tuple[ModelSummary, ...]
+
+
+def router(registry: Registry) -> APIRouter:
+    routes = APIRouter(tags=["models"])
+
+    @routes.get("/models", summary="List the models")
+    def models() -> ModelList:
+        summaries = tuple(ModelSummary.model_validate(_summary(entry)) for entry in registry.entries)
+        return ModelList(default=registry.default, device=registry.device, models=summaries)
+
+    @routes.get("/models/{name}", summary="Describe a model", responses=problems(404))
+    def model(name: ModelName) -> ModelDetail:
+        entry = registry.entry(name)
+        manifest = _manifest(entry)
+        detail = (
+            {"variants": manifest.variants, "metrics": manifest.metrics, "provenance": manifest.provenance}
+            if manifest
+            else {}
+        )
+        return ModelDetail.model_validate(_summary(entry) | detail)
+
+    @routes.get(
+        "/models/{name}/report/{file}",
+        summary="A file of a model's report",
+        response_class=FileResponse,
+        response_description="The file.",
+        responses=problems(404),
+    )
+    def report(name: ModelName, file: str) -> FileResponse:
+        folder = registry.entry(name).found.path / REPORT
+        if file not in _files(folder):
+            raise ReportNotFoundError(f"The report of {name} has no file '{file}'; GET /models/{name} lists them.")
+        return FileResponse(folder / file, headers={"X-Content-Type-Options": "nosniff"})
+
+    return routes
+
+
+def _summary(entry: Entry) -> dict[str, object]:
+    found, manifest = entry.found, _manifest(entry)
+    summary: dict[str, object] = {"name": found.name, "version": found.version, "report": _files(found.path / REPORT)}
+    if manifest:
+        summary |= {
+            "task": manifest.task,
+            "labels": manifest.labels,
+            "input": manifest.input,
+            "accuracy": manifest.metrics.test.accuracy,
+        }
+    if not isinstance(entry, Loaded):
+        return summary | {"state": State.REFUSED, "reason": entry.reason}
+    return summary | {
+        "state": State.READY,
+        "variant": entry.model.choice.variant.name,
+        "variant_reason": entry.model.choice.reason,
+        "provider": entry.model.provider,
+    }
+
+
+def _manifest(entry: Entry) -> ModelManifest | None:
+    return entry.bundle.manifest if isinstance(entry, Loaded) else entry.manifest
+
+
+def _files(folder: Path) -> tuple[str, ...]:
+    """The plain files that really lie in the folder: a link to elsewhere is none of the report."""
+    if not folder.is_dir():
+        return ()
+    inside = folder.resolve()
+    return tuple(sorted(p.name for p in folder.iterdir() if p.is_file() and p.resolve().parent == inside))

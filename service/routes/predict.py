@@ -1,0 +1,52 @@
+"""POST /predict: images -> their most probable classes."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from schemas.base import Frozen
+from schemas.prediction import OnError, PredictResponse
+from service.bodies.reading import read_submission
+from service.bodies.submission import Purpose, TopK
+from service.registry import Registry
+from service.routes.asking import ModelName, Version, agreed, answer, described
+from service.settings import Settings
+
+
+class PredictQuery(Frozen):
+    """The options, which JSON bodies and forms may carry instead."""
+
+    top_k: TopK | None = None
+    on_error: OnError | None = None
+
+
+Options = Annotated[PredictQuery, Query()]
+
+
+def router(registry: Registry, settings: Settings) -> APIRouter:
+    routes = APIRouter()
+    about = described(Purpose.PREDICT, PredictResponse, "One prediction an image, in the order they were sent.")
+
+    async def run(
+        request: Request, query: PredictQuery, name: str | None = None, version: int | None = None
+    ) -> Response:
+        model = registry.model(name, version)
+        submission = await read_submission(request, Purpose.PREDICT, settings)
+        top_k = agreed("top_k", query.top_k, submission.top_k)
+        on_error = agreed("on_error", query.on_error, submission.on_error)
+        response = await model.predict(submission.images, top_k, on_error)
+        return await answer(response, len(submission.images))
+
+    @routes.post("/predict", summary="Classify images with the default model", **about)
+    async def predict(request: Request, query: Options) -> Response:
+        return await run(request, query)
+
+    @routes.post("/models/{name}/predict", summary="Classify images with a model", **about)
+    async def predict_with(request: Request, query: Options, name: ModelName) -> Response:
+        return await run(request, query, name)
+
+    @routes.post("/models/{name}/versions/{version}/predict", summary="Classify images with a version", **about)
+    async def predict_with_version(request: Request, query: Options, name: ModelName, version: Version) -> Response:
+        return await run(request, query, name, version)
+
+    return routes

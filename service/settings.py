@@ -1,0 +1,100 @@
+"""The environment -> one frozen Settings. Read once, in the supervisor, and handed on from there."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.image import DEFAULT_MAX_PIXELS
+from schemas.manifest import ModelName, VariantName
+from service.errors import SettingsError
+
+PREFIX = "CONVOY_"
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Device(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Settings(BaseSettings):
+    """Each field is the variable CONVOY_<FIELD>; an empty variable counts as not set."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    workers: Positive = Field(default=1, description="processes that share the port; on a CPU they share its cores")
+    artifacts: Path = Field(default=Path("artifacts"), description="folder of bundles, `<model>/<version>/`")
+    default_model: ModelName | None = Field(
+        default=None, description="model that answers /predict and /evaluate; not needed where there is only one"
+    )
+    device: Device = Field(
+        default=Device.AUTO,
+        description="`cuda`: a machine that cannot is an error; `auto`: CUDA where it works, else the CPU",
+    )
+    variant: Literal["auto"] | VariantName = Field(
+        default="auto",
+        description="`fp32`, `int8` or `fp16`; `auto`: the fastest one that the bundle has for the device",
+    )
+    max_body_bytes: Positive = Field(default=64 * 2**20, description="bytes a request body may have")
+    max_pixels: Positive = Field(
+        default=DEFAULT_MAX_PIXELS, description="pixels an image may claim; more is not decoded"
+    )
+    max_images: Positive = Field(default=10_000, description="images a request may hold")
+    max_batch: Positive = Field(default=32, description="images in one inference")
+    queue_images: Positive = Field(
+        default=20_000,
+        description="images a model lets wait; beyond that 503. An empty queue takes any request within the limits",
+    )
+    drain_seconds: Positive = Field(
+        default=30, description="seconds that accepted requests have to finish after SIGTERM"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is logged"
+    )
+    access_log: bool = Field(default=False, description="one log line a request")
+
+
+def read_settings() -> Settings:
+    """Raises SettingsError naming the first variable whose value cannot be used."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0])
+        raise SettingsError(
+            f"{PREFIX}{field.upper()}={first['input']} cannot be used: {_lower_first(first['msg'])}."
+        ) from error
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """CONVOY_* variables that are no setting: a misspelt one is said, not swallowed."""
+    known = {variable for variable, _, _ in settings_table()}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """(variable, default, description) of every setting, as the README shows them."""
+    return [
+        (f"{PREFIX}{name.upper()}", _shown(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return str(default)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
