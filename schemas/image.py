@@ -11,14 +11,17 @@ reason instead of guessed:
     MPO (phones' JPEG)     its main picture
     animation, many pages  refused: which frame is meant?
     32-bit, float, LAB     refused: the range of values is not known
+    plain PNM, RLE BMP     refused: a small file can keep their decoders busy for minutes
     truncated, damaged     refused
 """
 
 import io
+import threading
+import warnings
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from schemas.errors import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from schemas.manifest import InputSpec, Interpolation, Resize
@@ -26,9 +29,21 @@ from schemas.manifest import InputSpec, Interpolation, Resize
 Pixels = npt.NDArray[np.uint8]
 
 DEFAULT_MAX_PIXELS = 50_000_000
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+MAX_SIDE = 65_535  # the most that JPEG and GIF can say; the memory of resizing grows with a side, whatever the other is
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # MPO comes in as JPEG
 
 _EXIF_ORIENTATION = 0x0112
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SLOW_DECODERS = {"ppm_plain", "bmp_rle"}
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # from a 2-bit or 4-bit grey to its 8-bit one
 _DIRECT_MODES = {"1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P", "LA", "PA", "RGBA", "La", "RGBa"}
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
@@ -39,16 +54,24 @@ _RESAMPLING = {
     Interpolation.LANCZOS: Image.Resampling.LANCZOS,
 }
 
-# Pillow's own guard is process-wide and only warns in part of its range; max_pixels of each call takes its place.
-Image.MAX_IMAGE_PIXELS = None
+# Pillow's own guard is process-wide and refuses from twice its value on. It stands behind max_pixels of each call:
+# some decoders reserve memory while a file is opened.
+Image.MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
+_guard_lock = threading.Lock()
+
+# Pillow's warnings speak of the bytes (a damaged EXIF tag that it skips, say), not of this program. Filters belong to
+# the whole process: changing them around each call would not be safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_image(data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
     """Encoded image bytes -> uint8 [height, width, channels] of the spec.
 
-    Raises ImageTooLargeError before decoding when the header claims more than max_pixels, UnsupportedImageError for a
-    kind that has no single right reading, UnreadableImageError for everything that is not a whole image.
+    Raises ImageTooLargeError before decoding when the header claims more than max_pixels or a side above MAX_SIDE,
+    UnsupportedImageError for a kind that has no single right reading, UnreadableImageError for everything that is not
+    a whole image.
     """
+    _widen_guard(max_pixels)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, max_pixels)
@@ -56,17 +79,18 @@ def decode_image(data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIX
             return _to_model_input(_upright(image), spec)
     except ImageError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLargeError(f"The image claims far more than the {max_pixels:,} pixels allowed.") from error
     except UnidentifiedImageError as error:
-        known = ", ".join(name for name in FORMATS if name != "MPO")
-        raise UnreadableImageError(f"The bytes are no image of a known format ({known}).") from error
+        raise UnreadableImageError(f"The bytes are no image of a known format ({', '.join(FORMATS)}).") from error
     except Exception as error:  # decoders raise anything on hostile bytes: struct.error, SyntaxError, IndexError, ...
-        raise UnreadableImageError(f"The image is damaged or cut short ({error}).") from error
+        raise UnreadableImageError(f"The image is damaged or cut short ({error or type(error).__name__}).") from error
 
 
 def fit_pixels(pixels: Pixels, spec: InputSpec) -> Pixels:
     """Pixels uint8 [height, width] or [height, width, 1 | 3 | 4] -> uint8 [height, width, channels] of the spec.
 
-    Raises UnsupportedImageError for an array of another type or shape.
+    Raises UnsupportedImageError for an array of another type or shape, ImageTooLargeError for a side above MAX_SIDE.
     """
     if pixels.dtype != np.uint8:
         raise UnsupportedImageError(f"Pixels must be uint8 (0 to 255), not {pixels.dtype}.")
@@ -77,6 +101,7 @@ def fit_pixels(pixels: Pixels, spec: InputSpec) -> Pixels:
         raise UnsupportedImageError(
             f"Pixels must be [height, width] or [height, width, 1 | 3 | 4] and not empty, not {list(pixels.shape)}."
         )
+    _check_sides(pixels.shape[1], pixels.shape[0])
     plane = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels  # noqa: PLR2004
     return _to_model_input(Image.fromarray(np.ascontiguousarray(plane)), spec)
 
@@ -89,18 +114,61 @@ def encode_png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def _check_header(image: Image.Image, max_pixels: int) -> None:
+def _widen_guard(max_pixels: int) -> None:
+    with _guard_lock:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+
+
+def _check_sides(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise ImageTooLargeError(f"The image is {width} x {height} pixels; at most {MAX_SIDE:,} a side are allowed.")
+
+
+def _check_header(image: ImageFile.ImageFile, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageTooLargeError(f"The image claims {width} x {height} pixels; at most {max_pixels:,} are allowed.")
+    _check_sides(width, height)
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise UnsupportedImageError("The image has several frames or pages; send the one that is meant.")
+    if any(tile.codec_name in _SLOW_DECODERS for tile in image.tile):
+        raise UnsupportedImageError("Plain-text PNM and run-length BMP are not read; save the image as PNG.")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tiff(image, max_pixels)
+    if image.format == "PNG":
+        _mend_transparent_colour(image)
+
+
+def _check_tiff(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
+    tags = image.tag_v2
+    if int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0)) > max_pixels:
+        raise ImageTooLargeError(f"The image claims tiles of more than the {max_pixels:,} pixels allowed.")
+    black_is_zero = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 1
+    sixteen_bits = tags.get(TiffImagePlugin.BITSPERSAMPLE) == (16,)
+    if image.mode.startswith("I;16") and not (black_is_zero and sixteen_bits):
+        # Pillow reads 12 bits without scaling them to 16, and takes white for black.
+        raise UnsupportedImageError("A grey TIFF above 8 bits must have 16 bits and black as 0; save it as 8-bit grey.")
+    planes = len(image.getbands()) if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 else 1  # noqa: PLR2004 - 2 is "separate"
+    covered = sum(
+        (right - left) * (lower - upper)
+        for left, upper, right, lower in (tile.extents for tile in image.tile if tile.extents)
+    )
+    if not image.use_load_libtiff and covered < image.width * image.height * planes:
+        raise UnreadableImageError("The image is damaged or cut short (a part of the picture has no data).")
+
+
+def _mend_transparent_colour(image: ImageFile.ImageFile) -> None:
+    """A PNG gives its transparent colour at the file's bit depth; Pillow compares it with pixels made 8-bit."""
+    transparent, kind = image.info.get("transparency"), image.tile[0].args
+    if transparent is not None and kind == "RGB;16B":
+        raise UnsupportedImageError("A 16-bit RGB image with a transparent colour is not read; save it as 8-bit RGBA.")
+    if isinstance(transparent, int) and kind in _GREY_STEPS:
+        image.info["transparency"] = transparent * _GREY_STEPS[str(kind)]
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    if image.getexif().get(_EXIF_ORIENTATION, 1) == 1:
-        return image
-    return ImageOps.exif_transpose(image)
+    turn = _TO_UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:
@@ -113,15 +181,29 @@ def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:
         elif spec.resize is Resize.CROP:
             image = ImageOps.fit(image, size, method)
         else:
-            image = ImageOps.pad(image, size, method, color=0)
+            image = _pad(image, size, method)
     return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
+
+
+def _pad(image: Image.Image, size: tuple[int, int], method: Image.Resampling) -> Image.Image:
+    """As ImageOps.pad, but a line that is too thin for the size keeps one pixel instead of vanishing."""
+    width, height = size
+    if image.width * height > image.height * width:
+        height = max(1, round(image.height / image.width * width))
+    else:
+        width = max(1, round(image.width / image.height * height))
+    padded = Image.new(image.mode, size)
+    padded.paste(image.resize((width, height), method), (round((size[0] - width) / 2), round((size[1] - height) / 2)))
+    return padded
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey comes as I;16 (or, from PNM, as I with values up to 65,535); 255 * 257 = 65,535."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         wide = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((wide + 128) // 257).clip(0, 255).astype(np.uint8))
+        grey = ((wide + 128) // 257).clip(0, 255).astype(np.uint8)
+        grey[wide == image.info.get("transparency", -1)] = 255  # over white
+        return Image.fromarray(grey)
     if image.mode not in _DIRECT_MODES:
         raise UnsupportedImageError(
             f"The image's pixels are of the kind '{image.mode}', whose range of values is not known; "
