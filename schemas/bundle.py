@@ -71,13 +71,16 @@ class Bundle:
         golden = self.manifest.golden
         shape = (len(golden.images), len(self.manifest.labels))
         try:
-            expected = np.array(json.loads(self.read(golden.expected)), dtype=np.float32)
-        except (ValueError, TypeError) as error:
+            expected = np.array(json.loads(self.read(golden.expected)), dtype=np.float64)
+        except (ValueError, TypeError, RecursionError) as error:
             raise ManifestError(f"{golden.expected.file} does not hold lists of numbers.") from error
         if expected.shape != shape:
             raise ManifestError(f"{golden.expected.file} holds {list(expected.shape)} numbers, not {list(shape)}.")
+        if not ((expected >= 0) & (expected <= 1)).all():  # written so that NaN fails
+            raise ManifestError(f"{golden.expected.file} holds a number that is no probability.")
+        rows = expected.astype(np.float32)
         return tuple(
-            GoldenSample(entry.file, self.read(entry), row) for entry, row in zip(golden.images, expected, strict=True)
+            GoldenSample(entry.file, self.read(entry), row) for entry, row in zip(golden.images, rows, strict=True)
         )
 
     def check_signature(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
@@ -98,6 +101,11 @@ class Bundle:
             raise GoldenMismatchError(f"A golden sample cannot be decoded: {error}") from error
         single = np.concatenate([infer(images[i : i + 1]) for i in range(len(samples))])
         for answered in (single, infer(images)):
+            if answered.shape != (len(samples), len(self.manifest.labels)):
+                raise GoldenMismatchError(
+                    f"The {len(samples)} golden samples are answered with {list(answered.shape)} numbers, not with one "
+                    "probability a class for each."
+                )
             for sample, row in zip(samples, answered, strict=True):
                 difference = float(np.abs(row - sample.probabilities).max())
                 if not difference <= variant.golden_tolerance:  # written so that NaN fails
