@@ -183,22 +183,26 @@ def parse_manifest(text: str | bytes) -> ModelManifest:
     ManifestError naming the first field that is wrong.
     """
     try:
-        raw: Any = json.loads(text)
-    except ValueError as error:
+        raw: Any = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"manifest.json is not JSON: {error}.") from error
     if not isinstance(raw, dict):
         raise ManifestError("manifest.json must hold a JSON object.")
     version = raw.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:  # true == 1 in Python
         raise FormatVersionError(
             f"The bundle has format version {version!r}; this release reads version {FORMAT_VERSION}. Export it again."
         )
     try:
-        return ModelManifest.model_validate_json(text)
+        return ModelManifest.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "manifest.json"
         raise ManifestError(f"manifest.json: {where}: {first['msg']}.") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def render_manifest(manifest: ModelManifest) -> str:
