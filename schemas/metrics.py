@@ -16,6 +16,7 @@ Values = npt.NDArray[np.float64]
 
 CALIBRATION_BINS = 15
 _Z_95 = 1.959963984540054
+_ROUNDING = 1e-3  # half precision may put a certain answer this far outside 0 to 1
 
 
 def measure(labels: Labels, probabilities: Probabilities, names: Sequence[str]) -> Metrics:
@@ -65,8 +66,8 @@ def calibration(labels: Labels, probabilities: Probabilities, bins: int = CALIBR
     """Expected calibration error of the winning class over equal-width bins (Guo et al., 2017)."""
     confidence = probabilities.max(axis=1).astype(np.float64).clip(0, 1)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    # Bins are (lower, upper], the first takes 0 as well.
-    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    # Bins are (lower, upper], the first takes 0 as well; by the very edges that are reported, not by a product near them.
+    index = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
     count = np.bincount(index, minlength=bins)
     confidence_sum = np.bincount(index, confidence, minlength=bins)
     right_sum = np.bincount(index, right, minlength=bins)
@@ -105,6 +106,8 @@ def _check(labels: Labels, probabilities: Probabilities, names: Sequence[str]) -
         raise MetricsError(f"A label is outside the {len(names)} classes.")
     if not np.isfinite(probabilities).all():
         raise MetricsError("A probability is not a finite number.")
+    if probabilities.min() < -_ROUNDING or probabilities.max() > 1 + _ROUNDING:
+        raise MetricsError("A probability is outside 0 to 1; these look like logits.")
 
 
 def _precision_recall_f1(confusion: Confusion) -> tuple[Values, Values, Values]:
