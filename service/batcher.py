@@ -19,7 +19,7 @@ from service.errors import InferenceError, NotReadyError, OverloadedError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CLOSE_SECONDS = 10.0
+CLOSE_SECONDS = 10.0  # how long close waits for the running batch
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +47,19 @@ class Batcher(Generic[Item, Result]):
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int, capacity: int, name: str
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        max_batch: int,
+        capacity: int,
+        name: str,
+        close_seconds: float = CLOSE_SECONDS,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._capacity = capacity
         self._name = name
+        self._close_seconds = close_seconds
         self._line: deque[_Request[Item, Result]] = deque()
         self._running: list[_Slice[Item, Result]] = []
         self._waiting = 0
@@ -101,7 +108,7 @@ class Batcher(Generic[Item, Result]):
         error = NotReadyError(f"{self._name} was shut down before it came to this request; ask again.")
         for request in left:
             _fail(request, error)
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.join(self._close_seconds)
         for request, _ in list(self._running):
             _fail(request, error)
 

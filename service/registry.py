@@ -70,9 +70,9 @@ class Registry:
             entry.model.close()
 
     @property
-    def device(self) -> str:
-        """Where sessions run, and why there."""
-        return f"{self._runtime.provider} ({self._runtime.reason})"
+    def runtime(self) -> Runtime:
+        """It says where models run, and why there."""
+        return self._runtime
 
     @property
     def entries(self) -> Sequence[Entry]:

@@ -122,7 +122,7 @@ class FakeRuntime:
     """Opens whatever session_of gives for the model's bytes."""
 
     provider = FakeSession.provider
-    reason = "a fake for tests"
+    reason = "It is a fake, for tests."
 
     def __init__(self, session_of: Callable[[bytes], Session]) -> None:
         self._session_of = session_of
@@ -141,10 +141,10 @@ def usable_cores() -> int:
 def _choose(device: Device) -> tuple[str, str]:
     """(provider, reason)."""
     if device is Device.CPU:
-        return CPU, "CONVOY_DEVICE=cpu"
+        return CPU, "CONVOY_DEVICE=cpu."
     missing = _why_no_cuda()
     if missing is None:
-        return CUDA, "CUDA works here"
+        return CUDA, "CUDA works here."
     if device is Device.CUDA:
         raise DeviceError(f"CONVOY_DEVICE=cuda, but CUDA cannot be used: {missing} Set CONVOY_DEVICE=auto or cpu.")
     return CPU, f"CUDA cannot be used: {missing}"

@@ -54,7 +54,7 @@ def run(settings: Settings) -> int:
 def create_worker(settings: Settings) -> FastAPI:
     """One process's application. Raises DeviceError."""
     runtime = onnx_runtime(settings)
-    logger.info("models run on %s (%s)", runtime.provider, runtime.reason)
+    logger.info("models run on %s: %s", runtime.provider, runtime.reason)
     return create_app(settings, runtime)
 
 

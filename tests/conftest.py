@@ -5,7 +5,7 @@ import pytest
 
 # As the two programs' __main__ do, before anything imports torch or ONNX Runtime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 TEST_DATA = "CONVOY_TEST_DATA"
 

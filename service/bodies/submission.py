@@ -11,7 +11,7 @@ from schemas.prediction import OnError
 from service.images import Image
 from service.predictor import Label
 
-TopK = Annotated[int, Field(ge=1, description="most probable classes to name, at most all there are; 3 by default")]
+TopK = Annotated[int, Field(ge=1)]
 
 
 class Purpose(Enum):

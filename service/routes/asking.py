@@ -17,6 +17,8 @@ from service.problems import problems
 ModelName = Annotated[str, Path(description="the model's name, as in GET /models")]
 Version = Annotated[int, Path(ge=1, description="the version that must answer")]
 
+ON_ERROR = "what a bad image does: fail the request (request, the default), or only its own item (item)"
+
 T = TypeVar("T")
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from schemas.base import Frozen
 from schemas.evaluation import EvaluationReport
@@ -10,14 +11,14 @@ from schemas.prediction import OnError
 from service.bodies.reading import read_submission
 from service.bodies.submission import Purpose
 from service.registry import Registry
-from service.routes.asking import ModelName, Version, agreed, answer, described
+from service.routes.asking import ON_ERROR, ModelName, Version, agreed, answer, described
 from service.settings import Settings
 
 
 class EvaluateQuery(Frozen):
     """The option, which JSON bodies and forms may carry instead."""
 
-    on_error: OnError | None = None
+    on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
 
 
 Options = Annotated[EvaluateQuery, Query()]

@@ -50,7 +50,8 @@ class ModelDetail(ModelSummary):
 
 class ModelList(Frozen):
     default: Annotated[str | None, Field(description="the model that answers /predict; null: one must be named")]
-    device: Annotated[str, Field(description="where models run, and why there")]
+    provider: Annotated[str, Field(description="the ONNX Runtime execution provider that models run on")]
+    provider_reason: Annotated[str, Field(description="why it is this provider")]
     models: tuple[ModelSummary, ...]
 
 
@@ -60,7 +61,10 @@ def router(registry: Registry) -> APIRouter:
     @routes.get("/models", summary="List the models")
     def models() -> ModelList:
         summaries = tuple(ModelSummary.model_validate(_summary(entry)) for entry in registry.entries)
-        return ModelList(default=registry.default, device=registry.device, models=summaries)
+        runtime = registry.runtime
+        return ModelList(
+            default=registry.default, provider=runtime.provider, provider_reason=runtime.reason, models=summaries
+        )
 
     @routes.get("/models/{name}", summary="Describe a model", responses=problems(404))
     def model(name: ModelName) -> ModelDetail:

@@ -3,21 +3,24 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from schemas.base import Frozen
 from schemas.prediction import OnError, PredictResponse
 from service.bodies.reading import read_submission
 from service.bodies.submission import Purpose, TopK
 from service.registry import Registry
-from service.routes.asking import ModelName, Version, agreed, answer, described
+from service.routes.asking import ON_ERROR, ModelName, Version, agreed, answer, described
 from service.settings import Settings
 
 
 class PredictQuery(Frozen):
     """The options, which JSON bodies and forms may carry instead."""
 
-    top_k: TopK | None = None
-    on_error: OnError | None = None
+    top_k: Annotated[TopK | None, Field(description="how many of the most probable classes to name; 3 by default")] = (
+        None
+    )
+    on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
 
 
 Options = Annotated[PredictQuery, Query()]
