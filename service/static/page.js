@@ -1,0 +1,144 @@
+// The page: images -> POST /models/{name}/predict -> bars; GET /models -> what serves and how well.
+
+const SHOWN_CLASSES = 5;
+const SHOWN_LABELS = 12;
+const $ = (id) => document.getElementById(id);
+const percent = (rate) => `${(100 * rate).toFixed(1)} %`;
+const copyOf = (template) => $(template).content.firstElementChild.cloneNode(true);
+
+async function asked(path, options) {
+  const response = await fetch(path, options);
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.detail);
+  return body;
+}
+
+function say(text, isError = false) {
+  $("message").textContent = text;
+  $("message").hidden = !text;
+  $("message").classList.toggle("error", isError);
+}
+
+async function classify(files) {
+  const images = [...files];
+  const model = $("model").value;
+  if (!images.length) return;
+  if (!model) return say("No model serves; see below why.", true);
+  const form = new FormData();
+  for (const image of images) form.append("files", image);
+  say(`Asking ${model} about ${images.length} ${images.length === 1 ? "image" : "images"} …`);
+  try {
+    const path = `models/${model}/predict?top_k=${SHOWN_CLASSES}&on_error=item`;
+    const answer = await asked(path, { method: "POST", body: form });
+    clearPredictions();
+    $("predictions").replaceChildren(...answer.predictions.map((said, i) => predictionCard(said, images[i])));
+    say("");
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+function clearPredictions() {
+  for (const image of $("predictions").querySelectorAll("img")) URL.revokeObjectURL(image.src);
+}
+
+function predictionCard(said, file) {
+  const card = copyOf("prediction-card");
+  card.querySelector("img").src = URL.createObjectURL(file);
+  card.querySelector(".file").textContent = file.name;
+  card.querySelector("h3").textContent = said.error ? "Not readable" : said.label;
+  if (said.error) {
+    card.classList.add("refused");
+    card.querySelector(".bars").textContent = said.error.reason;
+  } else {
+    card.querySelector(".bars").replaceChildren(...said.top.map(bar));
+  }
+  return card;
+}
+
+function bar(entry) {
+  const line = copyOf("bar");
+  line.querySelector(".label").textContent = entry.label;
+  line.querySelector("progress").value = entry.probability;
+  line.querySelector(".value").textContent = percent(entry.probability);
+  return line;
+}
+
+function modelCard(model) {
+  const card = copyOf("model-card");
+  const title = card.querySelector("h3");
+  title.append(model.name, element("small", `version ${model.version}`), element("span", model.state));
+  title.lastChild.className = `state ${model.state}`;
+  card.classList.add(model.state);
+  if (model.reason) {
+    card.querySelector(".reason").textContent = model.reason;
+    card.querySelector(".reason").hidden = false;
+  }
+  for (const [term, value] of facts(model)) card.querySelector("dl").append(element("dt", term), element("dd", value));
+  const address = (file) => `models/${model.name}/report/${file}`;
+  const isPlot = (file) => file.endsWith(".png");
+  card.querySelector(".plots").replaceChildren(...model.report.filter(isPlot).map((file) => plot(address(file), file)));
+  card.querySelector(".files").replaceChildren(
+    link(`models/${model.name}`, "all about it"),
+    ...model.report.filter((file) => !isPlot(file)).map((file) => link(address(file), file)),
+  );
+  return card;
+}
+
+function facts(model) {
+  const known = [];
+  if (model.accuracy !== null) known.push(["Test accuracy", `${(100 * model.accuracy).toFixed(2)} %`]);
+  if (model.input) known.push(["Input", `${model.input.width} × ${model.input.height}, ${model.input.channels === 1 ? "grey" : "colour"}`]);
+  if (model.labels.length) {
+    const more = model.labels.length - SHOWN_LABELS;
+    known.push(["Labels", model.labels.slice(0, SHOWN_LABELS).join(", ") + (more > 0 ? ` and ${more} more` : "")]);
+  }
+  if (model.variant) known.push(["Variant", `${model.variant}: ${model.variant_reason}`]);
+  if (model.provider) known.push(["Runs on", model.provider]);
+  return known;
+}
+
+function plot(address, file) {
+  const anchor = link(address, "");
+  const image = element("img", "");
+  Object.assign(image, { src: address, alt: "", loading: "lazy" });
+  anchor.append(image, element("span", file.replace(".png", "").replaceAll("_", " ")));
+  return anchor;
+}
+
+function link(address, text) {
+  const anchor = element("a", text);
+  anchor.href = address;
+  return anchor;
+}
+
+function element(tag, text) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  return made;
+}
+
+async function showModels() {
+  try {
+    const list = await asked("models");
+    const { default: preferred, models } = list;
+    const ready = models.filter((model) => model.state === "ready");
+    $("model").replaceChildren(...ready.map((model) => new Option(model.name, model.name, false, model.name === preferred)));
+    $("device").textContent = `Models run on ${list.provider}: ${list.provider_reason}`;
+    $("models").replaceChildren(...models.map(modelCard));
+    if (!models.length) $("models").textContent = "There is no model yet; make train makes one.";
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+$("files").addEventListener("change", (event) => classify(event.target.files));
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  $("drop").addEventListener(kind, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop") classify(event.dataTransfer.files);
+  });
+}
+addEventListener("paste", (event) => classify(event.clipboardData.files));
+showModels();
