@@ -1,0 +1,59 @@
+"""A model that was damaged after training is refused with its reason, and the others serve on."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from schemas.bundle import hash_file
+from tests.bundles import solid, write_bundle
+from tests.end_to_end.processes import serving
+
+
+def flip_a_byte(bundle: Path) -> None:
+    model = bytearray((bundle / "model.onnx").read_bytes())
+    model[len(model) // 2] ^= 0x10
+    (bundle / "model.onnx").write_bytes(model)
+
+
+def change_a_golden_value_and_mend_its_hash(bundle: Path) -> None:
+    path = bundle / "golden" / "expected.json"
+    expected = json.loads(path.read_text())
+    expected[3][4] += 0.02
+    path.write_text(json.dumps(expected))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["golden"]["expected"] = hash_file(path, bundle).model_dump()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(flip_a_byte, "sha256"), (change_a_golden_value_and_mend_its_hash, "golden sample")]
+)
+def test_a_damaged_model_is_refused_and_the_others_serve(
+    artifacts: Path, tmp_path: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    shutil.copytree(artifacts, tmp_path / "artifacts")
+    write_bundle(tmp_path / "artifacts")
+    damage(tmp_path / "artifacts" / "digits" / "1")
+    with serving(tmp_path / "artifacts") as service, service.client() as client:
+        refused = client.post("/models/digits/predict", content=solid("red"), headers={"Content-Type": "image/png"})
+        served = client.post("/models/colours/predict", content=solid("red"), headers={"Content-Type": "image/png"})
+        ready = client.get("/readyz")
+        models = client.get("/models").text
+    assert (refused.status_code, refused.json()["code"]) == (503, "model_refused")
+    assert reason in refused.json()["detail"]
+    assert reason in models
+    assert reason in "".join(service.log)
+    assert ready.status_code == 200
+    assert "digits" in ready.text
+    assert served.json()["predictions"][0]["label"] == "red"
+
+
+def test_with_no_model_left_it_is_alive_and_not_ready(artifacts: Path, tmp_path: Path) -> None:
+    shutil.copytree(artifacts, tmp_path / "artifacts")
+    flip_a_byte(tmp_path / "artifacts" / "digits" / "1")
+    with serving(tmp_path / "artifacts") as service, service.client() as client:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 503

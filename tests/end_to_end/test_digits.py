@@ -1,0 +1,107 @@
+"""make train, make serve, ask."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.bundle import open_bundle
+from schemas.evaluation import EvaluationReport, Metrics
+from schemas.image import encode_png
+from schemas.manifest import ModelManifest
+from tests.end_to_end.processes import Service
+from trainer.data.digits import DigitsSource
+from trainer.data.source import LabelledImages
+from trainer.recipe import Recipe
+from trainer.train import load_splits
+
+
+@pytest.fixture(scope="module")
+def manifest(artifacts: Path) -> ModelManifest:
+    return open_bundle(artifacts / "digits" / "1").manifest
+
+
+@pytest.fixture(scope="module")
+def test_split(manifest: ModelManifest) -> LabelledImages:
+    return load_splits(Recipe.model_validate(manifest.provenance.recipe), DigitsSource()).test
+
+
+def test_the_default_recipe_reaches_98_percent(manifest: ModelManifest) -> None:
+    assert manifest.metrics.test.n == 179
+    assert manifest.metrics.test.accuracy >= 0.98
+
+
+def test_the_service_is_ready_and_names_what_it_serves(service: Service) -> None:
+    with service.client() as client:
+        assert client.get("/livez").status_code == 200
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        models = client.get("/models").json()
+    assert "digits" in json.dumps(models)
+    assert "CPUExecutionProvider" in json.dumps(models)
+
+
+def test_golden_samples_are_answered_as_the_trainer_expected(service: Service, artifacts: Path) -> None:
+    bundle = open_bundle(artifacts / "digits" / "1")
+    samples = bundle.golden_samples()
+    files = [("files", (Path(sample.file).name, sample.image)) for sample in samples]
+    with service.client() as client:
+        predictions = client.post("/predict", params={"top_k": 10}, files=files).json()["predictions"]
+    assert len(predictions) == len(samples)
+    for sample, prediction in zip(samples, predictions, strict=True):
+        assert prediction["label"] == bundle.manifest.labels[int(sample.probabilities.argmax())]
+        said = {entry["index"]: entry["probability"] for entry in prediction["top"]}
+        assert np.allclose([said[i] for i in range(10)], sample.probabilities, atol=1e-4)
+
+
+def test_evaluating_the_test_split_gives_the_manifest_s_figures(
+    service: Service, manifest: ModelManifest, test_split: LabelledImages
+) -> None:
+    files = [("files", (f"{i}.png", encode_png(image))) for i, image in enumerate(test_split.images)]
+    labels = [manifest.labels[label] for label in test_split.labels]
+    with service.client() as client:
+        answer = client.post("/models/digits/evaluate", files=files, data={"labels": labels})
+    assert answer.status_code == 200, answer.text
+    report = EvaluationReport.model_validate_json(answer.content)
+    expected = manifest.metrics.test
+    for field in Metrics.model_fields.keys() - {"log_loss", "calibration"}:
+        assert getattr(report, field) == getattr(expected, field), field
+    assert report.log_loss == pytest.approx(expected.log_loss, rel=1e-5)
+    error = report.calibration.expected_calibration_error
+    assert error == pytest.approx(expected.calibration.expected_calibration_error, abs=1e-5)
+    assert (report.model, report.version, report.variant) == ("digits", 1, "fp32")
+
+
+def test_every_kind_of_body_gives_the_same_answer(service: Service, test_split: LabelledImages) -> None:
+    image = test_split.images[0]
+    png = encode_png(image)
+    array = image[np.newaxis]
+    with service.client() as client:
+        answers = [
+            client.post("/predict", files={"files": ("a.png", png)}),
+            client.post("/predict", content=png, headers={"Content-Type": "image/png"}),
+            client.post("/predict", json={"instances": [{"b64": base64.b64encode(png).decode()}]}),
+            client.post("/predict", json={"instances": [image[:, :, 0].tolist()]}),
+            client.post("/predict", content=_npy(array), headers={"Content-Type": "application/x-npy"}),
+        ]
+    predictions = [answer.json()["predictions"] for answer in answers]
+    assert all(prediction == predictions[0] for prediction in predictions)
+
+
+def test_the_report_s_plots_are_served(service: Service) -> None:
+    with service.client() as client:
+        for name in ("curves.png", "confusion_matrix.png", "samples.png", "predictions.png", "mistakes.png"):
+            answer = client.get(f"/models/digits/report/{name}")
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == "image/png"
+            assert answer.content.startswith(b"\x89PNG")
+
+
+def _npy(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    import io  # noqa: PLC0415
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
