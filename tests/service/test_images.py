@@ -1,0 +1,59 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.errors import ImageError, ImageTooLargeError
+from service.images import EncodedImage, JsonInstance, PixelArray
+from tests.bundles import COLOURS, SPEC, solid
+from tests.service.asking import b64
+
+MAX_PIXELS = 10_000
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        EncodedImage(solid("red")),
+        JsonInstance(b64(solid("red"))),
+        JsonInstance([[list(COLOURS["red"])] * 3] * 2),
+        PixelArray(np.full((5, 4, 3), COLOURS["red"], np.uint8)),
+    ],
+)
+def test_every_kind_becomes_the_models_input(image: EncodedImage | JsonInstance | PixelArray) -> None:
+    decoded = image.decode(SPEC, MAX_PIXELS)
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, np.full(SPEC.shape, COLOURS["red"]))
+
+
+@pytest.mark.parametrize(
+    ("instance", "reason"),
+    [
+        ("iVBORw0", "str is no image"),
+        (7, "int is no image"),
+        (None, "NoneType is no image"),
+        ({"b64": "not base64!"}, "not base64"),
+        ({"b64": 5}, "The object has the fields"),
+        ({"url": "http://example.org/a.png"}, r"The object has the fields \['url'\]"),
+        ({"b64": "AAAA", "more": 1}, "The object has the fields"),
+        ([[1, 2], [3]], "not all of one length"),
+        ([[0.5, 1.0]], "integers"),
+        ([[True, False]], "integers"),
+        ([["1", "2"]], "integers"),
+        ([[0, 256]], "from 0 to 255, not 0 to 256"),
+        ([[-1, 0]], "from 0 to 255, not -1 to 0"),
+        ([[10**30]], "integers"),
+        ([1, 2, 3], "height, width"),
+        ([], "integers"),
+        ([[[1, 2]]], "height, width"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_its_reason(instance: Any, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        JsonInstance(instance).decode(SPEC, MAX_PIXELS)
+
+
+def test_pixels_count_against_the_limit_as_encoded_images_do() -> None:
+    for image in (PixelArray(np.zeros((101, 100, 3), np.uint8)), JsonInstance([[0] * 101] * 100)):
+        with pytest.raises(ImageTooLargeError, match="at most 10,000"):
+            image.decode(SPEC, MAX_PIXELS)

@@ -1,0 +1,230 @@
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.bundle import FloatArray, open_bundle
+from schemas.image import Pixels
+from schemas.manifest import InputSpec
+from schemas.metrics import measure
+from schemas.prediction import FailedPrediction, OnError, Prediction
+from service.errors import InferenceError, InvalidImagesError, InvalidRequestError, OverloadedError
+from service.images import EncodedImage, PixelArray
+from service.predictor import Model
+from service.session import FakeSession
+from service.variants import Choice
+from tests.bundles import COLOURS, write_bundle
+
+BROKEN = EncodedImage(b"no image")
+MakeModel = Callable[..., Model]
+
+
+def brightness(images: Pixels) -> FloatArray:
+    """Probabilities [batch, 3]: the first class has the share of the image's brightest value."""
+    share = images.reshape(len(images), -1).max(axis=1) / np.float32(255)
+    return np.stack([share, (1 - share) / 2, (1 - share) / 2], axis=1).astype(np.float32)
+
+
+def grey(value: int) -> PixelArray:
+    return PixelArray(np.full((8, 8, 3), value, np.uint8))
+
+
+@pytest.fixture
+def model_of(tmp_path: Path) -> Iterator[MakeModel]:
+    manifest = open_bundle(write_bundle(tmp_path)).manifest
+    models: list[Model] = []
+
+    def make(answer: Callable[[Pixels], FloatArray] = brightness, max_batch: int = 4, queue: int = 100) -> Model:
+        session = FakeSession(manifest.input.shape, len(manifest.labels), answer)
+        choice = Choice(manifest.fp32, "for the test")
+        models.append(Model(manifest, choice, session, max_batch=max_batch, queue=queue, max_pixels=10_000))
+        return models[-1]
+
+    yield make
+    for model in models:
+        model.close()
+
+
+def test_each_image_gets_its_own_answer_in_order(model_of: MakeModel) -> None:
+    values = [(7 * i) % 256 for i in range(130)]
+    response = asyncio.run(model_of().predict([grey(value) for value in values], 3, None))
+    by_label = [{c.label: c.probability for c in p.top} for p in response.predictions if isinstance(p, Prediction)]
+    assert [round(255 * said["red"]) for said in by_label] == values
+
+
+def test_top_k_is_in_falling_order_and_at_most_all_classes(model_of: MakeModel) -> None:
+    model = model_of()
+    for top_k, count in ((1, 1), (2, 2), (None, 3), (99, 3)):
+        (prediction,) = asyncio.run(model.predict([grey(200)], top_k, None)).predictions
+        assert isinstance(prediction, Prediction)
+        probabilities = [entry.probability for entry in prediction.top]
+        assert len(probabilities) == count
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert (prediction.label, prediction.probability) == (prediction.top[0].label, probabilities[0])
+
+
+def test_among_equals_the_first_class_wins_as_in_argmax(model_of: MakeModel) -> None:
+    model = model_of(lambda images: np.full((len(images), 3), 1 / 3, np.float32))
+    (prediction,) = asyncio.run(model.predict([grey(1)], None, None)).predictions
+    assert isinstance(prediction, Prediction)
+    assert [entry.index for entry in prediction.top] == [0, 1, 2]
+
+
+def test_each_bad_image_is_named(model_of: MakeModel) -> None:
+    images = [grey(1), BROKEN, grey(2), BROKEN]
+    with pytest.raises(InvalidImagesError, match="Image 1 of 4") as refused:
+        asyncio.run(model_of().predict(images, None, OnError.REQUEST))
+    assert [error.index for error in refused.value.errors] == [1, 3]
+
+
+def test_with_on_error_item_the_good_images_are_answered(model_of: MakeModel) -> None:
+    response = asyncio.run(model_of().predict([grey(1), BROKEN, grey(255)], None, OnError.ITEM))
+    kinds = [type(prediction) for prediction in response.predictions]
+    assert kinds == [Prediction, FailedPrediction, Prediction]
+    assert isinstance(response.predictions[2], Prediction)
+    assert response.predictions[2].label == "red"
+
+
+def test_images_that_are_all_bad_never_reach_the_model(model_of: MakeModel) -> None:
+    response = asyncio.run(model_of(lambda _: pytest.fail("ran")).predict([BROKEN], None, OnError.ITEM))
+    assert isinstance(response.predictions[0], FailedPrediction)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda images: np.full((len(images), 3), np.nan, np.float32), "nan for class 0 of image 0"),
+        (lambda images: np.full((len(images), 3), 1.5, np.float32), "1.5 for class 0"),
+        (lambda images: np.full((len(images), 3), -0.5, np.float32), "-0.5 for class 0"),
+        (lambda images: np.zeros((len(images) + 1, 3), np.float32), "the shape"),
+    ],
+)
+def test_what_is_no_probability_is_an_error_and_not_an_answer(
+    model_of: MakeModel, answer: Callable[[Pixels], FloatArray], said: str
+) -> None:
+    with pytest.raises(InferenceError, match=said):
+        asyncio.run(model_of(answer).predict([grey(1)], None, OnError.ITEM))
+
+
+def test_a_softmax_that_rounds_over_one_is_a_probability(model_of: MakeModel) -> None:
+    model = model_of(lambda images: np.tile(np.float32([1.0000001, 0, 0]), (len(images), 1)))
+    (prediction,) = asyncio.run(model.predict([grey(1)], 1, None)).predictions
+    assert isinstance(prediction, Prediction)
+    assert prediction.probability == 1
+
+
+def test_decoding_and_inference_leave_the_event_loops_thread_alone(model_of: MakeModel) -> None:
+    threads: list[str] = []
+
+    class Spy(PixelArray):
+        def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+            threads.append(threading.current_thread().name)
+            return super().decode(spec, max_pixels)
+
+    def answer(images: Pixels) -> FloatArray:
+        threads.append(threading.current_thread().name)
+        return brightness(images)
+
+    asyncio.run(model_of(answer).predict([Spy(np.zeros((8, 8, 3), np.uint8))], None, None))
+    assert set(threads) == {"batcher-colours"}
+
+
+def test_at_most_one_batch_is_decoded_at_a_time(model_of: MakeModel) -> None:
+    steps: list[str] = []
+
+    class Spy(PixelArray):
+        def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+            steps.append("decode")
+            return super().decode(spec, max_pixels)
+
+    def answer(images: Pixels) -> FloatArray:
+        steps.append("run")
+        return brightness(images)
+
+    asyncio.run(model_of(answer, max_batch=3).predict([Spy(np.zeros((8, 8, 3), np.uint8))] * 7, None, None))
+    assert steps == ["decode"] * 3 + ["run"] + ["decode"] * 3 + ["run", "decode", "run"]
+
+
+def test_a_full_queue_refuses_before_anything_is_decoded(model_of: MakeModel) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Trap(PixelArray):
+        def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+            raise AssertionError("decoded")
+
+    def answer(images: Pixels) -> FloatArray:
+        entered.set()
+        assert go_on.wait(20)
+        return brightness(images)
+
+    async def ask() -> None:
+        model = model_of(answer, max_batch=1, queue=2)
+        running = asyncio.create_task(model.predict([grey(1)], None, None))
+        await asyncio.to_thread(entered.wait, 20)
+        waiting = asyncio.create_task(model.predict([grey(2)] * 2, None, None))
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await model.predict([Trap(np.zeros((8, 8, 3), np.uint8))], None, None)
+        go_on.set()
+        assert len((await running).predictions + (await waiting).predictions) == 3
+
+    asyncio.run(ask())
+
+
+def test_evaluate_gives_the_figures_of_the_probabilities(model_of: MakeModel) -> None:
+    values = [(11 * i) % 256 for i in range(50)]
+    labels = [i % 3 for i in range(50)]
+    report = asyncio.run(model_of().evaluate([grey(value) for value in values], labels, None))
+    probabilities = brightness(np.stack([grey(value).pixels for value in values]))
+    expected = measure(np.array(labels), probabilities, list(COLOURS))
+    assert report.model_dump(include=set(type(expected).model_fields)) == expected.model_dump()
+    assert (report.model, report.version, report.variant, report.provider) == (
+        "colours",
+        1,
+        "fp32",
+        "FakeExecutionProvider",
+    )
+
+
+def test_evaluate_leaves_room_in_the_queue_for_others(model_of: MakeModel) -> None:
+    """40 images into a queue of 20, of which a window takes at most 16: a single image is never turned away."""
+    model = model_of(max_batch=4, queue=20)
+
+    async def ask() -> None:
+        evaluating = asyncio.create_task(model.evaluate([grey(1)] * 400, ["red"] * 400, None))
+        while not evaluating.done():
+            await model.predict([grey(2)], None, None)
+        assert (await evaluating).n == 400
+
+    asyncio.run(ask())
+
+
+def test_evaluate_leaves_bad_images_out_and_names_them(model_of: MakeModel) -> None:
+    images, labels = [grey(255), BROKEN, grey(255)], ["red", "green", "blue"]
+    with pytest.raises(InvalidImagesError):
+        asyncio.run(model_of().evaluate(images, labels, None))
+    report = asyncio.run(model_of().evaluate(images, labels, OnError.ITEM))
+    assert (report.n, report.accuracy, [error.index for error in report.errors]) == (2, 0.5, [1])
+
+
+def test_evaluate_with_nothing_left_to_measure_is_said(model_of: MakeModel) -> None:
+    with pytest.raises(InvalidRequestError, match="no labelled images"):
+        asyncio.run(model_of().evaluate([BROKEN], ["red"], OnError.ITEM))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["red"], "There are 2 images and 1 labels"),
+        (["red", "purple"], "Label 1 is 'purple', which is none of the model's labels: red, green, blue"),
+        (["red", "0"], "Label 1 is '0'"),
+        ([0, 3], "Label 1 is the class index 3; the model's go from 0 to 2"),
+        ([-1, 0], "Label 0 is the class index -1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_said(model_of: MakeModel, labels: list[str | int], said: str) -> None:
+    with pytest.raises(InvalidRequestError, match=said):
+        asyncio.run(model_of().evaluate([grey(1), grey(2)], labels, None))

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import SettingsError
+from service.settings import Device, Settings, read_settings, settings_table, unknown_variables
+
+
+def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_PORT", "9000")
+    monkeypatch.setenv("CONVOY_DEVICE", "cuda")
+    monkeypatch.setenv("CONVOY_ARTIFACTS", "/models")
+    settings = read_settings()
+    assert (settings.port, settings.device, settings.artifacts) == (9000, Device.CUDA, Path("/models"))
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_DEFAULT_MODEL", "")
+    monkeypatch.setenv("CONVOY_PORT", "")
+    assert (read_settings().default_model, read_settings().port) == (None, 8000)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CONVOY_PORT", "http"),
+        ("CONVOY_PORT", "70000"),
+        ("CONVOY_WORKERS", "0"),
+        ("CONVOY_DEVICE", "gpu"),
+        ("CONVOY_VARIANT", "fp8"),
+        ("CONVOY_MAX_BATCH", "-1"),
+        ("CONVOY_DEFAULT_MODEL", "../etc"),
+    ],
+)
+def test_a_bad_value_is_one_sentence_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as said:
+        read_settings()
+    assert str(said.value).startswith(f"{variable}={value} cannot be used: ")
+    assert "\n" not in str(said.value)
+
+
+def test_a_misspelt_variable_is_found() -> None:
+    assert unknown_variables({"CONVOY_PROT": "1", "CONVOY_PORT": "1", "PORT": "1"}) == ["CONVOY_PROT"]
+
+
+def test_the_table_describes_every_setting() -> None:
+    table = {variable: (default, description) for variable, default, description in settings_table()}
+    assert set(table) == {f"CONVOY_{name.upper()}" for name in Settings.model_fields}
+    assert all(description for _, description in table.values())
+    assert table["CONVOY_MAX_BODY_BYTES"][0] == "67108864"
+    assert table["CONVOY_DEVICE"][0] == "auto"
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]

@@ -1,0 +1,58 @@
+"""Bundles with further variants, and bundles that are damaged in one way."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from schemas.bundle import MANIFEST_FILE, hash_file, open_bundle
+from schemas.manifest import ModelManifest
+from tests.bundles import colour_model, write_bundle
+
+
+def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    file = bundle / MANIFEST_FILE
+    manifest = json.loads(file.read_text())
+    change(manifest)
+    file.write_text(json.dumps(manifest))
+
+
+def add_variant(bundle: Path, name: str, scale: float = 20.0) -> None:
+    """A variant with the right hash; with another scale than the bundle's it answers golden samples wrongly."""
+    model = bundle / f"model.{name}.onnx"
+    model.write_bytes(colour_model(scale))
+
+    def add(manifest: dict[str, Any]) -> None:
+        entry = hash_file(model, bundle).model_dump()
+        manifest["variants"].append(manifest["variants"][0] | {"name": name} | entry)
+
+    change_manifest(bundle, add)
+
+
+def flip_byte(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def alter_golden(bundle: Path) -> None:
+    """Another expected value, with its hash mended: only a replay can tell."""
+    expected = bundle / "golden" / "expected.json"
+    rows = json.loads(expected.read_text())
+    rows[1] = [1.0, 0.0, 0.0]
+    expected.write_text(json.dumps(rows))
+
+    def mend(manifest: dict[str, Any]) -> None:
+        manifest["golden"]["expected"] = hash_file(expected, bundle).model_dump()
+
+    change_manifest(bundle, mend)
+
+
+def manifest_with(variants: Sequence[str]) -> ModelManifest:
+    with TemporaryDirectory() as folder:
+        bundle = write_bundle(Path(folder))
+        for name in variants:
+            if name != "fp32":
+                add_variant(bundle, name)
+        return open_bundle(bundle).manifest
