@@ -1,0 +1,237 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.bundle import open_bundle
+from schemas.errors import FormatVersionError, ManifestError
+from schemas.manifest import (
+    InputSpec,
+    Interpolation,
+    ModelManifest,
+    Resize,
+    Task,
+    VariantName,
+    parse_manifest,
+    render_manifest,
+)
+from tests.bundles import write_bundle
+from tests.schemas.encoded import BOUNDED
+
+Fields = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
+    return open_bundle(write_bundle(tmp_path_factory.mktemp("artifacts"))).manifest
+
+
+@pytest.fixture
+def fields(manifest: ModelManifest) -> Fields:
+    loaded: Fields = json.loads(render_manifest(manifest))
+    return loaded
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | numbers | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+file_names = st.from_regex(r"[A-Za-z0-9_-]{1,8}(/[A-Za-z0-9_-]{1,8}){0,2}\.[a-z]{3}", fullmatch=True)
+hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
+
+
+identities = st.fixed_dictionaries(
+    {
+        "name": st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True),
+        "version": st.integers(1, 10**12),
+        "labels": st.lists(st.text(max_size=6), min_size=2, max_size=4, unique=True),
+        "weights": st.fixed_dictionaries({"file": file_names, "sha256": hashes}),
+        "input": st.fixed_dictionaries(
+            {
+                "height": st.integers(1, 4096),
+                "width": st.integers(1, 4096),
+                "channels": st.sampled_from([1, 3]),
+                "resize": st.sampled_from(Resize),
+                "interpolation": st.sampled_from(Interpolation),
+            }
+        ),
+    }
+)
+recipes = st.dictionaries(st.text(max_size=6), json_values, max_size=4)
+more_variants = st.lists(st.sampled_from(["int8", "fp16"]), unique=True)
+
+
+@given(identities, recipes, more_variants)
+@BOUNDED
+def test_what_is_rendered_is_parsed_as_the_same(
+    manifest: ModelManifest, identity: Fields, recipe: Fields, variants: list[str]
+) -> None:
+    fields = manifest.model_dump(mode="json") | identity
+    fields["provenance"]["recipe"] = recipe
+    fields["variants"] += [{**fields["variants"][0], "name": variant} for variant in variants]
+    built = ModelManifest.model_validate(fields)
+    assert parse_manifest(render_manifest(built)) == built
+    assert parse_manifest(render_manifest(built).encode()) == built
+
+
+def test_a_variant_is_found_by_name_and_fp32_is_always_there(manifest: ModelManifest) -> None:
+    assert manifest.variant(VariantName.FP32) is manifest.fp32
+    assert manifest.variant(VariantName.INT8) is None
+
+
+def test_a_binary_task_with_two_labels_is_right(fields: Fields) -> None:
+    fields |= {"task": "binary", "labels": ["cat", "dog"]}
+    assert parse_manifest(json.dumps(fields)).task is Task.BINARY
+
+
+def put(*path: str | int, value: object) -> Callable[[Fields], None]:
+    def change(fields: Any) -> None:
+        for key in path[:-1]:
+            fields = fields[key]
+        fields[path[-1]] = value
+
+    return change
+
+
+def drop(*path: str) -> Callable[[Fields], None]:
+    def change(fields: Any) -> None:
+        for key in path[:-1]:
+            fields = fields[key]
+        del fields[path[-1]]
+
+    return change
+
+
+def twice_fp32(fields: Fields) -> None:
+    fields["variants"] *= 2
+
+
+WRONG: dict[str, tuple[Callable[[Fields], None], str]] = {
+    "an unknown field": (put("labls", value=[]), "labls"),
+    "an unknown field further in": (put("input", "depth", value=3), "input.depth"),
+    "no labels": (drop("labels"), "labels"),
+    "no hash": (drop("weights", "sha256"), "weights.sha256"),
+    "no provenance": (drop("provenance"), "provenance"),
+    "a name in capitals": (put("name", value="Digits"), "name"),
+    "a hidden name": (put("name", value=".digits"), "name"),
+    "a name with a slash": (put("name", value="a/b"), "name"),
+    "a name with a line break": (put("name", value="digits\n"), "name"),
+    "an endless name": (put("name", value="a" * 65), "name"),
+    "version 0": (put("version", value=0), "version"),
+    "a version in quotes": (put("version", value="1"), "version"),
+    "a version that is true": (put("version", value=True), "version"),
+    "an unknown task": (put("task", value="regression"), "task"),
+    "a label twice": (put("labels", value=["a", "b", "a"]), "differ"),
+    "one label": (put("labels", value=["a"]), "labels"),
+    "a binary task with three labels": (put("task", value="binary"), "two labels"),
+    "two channels": (put("input", "channels", value=2), "grey"),
+    "no height": (put("input", "height", value=0), "input.height"),
+    "an endless width": (put("input", "width", value=4097), "input.width"),
+    "an unknown resize policy": (put("input", "resize", value="squash"), "input.resize"),
+    "an unknown interpolation": (put("input", "interpolation", value="cubic"), "input.interpolation"),
+    "no variants": (put("variants", value=[]), "variants"),
+    "no fp32": (put("variants", 0, "name", value="int8"), "fp32"),
+    "fp32 twice": (twice_fp32, "differ in name"),
+    "an unknown variant": (put("variants", 0, "name", value="fp8"), "variants.0.name"),
+    "a tolerance of 0": (put("variants", 0, "golden_tolerance", value=0), "golden_tolerance"),
+    "a tolerance that allows anything": (put("variants", 0, "golden_tolerance", value=1), "golden_tolerance"),
+    "an accuracy above 1": (put("metrics", "test", "accuracy", value=1.01), "metrics.test.accuracy"),
+    "no golden image": (put("golden", "images", value=[]), "golden.images"),
+    "a short hash": (put("weights", "sha256", value="0" * 63), "weights.sha256"),
+    "a hash in capitals": (put("weights", "sha256", value="A" * 64), "weights.sha256"),
+    "a hash with a line break": (put("weights", "sha256", value="0" * 64 + "\n"), "weights.sha256"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_manifest_with_one_fault_is_refused_by_the_name_of_the_field(fields: Fields, fault: str) -> None:
+    change, said = WRONG[fault]
+    change(fields)
+    with pytest.raises(ManifestError, match=said):
+        parse_manifest(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../x",
+        "..",
+        "a/../../x",
+        "/abs",
+        "a//b",
+        "a/",
+        "./a",
+        ".",
+        "",
+        "a\\b",
+        "C:\\x",
+        "a b",
+        "a\n",
+        "a\0",
+        "é",
+        "~/x:y",
+    ],
+)
+def test_a_path_that_is_not_plainly_inside_the_bundle_is_refused(fields: Fields, path: str) -> None:
+    for place in (("weights",), ("variants", 0), ("golden", "expected"), ("golden", "images", 0)):
+        changed = json.loads(json.dumps(fields))
+        put(*place, "file", value=path)(changed)
+        with pytest.raises(ManifestError, match="plain relative path"):
+            parse_manifest(json.dumps(changed))
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", 1.0, True, None])
+def test_another_format_version_is_said_before_any_other_fault(version: object) -> None:
+    with pytest.raises(FormatVersionError, match="reads version 1"):
+        parse_manifest(json.dumps({"format_version": version, "what": "else"}))
+
+
+def test_a_manifest_without_a_format_version_is_not_taken_for_the_current_one(fields: Fields) -> None:
+    del fields["format_version"]
+    with pytest.raises(FormatVersionError):
+        parse_manifest(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("{", id="half an object"),
+        pytest.param("format_version: 1", id="YAML"),
+        pytest.param(b"\xff\xfe\x00", id="bytes"),
+        pytest.param("[1]", id="a list"),
+        pytest.param("1", id="a number"),
+        pytest.param("null", id="null"),
+        pytest.param('{"a":' * 100_000, id="endlessly nested"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(text: str | bytes) -> None:
+    with pytest.raises(ManifestError, match=r"manifest\.json"):
+        parse_manifest(text)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "place", [("provenance", "duration_seconds"), ("provenance", "recipe", "rate"), ("metrics", "test", "log_loss")]
+)
+def test_a_number_that_is_not_finite_is_refused(fields: Fields, place: tuple[str, ...], number: float) -> None:
+    put(*place, value=number)(fields)
+    with pytest.raises(ManifestError):
+        parse_manifest(json.dumps(fields))
+
+
+def test_a_number_that_is_not_finite_is_not_written(manifest: ModelManifest) -> None:
+    fields = manifest.model_dump()
+    fields["provenance"]["recipe"] = {"rate": float("nan")}
+    with pytest.raises(ValidationError, match="finite"):
+        ModelManifest.model_validate(fields)
+
+
+def test_the_shape_is_height_width_channels() -> None:
+    assert InputSpec(height=2, width=3, channels=1).shape == (2, 3, 1)

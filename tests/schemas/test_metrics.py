@@ -1,0 +1,198 @@
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scipy.stats import binomtest  # type: ignore[import-untyped]
+from sklearn import metrics as sklearn
+
+from schemas.errors import MetricsError
+from schemas.evaluation import Averages
+from schemas.metrics import CALIBRATION_BINS, Labels, Probabilities, calibration, measure, wilson_interval
+from tests.schemas.encoded import BOUNDED
+
+Case = tuple[Labels, Probabilities]
+
+
+def names(probabilities: Probabilities) -> list[str]:
+    return [f"class {i}" for i in range(probabilities.shape[1])]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Few images, few levels of certainty: ties, exact 0 and 1, absent and never predicted classes are common."""
+    classes, n = draw(st.integers(2, 5)), draw(st.integers(1, 12))
+    labels = draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
+    weights = np.array(
+        draw(st.lists(st.lists(st.integers(0, 3), min_size=classes, max_size=classes), min_size=n, max_size=n)),
+        dtype=np.float64,
+    )
+    weights[weights.sum(axis=1) == 0] = 1
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    number = draw(st.sampled_from([np.float32, np.float64]))
+    return np.array(labels, dtype=np.int64), probabilities.astype(number)
+
+
+def random_case(classes: int, n: int, number: type[np.floating], seed: int = 0) -> Case:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=3, size=(n, classes))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return rng.integers(0, classes, n), probabilities.astype(number)
+
+
+ONE_IMAGE: Case = (np.array([1]), np.array([[0.0, 1.0]]))
+ONE_CLASS: Case = (np.zeros(5, dtype=np.int64), np.full((5, 3), [0.5, 0.5, 0.0], dtype=np.float32))
+CERTAIN_AND_WRONG: Case = (np.array([0, 1]), np.array([[0.0, 1.0], [1.0, 0.0]], dtype=np.float32))
+
+
+@given(cases())
+@example(ONE_IMAGE)
+@example(ONE_CLASS)
+@example(CERTAIN_AND_WRONG)
+@example(random_case(10, 500, np.float32))
+@example(random_case(3, 500, np.float64))
+@BOUNDED
+def test_every_figure_is_scikit_learns(case: Case) -> None:
+    labels, probabilities = case
+    predicted, classes = probabilities.argmax(axis=1), range(probabilities.shape[1])
+    present = sorted(set(labels.tolist()))
+    found = measure(labels, probabilities, names(probabilities))
+
+    assert found.n == len(labels)
+    assert found.accuracy == pytest.approx(sklearn.accuracy_score(labels, predicted))
+    assert found.log_loss == pytest.approx(sklearn.log_loss(labels, probabilities, labels=list(classes)), rel=1e-5)
+    assert np.array_equal(found.confusion_matrix, sklearn.confusion_matrix(labels, predicted, labels=list(classes)))
+    for averages, how, of in (
+        (found.macro, "macro", present),
+        (found.micro, "micro", list(classes)),
+        (found.weighted, "weighted", list(classes)),
+    ):
+        expected = sklearn.precision_recall_fscore_support(labels, predicted, labels=of, average=how, zero_division=0)
+        assert figures(averages) == pytest.approx(expected[:3]), how
+    per_class = sklearn.precision_recall_fscore_support(labels, predicted, labels=list(classes), zero_division=0)
+    for i, found_class in enumerate(found.per_class):
+        assert (*figures(found_class), found_class.support) == pytest.approx([column[i] for column in per_class])
+    assert [one.label for one in found.per_class] == names(probabilities)
+    assert found.absent_classes == tuple(f"class {i}" for i in classes if i not in present)
+
+
+def figures(averages: Averages) -> tuple[float, float, float]:
+    return (averages.precision, averages.recall, averages.f1)
+
+
+def test_a_tie_goes_to_the_first_class() -> None:
+    found = measure(np.array([1]), np.array([[0.5, 0.5]]), ["a", "b"])
+    assert found.confusion_matrix == ((0, 0), (1, 0))
+
+
+def test_a_certain_and_wrong_answer_costs_much_but_not_everything() -> None:
+    for number in (np.float32, np.float64):
+        loss = measure(np.array([0]), np.array([[0.0, 1.0]], dtype=number), ["a", "b"]).log_loss
+        assert loss == pytest.approx(-math.log(np.finfo(number).eps))
+
+
+def reference_ece(labels: Labels, probabilities: Probabilities) -> tuple[float, list[int]]:
+    """Guo et al., 2017, word for word: bins (lower, upper], weights by their share of the images."""
+    counts, error = [], 0.0
+    for m in range(CALIBRATION_BINS):
+        lower, upper = m / CALIBRATION_BINS, (m + 1) / CALIBRATION_BINS
+        confidences, hits = [], []
+        for label, row in zip(labels, probabilities, strict=True):
+            confidence = float(row.max())
+            if lower < confidence <= upper:
+                confidences.append(confidence)
+                hits.append(float(row.argmax() == label))
+        counts.append(len(hits))
+        if hits:
+            error += len(hits) / len(labels) * abs(sum(hits) / len(hits) - sum(confidences) / len(confidences))
+    return error, counts
+
+
+@given(cases())
+@example(random_case(10, 500, np.float32))
+@example(random_case(2, 300, np.float64))
+@BOUNDED
+def test_calibration_is_that_of_the_plain_definition(case: Case) -> None:
+    labels, probabilities = case
+    found = calibration(labels, probabilities)
+    error, counts = reference_ece(labels, probabilities)
+    assert found.expected_calibration_error == pytest.approx(error, abs=1e-9)
+    assert [one.count for one in found.bins] == counts
+
+
+@pytest.mark.parametrize("edge", [i / CALIBRATION_BINS for i in range(8, CALIBRATION_BINS)])
+def test_a_confidence_on_an_edge_counts_below_it_and_one_step_above_counts_above(edge: float) -> None:
+    for confidence, inside in ((edge, "upper"), (math.nextafter(edge, 2), "lower")):
+        found = calibration(np.array([0]), np.array([[confidence, 1 - confidence]]))
+        (filled,) = [one for one in found.bins if one.count]
+        assert getattr(filled, inside) == edge
+
+
+def test_an_empty_bin_has_no_confidence_and_no_accuracy_and_a_filled_one_has_both() -> None:
+    found = calibration(np.array([0, 1]), np.array([[0.9, 0.1], [0.92, 0.08]]))
+    (filled,) = [one for one in found.bins if one.count]
+    assert filled is found.bins[13]
+    assert filled.confidence == pytest.approx(0.91)
+    assert filled.accuracy == 0.5
+    assert {(one.confidence, one.accuracy) for one in found.bins if not one.count} == {(None, None)}
+    assert (found.bins[0].lower, found.bins[-1].upper) == (0, 1)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@example((0, 1))
+@example((1, 1))
+@example((0, 5000))
+@example((5000, 5000))
+@BOUNDED
+def test_the_interval_is_wilsons(case: tuple[int, int]) -> None:
+    successes, n = case
+    expected = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+    found = wilson_interval(successes, n)
+    assert (found.lower, found.upper) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_the_interval_is_the_published_one() -> None:
+    """Newcombe, 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29 by method 3."""
+    published = {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }
+    for (successes, n), bounds in published.items():
+        found = wilson_interval(successes, n)
+        assert (found.lower, found.upper) == pytest.approx(bounds, abs=5e-5)
+
+
+TWO = np.array([[0.5, 0.5], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "reason"),
+    [
+        pytest.param([], np.empty((0, 2)), "no labelled images", id="nothing"),
+        pytest.param([0], TWO, "shape", id="fewer labels than rows"),
+        pytest.param([0, 1, 1], TWO, "shape", id="more labels than rows"),
+        pytest.param([0, 1], np.full((2, 3), 1 / 3), "shape", id="more columns than names"),
+        pytest.param([0, 1], np.full(2, 0.5), "shape", id="one column for two classes"),
+        pytest.param([0, 2], TWO, "outside the 2 classes", id="label too large"),
+        pytest.param([0, -1], TWO, "outside the 2 classes", id="label below 0"),
+        pytest.param([0, 1], np.array([[0.5, np.nan], [0.5, 0.5]]), "finite", id="NaN"),
+        pytest.param([0, 1], np.array([[0.5, np.inf], [0.5, 0.5]]), "finite", id="infinity"),
+        pytest.param([0, 1], np.array([[-3.2, 7.1], [0.5, 0.5]]), "logits", id="logits"),
+        pytest.param([0, 1], np.array([[0.5, -0.1], [0.5, 0.5]]), "outside 0 to 1", id="below 0"),
+        pytest.param([0, 1], np.array([[0.5, 1.1], [0.5, 0.5]]), "outside 0 to 1", id="above 1"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    labels: list[int], probabilities: npt.NDArray[np.float64], reason: str
+) -> None:
+    with pytest.raises(MetricsError, match=reason):
+        measure(np.array(labels, dtype=np.int64), probabilities, ["a", "b"])
+
+
+def test_a_probability_that_rounding_put_above_one_is_measured() -> None:
+    found = measure(np.array([0]), np.array([[np.nextafter(np.float32(1), 2), 0]], dtype=np.float32), ["a", "b"])
+    assert (found.accuracy, found.calibration.bins[-1].confidence) == (1, 1)
