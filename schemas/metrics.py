@@ -66,7 +66,7 @@ def calibration(labels: Labels, probabilities: Probabilities, bins: int = CALIBR
     """Expected calibration error of the winning class over equal-width bins (Guo et al., 2017)."""
     confidence = probabilities.max(axis=1).astype(np.float64).clip(0, 1)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    # Bins are (lower, upper], the first takes 0 as well; by the very edges that are reported, not by a product near them.
+    # Bins are (lower, upper], the first takes 0 as well; by the very edges that are reported.
     index = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
     count = np.bincount(index, minlength=bins)
     confidence_sum = np.bincount(index, confidence, minlength=bins)
