@@ -27,7 +27,8 @@ model-index:
 ---
 # {manifest.name}, version {manifest.version}
 
-Classifies a {spec.height}x{spec.width} {kind} image as one of {len(manifest.labels)}: {", ".join(manifest.labels)}.
+Classifies {kind} images of {spec.height}x{spec.width} as one of {len(manifest.labels)} classes:
+{", ".join(manifest.labels)}.
 Network: {architecture}, {manifest.provenance.parameters:,} parameters.
 
 ## Data

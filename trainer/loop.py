@@ -139,7 +139,7 @@ class _Run:
         return total / seen, right / seen
 
     def _step(self, index: Tensor) -> Tensor:
-        """One update: [sum of the losses, number right], still on the device."""
+        """One update: [sum of the cross-entropies, number right], still on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(self.step)
         images, labels = self.train.batch(index)
@@ -148,6 +148,8 @@ class _Run:
             logits = self.network(images)
         logits = logits.float()
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        # Reported without label smoothing, to be comparable with validation.
+        plain = functional.cross_entropy(logits.detach(), labels, reduction="sum")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.optimizer.gradient_clip:
@@ -156,7 +158,7 @@ class _Run:
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.step += 1
-        return torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()])
+        return torch.stack([plain, (logits.argmax(1) == labels).sum()])
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:

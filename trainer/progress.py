@@ -11,7 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of history.csv. Training figures are over the augmented images, as the network saw them."""
+    """One row of history.csv. Losses are mean cross-entropies in nats, without label smoothing.
+
+    Training figures are over the augmented images, as the network saw them, with dropout at work.
+    """
 
     epoch: int
     learning_rate: float
