@@ -52,11 +52,11 @@ def transparent_grey(depth: int, content: bytes, transparent: int, width: int = 
 
 
 def sixteen(order: str = "<") -> bytes:
-    return struct.pack(order + "3H", 0, 0x1234, 0xFFFF)
+    return struct.pack(order + "3H", 0, 4826, 0xFFFF)
 
 
-SIXTEEN = np.array([[0, 0x1234, 0xFFFF]], dtype=np.uint16)
-SIXTEEN_AS_EIGHT = grey_row(0, 18, 255)
+SIXTEEN = np.array([[0, 4826, 0xFFFF]], dtype=np.uint16)
+SIXTEEN_AS_EIGHT = grey_row(0, 19, 255)  # 4826 / 257 = 18.8
 HALF_RED = np.array([[[255, 0, 0, 128], [0, 0, 0, 0], [1, 2, 3, 255]]], dtype=np.uint8)
 
 EXACT = {
@@ -86,7 +86,7 @@ EXACT = {
     "RGB WebP, lossless": (encode(RGB, "WEBP", lossless=True), RGB),
     "16-bit grey PNG": (encode(SIXTEEN, "PNG"), SIXTEEN_AS_EIGHT),
     "16-bit grey PNM": (encode(SIXTEEN, "PPM"), SIXTEEN_AS_EIGHT),
-    "10-bit grey PNM": (b"P5 3 1 1023\n" + struct.pack(">3H", 0, 73, 1023), SIXTEEN_AS_EIGHT),
+    "10-bit grey PNM": (b"P5 3 1 1023\n" + struct.pack(">3H", 0, 76, 1023), SIXTEEN_AS_EIGHT),
     "16-bit grey TIFF": (encode(SIXTEEN, "TIFF"), SIXTEEN_AS_EIGHT),
     "16-bit grey TIFF, LZW": (encode(SIXTEEN, "TIFF", compression="tiff_lzw"), SIXTEEN_AS_EIGHT),
     "16-bit grey TIFF, big-endian": (grey_tiff(3, 1, 16, sixteen(">"), order=">"), SIXTEEN_AS_EIGHT),
@@ -94,7 +94,7 @@ EXACT = {
         grey_tiff(3, 1, 16, zlib.compress(sixteen(">")), order=">", compression=8),
         SIXTEEN_AS_EIGHT,
     ),
-    "8-bit grey TIFF, white is 0": (grey_tiff(3, 1, 8, bytes([255, 237, 0]), photometric=0), SIXTEEN_AS_EIGHT),
+    "8-bit grey TIFF, white is 0": (grey_tiff(3, 1, 8, bytes([255, 236, 0]), photometric=0), SIXTEEN_AS_EIGHT),
     "transparent 1-bit grey": (transparent_grey(1, b"\x40", 0), grey_row(255, 255)),
     "transparent 2-bit grey": (transparent_grey(2, b"\x70", 1), grey_row(255, 255)),
     "transparent 4-bit grey": (transparent_grey(4, b"\x73", 7), grey_row(255, 51)),

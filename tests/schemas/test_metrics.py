@@ -196,3 +196,9 @@ def test_what_does_not_fit_together_is_refused(
 def test_a_probability_that_rounding_put_above_one_is_measured() -> None:
     found = measure(np.array([0]), np.array([[np.nextafter(np.float32(1), 2), 0]], dtype=np.float32), ["a", "b"])
     assert (found.accuracy, found.calibration.bins[-1].confidence) == (1, 1)
+
+
+def test_perfect_answers_in_nine_classes_are_exactly_perfect() -> None:
+    """Nine times 1/9, added up in floating point, is above 1."""
+    found = measure(np.arange(9), np.eye(9), [str(i) for i in range(9)])
+    assert figures(found.macro) == figures(found.weighted) == (1, 1, 1)
