@@ -18,6 +18,8 @@ Every error is a problem document (RFC 9457) whose `detail` says in one sentence
 """
 
 _MESSAGES = (PredictRequest, EvaluateRequest, Problem)
+# FastAPI's own shape of a 422; ours is Problem.
+_UNUSED = ("HTTPValidationError", "ValidationError")
 _REF = "#/components/schemas/{model}"
 
 
@@ -36,5 +38,10 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, messages = models_json_schema([(message, "validation") for message in _MESSAGES], ref_template=_REF)
     schemas = schema["components"]["schemas"] | messages["$defs"]
+    for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+            del operation["responses"]["422"]  # FastAPI's own, for a path parameter that takes any text
+    for name in _UNUSED:
+        schemas.pop(name, None)
     schema["components"]["schemas"] = dict(sorted(schemas.items()))
     return schema

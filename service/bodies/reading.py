@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from service.bodies.json_body import JSON
 from service.bodies.multipart import MULTIPART
@@ -65,12 +65,16 @@ async def read_body(request: Request, limit: int) -> bytes:
         # Who asks first (Expect: 100-continue) has sent nothing yet, and is told before it does.
         asks_first = "expect" in request.headers
         raise BodyTooLargeError(limit, drained=not asks_first and await _discard(request))
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    body, more = bytearray(), True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
         if len(body) > limit:
-            del body
-            raise BodyTooLargeError(limit, drained=await _discard(request))
+            body.clear()
+            raise BodyTooLargeError(limit, drained=not more or await _discard(request))
     return bytes(body)
 
 
@@ -89,6 +93,8 @@ async def _discard(request: Request) -> bool:
         async with asyncio.timeout(_DISCARD_SECONDS):
             while dropped <= DISCARD_BYTES:
                 message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    return False
                 dropped += len(message.get("body", b""))
                 if not message.get("more_body", False):
                     return True

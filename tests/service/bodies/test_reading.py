@@ -1,8 +1,8 @@
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import pytest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from service.bodies.reading import choose_kind, read_body
@@ -13,13 +13,14 @@ from service.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMed
 class Connection:
     """A request whose body comes in these chunks; received counts those that were asked for."""
 
-    def __init__(self, chunks: Iterable[bytes] = (), **headers: str) -> None:
-        self._chunks = [*chunks, b""]
+    def __init__(self, chunks: Sequence[bytes] = (b"",), **headers: str) -> None:
+        self._chunks = chunks
         self.received = 0
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         self.request = Request({"type": "http", "method": "POST", "path": "/", "headers": raw}, self._receive)
 
     async def _receive(self) -> Message:
+        assert self.received < len(self._chunks), "a server would wait here until the caller hangs up"
         chunk = self._chunks[self.received]
         self.received += 1
         return {"type": "http.request", "body": chunk, "more_body": self.received < len(self._chunks)}
@@ -37,14 +38,30 @@ def test_a_length_over_the_limit_is_refused_after_the_body_was_dropped() -> None
     with pytest.raises(BodyTooLargeError, match="larger than the 4 bytes allowed") as refused:
         connection.read(4)
     assert refused.value.drained
-    assert connection.received == 3
+    assert connection.received == 2
 
 
 def test_a_body_without_a_length_is_counted_while_it_comes() -> None:
     connection = Connection([b"abc", b"de", b"f"])
-    with pytest.raises(BodyTooLargeError):
+    with pytest.raises(BodyTooLargeError) as refused:
         connection.read(4)
-    assert connection.received == 4
+    assert refused.value.drained
+    assert connection.received == 3
+
+
+def test_nothing_more_is_asked_for_after_the_last_chunk() -> None:
+    with pytest.raises(BodyTooLargeError) as refused:
+        Connection([b"abc", b"de"]).read(4)
+    assert refused.value.drained
+
+
+def test_a_caller_that_hangs_up_is_not_taken_for_one_that_sent_all() -> None:
+    async def hung_up() -> Message:
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, hung_up)
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(read_body(request, 4))
 
 
 def test_a_length_that_lies_does_not_get_more_in() -> None:
