@@ -71,7 +71,8 @@ def colours(before: Callable[[Pixels], None]) -> FakeRuntime:
         before(images)
         logits = images.mean(axis=(1, 2)) * 20 / 255
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        probabilities: FloatArray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        return probabilities
 
     return FakeRuntime(lambda _: FakeSession((8, 8, 3), len(COLOURS), answer))
 

@@ -12,7 +12,7 @@ from schemas.manifest import InputSpec
 from schemas.metrics import measure
 from schemas.prediction import FailedPrediction, OnError, Prediction
 from service.errors import InferenceError, InvalidImagesError, InvalidRequestError, OverloadedError
-from service.images import EncodedImage, PixelArray
+from service.images import EncodedImage, Image, PixelArray
 from service.predictor import Model
 from service.session import FakeSession
 from service.variants import Choice
@@ -74,7 +74,7 @@ def test_among_equals_the_first_class_wins_as_in_argmax(model_of: MakeModel) -> 
 
 
 def test_each_bad_image_is_named(model_of: MakeModel) -> None:
-    images = [grey(1), BROKEN, grey(2), BROKEN]
+    images: list[Image] = [grey(1), BROKEN, grey(2), BROKEN]
     with pytest.raises(InvalidImagesError, match="Image 1 of 4") as refused:
         asyncio.run(model_of().predict(images, None, OnError.REQUEST))
     assert [error.index for error in refused.value.errors] == [1, 3]
@@ -110,7 +110,7 @@ def test_what_is_no_probability_is_an_error_and_not_an_answer(
 
 
 def test_a_softmax_that_rounds_over_one_is_a_probability(model_of: MakeModel) -> None:
-    model = model_of(lambda images: np.tile(np.float32([1.0000001, 0, 0]), (len(images), 1)))
+    model = model_of(lambda images: np.array([[1.0000001, 0, 0]] * len(images), np.float32))
     (prediction,) = asyncio.run(model.predict([grey(1)], 1, None)).predictions
     assert isinstance(prediction, Prediction)
     assert prediction.probability == 1
@@ -203,7 +203,8 @@ def test_evaluate_leaves_room_in_the_queue_for_others(model_of: MakeModel) -> No
 
 
 def test_evaluate_leaves_bad_images_out_and_names_them(model_of: MakeModel) -> None:
-    images, labels = [grey(255), BROKEN, grey(255)], ["red", "green", "blue"]
+    images: list[Image] = [grey(255), BROKEN, grey(255)]
+    labels = ["red", "green", "blue"]
     with pytest.raises(InvalidImagesError):
         asyncio.run(model_of().evaluate(images, labels, None))
     report = asyncio.run(model_of().evaluate(images, labels, OnError.ITEM))

@@ -111,4 +111,4 @@ def test_another_kind_is_refused_with_those_that_are_taken(
     purpose: Purpose, headers: dict[str, str], said: str
 ) -> None:
     with pytest.raises(UnsupportedMediaTypeError, match=said):
-        choose_kind(Connection(**headers).request, purpose)
+        choose_kind(Connection([b""], **headers).request, purpose)
