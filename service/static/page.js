@@ -44,12 +44,14 @@ function clearPredictions() {
 
 function predictionCard(said, file) {
   const card = copyOf("prediction-card");
-  card.querySelector("img").src = URL.createObjectURL(file);
+  const image = card.querySelector("img");
+  image.addEventListener("error", () => image.remove());
+  image.src = URL.createObjectURL(file);
   card.querySelector(".file").textContent = file.name;
   card.querySelector("h3").textContent = said.error ? "Not readable" : said.label;
   if (said.error) {
     card.classList.add("refused");
-    card.querySelector(".bars").textContent = said.error.reason;
+    card.querySelector(".bars").replaceWith(element("p", said.error.reason));
   } else {
     card.querySelector(".bars").replaceChildren(...said.top.map(bar));
   }
