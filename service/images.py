@@ -70,15 +70,19 @@ def _base64(instance: dict[str, Any]) -> bytes:
 
 
 def _pixels(rows: list[Any]) -> Pixels:
+    # As objects first: left to choose, numpy would take true for 1, and make every value as long as the longest string.
     try:
-        array = np.array(rows)
-    except (ValueError, OverflowError) as error:
-        raise UnsupportedImageError("The rows of pixels are not all of one length, or not all numbers.") from error
-    if array.dtype.kind not in "iu":
-        raise UnsupportedImageError("Pixels must be integers from 0 to 255.")
-    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.uint8).max):
-        raise UnsupportedImageError(f"Pixels must lie from 0 to 255, not {array.min()} to {array.max()}.")
-    return array.astype(np.uint8)
+        values = np.array(rows, dtype=object)
+    except ValueError as error:  # nested too deeply
+        raise UnsupportedImageError(f"The rows of pixels cannot be read; {_INSTANCE_KINDS}.") from error
+    kinds = set(map(type, values.ravel().tolist()))
+    if list in kinds:
+        raise UnsupportedImageError("The rows of pixels are not all of one length.")
+    if kinds != {int}:
+        raise UnsupportedImageError("Pixels must be integers from 0 to 255, and at least one.")
+    if values.min() < 0 or values.max() > np.iinfo(np.uint8).max:
+        raise UnsupportedImageError(f"Pixels must lie from 0 to 255, not {values.min()} to {values.max()}.")
+    return values.astype(np.uint8)
 
 
 def _check_size(pixels: Pixels, max_pixels: int) -> None:

@@ -22,7 +22,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
 _PROBABILITIES = OUTPUT_NAMES[0]
-_FATAL, _ERROR = 4, 3
+_LOG_WARNING, _LOG_FATAL = 2, 4  # ONNX Runtime's levels; 2 is its default
 
 # A 3x3 convolution as ONNX, 148 bytes: it makes CUDA load cuDNN, which a session alone does not.
 _PROBE = base64.b64decode(
@@ -74,9 +74,11 @@ class OnnxRuntime:
 
     def open(self, model: bytes) -> "OnnxSession":
         try:
-            return OnnxSession(ort.InferenceSession(model, self._options(), providers=[self.provider]), self.provider)
+            # Without enable_fallback=0 a device that fails at a later run would silently be left for the CPU.
+            session = ort.InferenceSession(model, self._options(), providers=[self.provider], enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise InferenceError(f"ONNX Runtime cannot open the graph: {_one_line(error)}") from error
+        return OnnxSession(session, self.provider)
 
     def _options(self) -> ort.SessionOptions:
         options = ort.SessionOptions()
@@ -154,38 +156,41 @@ def _why_no_cuda() -> str | None:
     """None where a convolution really ran on CUDA, else what is missing. get_available_providers() does not tell."""
     if CUDA not in ort.get_available_providers():
         return "this build of onnxruntime has no CUDA in it; it is in the package onnxruntime-gpu."
+    if not _loads("libcuda.so.1") and os.name == "posix":
+        return "there is no NVIDIA driver here (libcuda.so.1); in a container, start it with the GPU given to it."
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; _missing_library says it better
         ort.preload_dlls()
-    missing = _missing_library()
-    if missing:
-        return missing
-    ort.set_default_logger_severity(_FATAL)
+    ort.set_default_logger_severity(_LOG_FATAL)
     try:
-        session = ort.InferenceSession(_PROBE, providers=[CUDA])
+        session = ort.InferenceSession(_PROBE, providers=[CUDA], enable_fallback=0)
         if session.get_providers()[0] != CUDA:
-            return "ONNX Runtime fell back to the CPU; `CONVOY_LOG_LEVEL=debug` and its own log say more."
-        session.disable_fallback()
+            return _missing_library()
         session.run(None, {"x": np.ones((1, 1, 3, 3), np.float32)})
     except Exception as error:  # as in open; whatever it is, it is why
-        return f"{_one_line(error)}"
+        return _one_line(error)
     finally:
-        ort.set_default_logger_severity(_ERROR - 1)
+        ort.set_default_logger_severity(_LOG_WARNING)
     return None
 
 
-def _missing_library() -> str | None:
-    """The shared library that CUDA's part of ONNX Runtime asks for and the machine has not."""
+def _missing_library() -> str:
+    """Why ONNX Runtime could not load its CUDA part, which it logs but does not tell.
+
+    Only after it tried: a CUDA part that somebody else loads first would never find its host.
+    """
     try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "there is no NVIDIA driver here (libcuda.so.1); in a container, start it with the GPU given to it."
-    folder = Path(ort.__file__).parent / "capi"
-    try:
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"))
     except OSError as error:
         return f"a CUDA library is missing ({error}); the extra [cuda] brings them."
-    return None
+    return "ONNX Runtime fell back to the CPU and did not say why; its own log may."
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _one_line(error: Exception) -> str:

@@ -26,6 +26,10 @@ def test_every_kind_becomes_the_models_input(image: EncodedImage | JsonInstance 
     assert np.array_equal(decoded, np.full(SPEC.shape, COLOURS["red"]))
 
 
+def nested(depth: int) -> list[Any]:
+    return [nested(depth - 1)] if depth else [1]
+
+
 @pytest.mark.parametrize(
     ("instance", "reason"),
     [
@@ -42,7 +46,11 @@ def test_every_kind_becomes_the_models_input(image: EncodedImage | JsonInstance 
         ([["1", "2"]], "integers"),
         ([[0, 256]], "from 0 to 255, not 0 to 256"),
         ([[-1, 0]], "from 0 to 255, not -1 to 0"),
-        ([[10**30]], "integers"),
+        ([[10**30]], "from 0 to 255"),
+        ([["x" * 1000, 1]], "integers"),
+        ([[None]], "integers"),
+        ([[{}]], "integers"),
+        (nested(100), "cannot be read|one length|integers"),
         ([1, 2, 3], "height, width"),
         ([], "integers"),
         ([[[1, 2]]], "height, width"),
