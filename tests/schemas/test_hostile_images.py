@@ -26,8 +26,6 @@ from tests.schemas.encoded import (
     webp_claiming,
 )
 
-# Pillow warns of damage that it steps over; outside of tests that is ignored (schemas/image.py), so it is here.
-pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
 PIXELS = noise(12, 10)
 VALID = {
