@@ -26,7 +26,6 @@ from tests.schemas.encoded import (
     webp_claiming,
 )
 
-
 PIXELS = noise(12, 10)
 VALID = {
     "PNG": encode(PIXELS, "PNG"),
