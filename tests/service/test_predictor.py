@@ -202,6 +202,35 @@ def test_evaluate_leaves_room_in_the_queue_for_others(model_of: MakeModel) -> No
     asyncio.run(ask())
 
 
+def test_an_evaluation_that_was_admitted_is_not_turned_away_halfway(model_of: MakeModel) -> None:
+    measuring, others_run, go_on, end = (threading.Event() for _ in range(4))
+
+    def answer(images: Pixels) -> FloatArray:
+        events = {2: (measuring, go_on), 99: (others_run, end)}.get(int(images.max()))
+        if events:
+            entered, gate = events
+            entered.set()
+            assert gate.wait(20)
+        return brightness(images)
+
+    async def ask() -> None:
+        model = model_of(answer, max_batch=1, queue=1)
+        evaluating = asyncio.create_task(model.evaluate([grey(v) for v in (1, 1, 1, 2, 1)], ["red"] * 5, None))
+        await asyncio.to_thread(measuring.wait, 20)
+        # Its last image of the first window runs; these fill the queue, and stand there as its second window comes.
+        others = asyncio.create_task(model.predict([grey(99)] * 3, None, None))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.to_thread(others_run.wait, 20)
+        for _ in range(10):  # turns of the loop for the evaluation to send its second window
+            await asyncio.sleep(0)
+        end.set()
+        assert (await evaluating).n == 5
+        assert len((await others).predictions) == 3
+
+    asyncio.run(ask())
+
+
 def test_evaluate_leaves_bad_images_out_and_names_them(model_of: MakeModel) -> None:
     images: list[Image] = [grey(255), BROKEN, grey(255)]
     labels = ["red", "green", "blue"]
