@@ -137,7 +137,7 @@ def test_predict_takes_the_newest_version_of_a_model_and_prints_a_table(tmp_path
 
 
 def test_predict_answers_the_good_images_and_names_the_bad(tmp_path: Path, photos: Path) -> None:
-    (photos / "broken.png").write_bytes(solid("red")[:40])
+    (photos / "broken.png").write_bytes(solid("red", (64, 64))[:-30])
     ended = trainer("predict", write_bundle(tmp_path), photos, "--json")
     assert ended.returncode == 2
     assert "1 of 3 images could not be read" in ended.stderr
