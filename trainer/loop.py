@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from trainer.augment import augment
+from trainer.augment import Augmenter, Mixed
 from trainer.data.source import LabelledImages
 from trainer.data.split import Splits
 from trainer.device import autocast, computes_in_bf16
@@ -72,6 +72,8 @@ def fit(network: nn.Module, data: Splits, recipe: Recipe, device: torch.device, 
                 best, best_epoch = score, number
                 weights = {name: value.detach().cpu().clone() for name, value in run.judged.state_dict().items()}
             reporter.epoch(epoch, recipe.epochs)
+            if run.ended:
+                break
     chosen = copy.deepcopy(run.judged).cpu()
     chosen.load_state_dict(weights)
     return Fitted(chosen.eval(), tuple(history), best_epoch, time.perf_counter() - started)
@@ -93,9 +95,12 @@ class _Run:
             self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.bf16 = computes_in_bf16(recipe.precision, device)
         self.shuffling = torch.Generator().manual_seed(recipe.seed)
-        self.augmenting = torch.Generator(device).manual_seed(recipe.seed + 1)
+        augmenting = torch.Generator(device).manual_seed(recipe.seed + 1)
+        self.augmenter = Augmenter(recipe.augment, len(self.train), augmenting)
         self.steps_an_epoch = -(-len(self.train) // recipe.batch_size)
         self.step = 0
+        self.learning_rate = 0.0
+        self.started = time.perf_counter()
 
     @property
     def judged(self) -> nn.Module:
@@ -104,22 +109,22 @@ class _Run:
 
     def epoch(self, number: int, reporter: Reporter) -> Epoch:
         started = time.perf_counter()
-        loss, accuracy = self._train(reporter)
+        loss, accuracy, seen = self._train(reporter)
         seconds = time.perf_counter() - started
         validation_loss, validation_accuracy = self._validate()
         return Epoch(
             epoch=number,
-            learning_rate=self._learning_rate(self.step - 1),
+            learning_rate=self.learning_rate,
             train_loss=loss,
             train_accuracy=accuracy,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
             seconds=time.perf_counter() - started,
-            images_per_second=len(self.train) / seconds,
+            images_per_second=seen / seconds,
         )
 
-    def _train(self, reporter: Reporter) -> tuple[float, float]:
-        """One pass over the training split: mean loss and accuracy."""
+    def _train(self, reporter: Reporter) -> tuple[float, float, int]:
+        """One pass over the training split: mean loss, accuracy, and the images of it that the time allowed."""
         self.network.train()
         order = torch.randperm(len(self.train), generator=self.shuffling).to(self.device)
         started, total, right, seen = time.perf_counter(), 0.0, 0.0, 0
@@ -128,7 +133,7 @@ class _Run:
         for i, index in enumerate(batches, start=1):
             waiting.append(self._step(index))
             seen += len(index)
-            if i % STEPS_BETWEEN_LOOKS == 0 or i == len(batches):
+            if i % STEPS_BETWEEN_LOOKS == 0 or i == len(batches) or self.ended:
                 figures = torch.stack(waiting).tolist()
                 self._check_finite([loss for loss, _ in figures])
                 total += sum(loss for loss, _ in figures)
@@ -136,18 +141,22 @@ class _Run:
                 speed = seen / (time.perf_counter() - started)
                 reporter.step(self.step, self.steps_an_epoch * self.recipe.epochs, total / seen, right / seen, speed)
                 waiting.clear()
-        return total / seen, right / seen
+            if self.ended:
+                break
+        return total / seen, right / seen, seen
 
     def _step(self, index: Tensor) -> Tensor:
         """One update: [sum of the cross-entropies, number right], still on the device."""
+        self.learning_rate = self._learning_rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(self.step)
+            group["lr"] = self.learning_rate * group["rate"]
         images, labels = self.train.batch(index)
-        images = augment(images, self.recipe.augment, self.augmenting)
+        images = self.augmenter(images, index, self.step // self.steps_an_epoch)
+        mixed = self.augmenter.mix(images, labels)
         with autocast(self.device, bf16=self.bf16):
-            logits = self.network(images)
+            logits = self.network(images if mixed is None else mixed.images)
         logits = logits.float()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        loss = self._loss(logits, labels, mixed)
         # Reported without label smoothing, to be comparable with validation.
         plain = functional.cross_entropy(logits.detach(), labels, reduction="sum")
         self.optimizer.zero_grad(set_to_none=True)
@@ -159,6 +168,14 @@ class _Run:
             self.average.update_parameters(self.network)
         self.step += 1
         return torch.stack([plain, (logits.argmax(1) == labels).sum()])
+
+    def _loss(self, logits: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if mixed is None:
+            return loss
+        other = functional.cross_entropy(logits, mixed.others, label_smoothing=smoothing)
+        return loss * mixed.share + other * (1 - mixed.share)
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
@@ -177,10 +194,21 @@ class _Run:
             raise NonFiniteError(_advice(f"The validation loss is {loss_sum} after step {self.step}"))
         return loss_sum / len(self.validation), right / len(self.validation)
 
-    def _learning_rate(self, step: int) -> float:
-        """Of the step counted from 0; the schedule is read at the step's middle, so no step is taken at exactly 0."""
-        progress = (step + 0.5) / (self.steps_an_epoch * self.recipe.epochs)
-        return self.recipe.optimizer.learning_rate * learning_rate_factor(self.recipe.schedule, progress)
+    @property
+    def ended(self) -> bool:
+        """Whether the budget of time is spent."""
+        budget = self.recipe.max_seconds
+        return bool(budget) and time.perf_counter() - self.started >= budget
+
+    def _learning_rate(self) -> float:
+        """Of the next step; the schedule is read at the step's middle, so no step is taken at exactly 0.
+
+        With a budget of time the run is as far as the budget is spent, if that is further.
+        """
+        progress = (self.step + 0.5) / (self.steps_an_epoch * self.recipe.epochs)
+        if self.recipe.max_seconds:
+            progress = max(progress, (time.perf_counter() - self.started) / self.recipe.max_seconds)
+        return self.recipe.optimizer.learning_rate * learning_rate_factor(self.recipe.schedule, min(progress, 1.0))
 
     def _check_finite(self, losses: list[float]) -> None:
         for i, loss in enumerate(losses):

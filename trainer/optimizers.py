@@ -10,11 +10,14 @@ from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, Sched
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Weight decay goes to matrices and filters alone: shrinking biases and norms only hurts (He et al., 2019)."""
+    """Weight decay goes to matrices and filters alone: shrinking biases and norms only hurts (He et al., 2019).
+
+    Each group's `rate` is a factor on the run's learning rate, which the loop sets.
+    """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay, "rate": 1.0},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "rate": config.bias_rate},
     ]
     rate = config.learning_rate
     if config.name is OptimizerName.SGD:

@@ -17,6 +17,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Source(StrEnum):
     DIGITS = "digits"
     MNIST = "mnist"
+    CIFAR10 = "cifar10"
 
 
 class OptimizerName(StrEnum):
@@ -52,12 +53,25 @@ class DataConfig(Frozen):
         return self
 
 
+class Flip(StrEnum):
+    OFF = "off"
+    RANDOM = "random"
+    ALTERNATING = "alternating"
+
+
 class AugmentConfig(Frozen):
     """Random changes to each training image, drawn anew every time it is seen; 0 turns one off."""
 
-    translate: Annotated[float, Field(ge=0, description="largest shift, pixels")] = 0.0
+    flip: Annotated[Flip, Field(description="mirror left and right")] = Flip.OFF
+    translate: Annotated[float, Field(ge=0, description="largest shift, pixels; whole ones, unless it rotates")] = 0.0
     rotate: Annotated[float, Field(ge=0, le=180, description="largest angle, degrees")] = 0.0
     scale: Annotated[float, Field(ge=0, lt=1, description="largest relative change of size")] = 0.0
+    crop: Annotated[float, Field(ge=0, lt=1, description="largest share of the area that is cut away")] = 0.0
+    reflect: Annotated[bool, Field(description="mirror at the border when resampling; else black")] = False
+    colour: Annotated[float, Field(ge=0, le=1, description="largest change of brightness, contrast, saturation")] = 0.0
+    cutout: Annotated[int, Field(ge=0, description="side of a black square, pixels")] = 0
+    mixup: Annotated[float, Field(ge=0, description="alpha of mixup's beta distribution")] = 0.0
+    cutmix: Annotated[float, Field(ge=0, description="alpha of CutMix's beta distribution")] = 0.0
 
 
 class OptimizerConfig(Frozen):
@@ -65,6 +79,7 @@ class OptimizerConfig(Frozen):
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0, description="on matrices and filters; never on biases and norms")] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1, description="of sgd, in Nesterov's form")] = 0.9
+    bias_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of biases and norms")] = 1.0
     gradient_clip: Annotated[float, Field(ge=0, description="largest norm of the gradient; 0 is none")] = 0.0
 
 
@@ -83,6 +98,9 @@ class Recipe(Frozen):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     epochs: Annotated[int, Field(ge=1)]
+    max_seconds: Annotated[
+        float, Field(ge=0, description="budget of training time that the schedule anneals into; 0 is none")
+    ] = 0.0
     batch_size: Annotated[int, Field(ge=1)]
     validation_batch_size: Annotated[int, Field(ge=1)] = 1000
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

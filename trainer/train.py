@@ -24,7 +24,7 @@ from schemas.manifest import (
     VariantMetrics,
     VariantName,
 )
-from trainer.augment import augment
+from trainer.augment import Augmenter
 from trainer.bundle import new_bundle, publish, write_golden
 from trainer.checkpoint import save_weights
 from trainer.data.source import DataSource, LabelledImages
@@ -34,6 +34,7 @@ from trainer.evaluate import Evaluation, evaluate
 from trainer.export import export
 from trainer.inference import OnnxModel
 from trainer.loop import Fitted, ResidentImages, fit
+from trainer.models.fast import FastNetwork
 from trainer.models.layers import Normalise, Shape
 from trainer.models.summary import parameter_count, summary
 from trainer.progress import Reporter
@@ -42,6 +43,8 @@ from trainer.report import GRID, ReportInput, write_report
 
 # Probabilities differ by about 1e-6 between CPUs; a thousandth is a different model.
 GOLDEN_TOLERANCE_FP32 = 1e-3
+# Enough for the covariance of small patches.
+PREPARING_IMAGES = 5000
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,13 @@ def build_network(recipe: Recipe, data: Splits) -> nn.Module:
     """The recipe's network behind the normalisation that the training images ask for. Raises RecipeError."""
     spec = data.input
     shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=len(data.labels))
-    return nn.Sequential(_normalise(data.train), recipe.network.build(shape))
+    normalise, network = _normalise(data.train), recipe.network.build(shape)
+    if isinstance(network, FastNetwork):
+        images, _ = ResidentImages.on(torch.device("cpu"), data.train).batch(
+            torch.arange(min(PREPARING_IMAGES, len(data.train)))
+        )
+        network.prepare(normalise(images))
+    return nn.Sequential(normalise, network)
 
 
 def _normalise(train: LabelledImages) -> Normalise:
@@ -97,7 +106,8 @@ def _report_input(recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation
     chosen = np.random.default_rng(recipe.seed).permutation(len(data.train))[:GRID]
     shown = ResidentImages.on(torch.device("cpu"), data.train.take(chosen))
     images, labels = shown.batch(torch.arange(len(chosen)))
-    seen = augment(images, recipe.augment, torch.Generator().manual_seed(recipe.seed)).clamp(0, 1)
+    augmenter = Augmenter(recipe.augment, len(chosen), torch.Generator().manual_seed(recipe.seed))
+    seen = augmenter(images, torch.arange(len(chosen)), epoch=0).clamp(0, 1)
     spec = data.input
     shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=len(data.labels))
     return ReportInput(

@@ -12,7 +12,7 @@ from schemas.evaluation import EvaluationReport, Metrics
 from schemas.image import encode_png
 from schemas.metrics import measure
 from tests.end_to_end.processes import serving, train
-from trainer.data.mnist import MnistSource
+from trainer.data.published import MNIST_SET, PublishedSource
 from trainer.data.source import LabelledImages
 from trainer.inference import OnnxModel
 
@@ -28,7 +28,7 @@ def bundle(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(real_data: Path) -> LabelledImages:
-    test = MnistSource(real_data).load().test
+    test = PublishedSource(MNIST_SET, real_data).load().test
     assert test is not None
     return test.take(np.random.default_rng(0).permutation(len(test))[:IMAGES])
 

@@ -1,11 +1,16 @@
+import pytest
 import torch
 
-from trainer.augment import augment
-from trainer.recipe import AugmentConfig
+from trainer.augment import Augmenter
+from trainer.recipe import AugmentConfig, Flip
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def augment(images: torch.Tensor, config: AugmentConfig, generator: torch.Generator, epoch: int = 0) -> torch.Tensor:
+    return Augmenter(config, len(images), generator)(images, torch.arange(len(images)), epoch)
 
 
 def dot(count: int = 64, size: int = 15) -> torch.Tensor:
@@ -35,11 +40,18 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
     assert not torch.equal(augment(images, config, seeded(1)), augment(images, config, seeded(2)))
 
 
-def test_a_shift_is_at_most_as_many_pixels_as_said_and_differs_by_image() -> None:
-    moved = centres(augment(dot(), AugmentConfig(translate=3), seeded())) - 7
+@pytest.mark.parametrize("rotate", [0.0, 1e-6], ids=["whole-pixels", "resampled"])
+def test_a_shift_is_at_most_as_many_pixels_as_said_and_differs_by_image(rotate: float) -> None:
+    moved = centres(augment(dot(), AugmentConfig(translate=3, rotate=rotate), seeded())) - 7
     assert moved.abs().max() <= 3 + 1e-4
     assert moved.abs().max() > 2
     assert moved.std(dim=0).min() > 0.5
+    assert bool(torch.equal(moved, moved.round())) is (rotate == 0)
+
+
+def test_a_shift_mirrors_what_is_at_the_border() -> None:
+    images = torch.full((32, 3, 8, 8), 0.5)
+    assert torch.equal(augment(images, AugmentConfig(translate=2), seeded()), images)
 
 
 def test_rotation_keeps_the_centre_and_moves_the_rim() -> None:
@@ -68,3 +80,70 @@ def test_scale_changes_the_area_within_its_bounds() -> None:
     assert area.min() >= 0.8**2 - 0.05
     assert area.max() <= 1.2**2 + 0.05
     assert area.max() - area.min() > 0.3
+
+
+def arrows(count: int = 200) -> torch.Tensor:
+    """Dark on the left, bright on the right."""
+    return torch.linspace(0, 1, 8).repeat(count, 1, 8, 1)
+
+
+def test_random_flip_mirrors_about_half_of_the_images() -> None:
+    images = arrows()
+    flipped = augment(images, AugmentConfig(flip=Flip.RANDOM), seeded())
+    mirrored = flipped[:, 0, 0, 0] == 1
+    assert 60 < int(mirrored.sum()) < 140
+    assert torch.equal(flipped[mirrored], images[mirrored].flip(3))
+    assert torch.equal(flipped[~mirrored], images[~mirrored])
+
+
+def test_alternating_flip_shows_every_image_both_ways_in_two_epochs() -> None:
+    augmenter = Augmenter(AugmentConfig(flip=Flip.ALTERNATING), 200, seeded())
+    index = torch.arange(200)
+    first, second, third = (augmenter(arrows(), index, epoch) for epoch in range(3))
+    assert torch.equal(first, second.flip(3))
+    assert torch.equal(first, third)
+    assert 60 < int((first[:, 0, 0, 0] == 1).sum()) < 140
+    shuffled = index.flip(0)
+    assert torch.equal(augmenter(arrows(), shuffled, 0), first[shuffled])
+
+
+def test_a_crop_is_a_part_of_the_image_and_not_less_than_said() -> None:
+    ramp = torch.linspace(0, 1, 32).repeat(128, 1, 32, 1)
+    cropped = augment(ramp, AugmentConfig(crop=0.75, reflect=True), seeded())
+    span = cropped[:, 0, 0, -1] - cropped[:, 0, 0, 0]
+    assert span.min() >= 0.5 - 0.05
+    assert span.max() <= 1
+    assert span.std() > 0.05
+
+
+def test_colour_changes_brightness_and_stays_in_range() -> None:
+    images = torch.rand(64, 3, 8, 8, generator=seeded(5))
+    changed = augment(images, AugmentConfig(colour=0.5), seeded())
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert (changed.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs().max() > 0.1
+
+
+def test_cutout_blackens_one_square_an_image() -> None:
+    holes = augment(torch.ones(128, 3, 16, 16), AugmentConfig(cutout=4), seeded()) == 0
+    area = holes[:, 0].sum(dim=(1, 2))
+    assert torch.equal(holes[:, 0], holes[:, 2])
+    assert int(area.max()) == 16
+    assert int(area.min()) >= 4  # a corner of it, where the square reaches out of the image
+    assert len({tuple(hole.flatten().tolist()) for hole in holes[:, 0]}) > 60
+
+
+@pytest.mark.parametrize("config", [AugmentConfig(mixup=1.0), AugmentConfig(cutmix=1.0)], ids=["mixup", "cutmix"])
+def test_a_mixture_holds_as_much_of_each_label_as_of_its_image(config: AugmentConfig) -> None:
+    labels = torch.arange(10)
+    images = (labels / 10).reshape(-1, 1, 1, 1).expand(10, 1, 16, 16)
+    augmenter = Augmenter(config, 10, seeded())
+    for _ in range(20):
+        mixed = augmenter.mix(images, labels)
+        assert mixed is not None
+        expected = mixed.labels / 10 * mixed.share + mixed.others / 10 * (1 - mixed.share)
+        assert torch.allclose(mixed.images.mean(dim=(1, 2, 3)), expected, atol=1e-5)
+
+
+def test_without_mixup_and_cutmix_there_is_no_mixture() -> None:
+    assert Augmenter(AugmentConfig(), 4, seeded()).mix(torch.rand(4, 3, 8, 8), torch.arange(4)) is None

@@ -44,7 +44,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         (["digits", "--epochs", "none"], 2, "epochs"),
         (["digits", "--set", "data.test=0.999"], 2, "no images to train on"),
         (["digits", "--set", "data.test=0.001"], 2, "has no image of class '0'"),
-        (["mnist", "--data", "pyproject.toml"], 2, "MNIST could not be read"),
+        (["mnist", "--data", "pyproject.toml"], 2, "mnist could not be read"),
         (["digits", "--set", "network.widths=1,1,1,1"], 2, "cannot be halved"),
         (["digits", "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.name=sgd"], 1, "at step"),
     ],

@@ -11,7 +11,7 @@ from tests.trainer import colours
 from trainer.errors import NonFiniteError
 from trainer.loop import Fitted, fit
 from trainer.progress import Epoch, LineReporter
-from trainer.recipe import OptimizerConfig, OptimizerName, Precision, Recipe
+from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Precision, Recipe
 from trainer.train import build_network, load_splits
 
 CPU = torch.device("cpu")
@@ -127,3 +127,30 @@ def test_without_a_terminal_there_is_one_line_an_epoch() -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert all(word in lines[0] for word in ("epoch 1/3", "train loss", "validation loss", "accuracy", "images/s"))
+
+
+def test_a_budget_of_time_ends_the_run_with_its_schedule_run_down() -> None:
+    fitted = run(colours.recipe(epochs=1_000_000, max_seconds=1.5))
+    assert len(fitted.history) < 1_000_000
+    assert fitted.history[-1].learning_rate < 0.1 * max(epoch.learning_rate for epoch in fitted.history)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_images_are_learnt_from(kind: str) -> None:
+    fitted = run(colours.recipe(epochs=8, augment=AugmentConfig.model_validate({kind: 0.4})))
+    fresh = colours.colours(30, seed=9).train
+    assert (logits(fitted, fresh.images).argmax(dim=1) == torch.from_numpy(fresh.labels)).float().mean() > 0.9
+
+
+def test_biases_learn_at_their_own_rate() -> None:
+    still, quick = (
+        run(
+            colours.recipe(
+                epochs=1,
+                optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=0.01, bias_rate=rate),
+            )
+        ).network.state_dict()["1.0.1.bias"]
+        for rate in (1e-9, 64)
+    )
+    assert still.abs().max() < 1e-6
+    assert quick.abs().max() > 1e-3

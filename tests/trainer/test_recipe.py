@@ -35,7 +35,7 @@ def test_setting_the_network_brings_its_own_defaults(key: str) -> None:
         ({"optimizer": "sgd"}, "optimizer.name"),
         ({"epochs": "many"}, "epochs"),
         ({"epochs": "0"}, "epochs"),
-        ({"network": "transformer"}, "plain, inception"),
+        ({"network": "transformer"}, "plain, inception, fast"),
         ({"network.widths": "a"}, "network.widths"),
         ({"optimizer.name": "sgdd"}, "optimizer.name"),
         ({"data.validation": "0.95"}, "no images to train on"),
@@ -59,7 +59,7 @@ def test_every_recipe_has_a_default_and_a_claim() -> None:
 
 
 def test_an_unknown_recipe_or_preset_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="digits, mnist"):
+    with pytest.raises(RecipeError, match="digits, mnist, cifar10"):
         find_recipe("digitz", "default")
     with pytest.raises(RecipeError, match="default, published"):
         find_recipe("mnist", "best")

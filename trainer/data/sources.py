@@ -9,10 +9,10 @@ from trainer.recipe import Source
 def open_source(source: Source, folder: Path) -> DataSource:
     """folder is where data sets lie, and where those that can be downloaded are put."""
     # Imported where needed: each brings a library that takes a second to import.
-    if source is Source.MNIST:
-        from trainer.data.mnist import MnistSource  # noqa: PLC0415
+    if source in {Source.MNIST, Source.CIFAR10}:
+        from trainer.data.published import CIFAR10_SET, MNIST_SET, PublishedSource  # noqa: PLC0415
 
-        return MnistSource(folder)
+        return PublishedSource(MNIST_SET if source is Source.MNIST else CIFAR10_SET, folder)
     from trainer.data.digits import DigitsSource  # noqa: PLC0415
 
     return DigitsSource()

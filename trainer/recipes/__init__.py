@@ -7,9 +7,9 @@ from types import ModuleType
 
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
-from trainer.recipes import digits, mnist
+from trainer.recipes import cifar10, digits, mnist
 
-RECIPES: dict[str, ModuleType] = {"digits": digits, "mnist": mnist}
+RECIPES: dict[str, ModuleType] = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
 
 
 def presets(name: str) -> dict[str, Recipe]:

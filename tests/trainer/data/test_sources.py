@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainer.data.digits import DigitsSource
-from trainer.data.mnist import MnistSource
+from trainer.data.published import CIFAR10_SET, MNIST_SET, PublishedSet, PublishedSource
 from trainer.data.sources import open_source
 from trainer.errors import DataError
 from trainer.recipe import Source
@@ -38,8 +38,8 @@ def test_a_cut_mnist_file_is_one_sentence(real_data: Path, tmp_path: Path) -> No
             shutil.copyfileobj(source, target)
     images = raw / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:-1000])
-    with pytest.raises(DataError, match="MNIST"):
-        MnistSource(tmp_path).load()
+    with pytest.raises(DataError, match="mnist"):
+        PublishedSource(MNIST_SET, tmp_path).load()
 
 
 def test_mnist_files_that_are_no_idx_files_are_refused(tmp_path: Path) -> None:
@@ -47,11 +47,12 @@ def test_mnist_files_that_are_no_idx_files_are_refused(tmp_path: Path) -> None:
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte").write_bytes(b"not an idx file")
-    with pytest.raises(DataError, match="put its four idx files there"):
-        MnistSource(tmp_path).load()
+    with pytest.raises(DataError, match="put its published files there"):
+        PublishedSource(MNIST_SET, tmp_path).load()
 
 
-def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("published", [MNIST_SET, CIFAR10_SET], ids=lambda published: published.name)
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path, published: PublishedSet) -> None:
     (tmp_path / "data").write_text("not a folder")
-    with pytest.raises(DataError):
-        MnistSource(tmp_path / "data").load()
+    with pytest.raises(DataError, match=f"{published.name} could not be read"):
+        PublishedSource(published, tmp_path / "data").load()

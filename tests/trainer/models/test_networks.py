@@ -3,12 +3,13 @@ import torch
 
 from trainer.errors import RecipeError
 from trainer.models import NETWORKS, network_named
+from trainer.models.fast import FastConfig, FastNetwork
 from trainer.models.layers import Normalise, Shape
 from trainer.models.summary import parameter_count, summary
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (32, 40, 3), (9, 8, 1)])
+@pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (32, 40, 3), (24, 20, 1)])
 def test_a_network_gives_one_logit_a_class(name: str, height: int, width: int, channels: int) -> None:
     network = network_named(name).build(Shape(height=height, width=width, channels=channels, classes=7))
     assert network.eval()(torch.rand(3, channels, height, width)).shape == (3, 7)
@@ -47,3 +48,25 @@ def test_normalising_gives_mean_0_and_deviation_1() -> None:
     normalise = Normalise(images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3)))
     assert torch.allclose(normalise(images).mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(normalise(images).std(dim=(0, 2, 3)), torch.ones(3), atol=1e-5)
+
+
+def test_whitening_gives_uncorrelated_outputs_of_equal_variance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.avg_pool2d(torch.rand(256, 3, 40, 40, generator=generator), 5, stride=1)
+    images = (smooth - smooth.mean()) / smooth.std()
+    network = FastConfig(whitening_stride=1).build(Shape(height=36, width=36, channels=3, classes=10))
+    assert isinstance(network, FastNetwork)
+    network.prepare(images)
+    outputs = network.whitening(images)[:, :27].transpose(0, 1).reshape(27, -1)
+    covariance = torch.cov(outputs)
+    strong = covariance.diagonal() > 0.9  # directions with less variance than the floor stay below 1
+    assert int(strong.sum()) >= 9
+    assert torch.allclose(covariance[strong][:, strong], torch.eye(int(strong.sum())), atol=0.1)
+    assert not network.whitening.weight.requires_grad
+
+
+def test_convolutions_of_the_fast_network_start_as_the_identity() -> None:
+    network = FastConfig().build(Shape(height=32, width=32, channels=3, classes=10))
+    features = torch.rand(2, 64, 8, 8)
+    second = network.get_submodule("groups.0.4")
+    assert torch.equal(second(features), features)

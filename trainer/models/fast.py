@@ -1,0 +1,102 @@
+"""Fast: a small network of the airbench family, made to learn quickly (Keller Jordan, arXiv 2404.00498).
+
+    whitening convolution (frozen) -> GELU -> groups of [convolution, pool, norm, GELU, convolution, norm, GELU]
+    -> global max-pool -> linear, scaled down
+
+The first layer turns patches into uncorrelated directions of equal variance, computed from training images; pooling
+comes before batch norm; each 3x3 filter bank starts as the identity.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from schemas.base import Frozen
+from trainer.errors import RecipeError
+from trainer.models.layers import Shape
+
+Width = Annotated[int, Field(ge=1)]
+_SMALLEST_EIGENVALUE = 5e-4
+
+
+class FastConfig(Frozen):
+    name: Literal["fast"] = "fast"
+    whitening_kernel: Annotated[int, Field(ge=1, le=7)] = 3
+    whitening_stride: Annotated[int, Field(ge=1, le=4, description="2 quarters the work of all that follows")] = 2
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, description="channels of each group")] = (64, 128, 256)
+    logit_scale: Annotated[float, Field(gt=0)] = 1 / 9
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Raises RecipeError where the image is too small for the groups' pools."""
+        side = (min(shape.height, shape.width) - self.whitening_kernel) // self.whitening_stride + 1
+        if side >> len(self.widths) < 1:
+            raise RecipeError(
+                f"Images of {shape.height}x{shape.width} cannot be halved {len(self.widths)} times after the first "
+                "layer; give fewer network.widths or network.whitening_stride=1."
+            )
+        return FastNetwork(self, shape)
+
+
+class FastNetwork(nn.Module):
+    def __init__(self, config: FastConfig, shape: Shape) -> None:
+        super().__init__()
+        patch = shape.channels * config.whitening_kernel**2
+        self.whitening = nn.Conv2d(shape.channels, 2 * patch, config.whitening_kernel, stride=config.whitening_stride)
+        self.whitening.weight.requires_grad_(False)
+        groups, channels = [], 2 * patch
+        for width in config.widths:
+            groups.append(_group(channels, width))
+            channels = width
+        self.groups = nn.Sequential(*groups)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(channels, shape.classes, bias=False)
+        self.logit_scale = config.logit_scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.groups(functional.gelu(self.whitening(images)))
+        logits: Tensor = self.head(self.dropout(features.amax(dim=(2, 3)))) * self.logit_scale
+        return logits
+
+    @torch.no_grad()
+    def prepare(self, images: Tensor) -> None:
+        """Sets the whitening filters from normalised images, float [n, channels, height, width].
+
+        They are the eigenvectors of the patches' covariance over the root of their eigenvalues, and their negatives.
+        """
+        kernel = self.whitening.kernel_size[0]
+        patches = functional.unfold(images, kernel).transpose(1, 2).reshape(-1, images.shape[1] * kernel**2)
+        values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+        filters = (vectors / (values + _SMALLEST_EIGENVALUE).sqrt()).T.reshape(-1, *self.whitening.weight.shape[1:])
+        self.whitening.weight.copy_(torch.cat([filters, -filters]))
+        assert self.whitening.bias is not None  # noqa: S101 - the layer is made with one
+        self.whitening.bias.zero_()
+
+
+def _group(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        _identity_convolution(inputs, outputs),
+        nn.MaxPool2d(2),
+        _norm(outputs),
+        nn.GELU(),
+        _identity_convolution(outputs, outputs),
+        _norm(outputs),
+        nn.GELU(),
+    )
+
+
+def _identity_convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    """3x3; the first filters pass their input through."""
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    nn.init.dirac_(layer.weight.data[:inputs])
+    return layer
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    """The scale stays 1: the next layer can learn it."""
+    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm

@@ -1,0 +1,33 @@
+"""CIFAR-10 with a small fast network."""
+
+from trainer.models.fast import FastConfig
+from trainer.recipe import (
+    AugmentConfig,
+    DataConfig,
+    Flip,
+    OptimizerConfig,
+    OptimizerName,
+    Recipe,
+    ScheduleConfig,
+    ScheduleName,
+    Source,
+)
+
+_DATA = DataConfig(source=Source.CIFAR10, validation=0.04)
+
+PRESETS = {
+    "default": Recipe(
+        name="cifar10",
+        data=_DATA,
+        network=FastConfig(),
+        augment=AugmentConfig(flip=Flip.ALTERNATING, translate=2),
+        optimizer=OptimizerConfig(
+            name=OptimizerName.SGD, learning_rate=1.0, momentum=0.85, weight_decay=0.0012, bias_rate=16
+        ),
+        schedule=ScheduleConfig(name=ScheduleName.TRIANGULAR, warm_up=0.23),
+        epochs=10,
+        batch_size=512,
+        label_smoothing=0.2,
+        ema_decay=0.99,
+    ),
+}
