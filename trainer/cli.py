@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", metavar="RECIPE", help="see: python -m trainer recipes")
     train.add_argument("--preset", default="default", help="a variation that the recipe offers")
     train.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="where data sets lie (data)")
+    train.add_argument("--skip-bad", action="store_true", help="leave out files that are no readable images")
     train.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, metavar="DIR", help="where bundles go")
     train.add_argument("--epochs", metavar="N")
     train.add_argument("--batch-size", metavar="N")
@@ -75,7 +76,7 @@ def _train(options: argparse.Namespace) -> int:
     recipe = with_settings(find_recipe(options.recipe, options.preset), _settings(options))
     device = choose_device(options.device)
     print(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}.", file=sys.stderr)
-    source = open_source(recipe.data.source, options.data)
+    source = open_source(recipe.data, options.data, skip_bad=options.skip_bad)
     trained = train(recipe, source, device, options.artifacts, reporter_for(sys.stderr))
     test, data = trained.manifest.metrics.test, trained.manifest.provenance.data
     interval = test.accuracy_interval

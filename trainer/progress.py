@@ -37,6 +37,7 @@ class Epoch:
 class Reporter(Protocol):
     """Told of steps and epochs by the loop; a context that is left when the run ends, however it ends."""
 
+    def note(self, sentence: str) -> None: ...
     def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None: ...
     def epoch(self, epoch: Epoch, epochs: int) -> None: ...
     def __enter__(self) -> Self: ...
@@ -50,6 +51,9 @@ class LineReporter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+
+    def note(self, sentence: str) -> None:
+        print(sentence, file=self._stream, flush=True)
 
     def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
         pass
@@ -83,6 +87,9 @@ class BarReporter:
             transient=True,
         )
         self._task = self._progress.add_task("", total=None, loss=0.0, accuracy=0.0, speed=0.0)
+
+    def note(self, sentence: str) -> None:
+        self._progress.console.print(sentence, highlight=False, soft_wrap=True, markup=False)
 
     def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
         self._progress.update(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from schemas.base import Frozen
-from schemas.manifest import ModelName
+from schemas.manifest import InputSpec, ModelName
 from trainer.errors import RecipeError
 from trainer.models import NetworkConfig, network_named
 
@@ -18,6 +18,8 @@ class Source(StrEnum):
     DIGITS = "digits"
     MNIST = "mnist"
     CIFAR10 = "cifar10"
+    CSV = "csv"
+    FOLDER = "folder"
 
 
 class OptimizerName(StrEnum):
@@ -45,6 +47,11 @@ class DataConfig(Frozen):
     validation: Annotated[float, Field(gt=0, lt=1, description="share of the training images where test is published")]
     test: Annotated[float, Field(ge=0, lt=1, description="share of all images; unused where test is published")] = 0.0
     split_seed: int = 0
+    input: Annotated[InputSpec | None, Field(description="what images of csv or folder are resized to")] = None
+    shape: Annotated[
+        tuple[int, int, int] | None, Field(description="height,width,channels of a row of csv; null detects it")
+    ] = None
+    labels: Annotated[tuple[str, ...], Field(description="names of the classes of csv, by index")] = ()
 
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Self:
@@ -94,6 +101,7 @@ class Recipe(Frozen):
     name: ModelName
     data: DataConfig
     network: NetworkConfig
+    sigmoid: Annotated[bool, Field(description="two classes by one neuron and binary cross-entropy")] = False
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
@@ -156,8 +164,10 @@ def _known_settings(tree: dict[str, Any], key: str, group: Any) -> str:
 
 
 def _parsed(value: Any, present: Any) -> Any:
-    """A list is written with commas; all else is left to pydantic, which reads numbers out of strings."""
-    if isinstance(value, str) and isinstance(present, list):
+    """Lists have commas, nothing is null; all else is left to pydantic, which reads numbers out of strings."""
+    if value == "null":
+        return None
+    if isinstance(value, str) and (isinstance(present, list) or (present is None and "," in value)):
         return [part for part in value.split(",") if part]
     return value
 

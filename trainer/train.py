@@ -30,12 +30,13 @@ from trainer.checkpoint import save_weights
 from trainer.data.source import DataSource, LabelledImages
 from trainer.data.split import Splits, split
 from trainer.device import describe
+from trainer.errors import RecipeError
 from trainer.evaluate import Evaluation, evaluate
 from trainer.export import export
 from trainer.inference import OnnxModel
 from trainer.loop import Fitted, ResidentImages, fit
 from trainer.models.fast import FastNetwork
-from trainer.models.layers import Normalise, Shape
+from trainer.models.layers import Normalise, OneNeuron, Shape
 from trainer.models.summary import parameter_count, summary
 from trainer.progress import Reporter
 from trainer.recipe import Recipe
@@ -56,6 +57,8 @@ class Trained:
 def train(recipe: Recipe, source: DataSource, device: torch.device, artifacts: Path, reporter: Reporter) -> Trained:
     """Trains the recipe and writes the bundle. Raises DataError, NonFiniteError, ExportError or RunError."""
     data = load_splits(recipe, source)
+    for sentence in data.told:
+        reporter.note(sentence)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe, data)
     fitted = fit(network, data, recipe, device, reporter)
@@ -82,14 +85,19 @@ def load_splits(recipe: Recipe, source: DataSource) -> Splits:
 def build_network(recipe: Recipe, data: Splits) -> nn.Module:
     """The recipe's network behind the normalisation that the training images ask for. Raises RecipeError."""
     spec = data.input
-    shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=len(data.labels))
+    if recipe.sigmoid and len(data.labels) != 2:  # noqa: PLR2004 - one neuron tells two apart
+        raise RecipeError(
+            f"sigmoid=true is for two classes, and {data.name} has {len(data.labels)}; set sigmoid=false."
+        )
+    outputs = 1 if recipe.sigmoid else len(data.labels)
+    shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=outputs)
     normalise, network = _normalise(data.train), recipe.network.build(shape)
     if isinstance(network, FastNetwork):
         images, _ = ResidentImages.on(torch.device("cpu"), data.train).batch(
             torch.arange(min(PREPARING_IMAGES, len(data.train)))
         )
         network.prepare(normalise(images))
-    return nn.Sequential(normalise, network)
+    return nn.Sequential(normalise, network, *([OneNeuron()] if recipe.sigmoid else []))
 
 
 def _normalise(train: LabelledImages) -> Normalise:
@@ -146,7 +154,7 @@ def _manifest(folder: Path, version: int, parts: _Parts) -> ModelManifest:
     return ModelManifest(
         name=parts.recipe.name,
         version=version,
-        task=Task.MULTICLASS,
+        task=Task.BINARY if parts.recipe.sigmoid else Task.MULTICLASS,
         labels=parts.data.labels,
         input=parts.data.input,
         variants=(fp32,),

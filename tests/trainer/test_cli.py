@@ -37,7 +37,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     ("arguments", "status", "named"),
     [
-        (["digitz"], 2, "known are digits, mnist"),
+        (["digitz"], 2, "known are digits, mnist, cifar10"),
         (["digits", "--preset", "best"], 2, "it has default"),
         (["digits", "--set", "optimizer.lr=1"], 2, "learning_rate"),
         (["digits", "--set", "epochs"], 2, "KEY=VALUE"),

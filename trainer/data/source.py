@@ -29,13 +29,17 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class SourceData:
-    """All of a source's images. test is None where the source publishes no test split of its own."""
+    """All of a source's images. test is None where the source publishes no test split of its own.
+
+    told is what a person should know of how the data was read, a sentence each.
+    """
 
     name: str
     labels: tuple[str, ...]
     input: InputSpec
     train: LabelledImages
     test: LabelledImages | None
+    told: tuple[str, ...] = ()
 
     def content_hash(self) -> str:
         """sha256 over names, labels and pixels: the same hash means the same data."""

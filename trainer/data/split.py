@@ -1,6 +1,6 @@
 """Dividing a source into training, validation and test images, stratified by class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +8,8 @@ import numpy.typing as npt
 from schemas.manifest import InputSpec
 from trainer.data.source import LabelledImages, Labels, SourceData
 from trainer.errors import DataError
+
+IMBALANCE = 2.0  # times as many images in the largest class as in the smallest, from which on it is said
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Splits:
     labels: tuple[str, ...]
     input: InputSpec
     content_hash: str
+    told: tuple[str, ...]
     train: LabelledImages
     validation: LabelledImages
     test: LabelledImages
@@ -36,6 +39,7 @@ def split(data: SourceData, validation: float, test: float, seed: int) -> Splits
         labels=data.labels,
         input=data.input,
         content_hash=data.content_hash(),
+        told=data.told,
         train=data.train.take(rest),
         validation=data.train.take(held_out[-1]),
         test=data.test if data.test is not None else data.train.take(held_out[0]),
@@ -47,6 +51,10 @@ def split(data: SourceData, validation: float, test: float, seed: int) -> Splits
                 f"The {name} split of {data.name} has no image of class '{data.labels[empty[0]]}'; "
                 "add images of it, or leave the class out."
             )
+    counts = np.bincount(parts.train.labels, minlength=len(data.labels))
+    if counts.max() > IMBALANCE * counts.min():
+        shown = ", ".join(f"{name} {count:,}" for name, count in zip(data.labels, counts, strict=True))
+        parts = replace(parts, told=(*parts.told, f"the classes differ much in size: {shown} training images"))
     return parts
 
 

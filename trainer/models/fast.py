@@ -4,7 +4,8 @@
     -> global max-pool -> linear, scaled down
 
 The first layer turns patches into uncorrelated directions of equal variance, computed from training images; pooling
-comes before batch norm; each 3x3 filter bank starts as the identity.
+comes before batch norm; each 3x3 filter bank starts as the identity. With residual, a group has a third convolution,
+and the input of its second is added to the output of its third, as in the paper's larger network.
 """
 
 from typing import Annotated, Literal
@@ -27,6 +28,7 @@ class FastConfig(Frozen):
     whitening_kernel: Annotated[int, Field(ge=1, le=7)] = 3
     whitening_stride: Annotated[int, Field(ge=1, le=4, description="2 quarters the work of all that follows")] = 2
     widths: Annotated[tuple[Width, ...], Field(min_length=1, description="channels of each group")] = (64, 128, 256)
+    residual: Annotated[bool, Field(description="three convolutions a group, the last two with a way around")] = False
     logit_scale: Annotated[float, Field(gt=0)] = 1 / 9
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -49,7 +51,7 @@ class FastNetwork(nn.Module):
         self.whitening.weight.requires_grad_(False)
         groups, channels = [], 2 * patch
         for width in config.widths:
-            groups.append(_group(channels, width))
+            groups.append(FastGroup(channels, width, residual=config.residual))
             channels = width
         self.groups = nn.Sequential(*groups)
         self.dropout = nn.Dropout(config.dropout)
@@ -76,16 +78,21 @@ class FastNetwork(nn.Module):
         self.whitening.bias.zero_()
 
 
-def _group(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        _identity_convolution(inputs, outputs),
-        nn.MaxPool2d(2),
-        _norm(outputs),
-        nn.GELU(),
-        _identity_convolution(outputs, outputs),
-        _norm(outputs),
-        nn.GELU(),
-    )
+class FastGroup(nn.Module):
+    """[batch, inputs, h, w] -> [batch, outputs, h / 2, w / 2]."""
+
+    def __init__(self, inputs: int, outputs: int, *, residual: bool) -> None:
+        super().__init__()
+        self.down = nn.Sequential(_identity_convolution(inputs, outputs), nn.MaxPool2d(2), _norm(outputs), nn.GELU())
+        self.middle = nn.Sequential(_identity_convolution(outputs, outputs), _norm(outputs), nn.GELU())
+        self.around = residual
+        if residual:
+            self.last = nn.Sequential(_identity_convolution(outputs, outputs), _norm(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.down(x)
+        y: Tensor = self.middle(x)
+        return functional.gelu(x + self.last(y)) if self.around else y
 
 
 def _identity_convolution(inputs: int, outputs: int) -> nn.Conv2d:

@@ -1,5 +1,6 @@
 """What several networks are built of."""
 
+import torch
 from torch import Tensor, nn
 
 from schemas.base import Frozen
@@ -29,8 +30,21 @@ class Normalise(nn.Module):
         return images * self.scale + self.shift
 
 
-def convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+class OneNeuron(nn.Module):
+    """One neuron's logit z [batch, 1] as the two columns [0, z].
+
+    Softmax over them is [1 - sigmoid(z), sigmoid(z)], and their cross-entropy is the binary cross-entropy of z: nothing
+    else needs to know of it.
+    """
+
+    def forward(self, logit: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(logit), logit], dim=1)
+
+
+def convolution(inputs: int, outputs: int, kernel: int, *, batch_norm: bool = True) -> nn.Sequential:
     """Convolution that keeps height and width, batch norm, ReLU."""
+    if not batch_norm:
+        return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU(inplace=True))
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),

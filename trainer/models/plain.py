@@ -1,4 +1,4 @@
-"""Plain: pairs of 3x3 convolutions, a max-pool after each, then dense layers (after Simonyan & Zisserman, 2014)."""
+"""Plain: groups of 3x3 convolutions, a max-pool after each, then dense layers (after Simonyan & Zisserman, 2014)."""
 
 from typing import Annotated, Literal
 
@@ -12,19 +12,23 @@ from trainer.models.layers import Shape, convolution
 
 class PlainConfig(Frozen):
     name: Literal["plain"] = "plain"
-    widths: Annotated[tuple[int, ...], Field(min_length=1, description="channels of each pair of convolutions")] = (
+    widths: Annotated[tuple[int, ...], Field(min_length=1, description="channels of each group of convolutions")] = (
         32,
         64,
     )
+    depth: Annotated[int, Field(ge=1, description="convolutions before each max-pool")] = 2
+    batch_norm: bool = True
     dense: Annotated[int, Field(ge=1, description="neurons of the hidden dense layer")] = 128
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     def build(self, shape: Shape) -> nn.Module:
-        """Raises RecipeError where the image is too small to be halved once a pair."""
+        """Raises RecipeError where the image is too small to be halved once a group."""
         layers: list[nn.Module] = []
         channels, height, width = shape.channels, shape.height, shape.width
         for outputs in self.widths:
-            layers += [convolution(channels, outputs, 3), convolution(outputs, outputs, 3), nn.MaxPool2d(2)]
+            inputs = [channels, *[outputs] * (self.depth - 1)]
+            layers += [convolution(count, outputs, 3, batch_norm=self.batch_norm) for count in inputs]
+            layers.append(nn.MaxPool2d(2))
             channels, height, width = outputs, height // 2, width // 2
         if min(height, width) < 1:
             raise RecipeError(

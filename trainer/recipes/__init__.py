@@ -7,9 +7,15 @@ from types import ModuleType
 
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
-from trainer.recipes import cifar10, digits, mnist
+from trainer.recipes import cats_dogs, cifar10, digits, mnist, photos
 
-RECIPES: dict[str, ModuleType] = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+RECIPES: dict[str, ModuleType] = {
+    "digits": digits,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "cats-dogs": cats_dogs,
+    "photos": photos,
+}
 
 
 def presets(name: str) -> dict[str, Recipe]:

@@ -1,6 +1,7 @@
 """CIFAR-10 with a small fast network."""
 
 from trainer.models.fast import FastConfig
+from trainer.models.plain import PlainConfig
 from trainer.recipe import (
     AugmentConfig,
     DataConfig,
@@ -29,5 +30,15 @@ PRESETS = {
         batch_size=512,
         label_smoothing=0.2,
         ema_decay=0.99,
+    ),
+    # As in the Keras tutorials: pairs of convolutions, max-pools, a dense layer, softmax, no augmentation.
+    "published": Recipe(
+        name="cifar10-published",
+        data=_DATA,
+        network=PlainConfig(widths=(32, 64), batch_norm=False, dense=512, dropout=0.25),
+        optimizer=OptimizerConfig(name=OptimizerName.ADAM, learning_rate=1e-3),
+        schedule=ScheduleConfig(name=ScheduleName.CONSTANT),
+        epochs=20,
+        batch_size=64,
     ),
 }

@@ -9,7 +9,7 @@ from trainer.data.digits import DigitsSource
 from trainer.data.published import CIFAR10_SET, MNIST_SET, PublishedSet, PublishedSource
 from trainer.data.sources import open_source
 from trainer.errors import DataError
-from trainer.recipe import Source
+from trainer.recipes import find_recipe
 
 
 def test_digits_are_1797_grey_images_of_8x8_over_the_whole_range() -> None:
@@ -22,7 +22,7 @@ def test_digits_are_1797_grey_images_of_8x8_over_the_whole_range() -> None:
 
 
 def test_mnist_is_read_from_the_data_folder(real_data: Path) -> None:
-    data = open_source(Source.MNIST, real_data).load()
+    data = open_source(find_recipe("mnist", "default").data, real_data).load()
     assert data.train.images.shape == (60_000, 28, 28, 1)
     assert data.test is not None
     assert data.test.images.shape == (10_000, 28, 28, 1)

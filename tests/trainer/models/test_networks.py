@@ -3,7 +3,7 @@ import torch
 
 from trainer.errors import RecipeError
 from trainer.models import NETWORKS, network_named
-from trainer.models.fast import FastConfig, FastNetwork
+from trainer.models.fast import FastConfig, FastGroup, FastNetwork
 from trainer.models.layers import Normalise, Shape
 from trainer.models.summary import parameter_count, summary
 
@@ -65,8 +65,18 @@ def test_whitening_gives_uncorrelated_outputs_of_equal_variance() -> None:
     assert not network.whitening.weight.requires_grad
 
 
+def test_a_residual_group_adds_its_input_to_its_last_convolution() -> None:
+    group = FastGroup(4, 4, residual=True).eval()
+    images = torch.rand(2, 4, 8, 8)
+    with torch.no_grad():
+        entered = group.down(images)
+        expected = torch.nn.functional.gelu(entered + group.last(group.middle(entered)))
+        assert torch.equal(group(images), expected)
+    assert group(images).shape == (2, 4, 4, 4)
+
+
 def test_convolutions_of_the_fast_network_start_as_the_identity() -> None:
     network = FastConfig().build(Shape(height=32, width=32, channels=3, classes=10))
     features = torch.rand(2, 64, 8, 8)
-    second = network.get_submodule("groups.0.4")
+    second = network.get_submodule("groups.0.middle.0")
     assert torch.equal(second(features), features)

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.image import decode_image
+from schemas.manifest import InputSpec
+from tests.bundles import COLOURS, solid
+from trainer.data.folder import FolderSource
+from trainer.errors import DataError
+
+SPEC = InputSpec(height=6, width=6, channels=3)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three classes with files of several formats, sizes and depths, and things that are passed over."""
+    for i, colour in enumerate(COLOURS):
+        folder = tmp_path / colour / "deep"
+        folder.mkdir(parents=True)
+        (tmp_path / colour / "a.png").write_bytes(solid(colour, (10 + i, 7)))
+        (folder / "b.jpg").write_bytes(solid(colour, (30, 40), "JPEG"))
+        (folder / ".hidden").write_text("not an image")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "notes.txt").write_text("beside the classes")
+    return tmp_path
+
+
+def test_folders_are_classes_and_every_file_is_decoded_by_the_shared_function(photos: Path) -> None:
+    data = FolderSource(photos, SPEC).load()
+    assert data.labels == ("blue", "green", "red")
+    assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert np.array_equal(data.train.images[4], decode_image((photos / "red" / "a.png").read_bytes(), SPEC))
+    assert data.test is None
+    assert data.told == (f"6 images of 3 classes below {photos}, resized to 6x6 (stretch)",)
+
+
+def test_an_unreadable_file_stops_the_run_with_its_name_and_reason(photos: Path) -> None:
+    (photos / "red" / "cut.jpg").write_bytes(solid("red", (30, 40), "JPEG")[:-60])
+    (photos / "red" / "page.gif").write_text("image not found")
+    with pytest.raises(
+        DataError, match=r"2 of 8 files .*--skip-bad: red/cut\.jpg: The image is damaged.*red/page\.gif"
+    ):
+        FolderSource(photos, SPEC).load()
+
+
+def test_skip_bad_leaves_unreadable_files_out_and_says_so(photos: Path) -> None:
+    (photos / "red" / "page.gif").write_text("image not found")
+    data = FolderSource(photos, SPEC, skip_bad=True).load()
+    assert len(data.train) == 6
+    assert "left out 1 unreadable files: red/page.gif" in data.told[1]
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [([], "two or more classes, not 0"), (["one"], "two or more classes, not 1"), (["a", "b"], "hold no files")],
+)
+def test_a_folder_without_classes_or_files_is_said(tmp_path: Path, layout: list[str], said: str) -> None:
+    for name in layout:
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=said):
+        FolderSource(tmp_path, SPEC).load()
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no folder"):
+        FolderSource(tmp_path / "nowhere", SPEC).load()
+
+
+def test_real_photos_of_all_sizes_are_read(real_data: Path) -> None:
+    data = FolderSource(real_data / "photos-sample", SPEC).load()
+    assert len(data.train) == 100
+    assert len(data.labels) == 5

@@ -1,0 +1,35 @@
+"""Cats and dogs from CSV files, by one sigmoid neuron."""
+
+from schemas.manifest import InputSpec
+from trainer.models.fast import FastConfig
+from trainer.recipe import (
+    AugmentConfig,
+    DataConfig,
+    Flip,
+    OptimizerConfig,
+    OptimizerName,
+    Recipe,
+    Source,
+)
+
+PRESETS = {
+    "default": Recipe(
+        name="cats-dogs",
+        data=DataConfig(
+            source=Source.CSV,
+            validation=0.1,
+            labels=("dog", "cat"),
+            input=InputSpec(height=96, width=96, channels=3),
+        ),
+        network=FastConfig(widths=(32, 64, 128, 256), residual=True, dropout=0.2),
+        sigmoid=True,
+        augment=AugmentConfig(
+            flip=Flip.RANDOM, rotate=12, scale=0.15, translate=6, reflect=True, colour=0.3, mixup=0.2
+        ),
+        optimizer=OptimizerConfig(name=OptimizerName.ADAM, learning_rate=2e-3, weight_decay=0.05),
+        epochs=120,
+        batch_size=64,
+        label_smoothing=0.1,
+        ema_decay=0.995,
+    ),
+}
