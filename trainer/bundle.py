@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image
 
 from schemas.bundle import MANIFEST_FILE, Bundle, hash_file
+from schemas.errors import BundleError
 from schemas.image import Pixels, decode_image, encode_png
 from schemas.manifest import Golden, InputSpec, ModelManifest, render_manifest
 from trainer.card import model_card
 from trainer.data.source import LabelledImages
-from trainer.errors import RunError
+from trainer.errors import ArtifactsError, ExportError, WriteError
 from trainer.inference import OnnxModel
 
 GOLDEN_SAMPLES = 8
@@ -29,17 +30,19 @@ _NAME_TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 def new_bundle(artifacts: Path, name: str) -> Iterator[Path]:
     """A folder beside the model's versions to write a bundle in; it is gone after the block unless publish moved it.
 
-    Raises RunError where artifacts/ cannot be written.
+    Raises ArtifactsError where nothing can be written there, WriteError where the block cannot write all that it wants.
     """
     folder = artifacts / name / f".new-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise RunError(
+        raise ArtifactsError(
             f"{artifacts / name} cannot be written ({error.strerror}); choose another --artifacts."
         ) from error
     try:
         yield folder
+    except OSError as error:
+        raise WriteError(f"The bundle could not be written to {artifacts / name} ({error.strerror}).") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         _remove_if_empty(folder.parent)
@@ -48,17 +51,15 @@ def new_bundle(artifacts: Path, name: str) -> Iterator[Path]:
 def publish(folder: Path, manifest_of: Callable[[int], ModelManifest], model: OnnxModel) -> tuple[Path, ModelManifest]:
     """Gives the folder of new_bundle the model's next version number and makes it visible under it.
 
-    The bundle is checked as the service will check it before anyone can see it. Two runs at once take two numbers: a
-    rename onto a version that exists fails, and the next number is tried.
+    It is checked as the service will check it before anyone can see it; ExportError where it fails. Two runs at once
+    take two numbers: a rename onto a version that exists fails, and the next number is tried.
     """
     while True:
         version = _next_version(folder.parent)
         manifest = manifest_of(version)
         (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
         (folder / MANIFEST_FILE).write_text(render_manifest(manifest), encoding="utf-8")
-        bundle = Bundle(folder, manifest)
-        bundle.check_signature(model.inputs, model.outputs)
-        bundle.check_golden(manifest.fp32, model.probabilities)
+        _check(Bundle(folder, manifest), model)
         _sync(folder)
         target = folder.parent / str(version)
         try:
@@ -69,6 +70,12 @@ def publish(folder: Path, manifest_of: Callable[[int], ModelManifest], model: On
             raise
         _sync_entry(target.parent)
         return target, manifest
+
+
+def check_writable(artifacts: Path, name: str) -> None:
+    """Raises ArtifactsError now rather than after the training."""
+    with new_bundle(artifacts, name):
+        pass
 
 
 def write_golden(folder: Path, data: LabelledImages, spec: InputSpec, model: OnnxModel) -> Golden:
@@ -86,6 +93,14 @@ def write_golden(folder: Path, data: LabelledImages, spec: InputSpec, model: Onn
     return Golden(
         expected=hash_file(expected, folder), images=tuple(hash_file(golden / name, folder) for name in files)
     )
+
+
+def _check(bundle: Bundle, model: OnnxModel) -> None:
+    try:
+        bundle.check_signature(model.inputs, model.outputs)
+        bundle.check_golden(bundle.manifest.fp32, model.probabilities)
+    except BundleError as error:
+        raise ExportError(f"The service would refuse the model, so no bundle was written: {error}") from error
 
 
 def _some_of_each_class(data: LabelledImages) -> list[int]:

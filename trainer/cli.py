@@ -103,17 +103,16 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _recipes(_: argparse.Namespace) -> int:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
     from trainer.recipes import RECIPES, claim, presets  # noqa: PLC0415
 
-    table = Table("recipe", "preset", "data", "network", "epochs", "batch", "what it is", box=None)
+    print(f"{'recipe':<10} {'preset':<10} {'data':<8} {'network':<10} {'epochs':>6} {'batch':>6}")
     for name in RECIPES:
         for preset, recipe in presets(name).items():
-            figures = (recipe.data.source, recipe.network.name, str(recipe.epochs), str(recipe.batch_size))
-            table.add_row(name, preset, *figures, claim(name) if preset == "default" else "")
-    Console(soft_wrap=True).print(table)
+            data, network = recipe.data.source, recipe.network.name
+            print(f"{name:<10} {preset:<10} {data:<8} {network:<10} {recipe.epochs:>6} {recipe.batch_size:>6}")
+    print()
+    for name in RECIPES:
+        print(f"{name}: {claim(name)}")
     return 0
 
 

@@ -4,10 +4,12 @@ TrainerError
 ├── UsageError                 the caller can mend it: exit status 2
 │   ├── RecipeError            no such recipe, preset, setting or value
 │   ├── DataError              missing, damaged or unfit data
+│   ├── ArtifactsError         a folder for bundles that cannot be written
 │   └── DeviceError            a device that was asked for and cannot be used
 └── RunError                   the run itself failed: exit status 1
     ├── NonFiniteError         a loss that is no number
-    └── ExportError            the exported graph is not the network
+    ├── ExportError            the exported graph is not the network
+    └── WriteError             a bundle that could not be written whole
 """
 
 
@@ -29,6 +31,10 @@ class DataError(UsageError):
     pass
 
 
+class ArtifactsError(UsageError):
+    pass
+
+
 class DeviceError(UsageError):
     pass
 
@@ -42,4 +48,8 @@ class NonFiniteError(RunError):
 
 
 class ExportError(RunError):
+    pass
+
+
+class WriteError(RunError):
     pass

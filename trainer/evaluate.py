@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from schemas.bundle import FloatArray
+from schemas.errors import MetricsError
 from schemas.evaluation import Metrics
 from schemas.metrics import measure
 from trainer.data.source import LabelledImages
+from trainer.errors import ExportError
 from trainer.inference import OnnxModel
 
 
@@ -19,5 +21,9 @@ class Evaluation:
 
 
 def evaluate(model: OnnxModel, data: LabelledImages, labels: tuple[str, ...]) -> Evaluation:
+    """Raises ExportError where the model answers with something that is no probability."""
     probabilities = model.probabilities(data.images)
-    return Evaluation(data, probabilities, measure(data.labels, probabilities, labels))
+    try:
+        return Evaluation(data, probabilities, measure(data.labels, probabilities, labels))
+    except MetricsError as error:
+        raise ExportError(f"The exported model cannot be measured: {error}") from error

@@ -47,12 +47,13 @@ def export(network: nn.Module, spec: InputSpec, images: Pixels) -> tuple[bytes, 
 
 def to_onnx(network: nn.Module, spec: InputSpec) -> bytes:
     """Batch norm is folded into the convolutions first: exporters' own folding has broken parallel branches before."""
-    folded = fuse(copy.deepcopy(network).cpu().eval()) if _has_batch_norm(network) else network
-    example = torch.zeros(2, *spec.shape, dtype=torch.uint8)
-    program = _quietly_exported(Deployed(folded).eval(), example)
-    model = program.model_proto
-    _strip(model)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        folded = fuse(copy.deepcopy(network).cpu().eval()) if _has_batch_norm(network) else network
+        model = _quietly_exported(Deployed(folded).eval(), torch.zeros(2, *spec.shape, dtype=torch.uint8))
+        _strip(model)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # tracing, exporting and checking each raise a tree of their own
+        raise ExportError(f"PyTorch could not export the network: {_first_line(error)}") from error
     data: bytes = model.SerializeToString()
     return data
 
@@ -101,8 +102,8 @@ def _has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-def _quietly_exported(network: Deployed, example: Tensor) -> torch.onnx.ONNXProgram:
-    """The exporter logs and warns of its own internals; an error still comes as ExportError."""
+def _quietly_exported(network: Deployed, example: Tensor) -> ModelProto:
+    """The exporter logs and warns of its own internals; what goes wrong still comes as an exception."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -120,13 +121,15 @@ def _quietly_exported(network: Deployed, example: Tensor) -> torch.onnx.ONNXProg
                 external_data=False,
                 verbose=False,
             )
-    except Exception as error:
-        raise ExportError(f"PyTorch could not export the network: {str(error).splitlines()[0]}") from error
     finally:
         logger.setLevel(level)
     if program is None:
-        raise ExportError("PyTorch exported nothing.")
-    return program
+        raise RuntimeError("the exporter gave nothing")
+    return program.model_proto
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _strip(model: ModelProto) -> None:

@@ -133,7 +133,7 @@ class _Run:
         for i, index in enumerate(batches, start=1):
             waiting.append(self._step(index))
             seen += len(index)
-            if i % STEPS_BETWEEN_LOOKS == 0 or i == len(batches) or self.ended:
+            if i % STEPS_BETWEEN_LOOKS == 0 or i in {1, len(batches)} or self.ended:
                 figures = torch.stack(waiting).tolist()
                 self._check_finite([loss for loss, _ in figures])
                 total += sum(loss for loss, _ in figures)

@@ -36,7 +36,7 @@ class Answer:
 def predict_files(bundle_path: Path, paths: Sequence[Path]) -> list[Answer]:
     """Answers for files and folders (searched for images, at any depth), in order; an unreadable one carries its error.
 
-    Raises BundleError for a bundle that must not answer, DataError where a path is missing or no image is found.
+    Raises BundleError for a bundle that must not answer, DataError where it, a path, or any image is missing.
     """
     bundle = open_bundle(_newest_version(bundle_path))
     model = OnnxModel(bundle.read(bundle.manifest.fp32))
@@ -99,11 +99,14 @@ def _entry(answer: Answer) -> dict[str, object]:
 
 
 def _newest_version(path: Path) -> Path:
-    """The path itself where it is a bundle, else its newest version."""
-    if (path / MANIFEST_FILE).exists() or not path.is_dir():
+    """The path itself where it is a bundle, else its newest version. Raises DataError where there is neither."""
+    if (path / MANIFEST_FILE).exists():
         return path
-    versions = [entry for entry in path.iterdir() if entry.name.isascii() and entry.name.isdigit()]
-    return max(versions, key=lambda entry: int(entry.name), default=path)
+    entries = path.iterdir() if path.is_dir() else ()
+    versions = [entry for entry in entries if entry.name.isascii() and entry.name.isdigit()]
+    if not versions:
+        raise DataError(f"{path} is no bundle; name artifacts/<model>/<version>, or artifacts/<model>.")
+    return max(versions, key=lambda entry: int(entry.name))
 
 
 def _image_files(paths: Sequence[Path]) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from trainer.errors import RecipeError
 from trainer.models import NetworkConfig, network_named
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Source(StrEnum):
@@ -46,7 +47,7 @@ class DataConfig(Frozen):
     source: Source
     validation: Annotated[float, Field(gt=0, lt=1, description="share of the training images where test is published")]
     test: Annotated[float, Field(ge=0, lt=1, description="share of all images; unused where test is published")] = 0.0
-    split_seed: int = 0
+    split_seed: Seed = 0
     input: Annotated[InputSpec | None, Field(description="what images of csv or folder are resized to")] = None
     shape: Annotated[
         tuple[int, int, int] | None, Field(description="height,width,channels of a row of csv; null detects it")
@@ -116,7 +117,7 @@ class Recipe(Frozen):
         float, Field(ge=0, lt=1, description="of the averaged weights that are validated and kept; 0 is none")
     ] = 0.0
     precision: Precision = Precision.AUTO
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:

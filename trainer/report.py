@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -82,7 +83,8 @@ def _confusion(metrics: Metrics, labels: tuple[str, ...]) -> Figure:
     side = max(5.0, 1.8 + 0.45 * len(labels))
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # The root of the share: one mistake in a thousand must not look like none.
+    picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
     ticks = range(len(labels))
     axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 2 else 0)  # noqa: PLR2004 - "10" still fits
@@ -90,7 +92,7 @@ def _confusion(metrics: Metrics, labels: tuple[str, ...]) -> Figure:
     axes.set(xlabel="predicted", ylabel="true", title=f"Test split, n = {metrics.n:,}: accuracy {metrics.accuracy:.2%}")
     if len(labels) <= _LARGEST_ANNOTATED_MATRIX:
         for row, column in np.argwhere(counts > 0):
-            colour = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004 - half of the colour scale
+            colour = "white" if shares[row, column] > 0.25 else "black"  # noqa: PLR2004 - half of the colour scale
             axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
     return figure
 
@@ -113,7 +115,9 @@ def _mistakes(report: ReportInput) -> Figure:
     predicted = report.test.probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != report.test.data.labels)
     surest = wrong[np.argsort(-report.test.probabilities[wrong, predicted[wrong]], kind="stable")][:GRID]
-    title = f"The surest of {len(wrong):,} wrong answers on the test split" if len(wrong) else "No wrong answer"
+    title = f"Wrong on the test split: {len(wrong):,} of {len(predicted):,}" + (
+        ", the surest first" if len(wrong) > 1 else ""
+    )
     figure, cells = _grid(title, len(surest))
     _show_answers(cells, surest, report)
     return figure
@@ -123,7 +127,7 @@ def _show_answers(cells: Sequence[Axes], chosen: npt.NDArray[np.int64], report: 
     for axes, i in zip(cells, chosen, strict=False):
         row, true = report.test.probabilities[i], int(report.test.data.labels[i])
         said = int(row.argmax())
-        text = f"{report.labels[said]} {row[said]:.0%}"
+        text = f"{report.labels[said]} ({row[said]:.0%})"
         if said != true:
             text += f"\nis {report.labels[true]}"
         _show(axes, report.test.data.images[i], text, _RIGHT if said == true else _WRONG)

@@ -25,7 +25,7 @@ from schemas.manifest import (
     VariantName,
 )
 from trainer.augment import Augmenter
-from trainer.bundle import new_bundle, publish, write_golden
+from trainer.bundle import check_writable, new_bundle, publish, write_golden
 from trainer.checkpoint import save_weights
 from trainer.data.source import DataSource, LabelledImages
 from trainer.data.split import Splits, split
@@ -55,7 +55,8 @@ class Trained:
 
 
 def train(recipe: Recipe, source: DataSource, device: torch.device, artifacts: Path, reporter: Reporter) -> Trained:
-    """Trains the recipe and writes the bundle. Raises DataError, NonFiniteError, ExportError or RunError."""
+    """Trains the recipe and writes the bundle. Raises what trainer/errors.py lists, but for DeviceError."""
+    check_writable(artifacts, recipe.name)
     data = load_splits(recipe, source)
     for sentence in data.told:
         reporter.note(sentence)

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -6,13 +8,12 @@ import numpy as np
 import pytest
 
 from schemas.bundle import open_bundle
-from schemas.errors import GoldenMismatchError
 from schemas.image import decode_image
 from schemas.manifest import ModelManifest
 from tests.bundles import SPEC, colour_model, run, write_bundle
 from trainer.bundle import new_bundle, publish, write_golden
 from trainer.data.source import LabelledImages
-from trainer.errors import RunError
+from trainer.errors import ArtifactsError, ExportError, WriteError
 from trainer.inference import OnnxModel
 
 
@@ -98,15 +99,26 @@ def test_a_bundle_that_the_service_would_refuse_is_not_published(tmp_path: Path,
     with new_bundle(tmp_path / "artifacts", "colours") as folder:
         manifest = prepared(folder, template)
         (folder / "model.onnx").write_bytes(colour_model(scale=5))
-        with pytest.raises(GoldenMismatchError):
+        with pytest.raises(ExportError, match="golden sample"):
             publish(folder, lambda _: manifest, OnnxModel(colour_model(scale=5)))
     assert list((tmp_path / "artifacts").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("a file, not a folder")
-    with pytest.raises(RunError, match="cannot be written"), new_bundle(tmp_path / "artifacts", "colours"):
+    with pytest.raises(ArtifactsError, match="cannot be written"), new_bundle(tmp_path / "artifacts", "colours"):
         pass
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    def write() -> None:
+        with new_bundle(tmp_path / "artifacts", "colours") as folder:
+            (folder / "some").write_text("of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(WriteError, match="No space left on device"):
+        write()
+    assert list((tmp_path / "artifacts").iterdir()) == []
 
 
 def test_golden_samples_cover_the_classes_and_go_through_the_resize(tmp_path: Path) -> None:

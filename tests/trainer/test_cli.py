@@ -44,6 +44,10 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         (["digits", "--epochs", "none"], 2, "epochs"),
         (["digits", "--set", "data.test=0.999"], 2, "no images to train on"),
         (["digits", "--set", "data.test=0.001"], 2, "has no image of class '0'"),
+        (["digits", "--set", "network.widths=-3,4"], 2, "network.widths"),
+        (["digits", "--set", "network.dense=100000000000"], 2, "network.dense"),
+        (["digits", "--seed", "99999999999999999999999"], 2, "seed"),
+        (["digits", "--set", "data.split_seed=-1"], 2, "split_seed"),
         (["mnist", "--data", "pyproject.toml"], 2, "mnist could not be read"),
         (["digits", "--set", "network.widths=1,1,1,1"], 2, "cannot be halved"),
         (["digits", "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.name=sgd"], 1, "at step"),
@@ -57,6 +61,16 @@ def test_a_mistake_is_one_clear_sentence(
     assert last.startswith("error: ")
     assert named in last
     assert list(tmp_path.iterdir()) == []
+
+
+def test_artifacts_that_cannot_be_written_are_said_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["train", "digits", "--epochs", "1", "--artifacts", str(tmp_path / "file")]) == 2
+    errors = capsys.readouterr().err
+    assert "cannot be written" in errors
+    assert "epoch" not in errors
 
 
 def test_a_mistake_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
@@ -151,7 +165,7 @@ def test_predict_answers_the_good_images_and_names_the_bad(tmp_path: Path, photo
     [
         ("colours/1", "nowhere.png", "does not exist"),
         ("colours/1", "empty", "holds no image files"),
-        ("colours/7", "photos", "manifest.json is missing"),
+        ("colours/7", "photos", "is no bundle"),
     ],
 )
 def test_predict_says_what_is_missing(tmp_path: Path, photos: Path, bundle: str, path: str, named: str) -> None:

@@ -139,7 +139,7 @@ def test_a_fixed_batch_is_refused() -> None:
 
 
 def test_a_network_that_cannot_be_exported_is_one_sentence() -> None:
-    class Undecided(nn.Module):
+    class Undecided(ParallelBranches):
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1)[:, :5] if x.sum() > 0 else x.flatten(1)[:, 5:10]
 

@@ -62,16 +62,21 @@ class PublishedSource:
             labels = np.asarray(part.targets, dtype=np.int64)
         except Exception as error:  # torchvision raises RuntimeError, AssertionError, OSError, ValueError, zlib's, ...
             raise DataError(
-                f"{published.name} could not be read from {place} nor downloaded there; "
-                f"put its published files there, whole ({_reason(error)})."
+                f"{published.name} could not be read from {place} nor downloaded there ({_reason(error)}); "
+                "put its published files there, or delete those that are damaged and run again with a network."
             ) from error
-        if len(images) != count or labels.shape != (count,) or labels.max() >= len(published.labels):
+        wrong = None
+        if len(images) != count or labels.shape != (count,):
+            wrong = f"{len(images):,} images and {len(labels):,} labels instead of {count:,}"
+        elif labels.min() < 0 or labels.max() >= len(published.labels):
+            wrong = f"labels up to {labels.max()} instead of {len(published.labels) - 1}"
+        if wrong:
+            which = "training" if train else "test"
             raise DataError(
-                f"The files of {published.name} in {place} are damaged "
-                f"({len(images):,} images, {len(labels):,} labels, not {count:,}); delete them and run again."
+                f"The {which} files of {published.name} in {place} hold {wrong}; delete them and run again."
             )
         return LabelledImages(images, labels)
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return " ".join(str(error).split())[:200] or type(error).__name__

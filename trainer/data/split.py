@@ -49,7 +49,7 @@ def split(data: SourceData, validation: float, test: float, seed: int) -> Splits
         if len(empty):
             raise DataError(
                 f"The {name} split of {data.name} has no image of class '{data.labels[empty[0]]}'; "
-                "add images of it, or leave the class out."
+                "add images of it, leave the class out, or give the split a larger share."
             )
     counts = np.bincount(parts.train.labels, minlength=len(data.labels))
     if counts.max() > IMBALANCE * counts.min():

@@ -17,9 +17,8 @@ from torch.nn import functional
 
 from schemas.base import Frozen
 from trainer.errors import RecipeError
-from trainer.models.layers import Shape
+from trainer.models.layers import Shape, Width
 
-Width = Annotated[int, Field(ge=1)]
 _SMALLEST_EIGENVALUE = 5e-4
 
 

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from schemas.base import Frozen
 from trainer.errors import RecipeError
-from trainer.models.layers import Shape, convolution
-
-Width = Annotated[int, Field(ge=1)]
+from trainer.models.layers import Shape, Width, convolution
 
 
 class InceptionConfig(Frozen):

@@ -7,18 +7,18 @@ from torch import nn
 
 from schemas.base import Frozen
 from trainer.errors import RecipeError
-from trainer.models.layers import Shape, convolution
+from trainer.models.layers import Shape, Width, convolution
 
 
 class PlainConfig(Frozen):
     name: Literal["plain"] = "plain"
-    widths: Annotated[tuple[int, ...], Field(min_length=1, description="channels of each group of convolutions")] = (
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, description="channels of each group of convolutions")] = (
         32,
         64,
     )
-    depth: Annotated[int, Field(ge=1, description="convolutions before each max-pool")] = 2
+    depth: Annotated[int, Field(ge=1, le=16, description="convolutions before each max-pool")] = 2
     batch_norm: bool = True
-    dense: Annotated[int, Field(ge=1, description="neurons of the hidden dense layer")] = 128
+    dense: Annotated[Width, Field(description="neurons of the hidden dense layer")] = 128
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     def build(self, shape: Shape) -> nn.Module:
