@@ -22,7 +22,7 @@ train: .venv/.trainer ## train a model into artifacts/ (RECIPE=digits DATA=folde
 
 .PHONY: serve
 serve: .venv/.service ## serve artifacts/ on http://127.0.0.1:8000 (trains the default first where there is no model)
-	@compgen -G 'artifacts/*/*/manifest.json' >/dev/null || $(MAKE) train
+	@test -n "$${CONVOY_ARTIFACTS:-}" || compgen -G 'artifacts/*/*/manifest.json' >/dev/null || $(MAKE) train
 	$(BIN)/python -m service
 
 .PHONY: test

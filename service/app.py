@@ -28,9 +28,10 @@ from service.errors import (
     ReportNotFoundError,
     ServiceError,
     TooManyImagesError,
+    TooManyValuesError,
     UnsupportedMediaTypeError,
 )
-from service.problems import problem_response
+from service.problems import problem_response, problems
 from service.registry import Registry
 from service.routes import evaluate, health, models, predict
 from service.routes.pages import add_pages
@@ -44,6 +45,7 @@ STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     ReportNotFoundError: (404, ProblemCode.NOT_FOUND),
     BodyTooLargeError: (413, ProblemCode.BODY_TOO_LARGE),
     TooManyImagesError: (413, ProblemCode.TOO_MANY_IMAGES),
+    TooManyValuesError: (413, ProblemCode.BODY_TOO_LARGE),
     UnsupportedMediaTypeError: (415, ProblemCode.UNSUPPORTED_MEDIA_TYPE),
     InvalidRequestError: (422, ProblemCode.INVALID_REQUEST),
     InvalidImagesError: (422, ProblemCode.INVALID_IMAGE),
@@ -79,6 +81,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        responses=problems(405, 500),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -11,6 +11,7 @@ ServiceError
 │   ├── UnsupportedMediaTypeError  a kind of body that is not taken here
 │   ├── BodyTooLargeError          more bytes than allowed
 │   ├── TooManyImagesError         more images than allowed
+│   ├── TooManyValuesError         a JSON body of more numbers, lists or objects than allowed
 │   ├── ModelRequiredError         several models, none named
 │   ├── ModelNotFoundError         no such model or version
 │   └── ReportNotFoundError        no such file in the model's report
@@ -61,7 +62,7 @@ class InvalidImagesError(RequestError):
         more = f"; errors lists all {len(errors)} bad ones" if len(errors) > 1 else ""
         super().__init__(
             f"Image {first.index} of {images} (counted from 0) cannot be used: {first.reason}"
-            f" Leave it out, or ask with on_error=item for the others' answers{more}."
+            + (f" Leave it out, or ask with on_error=item for the others' answers{more}." if images > 1 else "")
         )
 
 
@@ -82,6 +83,10 @@ class TooManyImagesError(RequestError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The request holds more than the {limit:,} images allowed; send them in several requests.")
+
+
+class TooManyValuesError(RequestError):
+    """A JSON body that would take far more memory than its bytes."""
 
 
 class ModelRequiredError(RequestError):

@@ -17,6 +17,12 @@ from schemas.manifest import InputSpec
 _INSTANCE_KINDS = 'an instance is {"b64": "..."} or rows of pixels'
 
 
+def shortened(text: object, length: int = 60) -> str:
+    """What a caller sent, fit to be said back to it."""
+    said = str(text)
+    return said if len(said) <= length else f"{said[:length]}..."
+
+
 class Image(Protocol):
     def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
         """-> uint8 [height, width, channels] of the spec. Raises ImageError."""
@@ -62,7 +68,7 @@ class JsonInstance:
 def _base64(instance: dict[str, Any]) -> bytes:
     text = instance.get("b64")
     if set(instance) != {"b64"} or not isinstance(text, str):
-        raise UnsupportedImageError(f"The object has the fields {sorted(instance)}; {_INSTANCE_KINDS}.")
+        raise UnsupportedImageError(f"The object has the fields {shortened(sorted(instance))}; {_INSTANCE_KINDS}.")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -81,7 +87,9 @@ def _pixels(rows: list[Any]) -> Pixels:
     if kinds != {int}:
         raise UnsupportedImageError("Pixels must be integers from 0 to 255, and at least one.")
     if values.min() < 0 or values.max() > np.iinfo(np.uint8).max:
-        raise UnsupportedImageError(f"Pixels must lie from 0 to 255, not {values.min()} to {values.max()}.")
+        raise UnsupportedImageError(
+            f"Pixels must lie from 0 to 255, not {shortened(values.min())} to {shortened(values.max())}."
+        )
     return values.astype(np.uint8)
 
 

@@ -23,7 +23,7 @@ from schemas.prediction import (
 )
 from service.batcher import Batcher
 from service.errors import InferenceError, InvalidImagesError, InvalidRequestError
-from service.images import Image
+from service.images import Image, shortened
 from service.session import Session
 from service.variants import Choice
 
@@ -89,7 +89,8 @@ class Model:
             window = images[start : start + self._window]
             answered: list[Answer] = await asyncio.wrap_future(self._batcher.submit(window, continued=start > 0))
             answers += answered
-        _check(answers, on_error)
+        # With nothing left to measure, leaving the bad ones out is no answer.
+        _check(answers, None if all(isinstance(answer, Refusal) for answer in answers) else on_error)
         return await asyncio.to_thread(self._report, answers, indices)
 
     def close(self) -> None:
@@ -174,11 +175,13 @@ def _label_index(label: Label, position: int, by_name: dict[str, int]) -> int:
         if 0 <= label < len(by_name):
             return label
         raise InvalidRequestError(
-            f"Label {position} is the class index {label}; the model's go from 0 to {len(by_name) - 1}."
+            f"Label {position} is the class index {shortened(label)}; the model's go from 0 to {len(by_name) - 1}."
         )
     if label not in by_name:
         known = ", ".join(list(by_name)[:_NAMED_LABELS]) + (", ..." if len(by_name) > _NAMED_LABELS else "")
-        raise InvalidRequestError(f"Label {position} is '{label}', which is none of the model's labels: {known}.")
+        raise InvalidRequestError(
+            f"Label {position} is '{shortened(label)}', which is none of the model's labels: {known}."
+        )
     return by_name[label]
 
 

@@ -32,8 +32,13 @@ _DESCRIBED = {
         ProblemCode.MODEL_NOT_FOUND,
         "There is no model 'dogs'; there are digits, mnist.",
     ),
+    405: (
+        "The path does not take this method; Allow names those it takes.",
+        ProblemCode.METHOD_NOT_ALLOWED,
+        "/predict does not take GET, but POST.",
+    ),
     413: (
-        "The body is too large, or holds too many images.",
+        "The body is too large, or holds too many images or values.",
         ProblemCode.BODY_TOO_LARGE,
         "The body is larger than the 67,108,864 bytes allowed; send the images in several requests.",
     ),

@@ -48,7 +48,11 @@ class Settings(BaseSettings):
         default=DEFAULT_MAX_PIXELS, description="pixels an image may claim; more is not decoded"
     )
     max_images: Positive = Field(default=10_000, description="images a request may hold")
-    max_batch: Positive = Field(default=32, description="images in one inference")
+    max_json_values: Positive = Field(
+        default=12_000_000,
+        description="numbers in a JSON body, a list counted as three more; npy is the way for more pixels",
+    )
+    max_batch: int = Field(default=32, ge=1, le=65_536, description="images in one inference")
     queue_images: Positive = Field(
         default=20_000,
         description="images a model lets wait; beyond that 503. An empty queue takes any request within the limits",
@@ -67,7 +71,7 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = error.errors(include_url=False)[-1]  # of a union's members the last, which names all its values
         field = str(first["loc"][0])
         raise SettingsError(
             f"{PREFIX}{field.upper()}={first['input']} cannot be used: {_lower_first(first['msg'])}."

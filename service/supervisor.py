@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """The exit status: 0 after a run, 1 where it could not start, 2 for a setting that cannot be used."""
+    """The exit status: 0 after a run, 1 where it could not start, 2 for a bad setting.
+
+    SIGTERM ends a lone worker by the signal itself, after its drain.
+    """
     try:
         settings = read_settings()
         logging.config.dictConfig(log_config(settings))
@@ -43,7 +47,8 @@ def run(settings: Settings) -> int:
     if settings.workers == 1:
         config = _config(settings, create_worker(settings))
         _announce(listener)
-        uvicorn.Server(config).run([listener])
+        with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises the signal once more
+            uvicorn.Server(config).run([listener])
         return 0
     _announce(listener)
     processes = Multiprocess(_config(settings, partial(_create_worker_or_exit, settings), factory=True), [listener])

@@ -1,4 +1,8 @@
-"""application/json: {"instances": [...]}. Limit: the number of instances; each is decoded only after admission."""
+"""application/json: {"instances": [...]}.
+
+Limits: what the parser would have to make of the body is counted before it is parsed, for a small body of many empty
+lists takes gigabytes, and nothing else runs meanwhile. Each instance is decoded only after admission.
+"""
 
 from pydantic import ValidationError
 
@@ -6,11 +10,14 @@ from schemas.evaluation import EvaluateRequest
 from schemas.prediction import PredictRequest
 from service.bodies.examples import PIXELS, PNG_BASE64
 from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Submission
-from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
-from service.images import JsonInstance
+from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError, TooManyValuesError
+from service.images import JsonInstance, shortened
+
+_LIST_COST = 3
 
 
 def _parse(incoming: Incoming) -> Submission:
+    _check_values(incoming)
     message = EvaluateRequest if incoming.purpose is Purpose.EVALUATE else PredictRequest
     try:
         request = message.model_validate_json(incoming.body)
@@ -26,13 +33,30 @@ def _parse(incoming: Incoming) -> Submission:
     )
 
 
+def _check_values(incoming: Incoming) -> None:
+    """By the bytes alone. A string that holds brackets or commas counts too much, which only a label could."""
+    objects, lists, commas = (incoming.body.count(sign) for sign in (b"{", b"[", b","))
+    if objects > 2 * incoming.max_images:  # one an image, and room for labels with braces in them
+        raise TooManyImagesError(incoming.max_images)
+    values = commas + _LIST_COST * lists
+    if values > incoming.max_json_values:
+        raise TooManyValuesError(
+            f"The JSON body holds more than the {incoming.max_json_values:,} values allowed (a list counts as "
+            f"{_LIST_COST}); send pixels as application/x-npy, or images as files."
+        )
+
+
 def _said(error: ValidationError, fields: list[str]) -> MalformedBodyError | InvalidRequestError:
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return MalformedBodyError(f"The body is not JSON: {first['ctx']['error']}.")
     where = ".".join(map(str, first["loc"]))
+    if first["loc"] and first["loc"][0] == "labels" and len(first["loc"]) > 1:
+        return InvalidRequestError(f"Label {first['loc'][1]} is neither a label's name nor a class index (an integer).")
+    if first["type"] == "too_short":
+        return InvalidRequestError(f"{where} is empty; send at least one image.")
     if first["type"] == "extra_forbidden":
-        return InvalidRequestError(f"There is no field '{where}'; the fields are {', '.join(fields)}.")
+        return InvalidRequestError(f"There is no field '{shortened(where)}'; the fields are {', '.join(fields)}.")
     if not where:
         return InvalidRequestError(f"The body must be a JSON object with the fields {', '.join(fields)}.")
     return InvalidRequestError(f"{where}: {first['msg']}.")

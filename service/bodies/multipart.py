@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from schemas.prediction import OnError
 from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Submission, TopK
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
-from service.images import EncodedImage
+from service.images import EncodedImage, shortened
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -93,12 +93,14 @@ class _Form:
         name, is_file = self._part.name, self._part.is_file
         if name != FILES and name not in self.values:
             raise InvalidRequestError(
-                f"There is no field '{name}'; images are sent as {FILES}=@image.png, once an image, and the other "
-                f"fields are {', '.join(self.values)}."
+                f"There is no field '{shortened(name)}'; images are sent as {FILES}=@image.png, once an image, "
+                f"and the other fields are {', '.join(self.values)}."
             )
         if is_file != (name == FILES):
             wanted = "a file (curl -F files=@image.png)" if name == FILES else f"plain text (curl -F {name}=...)"
             raise InvalidRequestError(f"The field '{name}' must be {wanted}.")
+        if name in {TOP_K, ON_ERROR} and self.values[name]:
+            raise InvalidRequestError(f"The field '{name}' is there more than once; send it once.")
         count = len(self.files) if is_file else len(self.values[name])
         if count >= self._max_images:
             raise TooManyImagesError(self._max_images)
@@ -145,8 +147,6 @@ def _once(form: _Form, name: str, kind: TypeAdapter[T]) -> T | None:
     values = form.values.get(name)
     if not values:
         return None
-    if len(values) > 1:
-        raise InvalidRequestError(f"The field '{name}' is there {len(values)} times; send it once.")
     try:
         return kind.validate_python(values[0])
     except ValidationError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from schemas.image import Pixels
 from service.bodies.submission import BodyKind, Incoming, Purpose, Submission
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
-from service.images import PixelArray
+from service.images import PixelArray, shortened
 
 _WANTED = "an array of uint8 [images, height, width, channels] or [images, height, width]"
 _MAX_HEADER = 4096
@@ -22,8 +22,10 @@ _DIMENSIONS = {3, 4}
 def _parse(incoming: Incoming) -> Submission:
     stream = io.BytesIO(incoming.body)
     shape, fortran_order, dtype = _header(stream)
-    if dtype != np.uint8 or len(shape) not in _DIMENSIONS or 0 in shape:
-        raise InvalidRequestError(f"The body holds an array of {dtype} {list(shape)}; send {_WANTED}, not empty.")
+    if dtype != np.uint8 or len(shape) not in _DIMENSIONS or min(shape) < 1:
+        raise InvalidRequestError(
+            f"The body holds an array of {dtype} {shortened(list(shape))}; send {_WANTED}, not empty."
+        )
     if shape[0] > incoming.max_images:
         raise TooManyImagesError(incoming.max_images)
     if shape[1] * shape[2] > incoming.max_pixels:

@@ -32,6 +32,7 @@ async def read_submission(request: Request, purpose: Purpose, settings: Settings
         purpose=purpose,
         max_images=settings.max_images,
         max_pixels=settings.max_pixels,
+        max_json_values=settings.max_json_values,
     )
     if len(incoming.body) <= _INLINE_BYTES:
         return kind.parse(incoming)

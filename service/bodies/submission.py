@@ -38,6 +38,7 @@ class Incoming:
     purpose: Purpose
     max_images: int
     max_pixels: int
+    max_json_values: int
 
 
 OpenApi = dict[str, Any]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
 from pydantic import Field
 
 from schemas.base import Frozen
@@ -14,8 +13,11 @@ from service.errors import ReportNotFoundError
 from service.problems import problems
 from service.registry import Entry, Loaded, Registry
 from service.routes.asking import ModelName
+from service.routes.files import WholeFileResponse
 
 REPORT = "report"
+# A bundle may be from elsewhere: whatever lies in its report cannot run as a page of this host.
+_REPORT_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
 class State(StrEnum):
@@ -80,22 +82,22 @@ def router(registry: Registry) -> APIRouter:
     @routes.get(
         "/models/{name}/report/{file}",
         summary="A file of a model's report",
-        response_class=FileResponse,
+        response_class=WholeFileResponse,
         response_description="The file.",
         responses=problems(404),
     )
-    def report(name: ModelName, file: str) -> FileResponse:
-        folder = registry.entry(name).found.path / REPORT
-        if file not in _files(folder):
+    def report(name: ModelName, file: str) -> WholeFileResponse:
+        bundle = registry.entry(name).found.path
+        if file not in _files(bundle):
             raise ReportNotFoundError(f"The report of {name} has no file '{file}'; GET /models/{name} lists them.")
-        return FileResponse(folder / file, headers={"X-Content-Type-Options": "nosniff"})
+        return WholeFileResponse(bundle / REPORT / file, headers=_REPORT_HEADERS)
 
     return routes
 
 
 def _summary(entry: Entry) -> dict[str, object]:
     found, manifest = entry.found, _manifest(entry)
-    summary: dict[str, object] = {"name": found.name, "version": found.version, "report": _files(found.path / REPORT)}
+    summary: dict[str, object] = {"name": found.name, "version": found.version, "report": _files(found.path)}
     if manifest:
         summary |= {
             "task": manifest.task,
@@ -117,9 +119,15 @@ def _manifest(entry: Entry) -> ModelManifest | None:
     return entry.bundle.manifest if isinstance(entry, Loaded) else entry.manifest
 
 
-def _files(folder: Path) -> tuple[str, ...]:
-    """The plain files that really lie in the folder: a link to elsewhere is none of the report."""
-    if not folder.is_dir():
+def _files(bundle: Path) -> tuple[str, ...]:
+    """The plain files that really lie in the bundle's report: a link to elsewhere is none of it."""
+    inside = bundle.resolve() / REPORT
+    if not inside.is_dir():
         return ()
-    inside = folder.resolve()
-    return tuple(sorted(p.name for p in folder.iterdir() if p.is_file() and p.resolve().parent == inside))
+    return tuple(
+        sorted(
+            path.name
+            for path in inside.iterdir()
+            if path.is_file() and path.resolve().parent == inside and not path.name.startswith(".")
+        )
+    )

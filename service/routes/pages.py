@@ -4,8 +4,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+
+from service.routes.files import WholeFileResponse
 
 STATIC = Path(__file__).parent.parent / "static"
 
@@ -29,24 +30,24 @@ def _router() -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/")
-    async def page() -> FileResponse:
+    async def page() -> WholeFileResponse:
         return _html("index.html", _PAGE_POLICY)
 
     @routes.get("/docs")
-    async def docs() -> FileResponse:
+    async def docs() -> WholeFileResponse:
         return _html("docs.html", _DOCS_POLICY)
 
     @routes.get("/redoc")
-    async def redoc() -> FileResponse:
+    async def redoc() -> WholeFileResponse:
         return _html("redoc.html", _DOCS_POLICY)
 
     @routes.get("/favicon.ico")
-    async def favicon() -> FileResponse:
-        return FileResponse(STATIC / "favicon.svg")
+    async def favicon() -> WholeFileResponse:
+        return WholeFileResponse(STATIC / "favicon.svg")
 
     return routes
 
 
-def _html(name: str, policy: str) -> FileResponse:
+def _html(name: str, policy: str) -> WholeFileResponse:
     headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
-    return FileResponse(STATIC / name, headers=headers)
+    return WholeFileResponse(STATIC / name, headers=headers)

@@ -240,9 +240,10 @@ def test_evaluate_leaves_bad_images_out_and_names_them(model_of: MakeModel) -> N
     assert (report.n, report.accuracy, [error.index for error in report.errors]) == (2, 0.5, [1])
 
 
-def test_evaluate_with_nothing_left_to_measure_is_said(model_of: MakeModel) -> None:
-    with pytest.raises(InvalidRequestError, match="no labelled images"):
-        asyncio.run(model_of().evaluate([BROKEN], ["red"], OnError.ITEM))
+def test_evaluate_with_nothing_left_to_measure_names_the_bad_images(model_of: MakeModel) -> None:
+    with pytest.raises(InvalidImagesError) as caught:
+        asyncio.run(model_of().evaluate([BROKEN, BROKEN], ["red", "red"], OnError.ITEM))
+    assert [error.index for error in caught.value.errors] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ def test_what_is_no_bundle_is_passed_over(tmp_path: Path) -> None:
         "a/\N{ARABIC-INDIC DIGIT FIVE}",
         ".b/1",
         "c",
+        "Upper/1",
+        "with space/1",
+        os.fsdecode(b"\xff\xfe/1"),
     ):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "a/9").write_text("a file")
@@ -37,3 +41,9 @@ def test_a_missing_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError, match="cannot be read"):
         newest_versions(tmp_path / "file")
+
+
+def test_a_model_that_cannot_be_looked_into_costs_no_other(tmp_path: Path) -> None:
+    (tmp_path / "good" / "1").mkdir(parents=True)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert [found.name for found in newest_versions(tmp_path)] == ["good"]

@@ -6,12 +6,14 @@ import pytest
 from schemas.prediction import OnError
 from service.bodies.json_body import JSON
 from service.bodies.submission import Incoming, Purpose, Submission
-from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
+from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError, TooManyValuesError
 
 
-def parse(body: Any, purpose: Purpose = Purpose.PREDICT, max_images: int = 3) -> Submission:
+def parse(
+    body: Any, purpose: Purpose = Purpose.PREDICT, max_images: int = 3, max_json_values: int = 1_000_000
+) -> Submission:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return JSON.parse(Incoming(data, JSON.media_type, purpose, max_images, 1))
+    return JSON.parse(Incoming(data, JSON.media_type, purpose, max_images, 1, max_json_values=max_json_values))
 
 
 def test_instances_and_options_are_read() -> None:
@@ -28,7 +30,7 @@ def test_labels_keep_their_kind() -> None:
     ("body", "said"),
     [
         ({}, "instances: Field required"),
-        ({"instances": []}, "instances: List should have at least 1 item"),
+        ({"instances": []}, "instances is empty; send at least one image"),
         ({"instances": 3}, "instances: Input should be a valid array"),
         ({"instances": [1], "topk": 3}, "There is no field 'topk'; the fields are instances, top_k, on_error"),
         ({"instances": [1], "labels": ["a"]}, "There is no field 'labels'"),
@@ -45,7 +47,7 @@ def test_a_wrong_field_is_said_by_name(body: Any, said: str) -> None:
 
 @pytest.mark.parametrize("label", [True, 1.5, None, ["a"]])
 def test_a_label_is_a_name_or_an_index(label: Any) -> None:
-    with pytest.raises(InvalidRequestError, match=r"labels\.0"):
+    with pytest.raises(InvalidRequestError, match="Label 0 is neither a label's name nor a class index"):
         parse({"instances": [1], "labels": [label]}, Purpose.EVALUATE)
 
 
@@ -58,3 +60,29 @@ def test_what_is_no_json_is_said(body: bytes) -> None:
 def test_more_instances_than_allowed_are_refused() -> None:
     with pytest.raises(TooManyImagesError):
         parse({"instances": [1, 2, 3, 4]})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances":[' + b"[]," * 300 + b"[]]}",
+        b'{"instances":[[' + b"1," * 1100 + b"1]]}",
+        b'{"instances":[1],"labels":[' + b"1," * 1100 + b"1]}",
+        b"[" * 400,
+    ],
+    ids=["lists", "pixels", "labels", "nesting"],
+)
+def test_a_body_of_more_values_than_allowed_is_refused_before_it_is_parsed(body: bytes) -> None:
+    with pytest.raises(TooManyValuesError, match=r"more than the 1,000 values allowed.*application/x-npy"):
+        parse(body, max_json_values=1000)
+
+
+def test_a_body_of_more_objects_than_images_are_allowed_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(TooManyImagesError):
+        parse(b'{"instances":[' + b'{"":[]},' * 10 + b"this is no JSON", max_images=4)
+
+
+def test_what_a_caller_sent_is_not_said_back_at_length() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse({"instances": [1], "x" * 5000: 1})
+    assert len(str(caught.value)) < 200

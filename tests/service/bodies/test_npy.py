@@ -12,7 +12,7 @@ from tests.service.asking import npy
 
 
 def parse(body: bytes, max_images: int = 100, max_pixels: int = 10_000) -> list[np.ndarray[Any, Any]]:
-    incoming = Incoming(body, NPY.media_type, Purpose.PREDICT, max_images, max_pixels)
+    incoming = Incoming(body, NPY.media_type, Purpose.PREDICT, max_images, max_pixels, max_json_values=1000)
     images = NPY.parse(incoming).images
     assert all(isinstance(image, PixelArray) for image in images)
     return [image.pixels for image in images if isinstance(image, PixelArray)]
@@ -88,3 +88,9 @@ def header_of(shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(1, -8, -8, 1), (-1, 8, 8), (1, 0, 8)])
+def test_a_dimension_below_one_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidRequestError, match="not empty"):
+        parse(header_of(shape) + bytes(64))

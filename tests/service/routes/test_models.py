@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,23 @@ def test_nothing_outside_the_report_is_served(artifacts: Path, serve: Serve, fil
 def test_an_unknown_model_is_404(client: TestClient) -> None:
     problem_of(client.get("/models/dogs"), 404, "model_not_found")
     problem_of(client.get("/models/dogs/report/curves.png"), 404, "model_not_found")
+
+
+def test_a_report_that_is_a_link_to_elsewhere_has_no_files(artifacts: Path, serve: Serve) -> None:
+    report = artifacts / "colours" / "1" / "report"
+    shutil.rmtree(report)
+    report.symlink_to("/etc")
+    client = serve()
+    assert client.get("/models/colours").json()["report"] == []
+    problem_of(client.get("/models/colours/report/passwd"), 404, "not_found")
+
+
+def test_a_range_is_ignored_and_hidden_files_are_not_there(artifacts: Path, serve: Serve) -> None:
+    (artifacts / "colours" / "1" / "report" / ".hidden").write_text("secret")
+    client = serve()
+    whole = client.get("/models/colours/report/history.csv")
+    for value in ("bytes=999999-", "nonsense", "bytes=0-1"):
+        answer = client.get("/models/colours/report/history.csv", headers={"Range": value})
+        assert (answer.status_code, answer.content) == (200, whole.content)
+    assert "sandbox" in whole.headers["content-security-policy"]
+    problem_of(client.get("/models/colours/report/.hidden"), 404, "not_found")
