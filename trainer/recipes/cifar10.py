@@ -16,21 +16,26 @@ from trainer.recipe import (
 
 _DATA = DataConfig(source=Source.CIFAR10, validation=0.04)
 
-PRESETS = {
-    "default": Recipe(
-        name="cifar10",
-        data=_DATA,
-        network=FastConfig(),
-        augment=AugmentConfig(flip=Flip.ALTERNATING, translate=2),
-        optimizer=OptimizerConfig(
-            name=OptimizerName.SGD, learning_rate=1.0, momentum=0.85, weight_decay=0.0012, bias_rate=16
-        ),
-        schedule=ScheduleConfig(name=ScheduleName.TRIANGULAR, warm_up=0.23),
-        epochs=10,
-        batch_size=512,
-        label_smoothing=0.2,
-        ema_decay=0.99,
+_DEFAULT = Recipe(
+    name="cifar10",
+    data=_DATA,
+    network=FastConfig(),
+    augment=AugmentConfig(flip=Flip.ALTERNATING, translate=2),
+    optimizer=OptimizerConfig(
+        name=OptimizerName.SGD, learning_rate=1.0, momentum=0.85, weight_decay=2e-5, bias_rate=64
     ),
+    schedule=ScheduleConfig(name=ScheduleName.TRIANGULAR, warm_up=0.23),
+    epochs=100,
+    max_seconds=55,
+    batch_size=512,
+    label_smoothing=0.2,
+    ema_decay=0.98,
+)
+
+PRESETS = {
+    "default": _DEFAULT,
+    "quick": _DEFAULT.model_copy(update={"name": "cifar10-quick", "max_seconds": 17}),
+    "long": _DEFAULT.model_copy(update={"name": "cifar10-long", "max_seconds": 335}),
     # As in the Keras tutorials: pairs of convolutions, max-pools, a dense layer, softmax, no augmentation.
     "published": Recipe(
         name="cifar10-published",
