@@ -1,4 +1,13 @@
-"""CIFAR-10 with a small fast network."""
+"""CIFAR-10 with a small fast network: 85.1% on the 10,000 test images after 55 s of training on two CPU cores.
+
+    python -m trainer train cifar10
+    python -m trainer train cifar10 --preset quick
+    python -m trainer train cifar10 --preset long
+
+Measured once each, with seed 0, on two cores of an AMD EPYC with torch 2.15: default 85.10% (95% interval 84.39 to
+85.78) after 55 s, quick 76.60% after 17 s, long 89.49% (88.87 to 90.08) after 336 s, which is short of the 90% that it
+is meant for. A budget of time makes runs that no seed repeats exactly. The preset published has not been measured.
+"""
 
 from trainer.models.fast import FastConfig
 from trainer.models.plain import PlainConfig
@@ -35,7 +44,13 @@ _DEFAULT = Recipe(
 PRESETS = {
     "default": _DEFAULT,
     "quick": _DEFAULT.model_copy(update={"name": "cifar10-quick", "max_seconds": 17}),
-    "long": _DEFAULT.model_copy(update={"name": "cifar10-long", "max_seconds": 335}),
+    "long": _DEFAULT.model_copy(
+        update={
+            "name": "cifar10-long",
+            "max_seconds": 335,
+            "network": FastConfig(widths=(96, 192, 384), residual=True),
+        }
+    ),
     # As in the Keras tutorials: pairs of convolutions, max-pools, a dense layer, softmax, no augmentation.
     "published": Recipe(
         name="cifar10-published",
