@@ -26,7 +26,6 @@ class ProblemCode(StrEnum):
     TOO_MANY_IMAGES = "too_many_images"
     OVERLOADED = "overloaded"
     NOT_READY = "not_ready"
-    DEADLINE_EXCEEDED = "deadline_exceeded"
     INTERNAL = "internal"
 
 

@@ -12,6 +12,7 @@ from schemas.evaluation import EvaluationReport, Metrics
 from schemas.image import encode_png
 from schemas.manifest import ModelManifest
 from tests.end_to_end.processes import Service
+from tests.service.asking import npy
 from trainer.data.digits import DigitsSource
 from trainer.data.source import LabelledImages
 from trainer.recipe import Recipe
@@ -84,7 +85,7 @@ def test_every_kind_of_body_gives_the_same_answer(service: Service, test_split: 
             client.post("/predict", content=png, headers={"Content-Type": "image/png"}),
             client.post("/predict", json={"instances": [{"b64": base64.b64encode(png).decode()}]}),
             client.post("/predict", json={"instances": [image[:, :, 0].tolist()]}),
-            client.post("/predict", content=_npy(array), headers={"Content-Type": "application/x-npy"}),
+            client.post("/predict", content=npy(array), headers={"Content-Type": "application/x-npy"}),
         ]
     predictions = [answer.json()["predictions"] for answer in answers]
     assert all(prediction == predictions[0] for prediction in predictions)
@@ -97,11 +98,3 @@ def test_the_report_s_plots_are_served(service: Service) -> None:
             assert answer.status_code == 200
             assert answer.headers["content-type"] == "image/png"
             assert answer.content.startswith(b"\x89PNG")
-
-
-def _npy(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    import io  # noqa: PLC0415
-
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()

@@ -19,7 +19,6 @@ def test_the_codes_are_the_published_ones() -> None:
         "too_many_images",
         "overloaded",
         "not_ready",
-        "deadline_exceeded",
         "internal",
     }
 

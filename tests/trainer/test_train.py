@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from schemas.bundle import open_bundle
+from schemas.manifest import Task
 from schemas.metrics import measure
 from tests.trainer import colours
-from trainer.errors import NonFiniteError
+from trainer.data.source import FakeSource
+from trainer.errors import NonFiniteError, RecipeError
 from trainer.inference import OnnxModel
 from trainer.progress import LineReporter
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
@@ -123,3 +126,25 @@ def test_normalisation_inside_the_graph_is_that_of_the_training_split(trained: T
     scale, shift = weights["0.scale"].numpy().ravel(), weights["0.shift"].numpy().ravel()
     assert np.allclose(1 / scale, images.std(axis=(0, 1, 2)), atol=1e-5)
     assert np.allclose(-shift / scale, images.mean(axis=(0, 1, 2)), atol=1e-5)
+
+
+def test_a_sigmoid_makes_a_binary_bundle_of_two_columns(tmp_path: Path) -> None:
+    data = colours.colours(90)
+    two = data.train.take(np.flatnonzero(data.train.labels < 2))
+    pair = FakeSource(replace(data, labels=("red", "green"), train=two))
+    with Path("/dev/null").open("w") as nowhere:
+        bundle = train(colours.recipe(sigmoid=True, epochs=8), pair, CPU, tmp_path, LineReporter(nowhere))
+    assert bundle.manifest.task is Task.BINARY
+    assert bundle.manifest.metrics.test.accuracy == 1
+    probabilities = OnnxModel((bundle.path / "model.onnx").read_bytes()).probabilities(two.images)
+    assert probabilities.shape == (60, 2)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_sigmoid_is_refused_for_more_than_two_classes(tmp_path: Path) -> None:
+    with Path("/dev/null").open("w") as nowhere, pytest.raises(RecipeError, match="sigmoid=true is for two classes"):
+        train(colours.recipe(sigmoid=True), colours.source(), CPU, tmp_path, LineReporter(nowhere))
+
+
+def test_without_a_sigmoid_the_task_is_multiclass(trained: Trained) -> None:
+    assert trained.manifest.task is Task.MULTICLASS

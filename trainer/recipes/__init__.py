@@ -1,6 +1,7 @@
-"""The recipes, by name: one file each. Its docstring is a measured claim and the command that shows it.
+"""The recipes, by name: one file each.
 
-A recipe file holds PRESETS: name -> Recipe, of which `default` is always there.
+Its docstring is a measured claim and the command that shows it, or says that nothing has been measured yet. A recipe
+file holds PRESETS: name -> Recipe, of which `default` is always there.
 """
 
 from types import ModuleType

@@ -4,7 +4,7 @@ import torch
 from trainer.errors import RecipeError
 from trainer.models import NETWORKS, network_named
 from trainer.models.fast import FastConfig, FastGroup, FastNetwork
-from trainer.models.layers import Normalise, Shape
+from trainer.models.layers import Normalise, OneNeuron, Shape
 from trainer.models.summary import parameter_count, summary
 
 
@@ -80,3 +80,15 @@ def test_convolutions_of_the_fast_network_start_as_the_identity() -> None:
     features = torch.rand(2, 64, 8, 8)
     second = network.get_submodule("groups.0.middle.0")
     assert torch.equal(second(features), features)
+
+
+def test_one_neuron_is_a_sigmoid_in_two_columns_with_the_binary_cross_entropy() -> None:
+    logit = torch.tensor([[-2.0], [0.0], [3.0]])
+    columns = OneNeuron()(logit)
+    sigmoid = torch.sigmoid(logit)
+    assert torch.allclose(columns.softmax(dim=1), torch.cat([1 - sigmoid, sigmoid], dim=1))
+    for smoothing in (0.0, 0.1):
+        labels = torch.tensor([1, 0, 1])
+        targets = (labels * (1 - smoothing) + smoothing / 2).reshape(-1, 1)
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(logit, targets)
+        assert torch.isclose(torch.nn.functional.cross_entropy(columns, labels, label_smoothing=smoothing), expected)
