@@ -29,7 +29,7 @@ model-index:
 
 Classifies {kind} images of {spec.height}x{spec.width} as one of {len(manifest.labels)} classes:
 {", ".join(manifest.labels)}.
-Network: {architecture}, {manifest.provenance.parameters:,} parameters.
+{_views(manifest)}Network: {architecture}, {manifest.provenance.parameters:,} parameters.
 
 ## Data
 {data.name}: {data.train:,} images trained on, {data.validation:,} for validation, {data.test:,} for the test.
@@ -68,6 +68,15 @@ The recipe as run is in `manifest.json`.
 or, with ONNX Runtime alone, give `{manifest.fp32.file}` uint8 `images` [batch, {spec.height}, {spec.width}, \
 {spec.channels}]: normalisation is inside.
 """
+
+
+def _views(manifest: ModelManifest) -> str:
+    """Bundles of before there were views have no such setting."""
+    views = manifest.provenance.recipe.get("test_views", "one")
+    described = {"mirror": "the image and its mirror", "shift": "the image, its mirror and four shifts by a pixel"}
+    if not isinstance(views, str) or views not in described:
+        return ""
+    return f"Each answer is averaged over test-time views inside the graph: {described[views]}.\n"
 
 
 def _per_class(metrics: Metrics) -> str:

@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SchemaError
 from trainer.errors import RecipeError, TrainerError, UsageError
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
 
 INTERRUPTED = 130
 DEFAULT_ARTIFACTS = Path("artifacts")
@@ -50,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")
     train.set_defaults(command=_train)
 
-    recipes = commands.add_parser("recipes", help="list the recipes")
+    recipes = commands.add_parser("recipes", help="list the recipes, and every setting that they take")
     recipes.set_defaults(command=_recipes)
 
     predict = commands.add_parser("predict", help="classify image files with a bundle")
@@ -82,11 +85,15 @@ def _train(options: argparse.Namespace) -> int:
     interval = test.accuracy_interval
     print(
         f"{trained.path}: test accuracy {test.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%}), "
-        f"macro F1 {test.macro.f1:.4f}, on {test.n:,} images; "
+        f"macro F1 {test.macro.f1:.4f}, on {test.n:,} images{_views(recipe)}; "
         f"trained on {data.train:,}, chosen on {data.validation:,}; "
         f"{trained.manifest.provenance.duration_seconds:.1f} s training, {time.perf_counter() - started:.1f} s in all."
     )
     return 0
+
+
+def _views(recipe: "Recipe") -> str:
+    return "" if recipe.test_views == "one" else f", averaged over test-time views ({recipe.test_views})"
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -103,16 +110,10 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _recipes(_: argparse.Namespace) -> int:
-    from trainer.recipes import RECIPES, claim, presets  # noqa: PLC0415
+    from trainer.listing import claims, recipe_table, settings_table  # noqa: PLC0415
 
-    print(f"{'recipe':<10} {'preset':<10} {'data':<8} {'network':<10} {'epochs':>6} {'batch':>6}")
-    for name in RECIPES:
-        for preset, recipe in presets(name).items():
-            data, network = recipe.data.source, recipe.network.name
-            print(f"{name:<10} {preset:<10} {data:<8} {network:<10} {recipe.epochs:>6} {recipe.batch_size:>6}")
-    print()
-    for name in RECIPES:
-        print(f"{name}: {claim(name)}")
+    print(recipe_table(), claims(), "Each of them takes each of these by --set KEY=VALUE:", sep="\n\n", end="\n\n")
+    print(settings_table())
     return 0
 
 

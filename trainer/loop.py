@@ -15,12 +15,15 @@ from trainer.data.source import LabelledImages
 from trainer.data.split import Splits
 from trainer.device import autocast, computes_in_bf16
 from trainer.errors import NonFiniteError
-from trainer.optimizers import build_optimizer, learning_rate_factor, moving_average
+from trainer.optimizers import build_optimizers, learning_rate_factor, moving_average
 from trainer.progress import Epoch, Reporter
-from trainer.recipe import Recipe
+from trainer.recipe import ClassWeights, Recipe
 
 # Reading a figure back from a GPU waits for it; losses are looked at this many steps at a time.
 STEPS_BETWEEN_LOOKS = 16
+# The first step is slower than the others; from it to this one is enough to say how long the run will take.
+FORECAST_STEP = 4
+_LONG_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def fit(network: nn.Module, data: Splits, recipe: Recipe, device: torch.device, 
                 best, best_epoch = score, number
                 weights = {name: value.detach().cpu().clone() for name, value in run.judged.state_dict().items()}
             reporter.epoch(epoch, recipe.epochs)
-            if run.ended:
+            if run.ended or (recipe.patience and number - best_epoch >= recipe.patience):
                 break
     chosen = copy.deepcopy(run.judged).cpu()
     chosen.load_state_dict(weights)
@@ -88,7 +91,8 @@ class _Run:
         self.train = ResidentImages.on(device, data.train)
         self.validation = ResidentImages.on(device, data.validation)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(self.network, recipe.optimizer)
+        self.optimizers = build_optimizers(self.network, recipe.optimizer)
+        self.class_weights = _class_weights(recipe.class_weights, data, device)
         self.average: AveragedModel | None = None
         if recipe.ema_decay:
             average = moving_average(recipe.ema_decay)
@@ -98,9 +102,10 @@ class _Run:
         augmenting = torch.Generator(device).manual_seed(recipe.seed + 1)
         self.augmenter = Augmenter(recipe.augment, len(self.train), augmenting)
         self.steps_an_epoch = -(-len(self.train) // recipe.batch_size)
+        self.steps = self.steps_an_epoch * recipe.epochs
         self.step = 0
         self.learning_rate = 0.0
-        self.started = time.perf_counter()
+        self.started = self.second_step = time.perf_counter()
 
     @property
     def judged(self) -> nn.Module:
@@ -133,13 +138,14 @@ class _Run:
         for i, index in enumerate(batches, start=1):
             waiting.append(self._step(index))
             seen += len(index)
-            if i % STEPS_BETWEEN_LOOKS == 0 or i in {1, len(batches)} or self.ended:
+            if i % STEPS_BETWEEN_LOOKS == 0 or i in {1, FORECAST_STEP, len(batches)} or self.ended:
                 figures = torch.stack(waiting).tolist()
                 self._check_finite([loss for loss, _ in figures])
                 total += sum(loss for loss, _ in figures)
                 right += sum(correct for _, correct in figures)
                 speed = seen / (time.perf_counter() - started)
-                reporter.step(self.step, self.steps_an_epoch * self.recipe.epochs, total / seen, right / seen, speed)
+                reporter.step(self.step, self.steps, total / seen, right / seen, speed)
+                self._forecast(reporter)
                 waiting.clear()
             if self.ended:
                 break
@@ -148,8 +154,9 @@ class _Run:
     def _step(self, index: Tensor) -> Tensor:
         """One update: [sum of the cross-entropies, number right], still on the device."""
         self.learning_rate = self._learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * group["rate"]
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate * group["rate"]
         images, labels = self.train.batch(index)
         images = self.augmenter(images, index, self.step // self.steps_an_epoch)
         mixed = self.augmenter.mix(images, labels)
@@ -159,11 +166,12 @@ class _Run:
         loss = self._loss(logits, labels, mixed)
         # Reported without label smoothing, to be comparable with validation.
         plain = functional.cross_entropy(logits.detach(), labels, reduction="sum")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.optimizer.gradient_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.gradient_clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.step += 1
@@ -171,10 +179,10 @@ class _Run:
 
     def _loss(self, logits: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
         smoothing = self.recipe.label_smoothing
-        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = functional.cross_entropy(logits, labels, self.class_weights, label_smoothing=smoothing)
         if mixed is None:
             return loss
-        other = functional.cross_entropy(logits, mixed.others, label_smoothing=smoothing)
+        other = functional.cross_entropy(logits, mixed.others, self.class_weights, label_smoothing=smoothing)
         return loss * mixed.share + other * (1 - mixed.share)
 
     @torch.no_grad()
@@ -205,16 +213,42 @@ class _Run:
 
         With a budget of time the run is as far as the budget is spent, if that is further.
         """
-        progress = (self.step + 0.5) / (self.steps_an_epoch * self.recipe.epochs)
+        progress = (self.step + 0.5) / self.steps
         if self.recipe.max_seconds:
             progress = max(progress, (time.perf_counter() - self.started) / self.recipe.max_seconds)
         return self.recipe.optimizer.learning_rate * learning_rate_factor(self.recipe.schedule, min(progress, 1.0))
+
+    def _forecast(self, reporter: Reporter) -> None:
+        """Says once, early, how long a run will take that a person has to wait for and that no budget ends."""
+        if self.step == 1:
+            self.second_step = time.perf_counter()
+        elif self.step == FORECAST_STEP and not self.recipe.max_seconds:
+            step = (time.perf_counter() - self.second_step) / (FORECAST_STEP - 1)
+            seconds = step * (self.steps - self.step)
+            if seconds >= _LONG_SECONDS:
+                most = "at most " if self.recipe.patience else ""
+                reporter.note(
+                    f"training will take {most}about {_spoken(seconds)}: {self.steps:,} steps of {step:.2g} s"
+                )
 
     def _check_finite(self, losses: list[float]) -> None:
         for i, loss in enumerate(losses):
             if not np.isfinite(loss):
                 step = self.step - len(losses) + i + 1
                 raise NonFiniteError(_advice(f"The training loss is {loss} at step {step}"))
+
+
+def _class_weights(kind: ClassWeights, data: Splits, device: torch.device) -> Tensor | None:
+    """float [classes]: balanced gives every class the same sum over the training images (King & Zeng, 2001)."""
+    if kind is ClassWeights.OFF:
+        return None
+    counts = np.bincount(data.train.labels, minlength=len(data.labels))
+    return torch.tensor(len(data.train) / (len(data.labels) * counts), dtype=torch.float32, device=device)
+
+
+def _spoken(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour
 
 
 def _advice(what: str) -> str:

@@ -1,31 +1,79 @@
 """The optimizer, the learning rate's course over a run, and the average of the weights along it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 
+_FILTER_DIMENSIONS = 4
+# Enough for filters; more steps bring the singular values closer to 1 and cost time (Keller Jordan's airbench).
+_NEWTON_SCHULZ_STEPS = 3
+_ONE_CYCLE_START = 1 / 25
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Weight decay goes to matrices and filters alone: shrinking biases and norms only hurts (He et al., 2019).
 
-    Each group's `rate` is a factor on the run's learning rate, which the loop sets.
+def build_optimizers(network: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """One, or with muon two: muon for the filters and sgd for what is left.
+
+    Weight decay goes to matrices and filters alone: shrinking biases and norms only hurts (He et al., 2019). Each
+    group's `rate` is a factor on the run's learning rate, which the loop sets.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay, "rate": 1.0},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "rate": config.bias_rate},
-    ]
-    rate = config.learning_rate
+    if config.name is OptimizerName.MUON:
+        filters = [parameter for parameter in trained if parameter.ndim == _FILTER_DIMENSIONS]
+        rest = [parameter for parameter in trained if parameter.ndim != _FILTER_DIMENSIONS]
+        rate = config.muon_rate / config.learning_rate
+        return [FilterMuon(filters, config.muon_rate, config.muon_momentum, rate), _sgd(_groups(rest, config), config)]
+    groups = _groups(trained, config)
     if config.name is OptimizerName.SGD:
-        nesterov = config.momentum > 0
-        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=nesterov, fused=True)
+        return [_sgd(groups, config)]
     if config.name is OptimizerName.ADAM:
-        return torch.optim.Adam(groups, lr=rate, fused=True)
-    return torch.optim.AdamW(groups, lr=rate, fused=True)
+        return [torch.optim.Adam(groups, lr=config.learning_rate, fused=True)]
+    return [torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)]
+
+
+def _groups(parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> list[dict[str, Any]]:
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay, "rate": 1.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "rate": config.bias_rate},
+    ]
+
+
+def _sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.SGD:
+    nesterov = config.momentum > 0
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
+
+
+class FilterMuon(torch.optim.Muon):
+    """PyTorch's Muon, which takes matrices, on filters [outputs, inputs, height, width] (Keller Jordan, 2024).
+
+    A filter bank is given to it as the matrix [outputs, inputs * height * width] that shares its memory, and is brought
+    to norm sqrt(outputs) before each update, as airbench does: batch norm makes its scale free, and so an update turns
+    it by the same angle early and late. Muon does not mind the order of columns: each memory layout is taken as it is.
+    """
+
+    def __init__(self, filters: Sequence[nn.Parameter], learning_rate: float, momentum: float, rate: float) -> None:
+        self._filters = list(filters)
+        self._matrices = [nn.Parameter(_matrix(bank.detach(), bank)) for bank in self._filters]
+        group = {"params": self._matrices, "rate": rate}
+        super().__init__([group], lr=learning_rate, weight_decay=0.0, momentum=momentum, ns_steps=_NEWTON_SCHULZ_STEPS)
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for bank, matrix in zip(self._filters, self._matrices, strict=True):
+            matrix.grad = None if bank.grad is None else _matrix(bank.grad, bank)
+            matrix.mul_(math.sqrt(len(matrix)) / matrix.norm().clamp(min=torch.finfo(matrix.dtype).tiny))
+        super().step()  # type: ignore[no-untyped-call]
+
+
+def _matrix(values: Tensor, layout_of: Tensor) -> Tensor:
+    """[outputs, inputs, height, width] as [outputs, rest], in the memory's order: a view where values lie like that."""
+    if layout_of.is_contiguous():
+        return values.contiguous().view(len(values), -1)
+    return values.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).view(len(values), -1)
 
 
 def learning_rate_factor(config: ScheduleConfig, progress: float) -> float:
@@ -33,7 +81,10 @@ def learning_rate_factor(config: ScheduleConfig, progress: float) -> float:
     if config.name is ScheduleName.CONSTANT:
         return 1.0
     if progress < config.warm_up:
-        return progress / config.warm_up
+        risen = progress / config.warm_up
+        if config.name is ScheduleName.ONE_CYCLE:
+            return _ONE_CYCLE_START + (1 - _ONE_CYCLE_START) * (1 - math.cos(math.pi * risen)) / 2
+        return risen
     left = (1 - progress) / (1 - config.warm_up) if config.warm_up < 1 else 1.0
     return left if config.name is ScheduleName.TRIANGULAR else (1 - math.cos(math.pi * left)) / 2
 

@@ -27,12 +27,27 @@ class OptimizerName(StrEnum):
     SGD = "sgd"
     ADAM = "adam"
     ADAMW = "adamw"
+    MUON = "muon"
 
 
 class ScheduleName(StrEnum):
     CONSTANT = "constant"
     COSINE = "cosine"
     TRIANGULAR = "triangular"
+    ONE_CYCLE = "one_cycle"
+
+
+class ClassWeights(StrEnum):
+    OFF = "off"
+    BALANCED = "balanced"
+
+
+class Views(StrEnum):
+    """The views of an image whose logits the exported graph averages into its answer."""
+
+    ONE = "one"
+    MIRROR = "mirror"  # the image and its mirror
+    SHIFT = "shift"  # these two, and both moved by a pixel along one diagonal and back
 
 
 class Precision(StrEnum):
@@ -87,12 +102,19 @@ class OptimizerConfig(Frozen):
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0, description="on matrices and filters; never on biases and norms")] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1, description="of sgd, in Nesterov's form")] = 0.9
+    muon_rate: Annotated[
+        float, Field(gt=0, description="learning rate of muon, which takes the filters; sgd takes the rest")
+    ] = 0.24
+    muon_momentum: Annotated[float, Field(ge=0, lt=1, description="of muon, in Nesterov's form")] = 0.6
     bias_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of biases and norms")] = 1.0
     gradient_clip: Annotated[float, Field(ge=0, description="largest norm of the gradient; 0 is none")] = 0.0
 
 
 class ScheduleConfig(Frozen):
-    """The learning rate over the run: constant, or up linearly during warm_up, then down to 0."""
+    """The learning rate over the run: up during warm_up, then down to 0; or constant.
+
+    cosine and triangular rise linearly from 0; one_cycle rises from a 25th, by a cosine (Smith & Topin, 2019).
+    """
 
     name: ScheduleName = ScheduleName.COSINE
     warm_up: Annotated[Fraction, Field(description="share of the run")] = 0.1
@@ -113,9 +135,16 @@ class Recipe(Frozen):
     batch_size: Annotated[int, Field(ge=1)]
     validation_batch_size: Annotated[int, Field(ge=1)] = 1000
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Annotated[
+        ClassWeights, Field(description="balanced weighs each class's loss by one over its training images")
+    ] = ClassWeights.OFF
+    patience: Annotated[
+        int, Field(ge=0, description="stops after so many epochs without a better one on validation; 0 never does")
+    ] = 0
     ema_decay: Annotated[
         float, Field(ge=0, lt=1, description="of the averaged weights that are validated and kept; 0 is none")
     ] = 0.0
+    test_views: Annotated[Views, Field(description="averaged by the exported graph: costs 1, 2 or 6 times")] = Views.ONE
     precision: Precision = Precision.AUTO
     seed: Seed = 0
 

@@ -38,6 +38,7 @@ from trainer.loop import Fitted, ResidentImages, fit
 from trainer.models.fast import FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape
 from trainer.models.summary import parameter_count, summary
+from trainer.models.views import with_views
 from trainer.progress import Reporter
 from trainer.recipe import Recipe
 from trainer.report import GRID, ReportInput, write_report
@@ -63,7 +64,8 @@ def train(recipe: Recipe, source: DataSource, device: torch.device, artifacts: P
     torch.manual_seed(recipe.seed)
     network = build_network(recipe, data)
     fitted = fit(network, data, recipe, device, reporter)
-    model, parity = export(fitted.network, data.input, data.test.images)
+    deployed = with_views(fitted.network, recipe.test_views)
+    model, parity = export(deployed, data.input, data.test.images)
     with new_bundle(artifacts, recipe.name) as folder:
         (folder / "model.onnx").write_bytes(model)
         save_weights(fitted.network, folder / "weights.safetensors")

@@ -1,4 +1,6 @@
+import contextlib
 import io
+import re
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -22,12 +24,13 @@ CPU = torch.device("cpu")
 
 class Recorder:
     def __init__(self) -> None:
+        self.notes: list[str] = []
         self.steps: list[tuple[int, int]] = []
         self.epochs: list[Epoch] = []
         self.left = False
 
     def note(self, sentence: str) -> None:
-        raise AssertionError("the loop has nothing to say but steps and epochs")
+        self.notes.append(sentence)
 
     def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
         self.steps.append((done, of))
@@ -160,6 +163,49 @@ def test_the_loss_of_a_mixture_is_shared_between_its_two_labels() -> None:
     first, second = (torch.nn.functional.cross_entropy(logits_, target) for target in (labels, others))
     assert torch.isclose(run_of._loss(logits_, labels, mixed), 0.75 * first + 0.25 * second)
     assert torch.isclose(run_of._loss(logits_, labels, None), first)
+
+
+def test_a_run_without_progress_on_validation_ends_when_patience_does() -> None:
+    recipe = colours.recipe(epochs=50, patience=3)
+    data = load_splits(recipe, colours.source())
+    wrong = replace(data, train=LabelledImages(data.train.images, (data.train.labels + 1) % 3))
+    torch.manual_seed(0)
+    fitted = fit(build_network(recipe, wrong), wrong, recipe, CPU, Recorder())
+    assert len(fitted.history) == fitted.best_epoch + 3
+
+
+def test_a_long_run_says_early_how_long_it_will_take_and_a_short_or_limited_one_does_not() -> None:
+    def told(**changes: object) -> list[str]:
+        recorder = Recorder()
+        recorder.epoch = _stop  # type: ignore[method-assign]
+        recipe = colours.recipe(batch_size=8, **changes)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(recipe, recorder)
+        return recorder.notes
+
+    def _stop(epoch: Epoch, epochs: int) -> None:
+        raise KeyboardInterrupt
+
+    (sentence,) = told(epochs=1_000_000)
+    assert re.fullmatch(r"training will take about (\d+ h )?\d+ min: 7,000,000 steps of [\d.e-]+ s", sentence)
+    assert told(epochs=1_000_000, patience=2)[0].startswith("training will take at most about")
+    assert told(epochs=2) == told(epochs=1_000_000, max_seconds=3600) == []
+
+
+def test_balanced_class_weights_make_up_for_a_rare_class() -> None:
+    data = load_splits(colours.recipe(), colours.source())
+    rare = np.flatnonzero((data.train.labels != 2) | (np.cumsum(data.train.labels == 2) <= 2))
+    few = replace(data, train=data.train.take(rare))
+    counts = np.bincount(few.train.labels)
+    recipe = colours.recipe(class_weights="balanced")
+    weights = _Run(build_network(recipe, few), few, recipe, CPU).class_weights
+    assert weights is not None
+    assert (weights.numpy() * counts).tolist() == pytest.approx([len(few.train) / 3] * 3)
+    plain = _Run(build_network(recipe, few), few, recipe, CPU)._loss
+    logits_, labels = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), torch.tensor([0, 2])
+    each = [torch.nn.functional.cross_entropy(logits_[i], labels[i]) for i in range(2)]
+    expected = (weights[0] * each[0] + weights[2] * each[1]) / (weights[0] + weights[2])
+    assert torch.isclose(plain(logits_, labels, None), expected)
 
 
 def test_biases_learn_at_their_own_rate() -> None:

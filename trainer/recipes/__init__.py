@@ -8,12 +8,13 @@ from types import ModuleType
 
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
-from trainer.recipes import cats_dogs, cifar10, digits, mnist, photos
+from trainer.recipes import cats_dogs, cifar10, cifar10_94, digits, mnist, photos
 
 RECIPES: dict[str, ModuleType] = {
     "digits": digits,
     "mnist": mnist,
     "cifar10": cifar10,
+    "cifar10-94": cifar10_94,
     "cats-dogs": cats_dogs,
     "photos": photos,
 }

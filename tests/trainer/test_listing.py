@@ -1,0 +1,36 @@
+import pytest
+
+from trainer.listing import claims, recipe_table, settings_table
+from trainer.models import NETWORKS
+from trainer.recipe import Recipe, _keys, with_settings
+from trainer.recipes import RECIPES, find_recipe, presets
+
+KEYS = {line.split()[0]: line for line in settings_table().splitlines()[1:]}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_setting_that_a_recipe_has_is_listed(name: str) -> None:
+    for recipe in presets(name).values():
+        assert set(_keys(recipe.model_dump(mode="json"))) - {"network.name", "data.input"} <= set(KEYS)
+
+
+def test_every_choice_that_is_listed_can_be_set() -> None:
+    recipe = find_recipe("photos", "default")
+    choices = {key: line.split()[1].split("|") for key, line in KEYS.items() if "|" in line.split()[1]}
+    assert {"network", "optimizer.name", "schedule.name", "augment.flip", "class_weights"} <= set(choices)
+    for key, values in choices.items():
+        for value in values:
+            if not key.startswith("network.") and value not in {"int,int,int", "text", "number"}:
+                assert isinstance(with_settings(recipe, {key: value}), Recipe)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_fits_every_recipe(network: str) -> None:
+    for name in RECIPES:
+        assert with_settings(find_recipe(name, "default"), {"network": network}).network.name == network
+
+
+def test_every_recipe_and_preset_has_a_row_and_a_claim() -> None:
+    rows = recipe_table().splitlines()[1:]
+    assert [tuple(row.split()[:2]) for row in rows] == [(name, preset) for name in RECIPES for preset in presets(name)]
+    assert len(claims().splitlines()) == len(RECIPES)

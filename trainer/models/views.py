@@ -1,0 +1,42 @@
+"""Test-time views: the answer is the mean over an image's mirror and small shifts, which are as likely as itself.
+
+Averaged inside the network that is exported, so that what is measured is what is served; it costs an inference a view.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.recipe import Views
+
+VIEW_COUNTS = {Views.ONE: 1, Views.MIRROR: 2, Views.SHIFT: 6}
+
+
+class AveragedViews(nn.Module):
+    """float [batch, channels, height, width] in 0..1 -> the weighted mean of the views' logits [batch, classes].
+
+    With shifts the image and its mirror weigh a half, and the four shifted ones the other (Keller Jordan, 2024).
+    """
+
+    weights: Tensor
+
+    def __init__(self, network: nn.Module, views: Views) -> None:
+        super().__init__()
+        self.network = network
+        self.shifts = views is Views.SHIFT
+        weights = [1 / 4] * 2 + [1 / 8] * 4 if self.shifts else [1 / 2] * 2
+        self.register_buffer("weights", torch.tensor(weights).reshape(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        views = [images, images.flip(3)]
+        if self.shifts:
+            padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
+            moved = [padded[:, :, :-2, :-2], padded[:, :, 2:, 2:]]
+            views += [*moved, *(view.flip(3) for view in moved)]
+        logits = self.network(torch.cat(views)).unflatten(0, (len(views), -1))
+        mean: Tensor = (logits * self.weights).sum(dim=0)
+        return mean
+
+
+def with_views(network: nn.Module, views: Views) -> nn.Module:
+    return network if views is Views.ONE else AveragedViews(network, views).eval()
