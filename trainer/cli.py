@@ -22,7 +22,7 @@ DEFAULT_DATA = Path("data")
 
 
 def main(arguments: list[str]) -> int:
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -66,17 +66,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train(options: argparse.Namespace) -> int:
+def recipe_of(options: argparse.Namespace) -> "Recipe":
+    """The recipe that the options of `train` name. Raises RecipeError."""
     # Imported here: `recipes --help` need not wait for PyTorch.
+    from trainer.recipe import with_settings  # noqa: PLC0415
+    from trainer.recipes import find_recipe  # noqa: PLC0415
+
+    return with_settings(find_recipe(options.recipe, options.preset), _settings(options))
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    return _parser().parse_args(arguments)
+
+
+def _train(options: argparse.Namespace) -> int:
     from trainer.data.sources import open_source  # noqa: PLC0415
     from trainer.device import choose_device, describe  # noqa: PLC0415
     from trainer.progress import reporter_for  # noqa: PLC0415
-    from trainer.recipe import with_settings  # noqa: PLC0415
-    from trainer.recipes import find_recipe  # noqa: PLC0415
     from trainer.train import train  # noqa: PLC0415
 
     started = time.perf_counter()
-    recipe = with_settings(find_recipe(options.recipe, options.preset), _settings(options))
+    recipe = recipe_of(options)
     device = choose_device(options.device)
     print(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}.", file=sys.stderr)
     source = open_source(recipe.data, options.data, skip_bad=options.skip_bad)

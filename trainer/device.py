@@ -1,6 +1,9 @@
 """Where a run computes, and in which precision it is fast there."""
 
+import platform
+import re
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
@@ -23,7 +26,17 @@ def choose_device(asked: str) -> torch.device:
 def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu ({torch.get_num_threads()} threads)"
+    return f"cpu ({_processor()}, {torch.get_num_threads()} threads)"
+
+
+def _processor() -> str:
+    """Linux alone knows it by a file and not by `platform`."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def computes_in_bf16(precision: Precision, device: torch.device) -> bool:

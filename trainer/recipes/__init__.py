@@ -37,5 +37,7 @@ def find_recipe(name: str, preset: str) -> Recipe:
 
 
 def claim(name: str) -> str:
-    """The first line of the recipe's docstring."""
-    return (RECIPES[name].__doc__ or "").strip().splitlines()[0]
+    """The first line of the recipe's docstring, and what it says was measured."""
+    lines = (RECIPES[name].__doc__ or "").strip().splitlines()
+    measured = [line for i, line in enumerate(lines) if any(said.startswith("Measured") for said in lines[:i]) and line]
+    return "\n".join([lines[0], *measured])

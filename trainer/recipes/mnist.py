@@ -7,6 +7,11 @@ Measured on two cores of an AMD EPYC with torch 2.15, Python 3.11: test accuracy
 The machine had other light work meanwhile.
 
 The preset published is the published run of such a network (20 epochs, batches of 60, about 98%).
+
+Measured, as docs/results.md says in full:
+
+    mnist: not measured
+    mnist published: not measured
 """
 
 from trainer.models.inception import InceptionConfig

@@ -1,0 +1,257 @@
+"""docs/results.md: what each recipe reaches, written from the manifests of the bundles that it trained.
+
+    python -m benchmarks.results run digits "cifar10 quick" --data data    # trains the seeds that are missing
+    python -m benchmarks.results add artifacts/digits/1                    # takes a bundle that is already there
+    python -m benchmarks.results write                                     # writes the table and the docstrings
+
+Every run is a line of docs/results.jsonl, so the table can be filled over many sittings. A run counts for a row only
+while the recipe that it was made by is the row's recipe of today: a changed recipe is measured when it is run again.
+"""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from scipy import stats
+
+from schemas.base import Frozen
+from schemas.evaluation import Interval
+from schemas.manifest import ModelManifest, Provenance, parse_manifest
+from trainer.cli import parse, recipe_of
+from trainer.recipe import Recipe
+from trainer.recipes import RECIPES
+
+ROOT = Path(__file__).parent.parent
+RUNS, TABLE = ROOT / "docs" / "results.jsonl", ROOT / "docs" / "results.md"
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One command. data is the folder below --data that it reads; aim is an accuracy, within seconds of training."""
+
+    name: str
+    command: str
+    data: str = ""
+    device: str = "cpu"
+    seeds: int = 3
+    aim: float | None = None
+    seconds: float | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        return recipe_of(parse(shlex.split(self.command)))
+
+
+ROWS = (
+    Row("digits", "train digits", seeds=5),
+    Row("mnist", "train mnist"),
+    Row("mnist published", "train mnist --preset published"),
+    Row("cifar10 quick", "train cifar10 --preset quick", aim=0.70, seconds=20),
+    Row("cifar10", "train cifar10", aim=0.82, seconds=60),
+    Row("cifar10 long", "train cifar10 --preset long", aim=0.90, seconds=360),
+    Row("cifar10 published", "train cifar10 --preset published", aim=0.75),
+    Row("cats-dogs", "train cats-dogs", "cats-dogs", aim=0.86, seconds=900),
+    Row("photos", "train photos", "flowers", aim=0.80, seconds=900),
+    Row("photos published", "train photos --preset published", "flowers"),
+    Row("cifar10-94 on a GPU", "train cifar10-94 --device cuda", device="cuda", seeds=10, aim=0.94, seconds=3),
+    Row("cifar10-94 96 on a GPU", "train cifar10-94 --preset 96 --device cuda", device="cuda", aim=0.96),
+)
+
+
+class Run(Frozen):
+    """One line of docs/results.jsonl: what a manifest says of one run."""
+
+    provenance: Provenance
+    accuracy: float
+    accuracy_interval: Interval
+    n: int
+
+    @classmethod
+    def of(cls, manifest: ModelManifest) -> "Run":
+        test = manifest.metrics.test
+        return cls(
+            provenance=manifest.provenance, accuracy=test.accuracy, accuracy_interval=test.accuracy_interval, n=test.n
+        )
+
+    def belongs_to(self, row: Row) -> bool:
+        try:
+            recipe = Recipe.model_validate(self.provenance.recipe)
+        except ValidationError:  # a setting that is no more
+            return False
+        on = "cpu" if self.provenance.device.startswith("cpu") else "cuda"
+        of = row.data or self.provenance.data.name
+        return on == row.device and of == self.provenance.data.name and _seedless(recipe) == _seedless(row.recipe)
+
+
+def _seedless(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"seed": 0})
+
+
+@dataclass(frozen=True)
+class Result:
+    """The runs of a row, by seed."""
+
+    row: Row
+    runs: tuple[Run, ...]
+
+    @property
+    def accuracies(self) -> list[float]:
+        return [run.accuracy for run in self.runs]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def interval(self) -> str:
+        """Over seeds by Student's t where there are three, else Wilson's over the test images of the one run."""
+        if len(self.runs) >= 3:
+            half = stats.t.ppf(0.975, len(self.runs) - 1) * np.std(self.accuracies, ddof=1) / np.sqrt(len(self.runs))
+            return f"{self.mean - half:.2%} to {min(self.mean + half, 1):.2%} over seeds"
+        wilson = self.runs[0].accuracy_interval
+        return f"{wilson.lower:.2%} to {wilson.upper:.2%} over test images"
+
+    @property
+    def seconds(self) -> list[float]:
+        return [run.provenance.duration_seconds for run in self.runs]
+
+    @property
+    def time(self) -> str:
+        low, high = (f"{seconds:.3g}" for seconds in (min(self.seconds), max(self.seconds)))
+        return f"{low} s" if low == high else f"{low} to {high} s"
+
+    @property
+    def verdict(self) -> str:
+        if self.row.aim is None:
+            return ""
+        within = self.row.seconds is None or max(self.seconds) <= self.row.seconds
+        return "reached" if self.mean >= self.row.aim and within else "missed"
+
+
+def read_runs() -> list[Run]:
+    return [Run.model_validate_json(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+
+
+def results(runs: Sequence[Run]) -> list[Result]:
+    """For each row, the last run of each seed."""
+    found = []
+    for row in ROWS:
+        by_seed = {run.provenance.seed: run for run in runs if run.belongs_to(row)}
+        found.append(Result(row, tuple(by_seed[seed] for seed in sorted(by_seed))))
+    return found
+
+
+def render(found: Iterable[Result]) -> str:
+    lines = [
+        "# What the recipes reach",
+        "",
+        "Written by `python -m benchmarks.results` from the manifests of trained bundles; each run is a line of",
+        "[results.jsonl](results.jsonl). Accuracy is on the test split, which was measured once, through ONNX Runtime.",
+        "Seconds are of training, without export and report; the machines had other work at times.",
+        "",
+        "| recipe | command | test accuracy, mean | 95% interval | seeds | seconds | aim | reached? | test images | on |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_line(result) for result in found]
+    return "\n".join(lines) + "\n"
+
+
+def _line(result: Result) -> str:
+    row = result.row
+    aim = "" if row.aim is None else f"{row.aim:.1%}" + ("" if row.seconds is None else f" in {row.seconds:g} s")
+    start = f"| {row.name} | `{row.command}` |"
+    if not result.runs:
+        return f"{start} {NOT_MEASURED} | | | | {aim} | | | |"
+    seeds = ", ".join(f"{run.provenance.seed}: {run.accuracy:.2%}" for run in result.runs)
+    run = result.runs[-1]
+    on = f"{run.provenance.device}, torch {run.provenance.libraries['torch'].split('+')[0]}"
+    return (
+        f"{start} {result.mean:.2%} | {result.interval} | {seeds} | {result.time} | {aim} | {result.verdict} | "
+        f"{run.n:,} of {run.provenance.data.name} | {on} |"
+    )
+
+
+def claims(found: Iterable[Result]) -> dict[str, str]:
+    """For each recipe the end of its docstring: what its rows measured."""
+    by_recipe: dict[str, list[str]] = {name: [] for name in RECIPES}
+    for result in found:
+        said = f"{result.mean:.2%} ({result.interval}), {result.time}" if result.runs else NOT_MEASURED
+        counted = f", {len(result.runs)} seed{'s' * (len(result.runs) > 1)}" if result.runs else ""
+        by_recipe[result.row.command.split()[1]].append(f"    {result.row.name}: {said}{counted}")
+    return {
+        name: "\n".join(["Measured, as docs/results.md says in full:", "", *rows]) for name, rows in by_recipe.items()
+    }
+
+
+def with_claim(source: str, claim: str) -> str:
+    """The recipe's file with the end of its docstring, from "Measured" on, replaced."""
+    head, quotes, rest = source.partition('"""\n\n')
+    return re.sub(r"\nMeasured, as .*\Z", "", head, flags=re.DOTALL).rstrip() + f"\n\n{claim}\n{quotes}{rest}"
+
+
+def files(runs: Sequence[Run]) -> dict[Path, str]:
+    """What is written: the table, and each recipe's file with its claim."""
+    found = results(runs)
+    written = {TABLE: render(found)}
+    for name, claim in claims(found).items():
+        path = Path(str(RECIPES[name].__file__))
+        written[path] = with_claim(path.read_text(), claim)
+    return written
+
+
+def add(bundle: Path) -> None:
+    run = Run.of(parse_manifest((bundle / "manifest.json").read_text()))
+    if not any(run.belongs_to(row) for row in ROWS):
+        sys.exit(f"{bundle} was trained by no recipe of the table as it is today.")
+    with RUNS.open("a") as file:
+        print(run.model_dump_json(), file=file)
+    write()
+
+
+def write() -> None:
+    for path, text in files(read_runs()).items():
+        path.write_text(text)
+
+
+def run(row: Row, data: Path, artifacts: Path) -> None:
+    done = {run.provenance.seed for run in read_runs() if run.belongs_to(row)}
+    for seed in sorted(set(range(row.seeds)) - done):
+        arguments = ["--data", data / row.data, "--artifacts", artifacts, "--seed", seed]
+        command = [sys.executable, "-m", "trainer", *shlex.split(row.command), *map(str, arguments)]
+        print(shlex.join(command), file=sys.stderr)
+        out = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout  # noqa: S603
+        print(out, end="")
+        add(Path(out.split(": test accuracy")[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fills docs/results.md.")
+    commands = parser.add_subparsers(required=True, dest="command")
+    runs = commands.add_parser("run", help="train what is missing of these rows, or of all for this device")
+    runs.add_argument("rows", nargs="*", choices=[*(row.name for row in ROWS), []], metavar="ROW")
+    runs.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    runs.add_argument("--data", type=Path, default=Path("data"))
+    runs.add_argument("--artifacts", type=Path, default=Path("artifacts"))
+    commands.add_parser("add", help="take bundles").add_argument("bundles", type=Path, nargs="+")
+    commands.add_parser("write", help="write the table again, after a recipe has changed")
+    options = parser.parse_args()
+    if options.command == "add":
+        for bundle in options.bundles:
+            add(bundle)
+    elif options.command == "run":
+        for row in ROWS:
+            if row.name in options.rows or (not options.rows and row.device == options.device):
+                run(row, options.data.resolve(), options.artifacts.resolve())
+    write()
+
+
+if __name__ == "__main__":
+    main()

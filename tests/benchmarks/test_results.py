@@ -1,0 +1,80 @@
+import shlex
+from pathlib import Path
+
+import pytest
+
+from benchmarks.results import ROWS, Result, Row, Run, claims, files, read_runs, render, with_claim
+from schemas.evaluation import Interval
+from schemas.manifest import DataProvenance, Provenance
+from trainer.recipe import Recipe
+from trainer.recipes import RECIPES, find_recipe, presets
+
+DIGITS = Row("digits", "train digits", aim=0.9, seconds=10)
+
+
+def run(accuracy: float = 0.95, seed: int = 0, seconds: float = 5.0, **changes: object) -> Run:
+    recipe = Recipe.model_validate(find_recipe("digits", "default").model_dump() | {"seed": seed} | changes)
+    provenance = Provenance(
+        recipe=recipe.model_dump(mode="json"),
+        data=DataProvenance(name="digits", content_hash="0" * 64, train=1, validation=1, test=100),
+        seed=seed,
+        epochs=1,
+        best_epoch=1,
+        parameters=1,
+        device="cpu (some, 2 threads)",
+        duration_seconds=seconds,
+        created="2026-01-01T00:00:00Z",
+        git_commit=None,
+        libraries={"torch": "2.15.0+cu132"},
+    )
+    return Run(provenance=provenance, accuracy=accuracy, accuracy_interval=Interval(lower=0.9, upper=0.98), n=100)
+
+
+def test_the_table_and_the_docstrings_are_what_the_runs_say() -> None:
+    for path, text in files(read_runs()).items():
+        assert path.read_text() == text, f"{path.name}: run python -m benchmarks.results write"
+
+
+def test_every_row_is_a_command_that_trains_and_every_preset_of_every_recipe_has_a_row() -> None:
+    named = [shlex.split(row.command) for row in ROWS]
+    rows = {(words[1], words[words.index("--preset") + 1] if "--preset" in words else "default") for words in named}
+    assert rows >= {(name, preset) for name in RECIPES for preset in presets(name)}
+    assert all(isinstance(row.recipe, Recipe) for row in ROWS)
+
+
+def test_a_run_counts_only_for_the_recipe_as_it_is_today_on_the_rows_device() -> None:
+    assert run(seed=7).belongs_to(DIGITS)
+    assert not run(epochs=21).belongs_to(DIGITS)
+    assert not run().belongs_to(Row("digits", "train digits", device="cuda"))
+    assert not run().belongs_to(Row("digits", "train digits", data="flowers"))
+
+
+def test_the_interval_is_over_seeds_from_three_on_and_over_test_images_before() -> None:
+    one = Result(DIGITS, (run(0.95),))
+    assert one.interval == "90.00% to 98.00% over test images"
+    three = Result(DIGITS, tuple(run(accuracy, seed) for seed, accuracy in enumerate((0.94, 0.95, 0.96))))
+    # Student's t with two degrees of freedom: 4.303 * 0.01 / sqrt(3)
+    assert three.interval == "92.52% to 97.48% over seeds"
+    assert three.mean == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "seconds", "verdict"), [(0.95, 5, "reached"), (0.89, 5, "missed"), (0.95, 11, "missed")]
+)
+def test_an_aim_is_reached_by_the_mean_within_its_time_or_missed(accuracy: float, seconds: float, verdict: str) -> None:
+    assert Result(DIGITS, (run(accuracy, seconds=seconds),)).verdict == verdict
+
+
+def test_what_has_no_run_says_so() -> None:
+    empty = Result(Row("digits", "train digits", aim=0.9), ())
+    assert "| not measured |" in render([empty])
+    assert claims([empty])["digits"].endswith("    digits: not measured")
+
+
+def test_a_claim_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> None:
+    source = '"""First line.\n\nWhy.\n"""\n\ncode = """not this"""\n\nmore = 1\n'
+    once = with_claim(source, "Measured, as x says:\n\n    a: 1")
+    assert (
+        once == '"""First line.\n\nWhy.\n\nMeasured, as x says:\n\n    a: 1\n"""\n\ncode = """not this"""\n\nmore = 1\n'
+    )
+    assert with_claim(once, "Measured, as x says:\n\n    a: 2") == once.replace("a: 1", "a: 2")
