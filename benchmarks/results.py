@@ -157,7 +157,7 @@ def render(found: Iterable[Result]) -> str:
         "[results.jsonl](results.jsonl). Accuracy is on the test split, which was measured once, through ONNX Runtime.",
         "Seconds are of training, without export and report; the machines had other work at times.",
         "",
-        "| recipe | command | test accuracy, mean | 95% interval | seeds | seconds | aim | reached? | test images | on |",
+        "| recipe | command | test accuracy | 95% interval | seeds | seconds | aim | reached? | test images | on |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(result) for result in found]
