@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, metavar="DIR", help="where bundles go")
     train.add_argument("--epochs", metavar="N")
     train.add_argument("--batch-size", metavar="N")
+    train.add_argument("--max-seconds", metavar="S", help="training time that the schedule anneals into")
     train.add_argument("--seed", metavar="N")
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")
@@ -113,7 +114,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         if not separator:
             raise RecipeError(f"--set takes KEY=VALUE, not '{assignment}'.")
         settings[key.strip()] = value.strip()
-    for name in ("epochs", "batch_size", "seed"):
+    for name in ("epochs", "batch_size", "max_seconds", "seed"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
     return settings
