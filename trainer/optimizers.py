@@ -64,8 +64,10 @@ class FilterMuon(torch.optim.Muon):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         for bank, matrix in zip(self._filters, self._matrices, strict=True):
-            matrix.grad = None if bank.grad is None else _matrix(bank.grad, bank)
-            matrix.mul_(math.sqrt(len(matrix)) / matrix.norm().clamp(min=torch.finfo(matrix.dtype).tiny))
+            matrix.grad = None
+            if bank.grad is not None:  # else it is frozen
+                matrix.grad = _matrix(bank.grad, bank)
+                matrix.mul_(math.sqrt(len(matrix)) / matrix.norm().clamp(min=torch.finfo(matrix.dtype).tiny))
         super().step()  # type: ignore[no-untyped-call]
 
 

@@ -78,6 +78,13 @@ def test_muon_keeps_filters_at_the_norm_at_which_its_rate_is_an_angle() -> None:
     assert layer.weight.norm().item() == pytest.approx(8**0.5, rel=1e-3)
 
 
+def test_muon_leaves_a_frozen_filter_as_it_is() -> None:
+    layer = nn.Conv2d(3, 8, 3)
+    before = layer.weight.detach().clone()
+    FilterMuon(filters_of(layer), 0.1, 0.6, 1.0).step()
+    assert torch.equal(layer.weight, before)
+
+
 def test_with_muon_each_parameter_has_one_optimizer_and_filters_their_own_rate() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     config = OptimizerConfig(name=OptimizerName.MUON, learning_rate=0.5, muon_rate=0.1, bias_rate=3)
