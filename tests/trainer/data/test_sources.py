@@ -14,11 +14,12 @@ from trainer.recipes import find_recipe
 
 def test_digits_are_1797_grey_images_of_8x8_over_the_whole_range() -> None:
     data = DigitsSource().load()
-    assert data.train.images.shape == (1797, 8, 8, 1)
-    assert data.train.images.dtype == np.uint8
-    assert (data.train.images.min(), data.train.images.max()) == (0, 255)
+    images = data.train.images[:]
+    assert images.shape == (1797, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert (images.min(), images.max()) == (0, 255)
     assert data.labels == tuple("0123456789")
-    assert set(np.unique(data.train.images)) <= {round(value * 255 / 16) for value in range(17)}
+    assert set(np.unique(images)) <= {round(value * 255 / 16) for value in range(17)}
 
 
 def test_mnist_is_read_from_the_data_folder(real_data: Path) -> None:

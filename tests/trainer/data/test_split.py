@@ -82,7 +82,7 @@ def test_a_class_without_images_in_a_split_is_named(labels: list[int], test: lis
 def test_the_content_hash_follows_pixels_labels_and_names() -> None:
     base = numbered([0, 1] * 5, 2)
     assert base.content_hash() == numbered([0, 1] * 5, 2).content_hash()
-    other_pixels = LabelledImages(base.train.images + 1, base.train.labels)
+    other_pixels = LabelledImages(np.asarray(base.train.images) + 1, base.train.labels)
     other_labels = LabelledImages(base.train.images, base.train.labels[::-1].copy())
     changed = [
         SourceData("numbered", base.labels, base.input, other_pixels, None),
