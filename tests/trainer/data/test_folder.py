@@ -32,7 +32,7 @@ def test_folders_are_classes_and_every_file_is_decoded_by_the_shared_function(ph
     assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert np.array_equal(data.train.images[4], decode_image((photos / "red" / "a.png").read_bytes(), SPEC))
     assert data.test is None
-    assert data.told == (f"6 images of 3 classes below {photos}, resized to 6x6 (stretch)",)
+    assert data.told[0] == f"6 images of 3 classes below {photos}, resized to 6x6 (stretch)"
 
 
 def test_an_unreadable_file_stops_the_run_with_its_name_and_reason(photos: Path) -> None:
