@@ -30,7 +30,7 @@ def batches_on(device: torch.device, data: LabelledImages) -> Batches:
     """On a GPU with room for them the images are copied there once; else each batch is, as it is needed."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        if data.images.nbytes <= RESIDENT_SHARE * free:
+        if _fits(data.images, free):
             return ResidentImages.on(device, data)
     return GatheredImages(data, device)
 
@@ -81,6 +81,11 @@ class GatheredImages:
         if pinned:
             labels = labels.pin_memory()
         return _as_input(images.to(self.device, non_blocking=True)), labels.to(self.device, non_blocking=True)
+
+
+def _fits(images: Images, free: int) -> bool:
+    """free is in bytes."""
+    return images.nbytes <= RESIDENT_SHARE * free
 
 
 def _as_input(images: Tensor) -> Tensor:

@@ -80,7 +80,8 @@ class FolderSource:
     def _decode_one(self, file: Path) -> Pixels | str:
         """The pixels, or why there are none."""
         try:
-            return decode_image(file.read_bytes(), self.input)
+            content = file.read_bytes()
+            return decode_image(content, self.input) if content else "The file is empty."
         except ImageError as error:
             return str(error)
         except OSError as error:
@@ -88,7 +89,7 @@ class FolderSource:
 
 
 def _listed(bad: Sequence[Unreadable]) -> str:
-    listed = "; ".join(f"{one.file}: {one.reason}" for one in bad[:_SHOWN])
+    listed = "; ".join(f"{one.file}: {one.reason.rstrip('.')}" for one in bad[:_SHOWN])
     return listed + (f" ... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
 
 
