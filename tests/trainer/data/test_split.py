@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,6 +64,24 @@ def test_a_published_test_split_is_taken_whole() -> None:
     parts = split(numbered([0, 1] * 50, 2, test=[1, 0, 1]), 0.1, 0.5, 0)
     assert parts.test.labels.tolist() == [1, 0, 1]
     assert (len(parts.train), len(parts.validation)) == (90, 10)
+
+
+def test_the_sizes_of_the_classes_are_told() -> None:
+    told = split(numbered([0] * 100 + [1] * 300 + [2] * 50, 3), 0.1, 0.1, 0).told
+    assert told == (
+        "training images a class: class 0: 80, class 1: 240, class 2: 40 (the largest is 6.0 times the smallest)",
+    )
+    many = split(numbered(list(range(30)) * 10 + [7] * 20, 30), 0.1, 0.1, 0).told
+    assert many == ("training images a class: class 0: 8, class 7: 24 (the largest is 3.0 times the smallest)",)
+
+
+def test_duplicates_across_the_splits_are_counted_and_told() -> None:
+    data = numbered([0, 1] * 50, 2)
+    twice = LabelledImages(data.train.images.take(np.arange(100) // 2), data.train.labels[np.arange(100) // 2])
+    parts = split(replace(data, train=twice), 0.2, 0.2, 0)
+    train, test = set(positions(parts.train)), positions(parts.test)
+    assert parts.duplicates.test == sum(position in train for position in test) > 0
+    assert any(f"{parts.duplicates.test} of 20 test images are training images too" in told for told in parts.told)
 
 
 def test_digits_split_70_20_10() -> None:
