@@ -24,7 +24,6 @@ from schemas.manifest import (
     VariantMetrics,
     VariantName,
 )
-from trainer.augment import Augmenter
 from trainer.batches import GatheredImages
 from trainer.bundle import check_writable, new_bundle, publish, write_golden
 from trainer.checkpoint import save_weights
@@ -42,6 +41,7 @@ from trainer.models.summary import parameter_count, summary
 from trainer.progress import Reporter
 from trainer.recipe import Recipe
 from trainer.report import GRID, ReportInput, write_report
+from trainer.show import as_seen
 
 # Probabilities differ by about 1e-6 between CPUs; a thousandth is a different model.
 GOLDEN_TOLERANCE_FP32 = 1e-3
@@ -120,10 +120,8 @@ def _normalise(train: LabelledImages) -> Normalise:
 
 def _report_input(recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation) -> ReportInput:
     chosen = np.random.default_rng(recipe.seed).permutation(len(data.train))[:GRID]
-    shown = GatheredImages(data.train.take(chosen), torch.device("cpu"))
-    images, labels = shown.batch(torch.arange(len(chosen)))
-    augmenter = Augmenter(recipe.augment, len(chosen), torch.Generator().manual_seed(recipe.seed))
-    seen = augmenter(images, torch.arange(len(chosen)), epoch=0).clamp(0, 1)
+    unmixed = recipe.augment.model_copy(update={"mixup": 0.0, "cutmix": 0.0})  # an image has one label there
+    seen, _ = as_seen(data.train.take(chosen), unmixed, recipe.seed)
     spec = data.input
     shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=len(data.labels))
     return ReportInput(
@@ -131,8 +129,8 @@ def _report_input(recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         test=test,
-        samples=(seen * 255).round().byte().permute(0, 2, 3, 1).numpy(),
-        sample_labels=labels.numpy(),
+        samples=seen,
+        sample_labels=data.train.labels[chosen],
         summary=summary(fitted.network, shape),
         seed=recipe.seed,
     )
@@ -183,6 +181,7 @@ def _provenance(parts: _Parts) -> Provenance:
             train=len(data.train),
             validation=len(data.validation),
             test=len(data.test),
+            duplicates=data.duplicates,
         ),
         seed=parts.recipe.seed,
         epochs=len(parts.fitted.history),
