@@ -11,6 +11,7 @@ import numpy.typing as npt
 from schemas.image import Pixels
 from schemas.manifest import InputSpec
 from trainer.data.images import Images, Rows
+from trainer.errors import DataError
 
 Labels = npt.NDArray[np.int64]
 Names = npt.NDArray[np.bytes_]
@@ -65,6 +66,21 @@ class SourceData:
                 content.update(part.images.digests.tobytes())
                 content.update(part.labels.astype(np.int64).tobytes())
         return content.hexdigest()
+
+
+def class_names(given: tuple[str, ...], *parts: LabelledImages) -> tuple[str, ...]:
+    """The names of the classes, where images have indices: as given, else the indices themselves.
+
+    Raises DataError where there are fewer names than classes.
+    """
+    classes = max(int(part.labels.max()) for part in parts) + 1
+    names = given or tuple(str(i) for i in range(max(classes, 2)))
+    if classes > len(names):
+        raise DataError(
+            f"The labels go up to {classes - 1}, but there are {len(names)} names ({', '.join(names)}); "
+            "set data.labels to all of them, or to nothing."
+        )
+    return names
 
 
 class DataSource(Protocol):
