@@ -25,7 +25,9 @@ class Images:
 
     def __init__(self, pixels: Pixels, digests: Digests | None = None) -> None:
         """pixels may be memory-mapped. digests, where they are known already, spare reading all of it for them."""
-        self._pixels = np.asarray(pixels)  # what a mapped array gives is mapped no more
+        # Of an array whose images do not lie one after the other, take would copy the whole at every batch. A mapped
+        # one is not copied, and what is taken of it is mapped no more.
+        self._pixels = np.ascontiguousarray(pixels)
         self._hashed = _Hashed(self._pixels, digests)
         self.rows: Rows = np.arange(len(pixels))
 

@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,18 @@ def test_digests_follow_the_rows_and_known_ones_are_not_computed_again(images: I
     assert [row.tobytes() for row in view.digests] == [digest(PIXELS[5]), digest(PIXELS[1])]
     known = np.arange(7 * 32, dtype=np.uint8).reshape(7, 32)
     assert np.array_equal(Images(PIXELS, known).take(np.array([5, 1])).digests, known[[5, 1]])
+
+
+def test_images_that_lie_channel_by_channel_are_laid_out_once_and_not_at_every_batch() -> None:
+    """As CIFAR-10 is published: taking rows of such an array copies all of it first."""
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 3, 32, 32), dtype=np.uint8).transpose(0, 2, 3, 1)
+    images, into = Images(pixels), np.empty((2, 32, 32, 3), np.uint8)
+    tracemalloc.start()
+    images.gather(np.array([7, 3]), into)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < images.nbytes / 10
+    assert np.array_equal(into, pixels[[7, 3]])
 
 
 def test_blocks_are_all_images_in_order(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
