@@ -112,12 +112,20 @@ class Golden(Frozen):
     images: Annotated[tuple[HashedFile, ...], Field(min_length=1)]
 
 
+class Duplicates(Frozen):
+    """Images of a split whose pixels are those of a training image: what they say of the model is too good."""
+
+    validation: Count
+    test: Count
+
+
 class DataProvenance(Frozen):
     name: str
     content_hash: Sha256
     train: Count
     validation: Count
     test: Count
+    duplicates: Annotated[Duplicates | None, Field(description="null where they were not looked for")] = None
 
 
 class Provenance(Frozen):

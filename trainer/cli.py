@@ -1,4 +1,4 @@
-"""python -m trainer train | recipes | predict. Reads the command line, says the outcome; everything else is elsewhere.
+"""python -m trainer train | show | recipes | predict. Reads the command line and says the outcome.
 
 Exit status: 0 done, 1 the run failed, 2 the caller can mend it, 130 interrupted.
 """
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", default="default", help="a variation that the recipe offers")
     train.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="where data sets lie (data)")
     train.add_argument("--skip-bad", action="store_true", help="leave out files that are no readable images")
+    train.add_argument("--cache", type=Path, metavar="DIR", help="where decoded images are kept (beside the data)")
     train.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, metavar="DIR", help="where bundles go")
     train.add_argument("--epochs", metavar="N")
     train.add_argument("--batch-size", metavar="N")
@@ -53,6 +54,20 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")
     train.set_defaults(command=_train)
+
+    show = commands.add_parser("show", help="draw training images before and after augmentation")
+    show.add_argument(
+        "what", metavar="RECIPE|DATA", help="a recipe, or a folder or file whose kind shows by its content"
+    )
+    show.add_argument("--preset", default="default", help="a variation that the recipe offers")
+    show.add_argument("--data", type=Path, metavar="DIR", help="where a recipe's data sets lie (data)")
+    show.add_argument("--skip-bad", action="store_true", help="leave out files that are no readable images")
+    show.add_argument("--cache", type=Path, metavar="DIR", help="where decoded images are kept (beside the data)")
+    show.add_argument("--out", type=Path, default=Path("show.png"), metavar="FILE", help="the picture (show.png)")
+    show.add_argument("--count", type=_positive, default=32, metavar="N", help="images (32)")
+    show.add_argument("--seed", metavar="N", help="which images, and how they are changed")
+    show.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")
+    show.set_defaults(command=_show)
 
     recipes = commands.add_parser("recipes", help="list the recipes, and every setting that they take")
     recipes.set_defaults(command=_recipes)
@@ -90,7 +105,7 @@ def _train(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     device = choose_device(options.device)
     print(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}.", file=sys.stderr)
-    source = open_source(recipe.data, options.data, skip_bad=options.skip_bad)
+    source = open_source(recipe.data, options.data, skip_bad=options.skip_bad, cache=options.cache)
     trained = train(recipe, source, device, options.artifacts, reporter_for(sys.stderr))
     test, data = trained.manifest.metrics.test, trained.manifest.provenance.data
     interval = test.accuracy_interval
@@ -115,9 +130,39 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
             raise RecipeError(f"--set takes KEY=VALUE, not '{assignment}'.")
         settings[key.strip()] = value.strip()
     for name in ("epochs", "batch_size", "max_seconds", "seed"):
-        if getattr(options, name) is not None:
+        if getattr(options, name, None) is not None:
             settings[name] = getattr(options, name)
     return settings
+
+
+def _show(options: argparse.Namespace) -> int:
+    from trainer.data.sources import open_source, recipe_for  # noqa: PLC0415
+    from trainer.recipe import with_settings  # noqa: PLC0415
+    from trainer.recipes import RECIPES, find_recipe  # noqa: PLC0415
+    from trainer.show import write_show  # noqa: PLC0415
+    from trainer.train import load_splits  # noqa: PLC0415
+
+    what, folder = options.what, options.data or DEFAULT_DATA
+    if what in RECIPES:
+        recipe = find_recipe(what, options.preset)
+    else:
+        folder, recipe = Path(what), recipe_for(Path(what), options.preset)
+    recipe = with_settings(recipe, _settings(options))
+    source = open_source(recipe.data, folder, skip_bad=options.skip_bad, cache=options.cache)
+    data = load_splits(recipe, source)
+    for sentence in data.told:
+        print(sentence, file=sys.stderr)
+    shown = write_show(options.out, recipe, data, options.count)
+    print(
+        f"{options.out}: {shown} of {len(data.train):,} training images of {data.name}, before and after augmentation."
+    )
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
+    return int(text)
 
 
 def _recipes(_: argparse.Namespace) -> int:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray
-from schemas.image import Pixels
 from schemas.manifest import InputSpec, Parity
 from trainer.errors import ExportError
-from trainer.inference import BATCH, OnnxModel
+from trainer.inference import BATCH, ImageRows, OnnxModel
 
 OPSET = 20
 PARITY_BATCHES = (1, 2, 7)
@@ -35,7 +34,7 @@ class Deployed(nn.Module):
         return logits.softmax(dim=1), logits
 
 
-def export(network: nn.Module, spec: InputSpec, images: Pixels) -> tuple[bytes, Parity]:
+def export(network: nn.Module, spec: InputSpec, images: ImageRows) -> tuple[bytes, Parity]:
     """ONNX bytes of a network in eval mode, and their parity with it on the given real images.
 
     Raises ExportError where the two differ: at any of the batch sizes 1, 2 and 7, or in the class they give to an image
@@ -58,7 +57,7 @@ def to_onnx(network: nn.Module, spec: InputSpec) -> bytes:
     return data
 
 
-def check_parity(network: nn.Module, model: bytes, images: Pixels) -> Parity:
+def check_parity(network: nn.Module, model: bytes, images: ImageRows) -> Parity:
     """Raises ExportError; see export."""
     onnx_model = OnnxModel(model)
     reference = Deployed(network).eval()
@@ -93,7 +92,7 @@ def _agreement(expected: FloatArray, found: FloatArray) -> Parity:
 
 
 @torch.no_grad()
-def _logits(network: Deployed, images: Pixels) -> FloatArray:
+def _logits(network: Deployed, images: ImageRows) -> FloatArray:
     batches = [network(torch.from_numpy(images[i : i + BATCH]))[1].numpy() for i in range(0, len(images), BATCH)]
     return np.concatenate(batches)
 

@@ -1,5 +1,7 @@
 """The trainer's own ONNX Runtime session: what it measures is the file, not the network the file came from."""
 
+from typing import Protocol
+
 import numpy as np
 import onnxruntime
 
@@ -7,6 +9,13 @@ from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
 from schemas.image import Pixels
 
 BATCH = 256
+
+
+class ImageRows(Protocol):
+    """uint8 [n, height, width, channels], in memory or on disk; a slice of it is in memory."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> Pixels: ...
 
 
 class OnnxModel:
@@ -22,9 +31,9 @@ class OnnxModel:
         probabilities, logits = self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: images})
         return probabilities, logits
 
-    def probabilities(self, images: Pixels) -> FloatArray:
+    def probabilities(self, images: ImageRows) -> FloatArray:
         """As run, in batches of a fixed size, so that any number of images fits into memory."""
         return np.concatenate([self.run(images[i : i + BATCH])[0] for i in range(0, len(images), BATCH)])
 
-    def logits(self, images: Pixels) -> FloatArray:
+    def logits(self, images: ImageRows) -> FloatArray:
         return np.concatenate([self.run(images[i : i + BATCH])[1] for i in range(0, len(images), BATCH)])

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from trainer.augment import Augmenter, Mixed
-from trainer.data.source import LabelledImages
+from trainer.batches import batches_on
 from trainer.data.split import Splits
 from trainer.device import autocast, computes_in_bf16
 from trainer.errors import NonFiniteError
@@ -34,26 +34,6 @@ class Fitted:
     history: tuple[Epoch, ...]
     best_epoch: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class ResidentImages:
-    """A split on the device: images stay uint8, a quarter of float's memory."""
-
-    images: Tensor
-    labels: Tensor
-
-    @classmethod
-    def on(cls, device: torch.device, data: LabelledImages) -> "ResidentImages":
-        images, labels = np.ascontiguousarray(data.images), np.ascontiguousarray(data.labels)
-        return cls(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """float [batch, channels, height, width] in 0..1 (channels_last, as the bytes lie already), and labels."""
-        return self.images[index].permute(0, 3, 1, 2).float() / 255, self.labels[index]
 
 
 def fit(network: nn.Module, data: Splits, recipe: Recipe, device: torch.device, reporter: Reporter) -> Fitted:
@@ -88,8 +68,8 @@ class _Run:
     def __init__(self, network: nn.Module, data: Splits, recipe: Recipe, device: torch.device) -> None:
         self.recipe = recipe
         self.device = device
-        self.train = ResidentImages.on(device, data.train)
-        self.validation = ResidentImages.on(device, data.validation)
+        self.train = batches_on(device, data.train)
+        self.validation = batches_on(device, data.validation)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = build_optimizers(self.network, recipe.optimizer)
         self.class_weights = _class_weights(recipe.class_weights, data, device)
@@ -131,7 +111,7 @@ class _Run:
     def _train(self, reporter: Reporter) -> tuple[float, float, int]:
         """One pass over the training split: mean loss, accuracy, and the images of it that the time allowed."""
         self.network.train()
-        order = torch.randperm(len(self.train), generator=self.shuffling).to(self.device)
+        order = torch.randperm(len(self.train), generator=self.shuffling).to(self.train.index_device)
         started, total, right, seen = time.perf_counter(), 0.0, 0.0, 0
         waiting: list[Tensor] = []
         batches = torch.split(order, self.recipe.batch_size)
@@ -158,7 +138,7 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * group["rate"]
         images, labels = self.train.batch(index)
-        images = self.augmenter(images, index, self.step // self.steps_an_epoch)
+        images = self.augmenter(images, index.to(self.device), self.step // self.steps_an_epoch)
         mixed = self.augmenter.mix(images, labels)
         with autocast(self.device, bf16=self.bf16):
             logits = self.network(images if mixed is None else mixed.images)
@@ -190,7 +170,7 @@ class _Run:
         """Mean loss (without label smoothing) and accuracy on the validation split."""
         network = self.judged.eval()
         sums = torch.zeros(2, device=self.device)
-        order = torch.arange(len(self.validation), device=self.device)
+        order = torch.arange(len(self.validation), device=self.validation.index_device)
         for index in torch.split(order, self.recipe.validation_batch_size):
             images, labels = self.validation.batch(index)
             with autocast(self.device, bf16=self.bf16):

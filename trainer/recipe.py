@@ -4,7 +4,7 @@ import difflib
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from schemas.base import Frozen
 from schemas.manifest import InputSpec, ModelName
@@ -21,6 +21,7 @@ class Source(StrEnum):
     CIFAR10 = "cifar10"
     CSV = "csv"
     FOLDER = "folder"
+    NPZ = "npz"
 
 
 class OptimizerName(StrEnum):
@@ -56,6 +57,14 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
+def _input_from_sides(value: Any) -> Any:
+    """A list, as --set data.input=64,64,3 makes one, to the fields of InputSpec."""
+    sides = ("height", "width", "channels")
+    if isinstance(value, str) or (isinstance(value, list) and len(value) != len(sides)):
+        raise ValueError("it is height,width,channels, as in 64,64,3")
+    return dict(zip(sides, value, strict=True)) if isinstance(value, list) else value
+
+
 class DataConfig(Frozen):
     """Which images, and how those without a published test split are divided (stratified by class)."""
 
@@ -63,16 +72,28 @@ class DataConfig(Frozen):
     validation: Annotated[float, Field(gt=0, lt=1, description="share of the training images where test is published")]
     test: Annotated[float, Field(ge=0, lt=1, description="share of all images; unused where test is published")] = 0.0
     split_seed: Seed = 0
-    input: Annotated[InputSpec | None, Field(description="what images of csv or folder are resized to")] = None
+    input: Annotated[
+        InputSpec | None,
+        BeforeValidator(_input_from_sides),
+        Field(description="height,width,channels that images are resized to; null keeps their own"),
+    ] = None
     shape: Annotated[
         tuple[int, int, int] | None, Field(description="height,width,channels of a row of csv; null detects it")
     ] = None
-    labels: Annotated[tuple[str, ...], Field(description="names of the classes of csv, by index")] = ()
+    value_range: Annotated[
+        tuple[float, float] | None, Field(description="values of black,white in csv and npz; null detects them")
+    ] = None
+    header: Annotated[bool | None, Field(description="whether csv files begin with a header; null detects it")] = None
+    labels: Annotated[
+        tuple[str, ...], Field(description="names of the classes by index, where the data has none of its own")
+    ] = ()
 
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Self:
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together leave no images to train on")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError("value_range is black,white, and black must be the smaller")
         return self
 
 
@@ -177,7 +198,7 @@ def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
         raise RecipeError(f"The recipe has no setting '{key}'; {_known_settings(tree, key, node)}.")
     if key in {"network", "network.name"}:
         tree["network"] = network_named(str(value)).model_dump(mode="json")
-    elif isinstance(node[last], dict):
+    elif isinstance(node[last], dict) and key != "data.input":
         raise RecipeError(f"'{key}' is a group; set one of {', '.join(f'{key}.{name}' for name in node[last])}.")
     else:
         node[last] = _parsed(value, node[last])
@@ -197,7 +218,7 @@ def _parsed(value: Any, present: Any) -> Any:
     """Lists have commas, nothing is null; all else is left to pydantic, which reads numbers out of strings."""
     if value == "null":
         return None
-    if isinstance(value, str) and (isinstance(present, list) or (present is None and "," in value)):
+    if isinstance(value, str) and (isinstance(present, list) or (not isinstance(present, str) and "," in value)):
         return [part for part in value.split(",") if part]
     return value
 

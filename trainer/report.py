@@ -98,15 +98,15 @@ def _confusion(metrics: Metrics, labels: tuple[str, ...]) -> Figure:
 
 
 def _samples(report: ReportInput) -> Figure:
-    figure, cells = _grid("Training images as the network sees them, augmented", len(report.samples))
+    figure, cells = grid("Training images as the network sees them, augmented", len(report.samples))
     for axes, image, label in zip(cells, report.samples, report.sample_labels, strict=False):
-        _show(axes, image, report.labels[label], "black")
+        draw(axes, image, report.labels[label])
     return figure
 
 
 def _predictions(report: ReportInput) -> Figure:
     chosen = np.random.default_rng(report.seed).permutation(report.test.metrics.n)[:GRID]
-    figure, cells = _grid("Random test images: what was said, and how surely", len(chosen))
+    figure, cells = grid("Random test images: what was said, and how surely", len(chosen))
     _show_answers(cells, chosen, report)
     return figure
 
@@ -118,7 +118,7 @@ def _mistakes(report: ReportInput) -> Figure:
     title = f"Wrong on the test split: {len(wrong):,} of {len(predicted):,}" + (
         ", the surest first" if len(wrong) > 1 else ""
     )
-    figure, cells = _grid(title, len(surest))
+    figure, cells = grid(title, len(surest))
     _show_answers(cells, surest, report)
     return figure
 
@@ -130,11 +130,11 @@ def _show_answers(cells: Sequence[Axes], chosen: npt.NDArray[np.int64], report: 
         text = f"{report.labels[said]} ({row[said]:.0%})"
         if said != true:
             text += f"\nis {report.labels[true]}"
-        _show(axes, report.test.data.images[i], text, _RIGHT if said == true else _WRONG)
+        draw(axes, report.test.data.images[i], text, _RIGHT if said == true else _WRONG)
 
 
-def _grid(title: str, count: int) -> tuple[Figure, list[Axes]]:
-    columns = 5
+def grid(title: str, count: int, columns: int = 5) -> tuple[Figure, list[Axes]]:
+    """A figure of so many empty cells, row by row."""
     rows = max(1, -(-count // columns))
     figure = Figure(figsize=(1.7 * columns, 1.9 * rows + 0.6), layout="constrained")
     figure.suptitle(title)
@@ -144,7 +144,8 @@ def _grid(title: str, count: int) -> tuple[Figure, list[Axes]]:
     return figure, cells
 
 
-def _show(axes: Axes, image: Pixels, title: str, colour: str) -> None:
+def draw(axes: Axes, image: Pixels, title: str, colour: str = "black") -> None:
+    """A picture, grey or in colour, with its title above."""
     grey = image.shape[2] == 1
     axes.imshow(image[:, :, 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=255)
     axes.set_title(title, color=colour, fontsize=9)

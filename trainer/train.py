@@ -24,7 +24,7 @@ from schemas.manifest import (
     VariantMetrics,
     VariantName,
 )
-from trainer.augment import Augmenter
+from trainer.batches import GatheredImages
 from trainer.bundle import check_writable, new_bundle, publish, write_golden
 from trainer.checkpoint import save_weights
 from trainer.data.source import DataSource, LabelledImages
@@ -34,7 +34,7 @@ from trainer.errors import RecipeError
 from trainer.evaluate import Evaluation, evaluate
 from trainer.export import export
 from trainer.inference import OnnxModel
-from trainer.loop import Fitted, ResidentImages, fit
+from trainer.loop import Fitted, fit
 from trainer.models.fast import FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape
 from trainer.models.summary import parameter_count, summary
@@ -42,11 +42,14 @@ from trainer.models.views import with_views
 from trainer.progress import Reporter
 from trainer.recipe import Recipe
 from trainer.report import GRID, ReportInput, write_report
+from trainer.show import as_seen
 
 # Probabilities differ by about 1e-6 between CPUs; a thousandth is a different model.
 GOLDEN_TOLERANCE_FP32 = 1e-3
 # Enough for the covariance of small patches.
 PREPARING_IMAGES = 5000
+# Of pixels, for the mean and deviation: more would change the fourth digit, and a run could not start at once.
+STATISTICS_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def build_network(recipe: Recipe, data: Splits) -> nn.Module:
     shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=outputs)
     normalise, network = _normalise(data.train), recipe.network.build(shape)
     if isinstance(network, FastNetwork):
-        images, _ = ResidentImages.on(torch.device("cpu"), data.train).batch(
+        images, _ = GatheredImages(data.train, torch.device("cpu")).batch(
             torch.arange(min(PREPARING_IMAGES, len(data.train)))
         )
         network.prepare(normalise(images))
@@ -104,8 +107,12 @@ def build_network(recipe: Recipe, data: Splits) -> nn.Module:
 
 
 def _normalise(train: LabelledImages) -> Normalise:
-    """By the mean and deviation of each channel over the training split."""
-    counts = np.stack([np.bincount(train.images[..., i].ravel(), minlength=256) for i in range(train.images.shape[3])])
+    """By the mean and deviation of each channel over the training split, or even steps through a very large one."""
+    step = -(-train.images.nbytes // STATISTICS_BYTES)
+    images = train.images.take(np.arange(0, len(train), step))
+    counts = np.zeros((images.shape[3], 256), np.int64)
+    for block in images.blocks():
+        counts += [np.bincount(block[..., i].ravel(), minlength=256) for i in range(images.shape[3])]
     values = np.arange(256) / 255
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ values
@@ -115,10 +122,8 @@ def _normalise(train: LabelledImages) -> Normalise:
 
 def _report_input(recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation) -> ReportInput:
     chosen = np.random.default_rng(recipe.seed).permutation(len(data.train))[:GRID]
-    shown = ResidentImages.on(torch.device("cpu"), data.train.take(chosen))
-    images, labels = shown.batch(torch.arange(len(chosen)))
-    augmenter = Augmenter(recipe.augment, len(chosen), torch.Generator().manual_seed(recipe.seed))
-    seen = augmenter(images, torch.arange(len(chosen)), epoch=0).clamp(0, 1)
+    unmixed = recipe.augment.model_copy(update={"mixup": 0.0, "cutmix": 0.0})  # an image has one label there
+    seen, _ = as_seen(data.train.take(chosen), unmixed, recipe.seed)
     spec = data.input
     shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=len(data.labels))
     return ReportInput(
@@ -126,8 +131,8 @@ def _report_input(recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         test=test,
-        samples=(seen * 255).round().byte().permute(0, 2, 3, 1).numpy(),
-        sample_labels=labels.numpy(),
+        samples=seen,
+        sample_labels=data.train.labels[chosen],
         summary=summary(fitted.network, shape),
         seed=recipe.seed,
     )
@@ -178,6 +183,7 @@ def _provenance(parts: _Parts) -> Provenance:
             train=len(data.train),
             validation=len(data.validation),
             test=len(data.test),
+            duplicates=data.duplicates,
         ),
         seed=parts.recipe.seed,
         epochs=len(parts.fitted.history),

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from schemas.bundle import open_bundle
 from schemas.errors import FormatVersionError, ManifestError
 from schemas.manifest import (
+    Duplicates,
     InputSpec,
     Interpolation,
     ModelManifest,
@@ -224,6 +225,13 @@ def test_a_number_that_is_not_finite_is_refused(fields: Fields, place: tuple[str
     put(*place, value=number)(fields)
     with pytest.raises(ManifestError):
         parse_manifest(json.dumps(fields))
+
+
+def test_a_manifest_from_before_duplicates_were_counted_is_read(fields: Fields) -> None:
+    del fields["provenance"]["data"]["duplicates"]
+    assert parse_manifest(json.dumps(fields)).provenance.data.duplicates is None
+    fields["provenance"]["data"]["duplicates"] = {"validation": 3, "test": 2}
+    assert parse_manifest(json.dumps(fields)).provenance.data.duplicates == Duplicates(validation=3, test=2)
 
 
 def test_a_number_that_is_not_finite_is_not_written(manifest: ModelManifest) -> None:

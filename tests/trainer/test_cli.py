@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from schemas.bundle import open_bundle
+from schemas.manifest import Duplicates
 from tests.bundles import solid, write_bundle
+from tests.trainer import colours
 from trainer.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,6 +54,12 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         (["digits", "--set", "data.split_seed=-1"], 2, "split_seed"),
         (["mnist", "--data", "pyproject.toml"], 2, "mnist could not be read"),
         (["digits", "--set", "network.widths=1,1,1,1"], 2, "cannot be halved"),
+        (["digits", "--set", "data.input=64"], 2, "height,width,channels, as in 64,64,3"),
+        (["digits", "--set", "data.value_range=1,0"], 2, "black must be the smaller"),
+        (["digits", "--set", "data.header=perhaps"], 2, "data.header"),
+        (["digits", "--set", "data.source=folder"], 2, "--set data.input=64,64,3"),
+        (["digits", "--set", "data.source=npz", "--data", "tests"], 2, "holds 0 .npz files"),
+        (["digits", "--set", "data.test=0"], 2, "--set data.test=0.2"),
         (["digits", "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.name=sgd"], 1, "at step"),
     ],
 )
@@ -107,6 +117,49 @@ def test_an_interrupted_run_leaves_nothing_and_says_so(tmp_path: Path, number: s
     assert errors.splitlines()[-1] == "error: Interrupted; no bundle was written."
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_trains_on_an_npz_file_and_says_what_it_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = colours.colours(60)
+    np.savez(tmp_path / "mine.npz", images=data.train.images, labels=data.train.labels, classes=np.array(data.labels))
+    arguments = ["--data", str(tmp_path / "mine.npz"), "--set", "data.source=npz", "--epochs", "1"]
+    assert main(["train", "digits", *arguments, "--artifacts", str(tmp_path / "artifacts")]) == 0
+    said = capsys.readouterr().err
+    assert "images: 60 images of 8x8 RGB, values 0 to 255" in said
+    assert "training images a class: red: 14" in said
+    manifest = open_bundle(tmp_path / "artifacts" / "digits" / "1").manifest
+    assert manifest.labels == ("red", "green", "blue")
+    assert manifest.provenance.data.duplicates == Duplicates(validation=0, test=0)
+
+
+def test_show_draws_a_recipe_s_images_or_those_of_a_folder(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", "digits", "--count", "8", "--out", str(tmp_path / "digits.png")]) == 0
+    assert "8 of 1,258 training images of digits" in capsys.readouterr().out
+    np.savez(tmp_path / "mine.npz", images=colours.colours(60).train.images, labels=colours.colours(60).train.labels)
+    assert main(["show", str(tmp_path / "mine.npz"), "--out", str(tmp_path / "mine.png")]) == 0
+    assert "32 of 42 training images of mine" in capsys.readouterr().out
+    for name in ("digits.png", "mine.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert len(picture.convert("L").getcolors() or range(256)) > 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nowhere"], "'nowhere' is no recipe"),
+        (["digits", "--out", "nowhere/show.png"], "could not be written"),
+        (["digits", "--preset", "best"], "it has default"),
+    ],
+)
+def test_show_says_what_it_cannot_show(capsys: pytest.CaptureFixture[str], arguments: list[str], named: str) -> None:
+    assert main(["show", *arguments]) in {1, 2}
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("error: ")
+    assert named in last
 
 
 def test_recipes_are_listed_with_their_presets() -> None:

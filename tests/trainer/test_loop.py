@@ -62,7 +62,7 @@ def logits(fitted: Fitted, images: Pixels) -> torch.Tensor:
 def test_it_learns_colours() -> None:
     fitted = run(colours.recipe(epochs=6))
     fresh = colours.colours(30, seed=9).train
-    assert logits(fitted, fresh.images).argmax(dim=1).tolist() == fresh.labels.tolist()
+    assert logits(fitted, fresh.images[:]).argmax(dim=1).tolist() == fresh.labels.tolist()
     assert fitted.history[-1].train_loss < fitted.history[0].train_loss
 
 
@@ -89,7 +89,7 @@ def test_the_epoch_that_is_best_on_validation_is_the_one_kept() -> None:
     scores = [(epoch.validation_accuracy, -epoch.validation_loss) for epoch in fitted.history]
     assert scores[-1] < max(scores)
     assert scores[fitted.best_epoch - 1] == max(scores)
-    kept = logits(fitted, data.validation.images)
+    kept = logits(fitted, data.validation.images[:])
     loss = torch.nn.functional.cross_entropy(kept, torch.from_numpy(data.validation.labels)).item()
     assert loss == pytest.approx(-max(scores)[1], rel=0.02)  # validation may have computed in bf16
     assert loss < 0.9 * fitted.history[-1].validation_loss
@@ -152,7 +152,7 @@ def test_a_budget_of_time_ends_the_run_with_its_schedule_run_down() -> None:
 def test_mixed_images_are_learnt_from(kind: str) -> None:
     fitted = run(colours.recipe(epochs=8, augment=AugmentConfig.model_validate({kind: 0.4})))
     fresh = colours.colours(30, seed=9).train
-    assert (logits(fitted, fresh.images).argmax(dim=1) == torch.from_numpy(fresh.labels)).float().mean() > 0.9
+    assert (logits(fitted, fresh.images[:]).argmax(dim=1) == torch.from_numpy(fresh.labels)).float().mean() > 0.9
 
 
 def test_the_loss_of_a_mixture_is_shared_between_its_two_labels() -> None:

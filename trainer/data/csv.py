@@ -1,127 +1,149 @@
 """Images and labels as rows of numbers: input.csv, labels.csv, input_test.csv, labels_test.csv.
 
 A row of an input file is one image, [height][width][channels] row by row; a row of a labels file is its class index.
-Header, value range and image shape are detected and stated; the shape can be set where the detection is wrong.
+Header, value range and image shape are detected and stated; each can be set where the detection is wrong.
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from pydantic import JsonValue
 
-from schemas.image import Pixels, fit_pixels
+from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
-from trainer.data.source import LabelledImages, Labels, SourceData
+from trainer.data.cache import Decoded, Decoding, EntryWriter, decode_once
+from trainer.data.rows import first_fault, has_header, read_rows
+from trainer.data.source import Labels, SourceData, class_names
+from trainer.data.values import ValueRange, detect_range, outside, shown_range, to_bytes
 from trainer.errors import DataError
 
-Table = npt.NDArray[np.float32]
 Shape = tuple[int, int, int]
 
-_LARGEST_PIXEL = 255
 _RGB = 3
+_PARTS = {"train": ("input.csv", "labels.csv"), "test": ("input_test.csv", "labels_test.csv")}
+_CODE = (__name__, "trainer.data.rows", "trainer.data.values")
 
 
 @dataclass(frozen=True)
 class CsvSource:
     """labels are the classes' names, in the order of their indices; without them the indices are the names.
 
-    shape is [height, width, channels] of a row, detected where None; input is what images are resized to, their own
-    shape where None.
+    shape is [height, width, channels] of a row, value_range what black and white are, header whether each file's first
+    line is one; each is detected where None. input is what images are resized to, their own shape where None. cache is
+    the folder that decoded images are kept in, None the usual one.
     """
 
     folder: Path
     name: str
     labels: tuple[str, ...] = ()
     shape: Shape | None = None
+    value_range: ValueRange | None = None
+    header: bool | None = None
     input: InputSpec | None = None
+    cache: Path | None = None
 
     def load(self) -> SourceData:
         """Raises DataError naming the file, and the line and column of a wrong value."""
-        train, told = self._part("input.csv", "labels.csv")
-        test, told_of_test = self._part("input_test.csv", "labels_test.csv")
-        if train.images.shape[1:] != test.images.shape[1:]:
+        files = [self.folder / file for files in _PARTS.values() for file in files]
+        missing = next((file for file in files if not file.is_file()), None)
+        if missing is not None:
             raise DataError(
-                f"input.csv holds images of {_shown(train.images.shape)} and input_test.csv of "
-                f"{_shown(test.images.shape)}; they must be alike."
+                f"{missing} is missing; the folder must hold input.csv, labels.csv and the same with _test."
             )
-        classes = int(max(train.labels.max(), test.labels.max())) + 1
-        labels = self.labels or tuple(str(i) for i in range(max(classes, 2)))
-        if classes > len(labels):
-            raise DataError(
-                f"The labels go up to {classes - 1}, but there are {len(labels)} names ({', '.join(labels)})."
-            )
+        settings: dict[str, JsonValue] = {
+            "shape": list(self.shape or ()),
+            "value_range": list(self.value_range or ()),
+            "header": self.header,
+            "input": self.input.model_dump(mode="json") if self.input else None,
+        }
+        entry = decode_once(Decoding("csv", self.folder, files, settings, _CODE), self.cache, self._decode)
+        train, test = entry.parts["train"], entry.parts["test"]
+        labels = class_names(self.labels, train, test)
         height, width, channels = train.images.shape[1:]
         spec = self.input or InputSpec(height=height, width=width, channels=channels)
-        return SourceData(self.name, labels, spec, _resized(train, spec), _resized(test, spec), (told, told_of_test))
+        return SourceData(self.name, labels, spec, train, test, entry.told)
 
-    def _part(self, input_name: str, labels_name: str) -> tuple[LabelledImages, str]:
-        table, header = _read(self.folder / input_name)
-        shape = self.shape or _detect_shape(table.shape[1], input_name)
-        if math.prod(shape) != table.shape[1]:
+    def _decode(self, writer: EntryWriter) -> Decoded:
+        form = self._form("input.csv", self.value_range)
+        told = self._decode_part(writer, "train", form)
+        test_form = self._form("input_test.csv", form.value_range)  # not detected twice, for the two must be alike
+        if test_form.shape != form.shape:
             raise DataError(
-                f"{input_name} has {table.shape[1]:,} values a row, but {_shown((0, *shape))} needs "
-                f"{math.prod(shape):,}; set data.shape to height,width,channels."
+                f"input.csv holds images of {_shown(form.shape)} and input_test.csv of "
+                f"{_shown(test_form.shape)}; they must be alike."
             )
-        pixels, value_range = _to_bytes(table, input_name, first_line=1 + header)
-        labels = _read_labels(self.folder / labels_name)
-        if len(labels) != len(pixels):
-            raise DataError(f"{input_name} has {len(pixels):,} images and {labels_name} {len(labels):,} labels.")
-        images = pixels.reshape(len(pixels), *shape)
-        told = (
-            f"{input_name}: {len(images):,} images of {_shown(images.shape)}, {'a' if header else 'no'} header, "
-            f"values {value_range}"
-        )
-        return LabelledImages(images, labels), told
+        return Decoded(told=(told, self._decode_part(writer, "test", test_form)))
+
+    def _form(self, file: str, value_range: ValueRange | None) -> "_Form":
+        path = self.folder / file
+        header = has_header(path) if self.header is None else self.header
+        first = next(read_rows(path, header=header), None)
+        if first is None:
+            raise DataError(f"{path} holds no rows.")
+        values = first.shape[1]
+        shape = self.shape or _detect_shape(values, file)
+        if math.prod(shape) != values:
+            raise DataError(
+                f"{file} has {values:,} values a row, but {_shown(shape)} needs {math.prod(shape):,}; "
+                "set data.shape to height,width,channels."
+            )
+        return _Form(header, shape, value_range or detect_range(read_rows(path, header=header)))
+
+    def _decode_part(self, writer: EntryWriter, name: str, form: "_Form") -> str:
+        input_name, labels_name = _PARTS[name]
+        path, shape = self.folder / input_name, form.shape
+        spec = self.input or InputSpec(height=shape[0], width=shape[1], channels=shape[2])
+        with writer.part(name, spec.shape) as part:
+            for block in read_rows(path, header=form.header, watched=True):
+                if outside(block, form.value_range).any():
+                    raise DataError(f"{path}: {first_fault(path, form.header, partial(_outside, form.value_range))}")
+                pixels = to_bytes(block, form.value_range).reshape(-1, *shape)
+                part.append(fit_pixels(image, spec) for image in pixels)
+            labels = self._labels(self.folder / labels_name)
+            part.label(labels.tolist())
+            if len(labels) != len(part):
+                raise DataError(
+                    f"{input_name} has {len(part):,} images and {labels_name} {len(labels):,} labels; "
+                    "where the first line is a header of numbers, set data.header=true."
+                )
+            return (
+                f"{input_name}: {len(part):,} images of {_shown(shape)}, {'a' if form.header else 'no'} header, "
+                f"values {shown_range(form.value_range)}"
+            )
+
+    def _labels(self, path: Path) -> Labels:
+        header = has_header(path) if self.header is None else self.header
+        blocks = list(read_rows(path, header=header))
+        if not blocks:
+            raise DataError(f"{path} holds no rows.")
+        if blocks[0].shape[1] != 1:
+            raise DataError(f"{path} has {blocks[0].shape[1]:,} values a row; a label is one class index.")
+        values = np.concatenate(blocks)[:, 0]
+        if not ((values >= 0) & (values == np.round(values))).all():  # written so that NaN is wrong
+            raise DataError(f"{path}: {first_fault(path, header, _no_index)}")
+        return values.astype(np.int64)
 
 
-def _read(path: Path) -> tuple[Table, bool]:
-    """The numbers, and whether a header was passed over."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            first = file.readline()
-            header = bool(first) and not _is_number(first.split(",")[0])
-            if not (file.readline() if header else first).strip():
-                raise DataError(f"{path} holds no rows.")
-        table: Table = np.loadtxt(path, np.float32, comments=None, delimiter=",", skiprows=int(header), ndmin=2)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} is missing; the folder must hold input.csv, labels.csv and the same with _test."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {_where(path, error)}") from error
-    return table, header
+@dataclass(frozen=True)
+class _Form:
+    """How a file is to be read, as set or detected."""
+
+    header: bool
+    shape: Shape
+    value_range: ValueRange
 
 
-def _where(path: Path, error: Exception) -> str:
-    """A sentence with line and column, found by a second, slow look at a file that is known to be wrong."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            columns = 0
-            for number, line in enumerate(file, start=1):
-                values = line.rstrip("\r\n").split(",")
-                if number == 1 and not _is_number(values[0]):
-                    continue
-                for column, value in enumerate(values, start=1):
-                    if not _is_number(value):
-                        return f"line {number}, column {column}: '{value[:20]}' is no number."
-                columns = columns or len(values)
-                if len(values) != columns:
-                    return f"line {number} has {len(values):,} values, and the lines before it {columns:,}."
-    except UnicodeDecodeError:
-        return "it is not text."
-    return f"it cannot be read as numbers ({error})."
+def _outside(value_range: ValueRange, value: float) -> str | None:
+    low, high = value_range
+    said = f"is outside {shown_range(value_range)}, which data.value_range can change"
+    return None if low <= value <= high else said
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _no_index(value: float) -> str | None:
+    return None if value >= 0 and value.is_integer() else "is no class index (0, 1, ...)"
 
 
 def _detect_shape(values: int, name: str) -> Shape:
@@ -136,37 +158,6 @@ def _detect_shape(values: int, name: str) -> Shape:
     )
 
 
-def _to_bytes(table: Table, name: str, *, first_line: int) -> tuple[Pixels, str]:
-    """Values of 0..255 or of 0..1 -> uint8."""
-    wrong = ~((table >= 0) & (table <= _LARGEST_PIXEL))  # written so that NaN is wrong
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise DataError(
-            f"{name}: line {row + first_line}, column {column + 1}: {table[row, column]:g} is outside 0 to 255."
-        )
-    if table.max() <= 1 and (table != np.round(table)).any():
-        return np.round(table * _LARGEST_PIXEL).astype(np.uint8), "0 to 1"
-    return np.round(table).astype(np.uint8), "0 to 255"
-
-
-def _read_labels(path: Path) -> Labels:
-    table, header = _read(path)
-    if table.shape[1] != 1:
-        raise DataError(f"{path} has {table.shape[1]:,} values a row; a label is one class index.")
-    values = table[:, 0]
-    wrong = ~((values >= 0) & (values == np.round(values)))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise DataError(f"{path}: line {row + 1 + header}: {values[row]:g} is no class index (0, 1, ...).")
-    return values.astype(np.int64)
-
-
-def _resized(part: LabelledImages, spec: InputSpec) -> LabelledImages:
-    if part.images.shape[1:] == spec.shape:
-        return part
-    return LabelledImages(np.stack([fit_pixels(image, spec) for image in part.images]), part.labels)
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    _, height, width, channels = shape
+def _shown(shape: Shape) -> str:
+    height, width, channels = shape
     return f"{height}x{width} {'RGB' if channels == _RGB else 'grey'}"

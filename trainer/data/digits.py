@@ -5,19 +5,26 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.datasets import load_digits
 
+from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
 from trainer.data.source import LabelledImages, SourceData
 
 
 @dataclass(frozen=True)
 class DigitsSource:
+    """input is what the images are resized to; None keeps their 8x8."""
+
+    input: InputSpec | None = None
+
     def load(self) -> SourceData:
         bunch = load_digits()
         pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+        spec = self.input or InputSpec(height=8, width=8, channels=1)
+        pixels = np.stack([fit_pixels(image, spec) for image in pixels])
         return SourceData(
             name="digits",
             labels=tuple(str(name) for name in bunch.target_names),
-            input=InputSpec(height=8, width=8, channels=1),
+            input=spec,
             train=LabelledImages(pixels, bunch.target.astype(np.int64)),
             test=None,
         )

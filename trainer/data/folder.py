@@ -1,33 +1,37 @@
 """A folder of class-named folders of photos, of any sizes and formats: photos/<class>/.../<file>."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import numpy as np
-from rich.progress import track
 
 from schemas.errors import ImageError
 from schemas.image import Pixels, decode_image
 from schemas.manifest import InputSpec
-from trainer.data.source import LabelledImages, SourceData
+from trainer.data.cache import Decoded, Decoding, EntryWriter, decode_once
+from trainer.data.entry import Unreadable
+from trainer.data.source import SourceData
 from trainer.errors import DataError
+from trainer.progress import tracked
 
 _SHOWN = 10
+_WINDOW_BYTES = 64 * 2**20  # of decoded images that wait to be written
 
 
 @dataclass(frozen=True)
 class FolderSource:
     """Every file below a class's folder is taken for an image; hidden ones are passed over.
 
-    An unreadable file stops the run before training, with its reason; skip_bad leaves it out instead.
+    An unreadable file stops the run before training, with its reason; skip_bad leaves it out instead. cache is the
+    folder that decoded images are kept in, None the usual one.
     """
 
     folder: Path
     input: InputSpec
     skip_bad: bool = False
+    cache: Path | None = None
 
     def load(self) -> SourceData:
         """Raises DataError."""
@@ -35,42 +39,58 @@ class FolderSource:
         files = [(file, index) for index, name in enumerate(classes) for file in _files(self.folder / name)]
         if not files:
             raise DataError(f"The folders of {self.folder} hold no files.")
-        decoded = self._decode([file for file, _ in files])
-        bad = [(file, image) for (file, _), image in zip(files, decoded, strict=True) if isinstance(image, str)]
-        if bad and not self.skip_bad:
+        settings = {"input": self.input.model_dump(mode="json")}
+        decoding = Decoding("folder", self.folder, [file for file, _ in files], settings, (__name__,), classes)
+        entry = decode_once(decoding, self.cache, partial(self._decode, files))
+        if entry.unreadable and not self.skip_bad:
             raise DataError(
-                f"{len(bad)} of {len(files):,} files cannot be used; mend or remove them, or leave them out with "
-                f"--skip-bad: {self._listed(bad)}"
+                f"{len(entry.unreadable)} of {len(files):,} files cannot be used; mend or remove them, or leave them "
+                f"out with --skip-bad: {_listed(entry.unreadable)}"
             )
-        good = [(image, index) for (_, index), image in zip(files, decoded, strict=True) if not isinstance(image, str)]
-        if not good:
-            raise DataError(f"No file below {self.folder} is an image.")
-        images = LabelledImages(np.stack([image for image, _ in good]), np.array([index for _, index in good]))
-        told = [f"{len(good):,} images of {len(classes)} classes below {self.folder}, resized to {self._size()}"]
-        told += [f"left out {len(bad)} unreadable files: {self._listed(bad)}"] if bad else []
-        return SourceData(_name(self.folder), classes, self.input, images, None, tuple(told))
+        images = entry.parts["train"]
+        size = f"{self.input.height}x{self.input.width} ({self.input.resize})"
+        told = [f"{len(images):,} images of {len(classes)} classes below {self.folder}, resized to {size}"]
+        if entry.unreadable:
+            told.append(f"left out {len(entry.unreadable)} unreadable files: {_listed(entry.unreadable)}")
+        return SourceData(_name(self.folder), classes, self.input, images, None, (*told, *entry.told))
 
-    def _decode(self, files: Sequence[Path]) -> list[Pixels | str]:
-        """In threads, for Pillow lets others run while it decodes."""
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            results = pool.map(self._decode_one, files)
-            return list(track(results, "decoding", total=len(files), transient=True, disable=not os.isatty(2)))
+    def _decode(self, files: Sequence[tuple[Path, int]], writer: EntryWriter) -> Decoded:
+        bad = []
+        with writer.part("train", self.input.shape) as part:
+            images = tracked(self._images([file for file, _ in files]), "decoding", len(files))
+            for (file, index), image in zip(files, images, strict=True):
+                shown = file.relative_to(self.folder).as_posix()
+                if isinstance(image, str):
+                    bad.append(Unreadable(file=shown.encode(errors="replace").decode(), reason=image))
+                else:
+                    part.append([image])
+                    part.label([index], [os.fsencode(shown)])
+            if not len(part):
+                raise DataError(f"No file below {self.folder} is an image: {_listed(bad)}")
+        return Decoded(unreadable=tuple(bad))
+
+    def _images(self, files: Sequence[Path]) -> Iterator[Pixels | str]:
+        """In threads, for Pillow lets others run while it decodes; some at a time, so that any number fits."""
+        threads = os.cpu_count() or 1
+        window = max(4 * threads, _WINDOW_BYTES // (self.input.height * self.input.width * self.input.channels))
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            for start in range(0, len(files), window):
+                yield from pool.map(self._decode_one, files[start : start + window])
 
     def _decode_one(self, file: Path) -> Pixels | str:
         """The pixels, or why there are none."""
         try:
-            return decode_image(file.read_bytes(), self.input)
+            content = file.read_bytes()
+            return decode_image(content, self.input) if content else "The file is empty."
         except ImageError as error:
             return str(error)
         except OSError as error:
             return f"The file cannot be read ({error.strerror})."
 
-    def _listed(self, bad: Sequence[tuple[Path, object]]) -> str:
-        listed = "; ".join(f"{file.relative_to(self.folder)}: {reason}" for file, reason in bad[:_SHOWN])
-        return listed + (f" ... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
 
-    def _size(self) -> str:
-        return f"{self.input.height}x{self.input.width} ({self.input.resize})"
+def _listed(bad: Sequence[Unreadable]) -> str:
+    listed = "; ".join(f"{one.file}: {one.reason.rstrip('.')}" for one in bad[:_SHOWN])
+    return listed + (f" ... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import JsonValue
 from torchvision.datasets import CIFAR10, MNIST
 
+from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
+from trainer.data.cache import Decoded, Decoding, EntryWriter, decode_once
 from trainer.data.source import LabelledImages, SourceData
 from trainer.errors import DataError
+from trainer.progress import tracked
 
 
 @dataclass(frozen=True)
@@ -41,18 +45,44 @@ CIFAR10_SET = PublishedSet(
 
 @dataclass(frozen=True)
 class PublishedSource:
+    """input is what the images are resized to; None keeps their own size. Resized ones are kept below cache."""
+
     published: PublishedSet
     folder: Path
+    input: InputSpec | None = None
+    cache: Path | None = None
 
     def load(self) -> SourceData:
         height, width, channels = self.published.shape
-        return SourceData(
-            name=self.published.name,
-            labels=self.published.labels,
-            input=InputSpec(height=height, width=width, channels=channels),
-            train=self._part(train=True, count=self.published.train),
-            test=self._part(train=False, count=self.published.test),
+        own = InputSpec(height=height, width=width, channels=channels)
+        parts = {
+            "train": self._part(train=True, count=self.published.train),
+            "test": self._part(train=False, count=self.published.test),
+        }
+        told: tuple[str, ...] = ()
+        if self.input is not None and self.input.shape != own.shape:
+            parts, told = self._resized(parts, self.input)
+        spec = self.input or own
+        return SourceData(self.published.name, self.published.labels, spec, parts["train"], parts["test"], told)
+
+    def _resized(
+        self, parts: dict[str, LabelledImages], spec: InputSpec
+    ) -> tuple[dict[str, LabelledImages], tuple[str, ...]]:
+        """They may take more room than memory has: CIFAR-10 at 224x224 is 9 GB."""
+
+        def decode(writer: EntryWriter) -> Decoded:
+            for name, data in parts.items():
+                with writer.part(name, spec.shape) as part:
+                    part.append(fit_pixels(image, spec) for image in tracked(data.images, "resizing", len(data)))
+                    part.label(data.labels.tolist())
+            return Decoded()
+
+        files = sorted(path for path in (self.folder / self.published.place).iterdir() if path.is_file())
+        settings: dict[str, JsonValue] = {"input": spec.model_dump(mode="json")}
+        entry = decode_once(
+            Decoding(self.published.name, self.folder, files, settings, (__name__,)), self.cache, decode
         )
+        return entry.parts, (f"images resized to {spec.height}x{spec.width} ({spec.resize})", *entry.told)
 
     def _part(self, *, train: bool, count: int) -> LabelledImages:
         published, place = self.published, self.folder / self.published.place

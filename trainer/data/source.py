@@ -1,6 +1,7 @@
 """DataSource: where labelled images are from. All give the same thing; nothing after them knows which it was."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,22 +10,37 @@ import numpy.typing as npt
 
 from schemas.image import Pixels
 from schemas.manifest import InputSpec
+from trainer.data.images import Images, Rows
+from trainer.errors import DataError
 
 Labels = npt.NDArray[np.int64]
+Names = npt.NDArray[np.bytes_]
 
 
-@dataclass(frozen=True)
 class LabelledImages:
-    """images uint8 [n, height, width, channels], labels [n] as class indices."""
+    """images uint8 [n, height, width, channels], labels [n] as class indices, names [n] of their files, if any.
 
-    images: Pixels
-    labels: Labels
+    The images may be a view of a file that is larger than memory.
+    """
+
+    def __init__(self, images: Images | Pixels, labels: Labels, names: Names | None = None) -> None:
+        self.images = images if isinstance(images, Images) else Images(images)
+        self.labels = labels
+        self.names = names
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: npt.NDArray[np.int64]) -> "LabelledImages":
-        return LabelledImages(self.images[index], self.labels[index])
+    def take(self, positions: Rows) -> "LabelledImages":
+        """A view; no pixel is copied."""
+        names = self.names[positions] if self.names is not None else None
+        return LabelledImages(self.images.take(positions), self.labels[positions], names)
+
+    def name(self, position: int) -> str:
+        """The image's file, else its row in its source, counted from 0."""
+        if self.names is not None:
+            return os.fsdecode(bytes(self.names[position]))
+        return f"image {self.images.rows[position]:,}"
 
 
 @dataclass(frozen=True)
@@ -42,14 +58,29 @@ class SourceData:
     told: tuple[str, ...] = ()
 
     def content_hash(self) -> str:
-        """sha256 over names, labels and pixels: the same hash means the same data."""
-        digest = hashlib.sha256("\0".join(self.labels).encode())
+        """sha256 over names, shapes, labels and the sha256 of each image: the same hash means the same data."""
+        content = hashlib.sha256("\0".join(self.labels).encode())
         for part in (self.train, self.test):
             if part is not None:
-                digest.update(repr(part.images.shape).encode())
-                digest.update(part.images.tobytes())
-                digest.update(part.labels.tobytes())
-        return digest.hexdigest()
+                content.update(repr(part.images.shape).encode())
+                content.update(part.images.digests.tobytes())
+                content.update(part.labels.astype(np.int64).tobytes())
+        return content.hexdigest()
+
+
+def class_names(given: tuple[str, ...], *parts: LabelledImages) -> tuple[str, ...]:
+    """The names of the classes, where images have indices: as given, else the indices themselves.
+
+    Raises DataError where there are fewer names than classes.
+    """
+    classes = max(int(part.labels.max()) for part in parts) + 1
+    names = given or tuple(str(i) for i in range(max(classes, 2)))
+    if classes > len(names):
+        raise DataError(
+            f"The labels go up to {classes - 1}, but there are {len(names)} names ({', '.join(names)}); "
+            "set data.labels to all of them, or to nothing."
+        )
+    return names
 
 
 class DataSource(Protocol):

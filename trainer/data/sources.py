@@ -4,30 +4,75 @@ from pathlib import Path
 
 from trainer.data.source import DataSource
 from trainer.errors import RecipeError
-from trainer.recipe import DataConfig, Source
+from trainer.recipe import DataConfig, Recipe, Source, with_settings
+from trainer.recipes import RECIPES, find_recipe
+
+_RECIPE_OF = {
+    Source.FOLDER: "photos",
+    Source.NPZ: "photos",
+    Source.CSV: "cats-dogs",
+    Source.MNIST: "mnist",
+    Source.CIFAR10: "cifar10",
+}
 
 
-def open_source(config: DataConfig, folder: Path, *, skip_bad: bool = False) -> DataSource:
+def open_source(config: DataConfig, folder: Path, *, skip_bad: bool = False, cache: Path | None = None) -> DataSource:
     """folder is where data sets lie, and where those that can be downloaded are put.
 
-    skip_bad leaves out files that are no readable images instead of stopping. Raises RecipeError.
+    skip_bad leaves out files that are no readable images instead of stopping. cache is the folder that decoded images
+    are kept in; None is beside the data, else the user's cache folder. Raises RecipeError.
     """
-    source = config.source
+    source, size = config.source, config.input
     # Imported where needed: each brings a library that takes a second to import.
     if source in {Source.MNIST, Source.CIFAR10}:
         from trainer.data.published import CIFAR10_SET, MNIST_SET, PublishedSource  # noqa: PLC0415
 
-        return PublishedSource(MNIST_SET if source is Source.MNIST else CIFAR10_SET, folder)
+        return PublishedSource(MNIST_SET if source is Source.MNIST else CIFAR10_SET, folder, size, cache)
     if source is Source.CSV:
         from trainer.data.csv import CsvSource  # noqa: PLC0415
 
-        return CsvSource(folder, folder.resolve().name, config.labels, config.shape, config.input)
+        name = folder.resolve().name
+        return CsvSource(folder, name, config.labels, config.shape, config.value_range, config.header, size, cache)
+    if source is Source.NPZ:
+        from trainer.data.npz import NpzSource  # noqa: PLC0415
+
+        return NpzSource(folder, config.labels, config.value_range, size, cache)
     if source is Source.FOLDER:
         from trainer.data.folder import FolderSource  # noqa: PLC0415
 
-        if config.input is None:
-            raise RecipeError("A folder of photos needs a size; set data.input.")
-        return FolderSource(folder, config.input, skip_bad)
+        if size is None:
+            raise RecipeError("Photos are resized to one size; set it, as in --set data.input=64,64,3.")
+        return FolderSource(folder, size, skip_bad, cache)
     from trainer.data.digits import DigitsSource  # noqa: PLC0415
 
-    return DigitsSource()
+    return DigitsSource(size)
+
+
+def recipe_for(place: Path, preset: str = "default") -> Recipe:
+    """The recipe that is made for such data, without what it says of its own data set. Raises RecipeError."""
+    source = guess_source(place)
+    if source is None:
+        raise RecipeError(
+            f"'{place}' is no recipe ({', '.join(RECIPES)}), nor a folder of class-named folders, of CSV files or of "
+            "published ones, nor an .npz file."
+        )
+    recipe = find_recipe(_RECIPE_OF[source], preset)
+    own = {"data.source": source, "data.labels": "", "data.input": "null"} if source in {Source.CSV, Source.NPZ} else {}
+    return with_settings(recipe, own)
+
+
+def guess_source(place: Path) -> Source | None:
+    """What lies there, by its content: the files of csv, one .npz, published files, or folders; None for none of it."""
+    if place.suffix == ".npz" or (place.is_dir() and any(place.glob("*.npz"))):
+        return Source.NPZ
+    if not place.is_dir():
+        return None
+    for name, source in (
+        ("input.csv", Source.CSV),
+        ("MNIST/raw", Source.MNIST),
+        ("cifar-10-batches-py", Source.CIFAR10),
+    ):
+        if (place / name).exists():
+            return source
+    folders = [entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    return Source.FOLDER if folders else None

@@ -1,15 +1,16 @@
 """Dividing a source into training, validation and test images, stratified by class."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.manifest import InputSpec
+from schemas.manifest import Duplicates, InputSpec
+from trainer.data.duplicates import find_duplicates
 from trainer.data.source import LabelledImages, Labels, SourceData
 from trainer.errors import DataError
 
-IMBALANCE = 2.0  # times as many images in the largest class as in the smallest, from which on it is said
+_FEW_CLASSES = 20  # each of which is counted in what a person is told
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Splits:
     labels: tuple[str, ...]
     input: InputSpec
     content_hash: str
+    duplicates: Duplicates
     told: tuple[str, ...]
     train: LabelledImages
     validation: LabelledImages
@@ -31,31 +33,44 @@ def split(data: SourceData, validation: float, test: float, seed: int) -> Splits
 
     Raises DataError naming a class that one of the splits would have no image of.
     """
+    if data.test is None and not test:
+        raise DataError(f"{data.name} has no test split of its own; give it a share, as in --set data.test=0.2.")
     rng = np.random.default_rng(seed)
     shares = [validation] if data.test is not None else [test, validation]
     *held_out, rest = _stratified(data.train.labels, shares, rng)
-    parts = Splits(
-        name=data.name,
-        labels=data.labels,
-        input=data.input,
-        content_hash=data.content_hash(),
-        told=data.told,
-        train=data.train.take(rest),
-        validation=data.train.take(held_out[-1]),
-        test=data.test if data.test is not None else data.train.take(held_out[0]),
-    )
-    for name, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
+    learnt, chosen = data.train.take(rest), data.train.take(held_out[-1])
+    tested = data.test if data.test is not None else data.train.take(held_out[0])
+    for name, part in (("training", learnt), ("validation", chosen), ("test", tested)):
         empty = np.flatnonzero(np.bincount(part.labels, minlength=len(data.labels)) == 0)
         if len(empty):
             raise DataError(
                 f"The {name} split of {data.name} has no image of class '{data.labels[empty[0]]}'; "
                 "add images of it, leave the class out, or give the split a larger share."
             )
-    counts = np.bincount(parts.train.labels, minlength=len(data.labels))
-    if counts.max() > IMBALANCE * counts.min():
-        shown = ", ".join(f"{name} {count:,}" for name, count in zip(data.labels, counts, strict=True))
-        parts = replace(parts, told=(*parts.told, f"the classes differ much in size: {shown} training images"))
-    return parts
+    found = find_duplicates(learnt, chosen, tested)
+    return Splits(
+        name=data.name,
+        labels=data.labels,
+        input=data.input,
+        content_hash=data.content_hash(),
+        duplicates=found.duplicates,
+        told=(*data.told, _class_sizes(learnt, data.labels), *found.told),
+        train=learnt,
+        validation=chosen,
+        test=tested,
+    )
+
+
+def _class_sizes(train: LabelledImages, labels: tuple[str, ...]) -> str:
+    """How many training images each class has, and by how much the classes differ."""
+    counts = np.bincount(train.labels, minlength=len(labels))
+    smallest, largest = int(counts.argmin()), int(counts.argmax())
+    shown = range(len(labels)) if len(labels) <= _FEW_CLASSES else (smallest, largest)
+    ratio = counts[largest] / counts[smallest]
+    return (
+        f"training images a class: {', '.join(f'{labels[i]}: {counts[i]:,}' for i in shown)} "
+        f"(the largest is {ratio:.1f} times the smallest)"
+    )
 
 
 def _stratified(labels: Labels, shares: list[float], rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:

@@ -53,10 +53,67 @@ def test_a_header_is_passed_over_and_said(folder: Path) -> None:
 
 
 def test_values_from_0_to_1_are_scaled_and_said(folder: Path) -> None:
-    (folder / "input.csv").write_text(rows(np.round(images(4) / 255, 5)))
+    for name, count in (("input", 4), ("input_test", 2)):
+        (folder / f"{name}.csv").write_text(rows(np.round(images(count) / 255, 5)))
     data = source(folder).load()
     assert np.array_equal(data.train.images, images(4))
     assert data.told[0].endswith("values 0 to 1")
+
+
+def test_the_test_split_is_read_with_the_value_range_of_the_training_images(folder: Path) -> None:
+    """A file of blacks and whites alone looks like bytes 0 and 1 where it is seen by itself."""
+    (folder / "input.csv").write_text(rows(np.round(images(4) / 255, 5)))
+    (folder / "input_test.csv").write_text(rows(images(2) // 128))
+    data = source(folder).load()
+    assert data.test is not None
+    assert np.array_equal(data.test.images, images(2) // 128 * 255)
+    (folder / "input_test.csv").write_text(rows(images(2)))
+    with pytest.raises(DataError, match=r"input_test\.csv: line 1, column \d+: \d+ is outside 0 to 1"):
+        source(folder).load()
+
+
+def test_a_value_range_that_is_given_is_taken(folder: Path) -> None:
+    for name, count in (("input", 4), ("input_test", 2)):
+        (folder / f"{name}.csv").write_text(rows(images(count).astype(int) - 128))
+    data = source(folder, value_range=(-128, 127)).load()
+    assert np.array_equal(data.train.images, images(4))
+    assert "values -128 to 127" in data.told[0]
+    with pytest.raises(DataError, match=r"line 1, column \d+: -\d+ is outside 0 to 1"):
+        source(folder, value_range=(0, 1)).load()
+
+
+def test_a_header_of_numbers_can_be_said(folder: Path) -> None:
+    """As pandas writes them; nothing tells them from a row."""
+    for file in folder.iterdir():
+        text = file.read_text()
+        columns = len(text.splitlines()[0].split(","))
+        file.write_text(",".join(str(i) for i in range(columns)) + "\n" + text)
+    assert len(source(folder).load().train) == 5
+    data = source(folder, header=True).load()
+    assert np.array_equal(data.train.images, images(4))
+    assert data.train.labels.tolist() == [0, 1, 1, 0]
+    (folder / "input.csv").write_text("pixel," + rows(images(4)))
+    with pytest.raises(DataError, match=r"line 1, column 1: 'pixel' is no number"):
+        source(folder, header=False).load()
+
+
+def test_a_byte_order_mark_is_no_header(folder: Path) -> None:
+    content = (folder / "input.csv").read_bytes()
+    (folder / "input.csv").write_bytes(b"\xef\xbb\xbf" + content)
+    assert np.array_equal(source(folder).load().train.images, images(4))
+
+
+def test_a_wrong_row_far_down_is_named_by_its_line_in_the_file(folder: Path) -> None:
+    """Beyond the first block, with an empty line before it, and among fractions after bytes."""
+    row = ",".join(["7"] * 48)
+    for wrong, said in (
+        ("7.5," * 47 + "256", "column 48: 256 is outside"),
+        ("7,x", "column 2: 'x'"),
+        ("7", "has 1 val"),
+    ):
+        (folder / "input.csv").write_text((row + "\n") * 60_000 + "\n" + wrong + "\n" + row + "\n")
+        with pytest.raises(DataError, match=f"line 60002.*{said}"):
+            source(folder).load()
 
 
 def test_grey_squares_are_told_from_colour_ones(folder: Path) -> None:
@@ -97,8 +154,8 @@ def test_without_names_the_class_indices_are_the_names(folder: Path) -> None:
         ("input.csv", "1,2,3\n", "holds images of 1x1 RGB"),
         ("labels.csv", "0\n1\n1\n", "4 images and labels.csv 3 labels"),
         ("labels.csv", "0\n1\n1\n2\n", "go up to 2, but there are 2 names"),
-        ("labels.csv", "0\n1\n0.5\n1\n", "line 3: 0.5 is no class index"),
-        ("labels.csv", "0\n1\n-1\n1\n", "line 3: -1 is no class index"),
+        ("labels.csv", "0\n1\n0.5\n1\n", "line 3, column 1: 0.5 is no class index"),
+        ("labels.csv", "0\n1\n\n-1\n1\n", "line 4, column 1: -1 is no class index"),
         ("labels.csv", "0,1\n1,0\n1,0\n0,1\n", "has 2 values a row"),
     ],
 )

@@ -32,7 +32,7 @@ def test_folders_are_classes_and_every_file_is_decoded_by_the_shared_function(ph
     assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert np.array_equal(data.train.images[4], decode_image((photos / "red" / "a.png").read_bytes(), SPEC))
     assert data.test is None
-    assert data.told == (f"6 images of 3 classes below {photos}, resized to 6x6 (stretch)",)
+    assert data.told[0] == f"6 images of 3 classes below {photos}, resized to 6x6 (stretch)"
 
 
 def test_an_unreadable_file_stops_the_run_with_its_name_and_reason(photos: Path) -> None:
@@ -67,7 +67,30 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
         FolderSource(tmp_path / "nowhere", SPEC).load()
 
 
-def test_real_photos_of_all_sizes_are_read(real_data: Path) -> None:
-    data = FolderSource(real_data / "photos-sample", SPEC).load()
+def test_each_kind_of_unreadable_file_has_its_own_reason(photos: Path) -> None:
+    (photos / "red" / "cut.jpg").write_bytes(solid("red", (300, 400), "JPEG")[:-600])
+    (photos / "red" / "empty.png").touch()
+    (photos / "red" / "gone.gif").write_bytes(b"GIF89a image not found")
+    (photos / "red" / "notes.txt").write_text("hello")
+    with pytest.raises(DataError) as caught:
+        FolderSource(photos, SPEC).load()
+    reasons = dict(part.split(": ", 1) for part in str(caught.value).split("--skip-bad: ")[1].split("; "))
+    assert reasons["red/empty.png"] == "The file is empty"
+    assert "cut short" in reasons["red/cut.jpg"]
+    assert "no image of a known format" in reasons["red/notes.txt"]
+    assert "red/gone.gif" in reasons
+    assert not any(reason.endswith(".") for reason in reasons.values())
+
+
+def test_a_folder_without_a_single_image_is_said_even_where_bad_files_are_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match=r"No file below .* is an image: a/notes\.txt"):
+        FolderSource(tmp_path, SPEC, skip_bad=True).load()
+
+
+def test_real_photos_of_all_sizes_are_read(real_data: Path, tmp_path: Path) -> None:
+    data = FolderSource(real_data / "photos-sample", SPEC, cache=tmp_path).load()
     assert len(data.train) == 100
     assert len(data.labels) == 5

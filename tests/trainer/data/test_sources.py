@@ -5,20 +5,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from schemas.image import encode_png
 from trainer.data.digits import DigitsSource
 from trainer.data.published import CIFAR10_SET, MNIST_SET, PublishedSet, PublishedSource
-from trainer.data.sources import open_source
-from trainer.errors import DataError
-from trainer.recipes import find_recipe
+from trainer.data.sources import open_source, recipe_for
+from trainer.errors import DataError, RecipeError
+from trainer.recipe import Source, with_settings
+from trainer.recipes import RECIPES, find_recipe
+from trainer.train import load_splits
 
 
 def test_digits_are_1797_grey_images_of_8x8_over_the_whole_range() -> None:
     data = DigitsSource().load()
-    assert data.train.images.shape == (1797, 8, 8, 1)
-    assert data.train.images.dtype == np.uint8
-    assert (data.train.images.min(), data.train.images.max()) == (0, 255)
+    images = data.train.images[:]
+    assert images.shape == (1797, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert (images.min(), images.max()) == (0, 255)
     assert data.labels == tuple("0123456789")
-    assert set(np.unique(data.train.images)) <= {round(value * 255 / 16) for value in range(17)}
+    assert set(np.unique(images)) <= {round(value * 255 / 16) for value in range(17)}
 
 
 def test_mnist_is_read_from_the_data_folder(real_data: Path) -> None:
@@ -56,3 +60,85 @@ def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path, published: Publ
     (tmp_path / "data").write_text("not a folder")
     with pytest.raises(DataError, match=f"{published.name} could not be read"):
         PublishedSource(published, tmp_path / "data").load()
+
+
+def test_published_images_are_resized_where_a_size_is_set(real_data: Path, tmp_path: Path) -> None:
+    config = with_settings(find_recipe("mnist", "default"), {"data.input": "10,12,3"}).data
+    for told in ("decoded in", "decoded before"):
+        data = open_source(config, real_data, cache=tmp_path).load()
+        assert data.train.images.shape == (60_000, 10, 12, 3)
+        assert data.told[0] == "images resized to 10x12 (stretch)"
+        assert data.told[1].startswith(told)
+
+
+# What each source needs beside the recipe's own settings: sources differ in what they bring with them.
+DIVIDED = {"data.test": "0.2", "data.validation": "0.2"}
+NEEDED = {
+    Source.DIGITS: DIVIDED,
+    Source.CSV: {},
+    Source.FOLDER: {**DIVIDED, "data.input": "12,12,3"},
+    Source.NPZ: DIVIDED,
+}
+
+
+def lay_out(source: Source, folder: Path) -> Path:
+    """Data of two classes as such a source takes it."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), dtype=np.uint8)
+    labels = np.arange(40) % 2
+    if source is Source.FOLDER:
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (folder / f"class {label}").mkdir(exist_ok=True)
+            (folder / f"class {label}" / f"{i}.png").write_bytes(encode_png(image))
+    elif source is Source.CSV:
+        for part in ("", "_test"):
+            np.savetxt(folder / f"input{part}.csv", images.reshape(40, -1), "%d", ",")
+            np.savetxt(folder / f"labels{part}.csv", labels, "%d")
+    elif source is Source.NPZ:
+        np.savez(folder / "data.npz", images=images, labels=labels)
+    return folder
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("source", NEEDED)
+def test_every_recipe_takes_every_source(tmp_path: Path, name: str, source: Source) -> None:
+    settings = {"data.source": source, "data.labels": "", "data.validation": 0.1, **NEEDED[source]}
+    recipe = with_settings(find_recipe(name, "default"), settings)
+    data = load_splits(recipe, open_source(recipe.data, lay_out(source, tmp_path)))
+    assert len(data.labels) == (10 if source is Source.DIGITS else 2)
+    assert all(len(part) for part in (data.train, data.validation, data.test))
+    assert data.train.images.shape[1:] == data.input.shape == (recipe.data.input or data.input).shape
+
+
+def test_a_source_without_a_test_split_asks_for_its_share(tmp_path: Path) -> None:
+    recipe = with_settings(find_recipe("mnist", "default"), {"data.source": "npz"})
+    with pytest.raises(DataError, match=r"data has no test split of its own; .* --set data\.test=0\.2"):
+        load_splits(recipe, open_source(recipe.data, lay_out(Source.NPZ, tmp_path)))
+
+
+def test_photos_without_a_size_ask_for_it(tmp_path: Path) -> None:
+    recipe = with_settings(find_recipe("digits", "default"), {"data.source": "folder"})
+    with pytest.raises(RecipeError, match=r"--set data\.input=64,64,3"):
+        open_source(recipe.data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [(Source.FOLDER, "photos"), (Source.NPZ, "photos"), (Source.CSV, "cats-dogs")]
+)
+def test_data_is_known_by_its_content_and_gets_the_recipe_made_for_it(
+    tmp_path: Path, source: Source, name: str
+) -> None:
+    recipe = recipe_for(lay_out(source, tmp_path))
+    assert (recipe.name, recipe.data.source) == (name, source)
+    assert len(load_splits(recipe, open_source(recipe.data, tmp_path)).labels) == 2
+
+
+@pytest.mark.parametrize(("place", "source"), [("MNIST/raw", "mnist"), ("cifar-10-batches-py", "cifar10")])
+def test_published_files_are_known_by_their_folder(tmp_path: Path, place: str, source: str) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    assert recipe_for(tmp_path).data.source == source
+
+
+def test_data_of_no_known_kind_is_said(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RecipeError, match=r"is no recipe \(digits, .*\), nor a folder of class-named folders"):
+            recipe_for(place)

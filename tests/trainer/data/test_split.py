@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,6 +66,24 @@ def test_a_published_test_split_is_taken_whole() -> None:
     assert (len(parts.train), len(parts.validation)) == (90, 10)
 
 
+def test_the_sizes_of_the_classes_are_told() -> None:
+    told = split(numbered([0] * 100 + [1] * 300 + [2] * 50, 3), 0.1, 0.1, 0).told
+    assert told == (
+        "training images a class: class 0: 80, class 1: 240, class 2: 40 (the largest is 6.0 times the smallest)",
+    )
+    many = split(numbered(list(range(30)) * 10 + [7] * 20, 30), 0.1, 0.1, 0).told
+    assert many == ("training images a class: class 0: 8, class 7: 24 (the largest is 3.0 times the smallest)",)
+
+
+def test_duplicates_across_the_splits_are_counted_and_told() -> None:
+    data = numbered([0, 1] * 50, 2)
+    twice = LabelledImages(data.train.images.take(np.arange(100) // 2), data.train.labels[np.arange(100) // 2])
+    parts = split(replace(data, train=twice), 0.2, 0.2, 0)
+    train, test = set(positions(parts.train)), positions(parts.test)
+    assert parts.duplicates.test == sum(position in train for position in test) > 0
+    assert any(f"{parts.duplicates.test} of 20 test images are training images too" in told for told in parts.told)
+
+
 def test_digits_split_70_20_10() -> None:
     data = colours(1000)
     parts = split(data, 0.2, 0.1, 0)
@@ -82,7 +102,7 @@ def test_a_class_without_images_in_a_split_is_named(labels: list[int], test: lis
 def test_the_content_hash_follows_pixels_labels_and_names() -> None:
     base = numbered([0, 1] * 5, 2)
     assert base.content_hash() == numbered([0, 1] * 5, 2).content_hash()
-    other_pixels = LabelledImages(base.train.images + 1, base.train.labels)
+    other_pixels = LabelledImages(np.asarray(base.train.images) + 1, base.train.labels)
     other_labels = LabelledImages(base.train.images, base.train.labels[::-1].copy())
     changed = [
         SourceData("numbered", base.labels, base.input, other_pixels, None),

@@ -1,0 +1,78 @@
+"""Images that are in two splits, pixel by pixel: a test on images that were learnt from says too much."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.manifest import Duplicates
+from trainer.data.images import Rows
+from trainer.data.source import LabelledImages
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """told has a sentence for each thing that a person should know; it is empty where all images differ."""
+
+    duplicates: Duplicates
+    told: tuple[str, ...]
+
+
+def find_duplicates(train: LabelledImages, validation: LabelledImages, test: LabelledImages) -> Found:
+    """By each image's sha256, so that no pixel is compared and few are read."""
+    counts, told = {}, []
+    for name, part in (("validation", validation), ("test", test)):
+        pairs = _in_both(part, train)
+        counts[name] = len(pairs)
+        if pairs:
+            examples = ", ".join(f"{part.name(here)} = {train.name(there)}" for here, there in pairs[:_SHOWN])
+            told.append(
+                f"{len(pairs):,} of {len(part):,} {name} images are training images too: {examples}{_more(pairs)}"
+            )
+    both = len(_in_both(test, validation))
+    if both:
+        told.append(f"{both:,} of {len(test):,} test images are validation images too")
+    contradictions = _contradictions([train, validation, test])
+    if contradictions:
+        examples = ", ".join(f"{first} = {second}" for first, second in contradictions[:_SHOWN])
+        told.append(
+            f"{len(contradictions):,} images are there twice with different labels, one of which must be wrong: "
+            f"{examples}{_more(contradictions)}"
+        )
+    return Found(Duplicates(validation=counts["validation"], test=counts["test"]), tuple(told))
+
+
+def _in_both(part: LabelledImages, other: LabelledImages) -> list[tuple[int, int]]:
+    """Positions in part of images that are in other as well, each with one of its positions there."""
+    known = _numbers(other)
+    order = np.argsort(known, kind="stable")
+    wanted = _numbers(part)
+    at = np.searchsorted(known[order], wanted)
+    same = np.flatnonzero(known[order[np.minimum(at, len(known) - 1)]] == wanted)
+    return [(int(i), int(order[at[i]])) for i in same]
+
+
+def _contradictions(parts: list[LabelledImages]) -> list[tuple[str, str]]:
+    """Names of images that are equal and labelled differently."""
+    numbers = np.concatenate([_numbers(part) for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    order: Rows = np.lexsort((labels, numbers))
+    wrong = (numbers[order][1:] == numbers[order][:-1]) & (labels[order][1:] != labels[order][:-1])
+    starts = np.cumsum([0] + [len(part) for part in parts])
+
+    def name(row: np.int64) -> str:
+        which = int(np.searchsorted(starts, row, side="right")) - 1
+        return parts[which].name(int(row - starts[which]))
+
+    return [(name(order[i]), name(order[i + 1])) for i in sorted(np.flatnonzero(wrong), key=lambda i: order[i])]
+
+
+def _numbers(part: LabelledImages) -> npt.NDArray[np.uint64]:
+    """The first 64 bits of each hash: among a billion images two differing ones share them by a chance of 3%."""
+    return np.ascontiguousarray(part.images.digests[:, :8]).view(np.uint64)[:, 0]
+
+
+def _more(found: list[tuple[int, int]] | list[tuple[str, str]]) -> str:
+    return ", ..." if len(found) > _SHOWN else ""
