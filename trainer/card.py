@@ -58,7 +58,7 @@ images like those of the test split; measure it on your own with `POST /evaluate
 ## How it was made
 {manifest.provenance.epochs} epochs, of which epoch {manifest.provenance.best_epoch} was the best on validation, in \
 {manifest.provenance.duration_seconds:.1f} s on {manifest.provenance.device}; seed {manifest.provenance.seed}.
-The recipe as run is in `manifest.json`.
+{_start(manifest)}The recipe as run is in `manifest.json`.
 
 ## How to use it
 `make serve`, then
@@ -68,6 +68,13 @@ The recipe as run is in `manifest.json`.
 or, with ONNX Runtime alone, give `{manifest.fp32.file}` uint8 `images` [batch, {spec.height}, {spec.width}, \
 {spec.channels}]: normalisation is inside.
 """
+
+
+def _start(manifest: ModelManifest) -> str:
+    transfer = manifest.provenance.recipe.get("transfer")
+    if not isinstance(transfer, dict) or transfer.get("weights") is None:
+        return ""
+    return f"Started from `{transfer['weights']}` (sha256 `{transfer.get('sha256')}`).\n"
 
 
 def _per_class(metrics: Metrics) -> str:

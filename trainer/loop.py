@@ -15,6 +15,7 @@ from trainer.data.source import LabelledImages
 from trainer.data.split import Splits
 from trainer.device import autocast, computes_in_bf16
 from trainer.errors import NonFiniteError
+from trainer.head import body_parameters
 from trainer.optimizers import build_optimizer, learning_rate_factor, moving_average
 from trainer.progress import Epoch, Reporter
 from trainer.recipe import Recipe
@@ -88,7 +89,8 @@ class _Run:
         self.train = ResidentImages.on(device, data.train)
         self.validation = ResidentImages.on(device, data.validation)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(self.network, recipe.optimizer)
+        self.optimizer = build_optimizer(self.network, recipe.optimizer, recipe.transfer.body_rate)
+        self.body = body_parameters(self.network) if recipe.transfer.head_epochs else []
         self.average: AveragedModel | None = None
         if recipe.ema_decay:
             average = moving_average(recipe.ema_decay)
@@ -97,7 +99,9 @@ class _Run:
         self.shuffling = torch.Generator().manual_seed(recipe.seed)
         augmenting = torch.Generator(device).manual_seed(recipe.seed + 1)
         self.augmenter = Augmenter(recipe.augment, len(self.train), augmenting)
-        self.steps_an_epoch = -(-len(self.train) // recipe.batch_size)
+        # Batch norm cannot tell the variance of one image: a last batch of one is left out, another each epoch.
+        self.images_an_epoch = len(self.train) - (recipe.batch_size > 1 and len(self.train) % recipe.batch_size == 1)
+        self.steps_an_epoch = -(-self.images_an_epoch // recipe.batch_size)
         self.step = 0
         self.learning_rate = 0.0
         self.started = time.perf_counter()
@@ -125,8 +129,8 @@ class _Run:
 
     def _train(self, reporter: Reporter) -> tuple[float, float, int]:
         """One pass over the training split: mean loss, accuracy, and the images of it that the time allowed."""
-        self.network.train()
-        order = torch.randperm(len(self.train), generator=self.shuffling).to(self.device)
+        self._set_mode()
+        order = torch.randperm(len(self.train), generator=self.shuffling)[: self.images_an_epoch].to(self.device)
         started, total, right, seen = time.perf_counter(), 0.0, 0.0, 0
         waiting: list[Tensor] = []
         batches = torch.split(order, self.recipe.batch_size)
@@ -144,6 +148,13 @@ class _Run:
             if self.ended:
                 break
         return total / seen, right / seen, seen
+
+    def _set_mode(self) -> None:
+        """Training, but for a body that is to be kept while the head trains alone: that is as at inference."""
+        alone = self.step < self.recipe.transfer.head_epochs * self.steps_an_epoch
+        self.network.train(not alone)
+        for parameter in self.body:
+            parameter.requires_grad_(not alone)
 
     def _step(self, index: Tensor) -> Tensor:
         """One update: [sum of the cross-entropies, number right], still on the device."""

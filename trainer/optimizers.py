@@ -6,19 +6,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from trainer.head import slow_body
 from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(network: nn.Module, config: OptimizerConfig, body_rate: float = 1.0) -> torch.optim.Optimizer:
     """Weight decay goes to matrices and filters alone: shrinking biases and norms only hurts (He et al., 2019).
 
-    Each group's `rate` is a factor on the run's learning rate, which the loop sets.
+    Each group's `rate` is a factor on the run's learning rate, which the loop sets; body_rate is another one, for all
+    but the last layer.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay, "rate": 1.0},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "rate": config.bias_rate},
     ]
+    groups = slow_body(groups, network, body_rate)
     rate = config.learning_rate
     if config.name is OptimizerName.SGD:
         nesterov = config.momentum > 0
