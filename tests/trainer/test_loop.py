@@ -194,7 +194,6 @@ def test_while_the_head_trains_alone_nothing_else_changes(ema_decay: float) -> N
 
 
 def test_after_the_head_the_whole_network_trains() -> None:
-    """An epoch of the two is kept; the body has learnt where it is the second."""
     data = load_splits(colours.recipe(), colours.source())
     recipe = colours.recipe(epochs=2, transfer=TransferConfig(weights="unused", head_epochs=1))
     network = build_network(recipe, data)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
-from trainer.recipes import cats_dogs, cifar10, digits, mnist, photos
+from trainer.recipes import cats_dogs, cifar10, digits, mnist, photos, transfer
 
 RECIPES: dict[str, ModuleType] = {
     "digits": digits,
@@ -16,6 +16,7 @@ RECIPES: dict[str, ModuleType] = {
     "cifar10": cifar10,
     "cats-dogs": cats_dogs,
     "photos": photos,
+    "transfer": transfer,
 }
 
 
