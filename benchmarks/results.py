@@ -25,6 +25,7 @@ from schemas.base import Frozen
 from schemas.evaluation import Interval
 from schemas.manifest import ModelManifest, Provenance, parse_manifest
 from trainer.cli import parse, recipe_of
+from trainer.models.transfer import BackboneConfig, Stem
 from trainer.recipe import Recipe
 from trainer.recipes import RECIPES
 
@@ -61,6 +62,7 @@ ROWS = (
     Row("cats-dogs", "train cats-dogs", "cats-dogs", aim=0.86, seconds=900),
     Row("photos", "train photos", "flowers", aim=0.80, seconds=900),
     Row("photos published", "train photos --preset published", "flowers"),
+    Row("transfer", "train transfer", "flowers"),
     Row("cifar10-94 on a GPU", "train cifar10-94 --device cuda", device="cuda", seeds=10, aim=0.94, seconds=3),
     Row("cifar10-94 96 on a GPU", "train cifar10-94 --preset 96 --device cuda", device="cuda", aim=0.96),
 )
@@ -88,11 +90,15 @@ class Run(Frozen):
             return False
         on = "cpu" if self.provenance.device.startswith("cpu") else "cuda"
         of = row.data or self.provenance.data.name
-        return on == row.device and of == self.provenance.data.name and _seedless(recipe) == _seedless(row.recipe)
+        return on == row.device and of == self.provenance.data.name and _as_asked(recipe) == _as_asked(row.recipe)
 
 
-def _seedless(recipe: Recipe) -> Recipe:
-    return recipe.model_copy(update={"seed": 0})
+def _as_asked(recipe: Recipe) -> Recipe:
+    """Without the seed, and without what the starting weights decided."""
+    network, transfer = recipe.network, recipe.transfer.model_copy(update={"sha256": None})
+    if isinstance(network, BackboneConfig) and transfer.weights is not None:
+        network = network.model_copy(update={"stem": Stem.AUTO})
+    return recipe.model_copy(update={"seed": 0, "network": network, "transfer": transfer})
 
 
 @dataclass(frozen=True)

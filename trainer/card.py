@@ -58,7 +58,7 @@ images like those of the test split; measure it on your own with `POST /evaluate
 ## How it was made
 {manifest.provenance.epochs} epochs, of which epoch {manifest.provenance.best_epoch} was the best on validation, in \
 {manifest.provenance.duration_seconds:.1f} s on {manifest.provenance.device}; seed {manifest.provenance.seed}.
-The recipe as run is in `manifest.json`.
+{_start(manifest)}The recipe as run is in `manifest.json`.
 
 ## How to use it
 `make serve`, then
@@ -77,6 +77,13 @@ def _views(manifest: ModelManifest) -> str:
     if not isinstance(views, str) or views not in described:
         return ""
     return f"Each answer is averaged over test-time views inside the graph: {described[views]}.\n"
+
+
+def _start(manifest: ModelManifest) -> str:
+    transfer = manifest.provenance.recipe.get("transfer")
+    if not isinstance(transfer, dict) or transfer.get("weights") is None:
+        return ""
+    return f"Started from `{transfer['weights']}` (sha256 `{transfer.get('sha256')}`).\n"
 
 
 def _per_class(metrics: Metrics) -> str:

@@ -43,6 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a recipe and write its bundle")
     train.add_argument("recipe", metavar="RECIPE", help="see: python -m trainer recipes")
     train.add_argument("--preset", default="default", help="a variation that the recipe offers")
+    train.add_argument("--network", metavar="NAME", help="instead of the recipe's; settings by --set network.KEY=VALUE")
+    train.add_argument(
+        "--weights", metavar="FROM", help="start from: pretrained (torchvision's), a file of safetensors, or a bundle"
+    )
     train.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="where data sets lie (data)")
     train.add_argument("--skip-bad", action="store_true", help="leave out files that are no readable images")
     train.add_argument("--cache", type=Path, metavar="DIR", help="where decoded images are kept (beside the data)")
@@ -87,8 +91,13 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
     # Imported here: `recipes --help` need not wait for PyTorch.
     from trainer.recipe import with_settings  # noqa: PLC0415
     from trainer.recipes import find_recipe  # noqa: PLC0415
+    from trainer.weights import network_of_bundle  # noqa: PLC0415
 
-    return with_settings(find_recipe(options.recipe, options.preset), _settings(options))
+    recipe, settings = find_recipe(options.recipe, options.preset), _settings(options)
+    network = network_of_bundle(settings.get("transfer.weights", recipe.transfer.weights))
+    if network is not None:
+        recipe = recipe.model_copy(update={"network": network})
+    return with_settings(recipe, settings)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -123,7 +132,8 @@ def _views(recipe: "Recipe") -> str:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
+    # First, so that settings of the network are those of this one.
+    settings: dict[str, Any] = {} if options.network is None else {"network": options.network}
     for assignment in options.set:
         key, separator, value = assignment.partition("=")
         if not separator:
@@ -132,6 +142,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("epochs", "batch_size", "max_seconds", "seed"):
         if getattr(options, name, None) is not None:
             settings[name] = getattr(options, name)
+    if options.weights is not None:
+        settings["transfer.weights"] = options.weights
     return settings
 
 

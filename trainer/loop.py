@@ -15,6 +15,7 @@ from trainer.batches import batches_on
 from trainer.data.split import Splits
 from trainer.device import autocast, computes_in_bf16
 from trainer.errors import NonFiniteError
+from trainer.head import body_parameters
 from trainer.optimizers import build_optimizers, learning_rate_factor, moving_average
 from trainer.progress import Epoch, Reporter
 from trainer.recipe import ClassWeights, Recipe
@@ -71,8 +72,9 @@ class _Run:
         self.train = batches_on(device, data.train)
         self.validation = batches_on(device, data.validation)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizers = build_optimizers(self.network, recipe.optimizer)
+        self.optimizers = build_optimizers(self.network, recipe.optimizer, recipe.transfer.body_rate)
         self.class_weights = _class_weights(recipe.class_weights, data, device)
+        self.body = body_parameters(self.network) if recipe.transfer.head_epochs else []
         self.average: AveragedModel | None = None
         if recipe.ema_decay:
             average = moving_average(recipe.ema_decay)
@@ -81,7 +83,9 @@ class _Run:
         self.shuffling = torch.Generator().manual_seed(recipe.seed)
         augmenting = torch.Generator(device).manual_seed(recipe.seed + 1)
         self.augmenter = Augmenter(recipe.augment, len(self.train), augmenting)
-        self.steps_an_epoch = -(-len(self.train) // recipe.batch_size)
+        # Batch norm cannot tell the variance of one image: a last batch of one is left out, another each epoch.
+        self.images_an_epoch = len(self.train) - (recipe.batch_size > 1 and len(self.train) % recipe.batch_size == 1)
+        self.steps_an_epoch = -(-self.images_an_epoch // recipe.batch_size)
         self.steps = self.steps_an_epoch * recipe.epochs
         self.step = 0
         self.learning_rate = 0.0
@@ -110,8 +114,9 @@ class _Run:
 
     def _train(self, reporter: Reporter) -> tuple[float, float, int]:
         """One pass over the training split: mean loss, accuracy, and the images of it that the time allowed."""
-        self.network.train()
-        order = torch.randperm(len(self.train), generator=self.shuffling).to(self.train.index_device)
+        self._set_mode()
+        order = torch.randperm(len(self.train), generator=self.shuffling)[: self.images_an_epoch]
+        order = order.to(self.train.index_device)
         started, total, right, seen = time.perf_counter(), 0.0, 0.0, 0
         waiting: list[Tensor] = []
         batches = torch.split(order, self.recipe.batch_size)
@@ -130,6 +135,13 @@ class _Run:
             if self.ended:
                 break
         return total / seen, right / seen, seen
+
+    def _set_mode(self) -> None:
+        """Training, but for a body that is to be kept while the head trains alone: that is as at inference."""
+        alone = self.step < self.recipe.transfer.head_epochs * self.steps_an_epoch
+        self.network.train(not alone)
+        for parameter in self.body:
+            parameter.requires_grad_(not alone)
 
     def _step(self, index: Tensor) -> Tensor:
         """One update: [sum of the cross-entropies, number right], still on the device."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.head import slow_body
 from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 
 _FILTER_DIMENSIONS = 4
@@ -15,19 +16,23 @@ _NEWTON_SCHULZ_STEPS = 3
 _ONE_CYCLE_START = 1 / 25
 
 
-def build_optimizers(network: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    network: nn.Module, config: OptimizerConfig, body_rate: float = 1.0
+) -> list[torch.optim.Optimizer]:
     """One, or with muon two: muon for the filters and sgd for what is left.
 
     Weight decay goes to matrices and filters alone: shrinking biases and norms only hurts (He et al., 2019). Each
-    group's `rate` is a factor on the run's learning rate, which the loop sets.
+    group's `rate` is a factor on the run's learning rate, which the loop sets; body_rate is another one, for all but
+    the last layer.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if config.name is OptimizerName.MUON:
         filters = [parameter for parameter in trained if parameter.ndim == _FILTER_DIMENSIONS]
         rest = [parameter for parameter in trained if parameter.ndim != _FILTER_DIMENSIONS]
-        rate = config.muon_rate / config.learning_rate
-        return [FilterMuon(filters, config.muon_rate, config.muon_momentum, rate), _sgd(_groups(rest, config), config)]
-    groups = _groups(trained, config)
+        rate = config.muon_rate / config.learning_rate * body_rate
+        muon = FilterMuon(filters, config.muon_rate, config.muon_momentum, rate)
+        return [muon, _sgd(slow_body(_groups(rest, config), network, body_rate), config)]
+    groups = slow_body(_groups(trained, config), network, body_rate)
     if config.name is OptimizerName.SGD:
         return [_sgd(groups, config)]
     if config.name is OptimizerName.ADAM:

@@ -38,7 +38,7 @@ def predict_files(bundle_path: Path, paths: Sequence[Path]) -> list[Answer]:
 
     Raises BundleError for a bundle that must not answer, DataError where it, a path, or any image is missing.
     """
-    bundle = open_bundle(_newest_version(bundle_path))
+    bundle = open_bundle(newest_version(bundle_path))
     model = OnnxModel(bundle.read(bundle.manifest.fp32))
     bundle.check_signature(model.inputs, model.outputs)
     files = list(_image_files(paths))
@@ -98,7 +98,7 @@ def _entry(answer: Answer) -> dict[str, object]:
     return {"file": answer.file, **asdict(answer.top[0]), "top": [asdict(guess) for guess in answer.top]}
 
 
-def _newest_version(path: Path) -> Path:
+def newest_version(path: Path) -> Path:
     """The path itself where it is a bundle, else its newest version. Raises DataError where there is neither."""
     if (path / MANIFEST_FILE).exists():
         return path

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from schemas.base import Frozen
-from schemas.manifest import InputSpec, ModelName
+from schemas.manifest import InputSpec, ModelName, Sha256
 from trainer.errors import RecipeError
 from trainer.models import NetworkConfig, network_named
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+PRETRAINED = "pretrained"
 
 
 class Source(StrEnum):
@@ -141,11 +142,29 @@ class ScheduleConfig(Frozen):
     warm_up: Annotated[Fraction, Field(description="share of the run")] = 0.1
 
 
+class TransferConfig(Frozen):
+    """Weights to start from. While the head trains alone the body is as at inference: no dropout, batch norm fixed."""
+
+    weights: Annotated[
+        str | None, Field(description="pretrained (torchvision's), a file of safetensors, or the folder of a bundle")
+    ] = None
+    sha256: Annotated[Sha256 | None, Field(description="of the weights' file; null takes any and is filled in")] = None
+    head_epochs: Annotated[int, Field(ge=0, description="epochs in which the last layer trains alone")] = 0
+    body_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of all but the last layer")] = 1.0
+
+    @model_validator(mode="after")
+    def _has_weights_to_keep(self) -> Self:
+        if self.weights is None and (self.head_epochs or self.body_rate != 1 or self.sha256):
+            raise ValueError("without weights to start from, set head_epochs=0, body_rate=1 and sha256=null as well")
+        return self
+
+
 class Recipe(Frozen):
     name: ModelName
     data: DataConfig
     network: NetworkConfig
     sigmoid: Annotated[bool, Field(description="two classes by one neuron and binary cross-entropy")] = False
+    transfer: TransferConfig = TransferConfig()
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()

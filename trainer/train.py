@@ -43,6 +43,7 @@ from trainer.progress import Reporter
 from trainer.recipe import Recipe
 from trainer.report import GRID, ReportInput, write_report
 from trainer.show import as_seen
+from trainer.weights import StartingWeights, as_run, load_body, starting_weights
 
 # Probabilities differ by about 1e-6 between CPUs; a thousandth is a different model.
 GOLDEN_TOLERANCE_FP32 = 1e-3
@@ -61,11 +62,13 @@ class Trained:
 def train(recipe: Recipe, source: DataSource, device: torch.device, artifacts: Path, reporter: Reporter) -> Trained:
     """Trains the recipe and writes the bundle. Raises what trainer/errors.py lists, but for DeviceError."""
     check_writable(artifacts, recipe.name)
+    start = starting_weights(recipe)
+    recipe = as_run(recipe, start)
     data = load_splits(recipe, source)
     for sentence in data.told:
         reporter.note(sentence)
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe, data)
+    network = build_network(recipe, data, start)
     fitted = fit(network, data, recipe, device, reporter)
     deployed = with_views(fitted.network, recipe.test_views)
     model, parity = export(deployed, data.input, data.test.images)
@@ -88,8 +91,11 @@ def load_splits(recipe: Recipe, source: DataSource) -> Splits:
     return split(source.load(), config.validation, config.test, config.split_seed)
 
 
-def build_network(recipe: Recipe, data: Splits) -> nn.Module:
-    """The recipe's network behind the normalisation that the training images ask for. Raises RecipeError."""
+def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = None) -> nn.Module:
+    """The recipe's network behind the normalisation that the training images ask for, or its starting weights.
+
+    Raises RecipeError, and DataError for weights that do not fit.
+    """
     spec = data.input
     if recipe.sigmoid and len(data.labels) != 2:  # noqa: PLR2004 - one neuron tells two apart
         raise RecipeError(
@@ -98,7 +104,10 @@ def build_network(recipe: Recipe, data: Splits) -> nn.Module:
     outputs = 1 if recipe.sigmoid else len(data.labels)
     shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=outputs)
     normalise, network = _normalise(data.train), recipe.network.build(shape)
-    if isinstance(network, FastNetwork):
+    if start is not None:
+        load_body(network, start)
+        normalise = start.normalise or normalise
+    elif isinstance(network, FastNetwork):
         images, _ = GatheredImages(data.train, torch.device("cpu")).batch(
             torch.arange(min(PREPARING_IMAGES, len(data.train)))
         )

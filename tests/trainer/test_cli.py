@@ -60,6 +60,11 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         (["digits", "--set", "data.source=folder"], 2, "--set data.input=64,64,3"),
         (["digits", "--set", "data.source=npz", "--data", "tests"], 2, "holds 0 .npz files"),
         (["digits", "--set", "data.test=0"], 2, "--set data.test=0.2"),
+        (["digits", "--network", "resnet"], 2, "known are plain, inception, fast, resnet18"),
+        (["digits", "--weights", "nowhere"], 2, "give 'pretrained', a file of safetensors, or the folder of a bundle"),
+        (["digits", "--weights", "tests"], 2, "tests is no bundle"),
+        (["digits", "--weights", "pretrained"], 2, "no pretrained weights for the network plain"),
+        (["digits", "--set", "transfer.head_epochs=1"], 2, "without weights to start from"),
         (["digits", "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.name=sgd"], 1, "at step"),
     ],
 )
@@ -71,6 +76,28 @@ def test_a_mistake_is_one_clear_sentence(
     assert last.startswith("error: ")
     assert named in last
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_is_named_and_set_on_the_command_line(tmp_path: Path) -> None:
+    network = ["--network", "fast", "--set", "network.widths=4", "--set", "network.whitening_stride=1"]
+    assert main([*map(str, quick(tmp_path)), *network]) == 0
+    recipe = open_bundle(tmp_path / "digits" / "1").manifest.provenance.recipe
+    assert isinstance(recipe["network"], dict)
+    assert (recipe["network"]["name"], recipe["network"]["widths"]) == ("fast", [4])
+
+
+def test_a_bundle_brings_its_network_which_settings_still_change(tmp_path: Path) -> None:
+    begin = [*map(str, quick(tmp_path)), "--set"]
+    assert main([*begin, "network.widths=4,8"]) == 0
+    assert main([*begin, "network.dropout=0.5", "--weights", str(tmp_path / "digits")]) == 0
+    first, second = (open_bundle(tmp_path / "digits" / version).manifest for version in ("1", "2"))
+    recipe = second.provenance.recipe
+    assert isinstance(recipe["network"], dict)
+    assert (recipe["network"]["widths"], recipe["network"]["dropout"]) == ([4, 8], 0.5)
+    started = {"weights": str(tmp_path / "digits"), "sha256": first.weights.sha256, "head_epochs": 0, "body_rate": 1.0}
+    assert recipe["transfer"] == started
+    card = (tmp_path / "digits" / "2" / "README.md").read_text()
+    assert f"Started from `{tmp_path / 'digits'}` (sha256 `{first.weights.sha256}`)" in card
 
 
 def test_artifacts_that_cannot_be_written_are_said_before_the_training(

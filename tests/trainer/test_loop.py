@@ -15,8 +15,9 @@ from trainer.augment import Mixed
 from trainer.data.source import LabelledImages
 from trainer.errors import NonFiniteError
 from trainer.loop import Fitted, _Run, fit
+from trainer.models.fast import FastConfig
 from trainer.progress import Epoch, LineReporter
-from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Precision, Recipe
+from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Precision, Recipe, TransferConfig
 from trainer.train import build_network, load_splits
 
 CPU = torch.device("cpu")
@@ -220,3 +221,55 @@ def test_biases_learn_at_their_own_rate() -> None:
     )
     assert still.abs().max() < 1e-6
     assert quick.abs().max() > 1e-3
+
+
+def changed(recipe: Recipe) -> dict[str, bool]:
+    """Which tensors of the network a run leaves other than they were."""
+    data = load_splits(recipe, colours.source())
+    network = build_network(recipe, data)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    after = fit(network, data, recipe, CPU, Recorder()).network.state_dict()
+    return {name: not torch.equal(before[name], after[name]) for name in before if "num_batches" not in name}
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_while_the_head_trains_alone_nothing_else_changes(ema_decay: float) -> None:
+    transfer = TransferConfig(weights="unused", head_epochs=2)
+    alone = changed(colours.recipe(epochs=2, transfer=transfer, ema_decay=ema_decay))
+    assert {name for name, is_other in alone.items() if is_other} == {"1.8.weight", "1.8.bias"}
+
+
+def test_after_the_head_the_whole_network_trains() -> None:
+    data = load_splits(colours.recipe(), colours.source())
+    recipe = colours.recipe(epochs=2, transfer=TransferConfig(weights="unused", head_epochs=1))
+    network = build_network(recipe, data)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fit(network, data, recipe, CPU, Recorder())
+    same = {name for name, value in network.state_dict().items() if torch.equal(before[name], value)}
+    assert same == {"0.scale", "0.shift"}
+
+
+def test_the_body_learns_at_its_own_rate() -> None:
+    def moved(rate: float) -> tuple[float, float]:
+        optimizer = OptimizerConfig(name=OptimizerName.SGD, learning_rate=0.01)
+        recipe = colours.recipe(epochs=1, optimizer=optimizer, transfer={"weights": "unused", "body_rate": rate})
+        data = load_splits(recipe, colours.source())
+        torch.manual_seed(0)
+        network = build_network(recipe, data)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        fit(network, data, recipe, CPU, Recorder())
+        body, head = ((network.state_dict()[f"1.{i}.weight"] - before[f"1.{i}.weight"]).norm() for i in (5, 8))
+        return body.item(), head.item()
+
+    (slow, head_beside_slow), (quick, head_beside_quick) = moved(0.01), moved(1.0)
+    assert slow == pytest.approx(0.01 * quick, rel=0.5)
+    assert head_beside_slow == pytest.approx(head_beside_quick, rel=0.5)
+
+
+def test_a_last_batch_of_one_image_is_left_out_for_batch_norm_cannot_take_it() -> None:
+    recipe = colours.recipe(batch_size=53, epochs=1, network=FastConfig(widths=(4, 4), whitening_stride=1))
+    data = load_splits(recipe, colours.source())
+    assert len(data.train) == 54
+    recorder = Recorder()
+    fit(build_network(recipe, data), data, recipe, CPU, recorder)
+    assert recorder.steps[-1] == (1, 1)

@@ -1,4 +1,4 @@
-"""The networks, by name. Each file holds one network and the frozen config that builds it."""
+"""The networks, by name. Each file holds one network, or a family of them, and the frozen config that builds it."""
 
 from typing import Annotated
 
@@ -8,14 +8,27 @@ from trainer.errors import RecipeError
 from trainer.models.fast import FastConfig
 from trainer.models.inception import InceptionConfig
 from trainer.models.plain import PlainConfig
+from trainer.models.transfer import ConvNeXtTinyConfig, EfficientNetB0Config, MobileNetV3SmallConfig, ResNet18Config
 
-AnyNetwork = PlainConfig | InceptionConfig | FastConfig
+AnyNetwork = (
+    PlainConfig
+    | InceptionConfig
+    | FastConfig
+    | ResNet18Config
+    | MobileNetV3SmallConfig
+    | EfficientNetB0Config
+    | ConvNeXtTinyConfig
+)
 NetworkConfig = Annotated[AnyNetwork, Field(discriminator="name")]
 
-NETWORKS: dict[str, type[PlainConfig | InceptionConfig | FastConfig]] = {
+NETWORKS: dict[str, type[AnyNetwork]] = {
     "plain": PlainConfig,
     "inception": InceptionConfig,
     "fast": FastConfig,
+    "resnet18": ResNet18Config,
+    "mobilenet_v3_small": MobileNetV3SmallConfig,
+    "efficientnet_b0": EfficientNetB0Config,
+    "convnext_tiny": ConvNeXtTinyConfig,
 }
 
 

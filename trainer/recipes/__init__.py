@@ -8,7 +8,7 @@ from types import ModuleType
 
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
-from trainer.recipes import cats_dogs, cifar10, cifar10_94, digits, mnist, photos
+from trainer.recipes import cats_dogs, cifar10, cifar10_94, digits, mnist, photos, transfer
 
 RECIPES: dict[str, ModuleType] = {
     "digits": digits,
@@ -17,6 +17,7 @@ RECIPES: dict[str, ModuleType] = {
     "cifar10-94": cifar10_94,
     "cats-dogs": cats_dogs,
     "photos": photos,
+    "transfer": transfer,
 }
 
 
