@@ -96,13 +96,13 @@ def fit_pixels(pixels: Pixels, spec: InputSpec) -> Pixels:
         raise UnsupportedImageError(f"Pixels must be uint8 (0 to 255), not {pixels.dtype}.")
     if pixels.shape == spec.shape:
         return pixels
-    grey_or_colour = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in _MODE_OF_CHANNELS)  # noqa: PLR2004
+    grey_or_colour = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in _MODE_OF_CHANNELS)
     if not grey_or_colour or 0 in pixels.shape:
         raise UnsupportedImageError(
             f"Pixels must be [height, width] or [height, width, 1 | 3 | 4] and not empty, not {list(pixels.shape)}."
         )
     _check_sides(pixels.shape[1], pixels.shape[0])
-    plane = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels  # noqa: PLR2004
+    plane = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     return _to_model_input(Image.fromarray(np.ascontiguousarray(plane)), spec)
 
 
@@ -148,7 +148,7 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
     if image.mode.startswith("I;16") and not (black_is_zero and sixteen_bits):
         # Pillow reads 12 bits without scaling them to 16, and takes white for black.
         raise UnsupportedImageError("A grey TIFF above 8 bits must have 16 bits and black as 0; save it as 8-bit grey.")
-    planes = len(image.getbands()) if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 else 1  # noqa: PLR2004 - 2 is "separate"
+    planes = len(image.getbands()) if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 else 1
     covered = sum(
         (right - left) * (lower - upper)
         for left, upper, right, lower in (tile.extents for tile in image.tile if tile.extents)

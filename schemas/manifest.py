@@ -168,7 +168,7 @@ class ModelManifest(Frozen):
     def _consistent(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must differ from each other")
-        if self.task is Task.BINARY and len(self.labels) != 2:  # noqa: PLR2004 - binary is two
+        if self.task is Task.BINARY and len(self.labels) != 2:
             raise ValueError("a binary task has two labels")
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names) or VariantName.FP32 not in names:

@@ -122,9 +122,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     path = request.url.path
-    if error.status_code == 404:  # noqa: PLR2004 - statuses read best as numbers
+    if error.status_code == 404:
         return problem_response(404, ProblemCode.NOT_FOUND, f"There is nothing at {path}; /docs lists what there is.")
-    if error.status_code == 405:  # noqa: PLR2004 - as above
+    if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "GET")
         detail = f"{path} does not take {request.method}, but {allowed}."
         return problem_response(405, ProblemCode.METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})

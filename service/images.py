@@ -94,6 +94,6 @@ def _pixels(rows: list[Any]) -> Pixels:
 
 
 def _check_size(pixels: Pixels, max_pixels: int) -> None:
-    if pixels.ndim >= 2 and pixels.shape[0] * pixels.shape[1] > max_pixels:  # noqa: PLR2004 - height and width
+    if pixels.ndim >= 2 and pixels.shape[0] * pixels.shape[1] > max_pixels:
         height, width = pixels.shape[:2]
         raise ImageTooLargeError(f"The image has {width} x {height} pixels; at most {max_pixels:,} are allowed.")

@@ -29,7 +29,7 @@ class Augmenter:
         # Alternating flip: half of the images, drawn once, are mirrored in even epochs and the others in odd ones, so
         # that two epochs show every image both ways (Keller Jordan, arXiv 2404.00498).
         alternating = config.flip is Flip.ALTERNATING
-        self._mirrored_first = self._uniform(count if alternating else 0) < 0.5  # noqa: PLR2004 - half
+        self._mirrored_first = self._uniform(count if alternating else 0) < 0.5
 
     def __call__(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
         """images float [batch, channels, height, width] in 0..1 -> the same shape, each changed on its own.
@@ -73,7 +73,7 @@ class Augmenter:
         if self._config.flip is Flip.ALTERNATING:
             mirrored = self._mirrored_first[index] ^ (epoch % 2 == 1)
         else:
-            mirrored = self._uniform(len(images)) < 0.5  # noqa: PLR2004 - half
+            mirrored = self._uniform(len(images)) < 0.5
         return torch.where(mirrored.reshape(-1, 1, 1, 1), images.flip(3), images)
 
     def _translate(self, images: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Augmenter:
         return torch.randint(below, (count,), device=self._generator.device, generator=self._generator)
 
     def _coin(self) -> bool:
-        return bool(self._uniform(1) < 0.5)  # noqa: PLR2004 - half
+        return bool(self._uniform(1) < 0.5)
 
     def _beta(self, alpha: float) -> Tensor:
         """A draw from Beta(alpha, alpha), as a quotient of two gammas."""

@@ -240,7 +240,7 @@ def _class_weights(kind: ClassWeights, data: Splits, device: torch.device) -> Te
 
 def _spoken(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _advice(what: str) -> str:

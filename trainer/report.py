@@ -87,12 +87,12 @@ def _confusion(metrics: Metrics, labels: tuple[str, ...]) -> Figure:
     picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
     ticks = range(len(labels))
-    axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 2 else 0)  # noqa: PLR2004 - "10" still fits
+    axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 2 else 0)
     axes.set_yticks(ticks, labels)
     axes.set(xlabel="predicted", ylabel="true", title=f"Test split, n = {metrics.n:,}: accuracy {metrics.accuracy:.2%}")
     if len(labels) <= _LARGEST_ANNOTATED_MATRIX:
         for row, column in np.argwhere(counts > 0):
-            colour = "white" if shares[row, column] > 0.25 else "black"  # noqa: PLR2004 - half of the colour scale
+            colour = "white" if shares[row, column] > 0.25 else "black"
             axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
     return figure
 

@@ -97,7 +97,7 @@ def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = 
     Raises RecipeError, and DataError for weights that do not fit.
     """
     spec = data.input
-    if recipe.sigmoid and len(data.labels) != 2:  # noqa: PLR2004 - one neuron tells two apart
+    if recipe.sigmoid and len(data.labels) != 2:
         raise RecipeError(
             f"sigmoid=true is for two classes, and {data.name} has {len(data.labels)}; set sigmoid=false."
         )

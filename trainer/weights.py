@@ -112,7 +112,7 @@ _ADVICE = "give the --network, its settings and the size of images that they wer
 def _check_shape(name: str, given: Tensor, own: Tensor, source: str) -> None:
     if given.shape == own.shape:
         return
-    filters = given.ndim == own.ndim == 4  # noqa: PLR2004 - [outputs, channels, height, width]
+    filters = given.ndim == own.ndim == 4
     if filters and {given.shape[1], own.shape[1]} == {1, 3}:
         kind, other = ("grey", "RGB") if given.shape[1] == 1 else ("RGB", "grey")
         raise DataError(

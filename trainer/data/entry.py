@@ -143,7 +143,7 @@ def _part(folder: Path, name: str, files: dict[str, Stamp]) -> LabelledImages:
     if images is None or digests is None or labels is None:
         raise ValueError(f"{folder} lacks a file")
     lengths = {len(array) for array in arrays.values()}
-    if len(lengths) != 1 or images.dtype != np.uint8 or images.ndim != 4:  # noqa: PLR2004 - n, height, width, channels
+    if len(lengths) != 1 or images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(f"{folder} holds something else")
     return LabelledImages(Images(images, digests), labels, names)
 

@@ -97,7 +97,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the folder of class-named folders with --data.")
     names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-    if len(names) < 2:  # noqa: PLR2004 - there is nothing to tell apart
+    if len(names) < 2:
         raise DataError(f"{folder} must hold a folder for each of two or more classes, not {len(names)}.")
     return names
 

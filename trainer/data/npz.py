@@ -113,8 +113,8 @@ def _named(arrays: Arrays, *names: str) -> ZippedArray:
 
 def _image_shape(images: ZippedArray) -> tuple[int, int, int]:
     """[height, width, channels] of one of them."""
-    shape = images.shape if len(images.shape) == 4 else (*images.shape, 1)  # noqa: PLR2004 - n, height, width, channels
-    if len(shape) != 4 or shape[3] not in {1, 3} or images.dtype.kind not in "biuf":  # noqa: PLR2004
+    shape = images.shape if len(images.shape) == 4 else (*images.shape, 1)
+    if len(shape) != 4 or shape[3] not in {1, 3} or images.dtype.kind not in "biuf":
         raise DataError(
             f"{images.name} is {images.dtype} {list(images.shape)}; images are numbers [n, height, width] or "
             "[n, height, width, 1 or 3]."
@@ -127,7 +127,7 @@ def _image_shape(images: ZippedArray) -> tuple[int, int, int]:
 def _labels(images: ZippedArray, array: ZippedArray) -> npt.NDArray[Any]:
     """One a picture, whole numbers or names."""
     labels = _strings(array.whole())
-    if labels.ndim == 2 and labels.shape[1] == 1:  # noqa: PLR2004 - a column, as Keras has it
+    if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "biuU":
         raise DataError(
