@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 DEFAULT_ARTIFACTS = Path("artifacts")
 DEFAULT_DATA = Path("data")
+SHORT_FORMS = {
+    "network": "network",
+    "weights": "transfer.weights",
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "max_seconds": "max_seconds",
+    "seed": "seed",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -132,18 +140,14 @@ def _views(recipe: "Recipe") -> str:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    # First, so that settings of the network are those of this one.
-    settings: dict[str, Any] = {} if options.network is None else {"network": options.network}
+    """The options that are short for a setting, the network before its own settings; then those of --set."""
+    given = vars(options)
+    settings = {key: given[option] for option, key in SHORT_FORMS.items() if given.get(option) is not None}
     for assignment in options.set:
         key, separator, value = assignment.partition("=")
         if not separator:
             raise RecipeError(f"--set takes KEY=VALUE, not '{assignment}'.")
         settings[key.strip()] = value.strip()
-    for name in ("epochs", "batch_size", "max_seconds", "seed"):
-        if getattr(options, name, None) is not None:
-            settings[name] = getattr(options, name)
-    if options.weights is not None:
-        settings["transfer.weights"] = options.weights
     return settings
 
 
