@@ -18,7 +18,7 @@ class PlainConfig(Frozen):
     )
     depth: Annotated[int, Field(ge=1, le=16, description="convolutions before each max-pool")] = 2
     batch_norm: bool = True
-    dense: Annotated[Width, Field(description="neurons of the hidden dense layer")] = 128
+    dense: Annotated[Width | None, Field(description="neurons of the hidden dense layer; null leaves it out")] = 128
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     def build(self, shape: Shape) -> nn.Module:
@@ -35,12 +35,9 @@ class PlainConfig(Frozen):
                 f"Images of {shape.height}x{shape.width} cannot be halved {len(self.widths)} times; "
                 "give fewer network.widths."
             )
-        return nn.Sequential(
-            *layers,
-            nn.Flatten(),
-            nn.Dropout(self.dropout),
-            nn.Linear(channels * height * width, self.dense),
-            nn.ReLU(inplace=True),
-            nn.Dropout(self.dropout),
-            nn.Linear(self.dense, shape.classes),
-        )
+        layers.append(nn.Flatten())
+        features = channels * height * width
+        if self.dense is not None:
+            layers += [nn.Dropout(self.dropout), nn.Linear(features, self.dense), nn.ReLU(inplace=True)]
+            features = self.dense
+        return nn.Sequential(*layers, nn.Dropout(self.dropout), nn.Linear(features, shape.classes))

@@ -1,10 +1,12 @@
 import pytest
 import torch
+from torch import nn
 
 from trainer.errors import RecipeError
 from trainer.models import NETWORKS, network_named
 from trainer.models.fast import FastConfig, FastGroup, FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape
+from trainer.models.plain import PlainConfig
 from trainer.models.summary import parameter_count, summary
 
 
@@ -19,6 +21,12 @@ def test_a_network_gives_one_logit_a_class(name: str, height: int, width: int, c
 def test_an_image_too_small_for_a_network_is_said(name: str) -> None:
     with pytest.raises(RecipeError, match="cannot be halved"):
         network_named(name).build(Shape(height=3, width=32, channels=1, classes=2))
+
+
+def test_without_a_dense_layer_the_features_go_straight_to_the_classes() -> None:
+    network = PlainConfig(widths=(4, 8), dense=None).build(Shape(height=28, width=28, channels=1, classes=7))
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(8 * 7 * 7, 7)]
 
 
 def test_an_inception_block_looks_through_four_windows() -> None:
