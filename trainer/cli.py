@@ -94,20 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def recipe_of(options: argparse.Namespace) -> "Recipe":
-    """The recipe that the options of `train` name. Raises RecipeError."""
-    # Imported here: `recipes --help` need not wait for PyTorch.
-    from trainer.recipe import with_settings  # noqa: PLC0415
-    from trainer.recipes import find_recipe  # noqa: PLC0415
-    from trainer.weights import network_of_bundle  # noqa: PLC0415
-
-    recipe, settings = find_recipe(options.recipe, options.preset), _settings(options)
-    network = network_of_bundle(settings.get("transfer.weights", recipe.transfer.weights))
-    if network is not None:
-        recipe = recipe.model_copy(update={"network": network})
-    return with_settings(recipe, settings)
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     return _parser().parse_args(arguments)
 
@@ -116,10 +102,17 @@ def _train(options: argparse.Namespace) -> int:
     from trainer.data.sources import open_source  # noqa: PLC0415
     from trainer.device import choose_device, describe  # noqa: PLC0415
     from trainer.progress import reporter_for  # noqa: PLC0415
+    from trainer.recipe import with_settings  # noqa: PLC0415
+    from trainer.recipes import find_recipe  # noqa: PLC0415
     from trainer.train import train  # noqa: PLC0415
+    from trainer.weights import network_of_bundle  # noqa: PLC0415
 
     started = time.perf_counter()
-    recipe = recipe_of(options)
+    recipe, settings = find_recipe(options.recipe, options.preset), _settings(options)
+    network = network_of_bundle(settings.get("transfer.weights", recipe.transfer.weights))
+    if network is not None:
+        recipe = recipe.model_copy(update={"network": network})
+    recipe = with_settings(recipe, settings)
     device = choose_device(options.device)
     print(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}.", file=sys.stderr)
     source = open_source(recipe.data, options.data, skip_bad=options.skip_bad, cache=options.cache)

@@ -6,10 +6,11 @@ import pytest
 from benchmarks.results import ROWS, Result, Row, Run, claims, files, read_runs, render, with_claim
 from schemas.evaluation import Interval
 from schemas.manifest import DataProvenance, Provenance
+from trainer.cli import parse
 from trainer.recipe import Recipe
 from trainer.recipes import RECIPES, find_recipe, presets
 
-DIGITS = Row("digits", "train digits", aim=0.9, seconds=10)
+DIGITS = Row("digits", aim=0.9, seconds=10)
 
 
 def run(accuracy: float = 0.95, seed: int = 0, seconds: float = 5.0, **changes: object) -> Run:
@@ -36,17 +37,17 @@ def test_the_table_and_the_docstrings_are_what_the_runs_say() -> None:
 
 
 def test_every_row_is_a_command_that_trains_and_every_preset_of_every_recipe_has_a_row() -> None:
-    named = [shlex.split(row.command) for row in ROWS]
-    rows = {(words[1], words[words.index("--preset") + 1] if "--preset" in words else "default") for words in named}
-    assert rows >= {(name, preset) for name in RECIPES for preset in presets(name)}
+    rows = {(row.recipe_name, row.preset) for row in ROWS}
+    assert rows == {(name, preset) for name in RECIPES for preset in presets(name)}
+    assert parse(shlex.split(ROWS[-1].command)).preset == ROWS[-1].preset
     assert all(isinstance(row.recipe, Recipe) for row in ROWS)
 
 
 def test_a_run_counts_only_for_the_recipe_as_it_is_today_on_the_rows_device() -> None:
     assert run(seed=7).belongs_to(DIGITS)
     assert not run(epochs=21).belongs_to(DIGITS)
-    assert not run().belongs_to(Row("digits", "train digits", device="cuda"))
-    assert not run().belongs_to(Row("digits", "train digits", data="flowers"))
+    assert not run().belongs_to(Row("digits", device="cuda"))
+    assert not run().belongs_to(Row("digits", data="flowers"))
 
 
 def test_the_interval_is_over_seeds_from_three_on_and_over_test_images_before() -> None:
@@ -66,7 +67,7 @@ def test_an_aim_is_reached_by_the_mean_within_its_time_or_missed(accuracy: float
 
 
 def test_what_has_no_run_says_so() -> None:
-    empty = Result(Row("digits", "train digits", aim=0.9), ())
+    empty = Result(Row("digits", aim=0.9), ())
     assert "| not measured |" in render([empty])
     assert claims([empty])["digits"].endswith("    digits: not measured")
 
