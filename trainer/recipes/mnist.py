@@ -1,15 +1,20 @@
 """MNIST with an Inception-block network: 99.60% on the 10,000 test images, in 2.5 minutes on two CPU cores.
 
     python -m trainer train mnist --seed 0     (and 1, 2)
+    python -m trainer train mnist --preset tiny
 
 Measured on two cores of an AMD EPYC with torch 2.15, Python 3.11: test accuracy 99.61, 99.60, 99.60%, mean 99.60%;
 135 to 158 s of training, 146 to 170 s in all with export and report. 54,999 images trained on, 5,001 for validation.
 The machine had other light work meanwhile.
 
+The preset tiny has 9,944 parameters. Measured once, with seed 0, on one core of the same machine shared with other
+work: 99.49% (95% interval 99.33 to 99.61) after 678 s of training.
+
 The preset published is the published run of such a network (20 epochs, batches of 60, about 98%).
 """
 
 from trainer.models.inception import InceptionConfig
+from trainer.models.plain import PlainConfig
 from trainer.recipe import (
     AugmentConfig,
     DataConfig,
@@ -36,6 +41,18 @@ PRESETS = {
         batch_size=256,
         label_smoothing=0.05,
         ema_decay=0.998,
+    ),
+    # Fewer than 10,000 parameters: narrow convolutions, and the classes straight from the last 3x3 of them.
+    "tiny": Recipe(
+        name="mnist-tiny",
+        data=_DATA,
+        network=PlainConfig(widths=(10, 14, 16), dense=None, dropout=0.0),
+        augment=AugmentConfig(translate=2, rotate=12, scale=0.1),
+        optimizer=OptimizerConfig(name=OptimizerName.ADAMW, learning_rate=1e-2, weight_decay=0.02),
+        epochs=40,
+        batch_size=128,
+        ema_decay=0.998,
+        precision=Precision.FP32,  # so small a network gains nothing from bf16
     ),
     # The published run: 20 epochs, batches of 60 and of 50 for validation, no augmentation.
     "published": Recipe(
