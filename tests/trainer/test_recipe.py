@@ -2,6 +2,8 @@ import pytest
 
 from trainer.errors import RecipeError
 from trainer.models.inception import InceptionConfig
+from trainer.models.layers import Shape
+from trainer.models.summary import parameter_count
 from trainer.recipe import OptimizerName, Recipe, with_settings
 from trainer.recipes import RECIPES, claim, find_recipe, presets
 
@@ -61,8 +63,13 @@ def test_every_recipe_has_a_default_and_a_claim() -> None:
 def test_an_unknown_recipe_or_preset_is_answered_with_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="known are digits, mnist, cifar10, cifar10-94, cats-dogs"):
         find_recipe("digitz", "default")
-    with pytest.raises(RecipeError, match="default, published"):
+    with pytest.raises(RecipeError, match="default, tiny, published"):
         find_recipe("mnist", "best")
+
+
+def test_tiny_mnist_has_under_ten_thousand_parameters() -> None:
+    mnist = Shape(height=28, width=28, channels=1, classes=10)
+    assert parameter_count(find_recipe("mnist", "tiny").network.build(mnist)) < 10_000
 
 
 def test_the_published_mnist_run_is_as_published() -> None:
