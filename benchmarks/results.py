@@ -145,7 +145,7 @@ class Result:
 
     @property
     def time(self) -> str:
-        low, high = (f"{seconds:.3g}" for seconds in (min(self.seconds), max(self.seconds)))
+        low, high = (f"{seconds:,.0f}" for seconds in (min(self.seconds), max(self.seconds)))
         return f"{low} s" if low == high else f"{low} to {high} s"
 
     @property

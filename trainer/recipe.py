@@ -123,7 +123,8 @@ class OptimizerConfig(Frozen):
     name: OptimizerName
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[
-        float, Field(ge=0, description="on matrices and filters, not on biases and norms; adam alone adds it to gradients")
+        float,
+        Field(ge=0, description="on matrices and filters, not on biases and norms; adam alone adds it to gradients"),
     ] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1, description="of sgd, in Nesterov's form")] = 0.9
     muon_rate: Annotated[

@@ -8,9 +8,9 @@ A budget of time makes runs that no seed repeats exactly.
 
 Measured, as docs/results.md says in full:
 
-    cifar10 quick: not measured
-    cifar10: not measured
-    cifar10 long: not measured
+    cifar10 quick: 80.06% (79.04% to 81.08% over seeds), 17 s, 3 seeds
+    cifar10: 86.01% (85.60% to 86.41% over seeds), 55 s, 3 seeds
+    cifar10 long: 91.77% (91.22% to 92.29% over test images), 336 s, 1 seed
     cifar10 published: not measured
 """
 

@@ -7,7 +7,7 @@ and so is the weight decay. `flowers` is Kaggle's Flowers Recognition: 4,317 pho
 
 Measured, as docs/results.md says in full:
 
-    photos: not measured
+    photos: 78.60% (74.48% to 82.22% over test images), 1,493 s, 1 seed
     photos published: not measured
 """
 
