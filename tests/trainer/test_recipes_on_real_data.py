@@ -15,7 +15,7 @@ from trainer.data.sources import open_source
 from trainer.inference import OnnxModel
 from trainer.loop import fit
 from trainer.models import NETWORKS
-from trainer.recipe import PRETRAINED, DataConfig, Recipe, Source, TransferConfig, with_settings
+from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_settings
 from trainer.recipes import RECIPES, presets
 from trainer.train import build_network, load_splits, train
 
@@ -36,11 +36,11 @@ def slice_of(part: LabelledImages) -> LabelledImages:
 
 
 def few_steps(name: str, preset: str, data: Path) -> tuple[Recipe, FakeSource]:
-    settings = {"epochs": 1, "max_seconds": 0, "batch_size": 16, "data.validation": 0.25}
+    settings = {"epochs": 1, "max_seconds": 0, "batch_size": 16, "data.validation": 0.25, "data.test": 0.25}
     recipe = with_settings(presets(name)[preset], settings)
-    if recipe.transfer.weights == PRETRAINED:  # which would have to be downloaded
+    if recipe.transfer.weights is not None:  # which are not here
         recipe = recipe.model_copy(update={"transfer": TransferConfig()})
-    whole = read(recipe.data.model_copy(update={"validation": 0.25}), data)
+    whole = read(recipe.data, data)
     test = slice_of(whole.test) if whole.test is not None else None
     return recipe, FakeSource(replace(whole, train=slice_of(whole.train), test=test))
 
