@@ -92,7 +92,10 @@ class Run(Frozen):
     def of(cls, manifest: ModelManifest) -> "Run":
         test = manifest.metrics.test
         return cls(
-            provenance=manifest.provenance, accuracy=test.accuracy, accuracy_interval=test.accuracy_interval, n=test.n
+            provenance=_without_place(manifest.provenance),
+            accuracy=test.accuracy,
+            accuracy_interval=test.accuracy_interval,
+            n=test.n,
         )
 
     def belongs_to(self, row: Row) -> bool:
@@ -103,6 +106,15 @@ class Run(Frozen):
         on = "cpu" if self.provenance.device.startswith("cpu") else "cuda"
         of = row.data or self.provenance.data.name
         return on == row.device and of == self.provenance.data.name and _as_asked(recipe) == _as_asked(row.recipe)
+
+
+def _without_place(provenance: Provenance) -> Provenance:
+    """Of starting weights the name is kept: where they lay is nobody's business, and their hash is there."""
+    transfer = provenance.recipe.get("transfer")
+    if not isinstance(transfer, dict) or not isinstance(transfer.get("weights"), str):
+        return provenance
+    named = transfer | {"weights": Path(str(transfer["weights"])).name}
+    return provenance.model_copy(update={"recipe": provenance.recipe | {"transfer": named}})
 
 
 def _as_asked(recipe: Recipe) -> Recipe:
