@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results import ROWS, Result, Row, Run, claims, files, read_runs, render, with_claim
+from benchmarks.results import ROWS, Result, Row, Run, _without_place, claims, files, read_runs, render, with_claim
 from schemas.evaluation import Interval
 from schemas.manifest import DataProvenance, Provenance
 from trainer.cli import parse
@@ -48,6 +48,12 @@ def test_a_run_counts_only_for_the_recipe_as_it_is_today_on_the_rows_device() ->
     assert not run(epochs=21).belongs_to(DIGITS)
     assert not run().belongs_to(Row("digits", device="cuda"))
     assert not run().belongs_to(Row("digits", data="flowers"))
+
+
+def test_of_starting_weights_a_run_keeps_the_name_and_not_the_place() -> None:
+    weights = run().provenance.recipe | {"transfer": {"weights": "/home/someone/pre/trained", "sha256": "1" * 64}}
+    kept = _without_place(run().provenance.model_copy(update={"recipe": weights})).recipe["transfer"]
+    assert kept == {"weights": "trained", "sha256": "1" * 64}
 
 
 def test_the_interval_is_over_seeds_from_three_on_and_over_test_images_before() -> None:

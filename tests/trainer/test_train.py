@@ -18,7 +18,7 @@ from trainer.errors import NonFiniteError, RecipeError
 from trainer.inference import OnnxModel
 from trainer.progress import LineReporter
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
-from trainer.train import Trained, load_splits, train
+from trainer.train import Trained, build_network, load_splits, train
 
 CPU = torch.device("cpu")
 REPORT = {
@@ -148,3 +148,21 @@ def test_a_sigmoid_is_refused_for_more_than_two_classes(tmp_path: Path) -> None:
 
 def test_without_a_sigmoid_the_task_is_multiclass(trained: Trained) -> None:
     assert trained.manifest.task is Task.MULTICLASS
+
+
+def test_a_bundle_averaged_over_views_answers_as_their_mean_and_says_so(tmp_path: Path) -> None:
+    recipe = colours.recipe(seed=3, epochs=1, test_views="mirror")
+    with Path("/dev/null").open("w") as nowhere:
+        trained = train(recipe, colours.source(), CPU, tmp_path, LineReporter(nowhere))
+    data = load_splits(recipe, colours.source())
+    network = build_network(recipe, data).eval()
+    network.load_state_dict(load_file(trained.path / "weights.safetensors"))
+    images = np.random.default_rng(0).integers(0, 256, (4, *data.input.shape), np.uint8)
+    seen = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        expected = ((network(seen) + network(seen.flip(3))) / 2).numpy()
+    answered = OnnxModel((trained.path / "model.onnx").read_bytes()).logits(images)
+    np.testing.assert_allclose(answered, expected, atol=1e-4)
+    assert "averaged over test-time views inside the graph: the image and its mirror" in (
+        trained.path / "README.md"
+    ).read_text(encoding="utf-8")
