@@ -10,7 +10,7 @@ Measured, as docs/results.md says in full:
 
     cifar10 quick: 80.06% (79.04% to 81.08% over seeds), 17 s, 3 seeds
     cifar10: 86.01% (85.60% to 86.41% over seeds), 55 s, 3 seeds
-    cifar10 long: 91.77% (91.22% to 92.29% over test images), 336 s, 1 seed
+    cifar10 long: 91.30% (90.17% to 92.43% over seeds), 336 to 339 s, 3 seeds
     cifar10 published: not measured
 """
 
