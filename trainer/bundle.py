@@ -3,7 +3,6 @@
 import errno
 import io
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from schemas.image import Pixels, decode_image, encode_png
 from schemas.manifest import Golden, InputSpec, ModelManifest, render_manifest
 from trainer.card import model_card
 from trainer.data.source import LabelledImages
+from trainer.durable import sync_entry, sync_tree
 from trainer.errors import ArtifactsError, ExportError, WriteError
 from trainer.inference import OnnxModel
 
@@ -60,7 +60,7 @@ def publish(folder: Path, manifest_of: Callable[[int], ModelManifest], model: On
         (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
         (folder / MANIFEST_FILE).write_text(render_manifest(manifest), encoding="utf-8")
         _check(Bundle(folder, manifest), model)
-        _sync(folder)
+        sync_tree(folder)
         target = folder.parent / str(version)
         try:
             folder.rename(target)
@@ -68,7 +68,7 @@ def publish(folder: Path, manifest_of: Callable[[int], ModelManifest], model: On
             if error.errno in _NAME_TAKEN:
                 continue
             raise
-        _sync_entry(target.parent)
+        sync_entry(target.parent)
         return target, manifest
 
 
@@ -130,20 +130,3 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
     except OSError:
         return  # it holds versions
-
-
-def _sync(folder: Path) -> None:
-    """Everything below the folder is on the disk before the rename can be."""
-    for entry in sorted(folder.rglob("*"), reverse=True):
-        _sync_entry(entry)
-    _sync_entry(folder)
-
-
-def _sync_entry(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder, and needs no sync of one
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

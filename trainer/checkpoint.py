@@ -1,9 +1,112 @@
-"""Weights on disk, as safetensors: nothing anywhere is unpickled."""
+"""A run's state on disk, so that it can go on after any end: safetensors and JSON, nothing anywhere is unpickled.
 
+runs/<name>-<number>/
+    run.json              what the run is: recipe, data, device, processes
+    <step>/               the newest two checkpoints, each whole or not there
+        state.safetensors network, average, optimizers, random generators
+        best.safetensors  the weights that were best on validation so far
+        state.json        step, epoch, history, and the hashes of both files
+"""
+
+import json
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
-from safetensors.torch import save
-from torch import nn
+from pydantic import JsonValue
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from trainer.durable import sync_entry, sync_tree
+from trainer.errors import WriteError
+
+_STATE, _BEST, _FACTS = "state.safetensors", "best.safetensors", "state.json"
+_KEPT = 2
+_NEW = ".new-"
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a run's next step depends on. best is the network's state at its best epoch, empty before the first."""
+
+    step: int
+    tensors: Tensors
+    best: Tensors
+    facts: dict[str, JsonValue] = field(default_factory=dict)
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder that exists."""
+
+    def __init__(self, folder: Path, every_seconds: float) -> None:
+        self.folder = folder
+        self.every_seconds = every_seconds
+
+    def save(self, state: TrainingState) -> None:
+        """Raises WriteError where the disk does not take it; what was there before stands."""
+        target = self.folder / str(state.step)
+        if target.exists():  # a finished run that was taken up again
+            return
+        new = self.folder / f"{_NEW}{uuid.uuid4().hex}"
+        try:
+            new.mkdir()
+            files = {_STATE: save(_plain(state.tensors)), _BEST: save(_plain(state.best))}
+            hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
+            files[_FACTS] = json.dumps({"step": state.step, "sha256": hashes, "facts": state.facts}).encode()
+            for name, content in files.items():
+                (new / name).write_bytes(content)
+            sync_tree(new)
+            new.rename(target)
+            sync_entry(self.folder)
+        except OSError as error:
+            raise WriteError(
+                f"A checkpoint could not be written to {self.folder} ({error.strerror}); mend that and start the same "
+                "command again with --resume."
+            ) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        for older in self._folders()[_KEPT:]:
+            shutil.rmtree(older, ignore_errors=True)
+
+    def latest(self) -> tuple[TrainingState | None, list[str]]:
+        """The newest checkpoint that is whole, and a sentence for each damaged one, which is removed."""
+        told: list[str] = []
+        for unfinished in self.folder.glob(f"{_NEW}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in self._folders():
+            try:
+                return _read(folder), told
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                told.append(f"{folder} is damaged ({error}); the checkpoint before it is taken.")
+                shutil.rmtree(folder, ignore_errors=True)
+        return None, told
+
+    def _folders(self) -> list[Path]:
+        """The newest first."""
+        return sorted((entry for entry in self.folder.iterdir() if entry.name.isdigit()), key=_step, reverse=True)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name)
+
+
+def _read(folder: Path) -> TrainingState:
+    said = json.loads((folder / _FACTS).read_bytes())
+    contents = {name: (folder / name).read_bytes() for name in (_STATE, _BEST)}
+    for name, content in contents.items():
+        if sha256(content).hexdigest() != said["sha256"][name]:
+            raise ValueError(f"{name} is not what was written")
+    return TrainingState(int(said["step"]), load(contents[_STATE]), load(contents[_BEST]), dict(said["facts"]))
+
+
+def _plain(tensors: Tensors) -> Tensors:
+    """On the CPU, row by row, each with memory of its own: all that the format knows."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

@@ -4,6 +4,7 @@ Exit status: 0 done, 1 the run failed, 2 the caller can mend it, 130 interrupted
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 DEFAULT_ARTIFACTS = Path("artifacts")
 DEFAULT_DATA = Path("data")
+DEFAULT_RUNS = Path("runs")
 SHORT_FORMS = {
     "network": "network",
     "weights": "transfer.weights",
@@ -39,7 +41,12 @@ def main(arguments: list[str]) -> int:
     except SchemaError as error:
         return _fail(str(error), UsageError.exit_status)
     except KeyboardInterrupt:
-        return _fail("Interrupted; no bundle was written.", INTERRUPTED)
+        return _fail(_interrupted(), INTERRUPTED)
+
+
+def _interrupted() -> str:
+    by = " (by torchrun, as it does where another process of the run has ended)" * ("TORCHELASTIC_RUN_ID" in os.environ)
+    return f"Interrupted{by}; no bundle was written. A training goes on from its last checkpoint with --resume."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--skip-bad", action="store_true", help="leave out files that are no readable images")
     train.add_argument("--cache", type=Path, metavar="DIR", help="where decoded images are kept (beside the data)")
     train.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, metavar="DIR", help="where bundles go")
+    train.add_argument("--runs", type=Path, default=DEFAULT_RUNS, metavar="DIR", help="where checkpoints go (runs)")
+    train.add_argument("--resume", action="store_true", help="go on with the last run of the same settings and data")
+    train.add_argument(
+        "--checkpoint-seconds", type=_seconds, default=30.0, metavar="S", help="between checkpoints (30); 0: each step"
+    )
     train.add_argument("--epochs", metavar="N")
     train.add_argument("--batch-size", metavar="N")
     train.add_argument("--max-seconds", metavar="S", help="training time that the schedule anneals into")
@@ -101,10 +113,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def _train(options: argparse.Namespace) -> int:
     from trainer.data.sources import open_source  # noqa: PLC0415
     from trainer.device import choose_device, describe  # noqa: PLC0415
-    from trainer.progress import reporter_for  # noqa: PLC0415
+    from trainer.distributed import join  # noqa: PLC0415
+    from trainer.progress import SilentReporter, reporter_for  # noqa: PLC0415
     from trainer.recipe import with_settings  # noqa: PLC0415
     from trainer.recipes import find_recipe  # noqa: PLC0415
-    from trainer.train import train  # noqa: PLC0415
+    from trainer.train import Runs, train_in  # noqa: PLC0415
     from trainer.weights import network_of_bundle  # noqa: PLC0415
 
     started = time.perf_counter()
@@ -114,9 +127,16 @@ def _train(options: argparse.Namespace) -> int:
         recipe = recipe.model_copy(update={"network": network})
     recipe = with_settings(recipe, settings)
     device = choose_device(options.device)
-    print(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}.", file=sys.stderr)
-    source = open_source(recipe.data, options.data, skip_bad=options.skip_bad, cache=options.cache)
-    trained = train(recipe, source, device, options.artifacts, reporter_for(sys.stderr))
+    with join(device) as world:
+        if world.first:
+            several = f", in {world.size} processes" if world.size > 1 else ""
+            print(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}{several}.", file=sys.stderr)
+        source = open_source(recipe.data, options.data, skip_bad=options.skip_bad, cache=options.cache)
+        reporter = reporter_for(sys.stderr) if world.first else SilentReporter()
+        runs = Runs(options.runs, resume=options.resume, every_seconds=options.checkpoint_seconds)
+        trained = train_in(world, recipe, source, device, options.artifacts, reporter, runs=runs)
+    if trained is None:
+        return 0
     test, data = trained.manifest.metrics.test, trained.manifest.provenance.data
     interval = test.accuracy_interval
     print(
@@ -166,6 +186,16 @@ def _show(options: argparse.Namespace) -> int:
         f"{options.out}: {shown} of {len(data.train):,} training images of {data.name}, before and after augmentation."
     )
     return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no time in seconds")
+    return seconds
 
 
 def _positive(text: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from trainer.distributed import local_rank, started_by_torchrun
 from trainer.errors import DeviceError
 from trainer.recipe import Precision
 
@@ -20,7 +21,15 @@ def choose_device(asked: str) -> torch.device:
             "this PyTorch was built without CUDA" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
         )
         raise DeviceError(f"--device cuda was asked for, but {reason} was found; use --device cpu or auto.")
-    return torch.device("cuda")
+    return _own_gpu() if started_by_torchrun() else torch.device("cuda")
+
+
+def _own_gpu() -> torch.device:
+    """Of several processes on this machine each has a GPU of its own."""
+    own, there = local_rank(), torch.cuda.device_count()
+    if own >= there:
+        raise DeviceError(f"There are more processes on this machine than GPUs ({there}); lower --nproc-per-node.")
+    return torch.device("cuda", own)
 
 
 def describe(device: torch.device) -> str:

@@ -5,11 +5,13 @@ TrainerError
 │   ├── RecipeError            no such recipe, preset, setting or value
 │   ├── DataError              missing, damaged or unfit data
 │   ├── ArtifactsError         a folder for bundles that cannot be written
+│   ├── RunsError              a folder for checkpoints that cannot be written, or that another process writes
 │   └── DeviceError            a device that was asked for and cannot be used
 └── RunError                   the run itself failed: exit status 1
-    ├── NonFiniteError         a loss that is no number
+    ├── NonFiniteError         a loss or a gradient that is no number
+    ├── ProcessError           another process of the run is gone
     ├── ExportError            the exported graph is not the network
-    └── WriteError             a bundle that could not be written whole
+    └── WriteError             a bundle or a checkpoint that could not be written whole
 """
 
 
@@ -35,6 +37,10 @@ class ArtifactsError(UsageError):
     pass
 
 
+class RunsError(UsageError):
+    pass
+
+
 class DeviceError(UsageError):
     pass
 
@@ -44,6 +50,10 @@ class RunError(TrainerError):
 
 
 class NonFiniteError(RunError):
+    pass
+
+
+class ProcessError(RunError):
     pass
 
 

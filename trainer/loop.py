@@ -1,4 +1,4 @@
-"""The training loop: the only backward() in the repository, the same on CPU and CUDA."""
+"""The training loop: the only backward() in the repository, the same on CPU and CUDA, in one process or in many."""
 
 import copy
 import time
@@ -12,19 +12,23 @@ from torch.optim.swa_utils import AveragedModel
 
 from trainer.augment import Augmenter, Mixed
 from trainer.batches import batches_on
+from trainer.checkpoint import Checkpoints
 from trainer.data.split import Splits
 from trainer.device import autocast, computes_in_bf16
+from trainer.distributed import ALONE, World
 from trainer.errors import NonFiniteError
+from trainer.finite import advice, check_step, largest_gradients
 from trainer.head import body_parameters
-from trainer.optimizers import build_optimizers, learning_rate_factor, moving_average
+from trainer.optimizers import build_optimizers, moving_average
+from trainer.pace import FORECAST_STEP, Pace
 from trainer.progress import Epoch, Reporter
 from trainer.recipe import ClassWeights, Recipe
+from trainer.state import capture, random_states, restore
 
 # Reading a figure back from a GPU waits for it; losses are looked at this many steps at a time.
 STEPS_BETWEEN_LOOKS = 16
-# The first step is slower than the others; from it to this one is enough to say how long the run will take.
-FORECAST_STEP = 4
-_LONG_SECONDS = 60
+# Of each process's own random numbers, so that no two augment alike.
+_SEEDS_APART = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -37,43 +41,67 @@ class Fitted:
     seconds: float
 
 
-def fit(network: nn.Module, data: Splits, recipe: Recipe, device: torch.device, reporter: Reporter) -> Fitted:
+def fit(
+    network: nn.Module,
+    data: Splits,
+    recipe: Recipe,
+    device: torch.device,
+    reporter: Reporter,
+    *,
+    checkpoints: Checkpoints | None = None,
+    world: World = ALONE,
+) -> Fitted:
     """Trains on data.train and keeps the epoch that is best on data.validation (accuracy, then loss).
 
-    Raises NonFiniteError at a loss that is no number.
+    Goes on from the last of the checkpoints where there is one. Raises NonFiniteError at a loss or a gradient that is
+    no number.
     """
-    started = time.perf_counter()
-    run = _Run(network, data, recipe, device)
-    history: list[Epoch] = []
-    best: tuple[float, float] | None = None
-    weights: dict[str, Tensor] = {}
+    run = TrainingRun(network, data, recipe, device, world)
     with reporter:
-        for number in range(1, recipe.epochs + 1):
-            epoch = run.epoch(number, reporter)
-            history.append(epoch)
-            score = (epoch.validation_accuracy, -epoch.validation_loss)
-            if best is None or score > best:
-                best, best_epoch = score, number
-                weights = {name: value.detach().cpu().clone() for name, value in run.judged.state_dict().items()}
-            reporter.epoch(epoch, recipe.epochs)
-            if run.ended or (recipe.patience and number - best_epoch >= recipe.patience):
-                break
+        if checkpoints is not None:
+            _resume(run, checkpoints, reporter)
+        while not run.finished:
+            run.epoch(reporter, checkpoints)
+        if checkpoints is not None:
+            run.save(checkpoints)
     chosen = copy.deepcopy(run.judged).cpu()
-    chosen.load_state_dict(weights)
-    return Fitted(chosen.eval(), tuple(history), best_epoch, time.perf_counter() - started)
+    chosen.load_state_dict(run.best)
+    return Fitted(chosen.eval(), tuple(run.history), run.best_epoch, run.pace.elapsed)
 
 
-class _Run:
+def _resume(run: "TrainingRun", checkpoints: Checkpoints, reporter: Reporter) -> None:
+    state, told = run.world.of_the_first(checkpoints.latest() if run.world.first else (None, []))
+    for sentence in told:
+        reporter.note(sentence)
+    if state is not None:
+        restore(run, state)
+        reporter.note(f"going on after step {run.pace.step:,} of {run.pace.steps:,}, from {checkpoints.folder}")
+
+
+@dataclass
+class Pass:
+    """An epoch as far as it is: sums over the images that this pass has seen."""
+
+    batches: int = 0
+    seen: int = 0
+    loss: float = 0.0
+    right: float = 0.0
+    seconds: float = 0.0
+
+
+class TrainingRun:
     """What changes from step to step."""
 
-    def __init__(self, network: nn.Module, data: Splits, recipe: Recipe, device: torch.device) -> None:
-        self.recipe = recipe
-        self.device = device
+    def __init__(
+        self, network: nn.Module, data: Splits, recipe: Recipe, device: torch.device, world: World = ALONE
+    ) -> None:
+        self.recipe, self.device, self.world = recipe, device, world
         self.train = batches_on(device, data.train)
         self.validation = batches_on(device, data.validation)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = build_optimizers(self.network, recipe.optimizer, recipe.transfer.body_rate)
         self.class_weights = _class_weights(recipe.class_weights, data, device)
+        self.labels = data.train.labels
         self.body = body_parameters(self.network) if recipe.transfer.head_epochs else []
         self.average: AveragedModel | None = None
         if recipe.ema_decay:
@@ -81,95 +109,142 @@ class _Run:
             self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.bf16 = computes_in_bf16(recipe.precision, device)
         self.shuffling = torch.Generator().manual_seed(recipe.seed)
-        augmenting = torch.Generator(device).manual_seed(recipe.seed + 1)
-        self.augmenter = Augmenter(recipe.augment, len(self.train), augmenting)
-        # Batch norm cannot tell the variance of one image: a last batch of one is left out, another each epoch.
-        self.images_an_epoch = len(self.train) - (recipe.batch_size > 1 and len(self.train) % recipe.batch_size == 1)
+        self.augmenting = torch.Generator(device).manual_seed(recipe.seed + 1)
+        self.augmenter = Augmenter(recipe.augment, len(self.train), self.augmenting)
+        if world.rank:  # the first process draws what a process alone would draw
+            self.augmenting.manual_seed(recipe.seed + 1 + world.rank * _SEEDS_APART)
+            torch.manual_seed(recipe.seed + world.rank * _SEEDS_APART)
+        # Batch norm cannot tell the variance of one image: a last batch of one a process is left out, which are others
+        # in each epoch.
+        last = len(self.train) % recipe.batch_size
+        self.images_an_epoch = len(self.train) - (last if last < 2 * world.size and recipe.batch_size > 1 else 0)
         self.steps_an_epoch = -(-self.images_an_epoch // recipe.batch_size)
-        self.steps = self.steps_an_epoch * recipe.epochs
-        self.step = 0
+        self.pace = Pace(recipe, self.steps_an_epoch * recipe.epochs, world)
         self.learning_rate = 0.0
-        self.started = self.second_step = time.perf_counter()
+        self.drawn_from = self.shuffling.get_state()  # before the order of this pass was
+        self.pass_ = Pass()
+        self.history: list[Epoch] = []
+        self.best_epoch = 0
+        self.best: dict[str, Tensor] = {}
+        self.saved = time.perf_counter()
+        self.set_mode()
 
     @property
     def judged(self) -> nn.Module:
         """The network that is validated and kept: the averaged one where there is one."""
         return self.network if self.average is None else self.average.module
 
-    def epoch(self, number: int, reporter: Reporter) -> Epoch:
-        started = time.perf_counter()
-        loss, accuracy, seen = self._train(reporter)
-        seconds = time.perf_counter() - started
-        validation_loss, validation_accuracy = self._validate()
-        return Epoch(
-            epoch=number,
+    @property
+    def finished(self) -> bool:
+        done = len(self.history)
+        impatient = bool(self.recipe.patience) and done - self.best_epoch >= self.recipe.patience
+        return done >= self.recipe.epochs or (done > 0 and (self.pace.ended or impatient))
+
+    def epoch(self, reporter: Reporter, checkpoints: Checkpoints | None = None) -> None:
+        """From where the pass over the training images is to its end; then validation."""
+        started = time.perf_counter() - self.pass_.seconds
+        self._pass(reporter, checkpoints)
+        done = self.pass_
+        loss, accuracy = self._validate()
+        self.pace.tick()
+        epoch = Epoch(
+            epoch=len(self.history) + 1,
             learning_rate=self.learning_rate,
-            train_loss=loss,
-            train_accuracy=accuracy,
-            validation_loss=validation_loss,
-            validation_accuracy=validation_accuracy,
+            train_loss=done.loss / done.seen,
+            train_accuracy=done.right / done.seen,
+            validation_loss=loss,
+            validation_accuracy=accuracy,
             seconds=time.perf_counter() - started,
-            images_per_second=seen / seconds,
+            images_per_second=done.seen / done.seconds,
         )
+        if not self.history or _score(epoch) > _score(self.history[self.best_epoch - 1]):
+            self.best_epoch = epoch.epoch
+            self.best = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
+        self.history.append(epoch)
+        self.pass_ = Pass()
+        reporter.epoch(epoch, self.recipe.epochs)
+        self._save_when_due(checkpoints)
 
-    def _train(self, reporter: Reporter) -> tuple[float, float, int]:
-        """One pass over the training split: mean loss, accuracy, and the images of it that the time allowed."""
-        self._set_mode()
-        order = torch.randperm(len(self.train), generator=self.shuffling)[: self.images_an_epoch]
-        order = order.to(self.train.index_device)
-        started, total, right, seen = time.perf_counter(), 0.0, 0.0, 0
+    def _pass(self, reporter: Reporter, checkpoints: Checkpoints | None) -> None:
+        """Over the training split, or as much of it as the time allows."""
+        self.set_mode()
+        now = self.pass_
+        if now.batches:
+            self.shuffling.set_state(self.drawn_from)
+        self.drawn_from = self.shuffling.get_state()
+        batches = torch.split(self._order(), self.recipe.batch_size)
+        started = time.perf_counter() - now.seconds
         waiting: list[Tensor] = []
-        batches = torch.split(order, self.recipe.batch_size)
-        for i, index in enumerate(batches, start=1):
-            waiting.append(self._step(index))
-            seen += len(index)
-            if i % STEPS_BETWEEN_LOOKS == 0 or i in {1, FORECAST_STEP, len(batches)} or self.ended:
-                figures = torch.stack(waiting).tolist()
-                self._check_finite([loss for loss, _ in figures])
-                total += sum(loss for loss, _ in figures)
-                right += sum(correct for _, correct in figures)
-                speed = seen / (time.perf_counter() - started)
-                reporter.step(self.step, self.steps, total / seen, right / seen, speed)
-                self._forecast(reporter)
-                waiting.clear()
-            if self.ended:
+        for i, index in enumerate(batches[now.batches :], start=now.batches + 1):
+            self.learning_rate = self.pace.learning_rate()
+            waiting.append(self.update(index, self.learning_rate))
+            self.pace.stepped()
+            now.batches, now.seen = i, now.seen + len(index)
+            each = checkpoints is not None and not checkpoints.every_seconds
+            if each or i % STEPS_BETWEEN_LOOKS == 0 or i in {1, FORECAST_STEP, len(batches)} or self.pace.ended:
+                self._look(waiting)
+                now.seconds = time.perf_counter() - started
+                reporter.step(
+                    self.pace.step, self.pace.steps, now.loss / now.seen, now.right / now.seen, now.seen / now.seconds
+                )
+                self.pace.forecast(reporter)
+                if i < len(batches) and not self.pace.ended:  # else validation is next
+                    self._save_when_due(checkpoints)
+            if self.pace.ended:
                 break
-        return total / seen, right / seen, seen
 
-    def _set_mode(self) -> None:
+    def _order(self) -> Tensor:
+        order = torch.randperm(len(self.train), generator=self.shuffling)
+        return order[: self.images_an_epoch].to(self.train.index_device)
+
+    def _look(self, waiting: list[Tensor]) -> None:
+        """Takes in the figures of the steps since the last look; a number that is none ends the run."""
+        rows = torch.stack(waiting)
+        rows[:, :2] = self.world.sum(rows[:, :2].contiguous())
+        first = self.pace.step - len(waiting) + 1
+        for step, (loss, right, *gradients) in enumerate(rows.tolist(), start=first):
+            check_step(step, loss, gradients, self.trained)
+            self.pass_.loss += loss
+            self.pass_.right += right
+        waiting.clear()
+
+    def set_mode(self) -> None:
         """Training, but for a body that is to be kept while the head trains alone: that is as at inference."""
-        alone = self.step < self.recipe.transfer.head_epochs * self.steps_an_epoch
+        alone = len(self.history) < self.recipe.transfer.head_epochs
         self.network.train(not alone)
         for parameter in self.body:
             parameter.requires_grad_(not alone)
+        self.trained = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
+        self.forward = self.world.averaging_gradients(self.network)
 
-    def _step(self, index: Tensor) -> Tensor:
-        """One update: [sum of the cross-entropies, number right], still on the device."""
-        self.learning_rate = self._learning_rate()
+    def update(self, index: Tensor, learning_rate: float) -> Tensor:
+        """One step on a batch: [sum of the cross-entropies, number right, largest gradients], on the device."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * group["rate"]
-        images, labels = self.train.batch(index)
-        images = self.augmenter(images, index.to(self.device), self.step // self.steps_an_epoch)
+                group["lr"] = learning_rate * group["rate"]
+        mine = self.world.part(index)
+        images, labels = self.train.batch(mine)
+        images = self.augmenter(images, mine.to(self.device), len(self.history))
         mixed = self.augmenter.mix(images, labels)
         with autocast(self.device, bf16=self.bf16):
-            logits = self.network(images if mixed is None else mixed.images)
+            logits = self.forward(images if mixed is None else mixed.images)
         logits = logits.float()
-        loss = self._loss(logits, labels, mixed)
+        loss = self._loss(logits, labels, mixed) * self._share(mine, index)
         # Reported without label smoothing, to be comparable with validation.
         plain = functional.cross_entropy(logits.detach(), labels, reduction="sum")
         self.network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        gradients = largest_gradients(self.trained)
         if self.recipe.optimizer.gradient_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.gradient_clip)
         for optimizer in self.optimizers:
             optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        self.step += 1
-        return torch.stack([plain, (logits.argmax(1) == labels).sum()])
+        return torch.cat([torch.stack([plain, (logits.argmax(1) == labels).sum()]), gradients])
 
     def _loss(self, logits: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
+        """The mean over the images that are given."""
         smoothing = self.recipe.label_smoothing
         loss = functional.cross_entropy(logits, labels, self.class_weights, label_smoothing=smoothing)
         if mixed is None:
@@ -177,57 +252,49 @@ class _Run:
         other = functional.cross_entropy(logits, mixed.others, self.class_weights, label_smoothing=smoothing)
         return loss * mixed.share + other * (1 - mixed.share)
 
+    def _share(self, mine: Tensor, index: Tensor) -> float:
+        """What makes the mean over processes of their means the mean over the whole batch."""
+        if self.world.size == 1:
+            return 1.0
+        return self.world.size * self._weight(mine) / self._weight(index)
+
+    def _weight(self, index: Tensor) -> float:
+        if self.class_weights is None:
+            return len(index)
+        return float(self.class_weights[torch.from_numpy(self.labels[index.cpu().numpy()])].sum())
+
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
-        """Mean loss (without label smoothing) and accuracy on the validation split."""
+        """Mean loss (without label smoothing) and accuracy on the validation split, each image counted once."""
         network = self.judged.eval()
         sums = torch.zeros(2, device=self.device)
-        order = torch.arange(len(self.validation), device=self.validation.index_device)
+        order = self.world.part(torch.arange(len(self.validation), device=self.validation.index_device))
         for index in torch.split(order, self.recipe.validation_batch_size):
             images, labels = self.validation.batch(index)
             with autocast(self.device, bf16=self.bf16):
                 logits = network(images)
             loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
             sums += torch.stack([loss, (logits.argmax(1) == labels).sum()])
-        loss_sum, right = sums.tolist()
+        loss_sum, right = self.world.sum(sums).tolist()
         if not np.isfinite(loss_sum):
-            raise NonFiniteError(_advice(f"The validation loss is {loss_sum} after step {self.step}"))
+            raise NonFiniteError(advice(f"The validation loss is {loss_sum} after step {self.pace.step}"))
         return loss_sum / len(self.validation), right / len(self.validation)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the budget of time is spent."""
-        budget = self.recipe.max_seconds
-        return bool(budget) and time.perf_counter() - self.started >= budget
+    def _save_when_due(self, checkpoints: Checkpoints | None) -> None:
+        if checkpoints is None:
+            return
+        if self.world.number_of_the_first(time.perf_counter() - self.saved) >= checkpoints.every_seconds:
+            self.save(checkpoints)
 
-    def _learning_rate(self) -> float:
-        """Of the next step; the schedule is read at the step's middle, so no step is taken at exactly 0.
+    def save(self, checkpoints: Checkpoints) -> None:
+        random = self.world.gathered(random_states(self))
+        if self.world.first:
+            checkpoints.save(capture(self, random))
+        self.saved = time.perf_counter()
 
-        With a budget of time the run is as far as the budget is spent, if that is further.
-        """
-        progress = (self.step + 0.5) / self.steps
-        if self.recipe.max_seconds:
-            progress = max(progress, (time.perf_counter() - self.started) / self.recipe.max_seconds)
-        return self.recipe.optimizer.learning_rate * learning_rate_factor(self.recipe.schedule, min(progress, 1.0))
 
-    def _forecast(self, reporter: Reporter) -> None:
-        """Says once, early, how long a run will take that a person has to wait for and that no budget ends."""
-        if self.step == 1:
-            self.second_step = time.perf_counter()
-        elif self.step == FORECAST_STEP and not self.recipe.max_seconds:
-            step = (time.perf_counter() - self.second_step) / (FORECAST_STEP - 1)
-            seconds = step * (self.steps - self.step)
-            if seconds >= _LONG_SECONDS:
-                most = "at most " if self.recipe.patience else ""
-                reporter.note(
-                    f"training will take {most}about {_spoken(seconds)}: {self.steps:,} steps of {step:.2g} s"
-                )
-
-    def _check_finite(self, losses: list[float]) -> None:
-        for i, loss in enumerate(losses):
-            if not np.isfinite(loss):
-                step = self.step - len(losses) + i + 1
-                raise NonFiniteError(_advice(f"The training loss is {loss} at step {step}"))
+def _score(epoch: Epoch) -> tuple[float, float]:
+    return epoch.validation_accuracy, -epoch.validation_loss
 
 
 def _class_weights(kind: ClassWeights, data: Splits, device: torch.device) -> Tensor | None:
@@ -236,12 +303,3 @@ def _class_weights(kind: ClassWeights, data: Splits, device: torch.device) -> Te
         return None
     counts = np.bincount(data.train.labels, minlength=len(data.labels))
     return torch.tensor(len(data.train) / (len(data.labels) * counts), dtype=torch.float32, device=device)
-
-
-def _spoken(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _advice(what: str) -> str:
-    return f"{what}; lower optimizer.learning_rate, or set optimizer.gradient_clip or precision=fp32."

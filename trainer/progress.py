@@ -79,6 +79,27 @@ class LineReporter:
         pass
 
 
+class SilentReporter:
+    """Of all processes of a run but the first."""
+
+    def note(self, sentence: str) -> None:
+        pass
+
+    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+
 class BarReporter:
     """A bar over the whole run with loss, accuracy, images/s and the time left, and a line an epoch above it."""
 

@@ -3,12 +3,15 @@
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import nn
 
 from schemas.bundle import hash_file
@@ -26,10 +29,11 @@ from schemas.manifest import (
 )
 from trainer.batches import GatheredImages
 from trainer.bundle import check_writable, new_bundle, publish, write_golden
-from trainer.checkpoint import save_weights
+from trainer.checkpoint import Checkpoints, save_weights
 from trainer.data.source import DataSource, LabelledImages
 from trainer.data.split import Splits, split
 from trainer.device import describe
+from trainer.distributed import ALONE, World
 from trainer.errors import RecipeError
 from trainer.evaluate import Evaluation, evaluate
 from trainer.export import export
@@ -42,6 +46,7 @@ from trainer.models.views import with_views
 from trainer.progress import Reporter
 from trainer.recipe import Recipe
 from trainer.report import GRID, ReportInput, write_report
+from trainer.runs import run_folder
 from trainer.show import as_seen
 from trainer.weights import StartingWeights, as_run, load_body, starting_weights
 
@@ -59,17 +64,79 @@ class Trained:
     manifest: ModelManifest
 
 
-def train(recipe: Recipe, source: DataSource, device: torch.device, artifacts: Path, reporter: Reporter) -> Trained:
-    """Trains the recipe and writes the bundle. Raises what trainer/errors.py lists, but for DeviceError."""
-    check_writable(artifacts, recipe.name)
+@dataclass(frozen=True)
+class Runs:
+    """Where runs keep their checkpoints, and how often; with resume the last such run goes on."""
+
+    folder: Path
+    resume: bool = False
+    every_seconds: float = 30.0
+
+
+def train(
+    recipe: Recipe,
+    source: DataSource,
+    device: torch.device,
+    artifacts: Path,
+    reporter: Reporter,
+    *,
+    runs: Runs | None = None,
+) -> Trained:
+    """Trains the recipe and writes the bundle; without runs there are no checkpoints.
+
+    Raises what trainer/errors.py lists, but for DeviceError.
+    """
+    trained = train_in(ALONE, recipe, source, device, artifacts, reporter, runs=runs)
+    assert trained is not None  # noqa: S101 - a process alone is the first
+    return trained
+
+
+def train_in(
+    world: World,
+    recipe: Recipe,
+    source: DataSource,
+    device: torch.device,
+    artifacts: Path,
+    reporter: Reporter,
+    *,
+    runs: Runs | None = None,
+) -> Trained | None:
+    """As train, in each process of a world; the first writes, and the others return None."""
+    if world.first:
+        check_writable(artifacts, recipe.name)
     start = starting_weights(recipe)
     recipe = as_run(recipe, start)
-    data = load_splits(recipe, source)
+    with world.first_one_first():  # the first decodes the images, the others find them
+        data = load_splits(recipe, source)
     for sentence in data.told:
         reporter.note(sentence)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe, data, start)
-    fitted = fit(network, data, recipe, device, reporter)
+    with _checkpoints(runs, world, recipe, data, device, reporter) as checkpoints:
+        fitted = fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
+        return _bundle(recipe, data, fitted, device, artifacts) if world.first else None
+
+
+@contextmanager
+def _checkpoints(
+    runs: Runs | None, world: World, recipe: Recipe, data: Splits, device: torch.device, reporter: Reporter
+) -> Iterator[Checkpoints | None]:
+    if runs is None:
+        yield None
+    elif not world.first:  # takes part in each checkpoint, and writes none
+        yield Checkpoints(runs.folder, runs.every_seconds)
+    else:
+        facts: dict[str, JsonValue] = {
+            "recipe": recipe.model_dump(mode="json"),
+            "data": data.content_hash,
+            "device": device.type,
+            "processes": world.size,
+        }
+        with run_folder(runs.folder, recipe.name, facts, reporter, resume=runs.resume) as folder:
+            yield Checkpoints(folder, runs.every_seconds)
+
+
+def _bundle(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device, artifacts: Path) -> Trained:
     deployed = with_views(fitted.network, recipe.test_views)
     model, parity = export(deployed, data.input, data.test.images)
     with new_bundle(artifacts, recipe.name) as folder:

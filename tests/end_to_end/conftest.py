@@ -10,7 +10,7 @@ from tests.end_to_end.processes import Service, serving, train
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """artifacts/ with digits, version 1, trained as `make train` does."""
     folder = tmp_path_factory.mktemp("newcomer") / "artifacts"
-    train("digits", "--artifacts", folder)
+    train("digits", artifacts=folder)
     return folder
 
 

@@ -26,9 +26,10 @@ class Service:
         return httpx.Client(base_url=self.url, timeout=60)
 
 
-def train(*arguments: str | Path) -> str:
+def train(*arguments: str | Path, artifacts: Path) -> str:
     """Runs the trainer; its standard output."""
-    command = [sys.executable, "-m", "trainer", "train", *map(str, arguments)]
+    where = ["--artifacts", str(artifacts), "--runs", str(artifacts.parent / "runs")]
+    command = [sys.executable, "-m", "trainer", "train", *map(str, arguments), *where]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

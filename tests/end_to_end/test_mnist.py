@@ -22,7 +22,7 @@ IMAGES = 1000
 @pytest.fixture(scope="module")
 def bundle(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     artifacts = tmp_path_factory.mktemp("artifacts")
-    train("mnist", "--data", real_data, "--epochs", "1", "--artifacts", artifacts)
+    train("mnist", "--data", real_data, "--epochs", "1", artifacts=artifacts)
     return artifacts / "mnist" / "1"
 
 

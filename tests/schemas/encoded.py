@@ -42,9 +42,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(  # noqa: PLR0917 - the order of a PNG's own header
-    width: int, height: int, depth: int, colour: int, rows: list[bytes], extra: bytes = b""
-) -> bytes:
+def png(width: int, height: int, depth: int, colour: int, rows: list[bytes], extra: bytes = b"") -> bytes:
     """colour: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA; extra are chunks ahead of the pixels."""
     scanlines = zlib.compress(b"".join(b"\0" + row for row in rows))
     return png_of(width, height, depth, colour, extra + chunk(b"IDAT", scanlines))

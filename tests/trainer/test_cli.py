@@ -30,7 +30,7 @@ def trainer(*arguments: str | Path, environment: dict[str, str] | None = None) -
 
 
 def quick(artifacts: Path) -> list[str | Path]:
-    return ["train", "digits", "--epochs", "1", "--artifacts", artifacts]
+    return ["train", "digits", "--epochs", "1", "--artifacts", artifacts, "--runs", artifacts.parent / "runs"]
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -71,11 +71,11 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 def test_a_mistake_is_one_clear_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, named: str
 ) -> None:
-    assert main(["train", *arguments, "--artifacts", str(tmp_path)]) == status
+    assert main(["train", *arguments, "--artifacts", str(tmp_path), "--runs", str(tmp_path / "runs")]) == status
     *_, last = capsys.readouterr().err.splitlines()
     assert last.startswith("error: ")
     assert named in last
-    assert list(tmp_path.iterdir()) == []
+    assert [entry for entry in tmp_path.rglob("*") if entry != tmp_path / "runs"] == []
 
 
 def test_a_network_is_named_and_set_on_the_command_line(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_two_trainings_at_once_write_two_versions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_and_says_so(tmp_path: Path, number: signal.Signals) -> None:
-    run = start("train", "digits", "--epochs", "100000", "--artifacts", tmp_path)
+    run = start("train", "digits", "--epochs", "100000", "--artifacts", tmp_path, "--runs", tmp_path.parent / "runs")
     assert run.stderr is not None
     for line in run.stderr:
         if line.startswith("epoch"):
@@ -141,7 +141,7 @@ def test_an_interrupted_run_leaves_nothing_and_says_so(tmp_path: Path, number: s
     run.send_signal(number)
     _, errors = run.communicate()
     assert run.returncode == 130
-    assert errors.splitlines()[-1] == "error: Interrupted; no bundle was written."
+    assert errors.splitlines()[-1].startswith("error: Interrupted; no bundle was written. ")
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
 
@@ -152,7 +152,20 @@ def test_a_recipe_trains_on_an_npz_file_and_says_what_it_read(
     data = colours.colours(60)
     np.savez(tmp_path / "mine.npz", images=data.train.images, labels=data.train.labels, classes=np.array(data.labels))
     arguments = ["--data", str(tmp_path / "mine.npz"), "--set", "data.source=npz", "--epochs", "1"]
-    assert main(["train", "digits", *arguments, "--artifacts", str(tmp_path / "artifacts")]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "digits",
+                *arguments,
+                "--artifacts",
+                str(tmp_path / "artifacts"),
+                "--runs",
+                str(tmp_path / "runs"),
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().err
     assert "images: 60 images of 8x8 RGB, values 0 to 255" in said
     assert "training images a class: red: 14" in said

@@ -23,6 +23,7 @@ def photos(tmp_path: Path) -> Path:
 def train(photos: Path, artifacts: Path, recipe: str, *settings: str) -> None:
     size = ["--set", "data.input.height=16", "--set", "data.input.width=16"]
     arguments = ["train", recipe, "--data", str(photos), "--artifacts", str(artifacts), "--batch-size", "8", *size]
+    arguments += ["--runs", str(artifacts.parent / "runs")]
     assert main([*arguments, *settings]) == 0
 
 

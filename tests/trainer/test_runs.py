@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.test_loop import Recorder
+from trainer.errors import RunsError
+from trainer.runs import Facts, run_folder
+
+FACTS: Facts = {"recipe": {"epochs": 3, "network": {"name": "fast"}}, "data": "0" * 64}
+
+
+def a_run(runs: Path, facts: Facts = FACTS, *, resume: bool = False, recorder: Recorder | None = None) -> Path:
+    with run_folder(runs, "digits", facts, recorder or Recorder(), resume=resume) as folder:
+        (folder / "7").mkdir(exist_ok=True)
+    return folder
+
+
+def test_each_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    assert [a_run(tmp_path).name for _ in range(3)] == ["digits-1", "digits-2", "digits-3"]
+
+
+def test_the_newest_run_of_the_same_facts_goes_on(tmp_path: Path) -> None:
+    a_run(tmp_path)
+    second = a_run(tmp_path)
+    a_run(tmp_path, FACTS | {"data": "1" * 64})
+    assert a_run(tmp_path, resume=True) == second
+
+
+def test_where_none_is_alike_it_says_what_differs(tmp_path: Path) -> None:
+    recorder = Recorder()
+    a_run(tmp_path)
+    other: Facts = FACTS | {"recipe": {"epochs": 3, "network": {"name": "plain"}}}
+    assert a_run(tmp_path, other, resume=True, recorder=recorder).name == "digits-2"
+    (note,) = recorder.notes
+    assert 'digits-1 is another run: recipe.network.name was "fast" and is "plain"' in note
+
+
+def test_a_run_that_is_still_going_on_is_not_taken_up(tmp_path: Path) -> None:
+    with run_folder(tmp_path, "digits", FACTS, Recorder(), resume=False) as folder:
+        (folder / "7").mkdir()
+        with pytest.raises(RunsError, match="digits-1 is still being trained"):
+            a_run(tmp_path, resume=True)
+
+
+def test_a_run_without_a_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    with run_folder(tmp_path, "digits", FACTS, Recorder(), resume=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunsError, match="choose another --runs"):
+        a_run(tmp_path / "file")
