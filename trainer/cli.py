@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--checkpoint-seconds", type=_seconds, default=30.0, metavar="S", help="between checkpoints (30); 0: each step"
     )
+    train.add_argument("--tensorboard", action="store_true", help="write event files as well, beside the checkpoints")
     train.add_argument("--epochs", metavar="N")
     train.add_argument("--batch-size", metavar="N")
     train.add_argument("--max-seconds", metavar="S", help="training time that the schedule anneals into")
@@ -133,7 +134,7 @@ def _train(options: argparse.Namespace) -> int:
             print(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}{several}.", file=sys.stderr)
         source = open_source(recipe.data, options.data, skip_bad=options.skip_bad, cache=options.cache)
         reporter = reporter_for(sys.stderr) if world.first else SilentReporter()
-        runs = Runs(options.runs, resume=options.resume, every_seconds=options.checkpoint_seconds)
+        runs = Runs(options.runs, options.resume, options.tensorboard, options.checkpoint_seconds)
         trained = train_in(world, recipe, source, device, options.artifacts, reporter, runs=runs)
     if trained is None:
         return 0

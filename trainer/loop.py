@@ -172,7 +172,7 @@ class TrainingRun:
         if now.batches:
             self.shuffling.set_state(self.drawn_from)
         self.drawn_from = self.shuffling.get_state()
-        batches = torch.split(self._order(), self.recipe.batch_size)
+        batches = torch.split(self.order(), self.recipe.batch_size)
         started = time.perf_counter() - now.seconds
         waiting: list[Tensor] = []
         for i, index in enumerate(batches[now.batches :], start=now.batches + 1):
@@ -193,7 +193,7 @@ class TrainingRun:
             if self.pace.ended:
                 break
 
-    def _order(self) -> Tensor:
+    def order(self) -> Tensor:
         order = torch.randperm(len(self.train), generator=self.shuffling)
         return order[: self.images_an_epoch].to(self.train.index_device)
 

@@ -48,6 +48,7 @@ from trainer.recipe import Recipe
 from trainer.report import GRID, ReportInput, write_report
 from trainer.runs import run_folder
 from trainer.show import as_seen
+from trainer.tensorboard import TensorBoardReporter
 from trainer.weights import StartingWeights, as_run, load_body, starting_weights
 
 # Probabilities differ by about 1e-6 between CPUs; a thousandth is a different model.
@@ -70,6 +71,7 @@ class Runs:
 
     folder: Path
     resume: bool = False
+    tensorboard: bool = False
     every_seconds: float = 30.0
 
 
@@ -113,6 +115,8 @@ def train_in(
     torch.manual_seed(recipe.seed)
     network = build_network(recipe, data, start)
     with _checkpoints(runs, world, recipe, data, device, reporter) as checkpoints:
+        if runs is not None and runs.tensorboard and checkpoints is not None and world.first:
+            reporter = TensorBoardReporter(reporter, checkpoints.folder / "tensorboard")
         fitted = fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
         return _bundle(recipe, data, fitted, device, artifacts) if world.first else None
 
