@@ -1,4 +1,4 @@
-"""python -m trainer train | show | recipes | predict. Reads the command line and says the outcome.
+"""python -m trainer train | show | recipes | predict | evaluate. Reads the command line and says the outcome.
 
 Exit status: 0 done, 1 the run failed, 2 the caller can mend it, 130 interrupted.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SchemaError
+from trainer.commands import evaluate
 from trainer.errors import RecipeError, TrainerError, UsageError
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="image files, and folders of them")
     predict.add_argument("--json", action="store_true", help="print JSON instead of a table")
     predict.set_defaults(command=_predict)
+
+    scored = commands.add_parser("evaluate", help="score a bundle on labelled data")
+    evaluate.add_options(scored)
+    scored.set_defaults(command=evaluate.run)
     return parser
 
 

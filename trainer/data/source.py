@@ -57,6 +57,20 @@ class SourceData:
     test: LabelledImages | None
     told: tuple[str, ...] = ()
 
+    def __len__(self) -> int:
+        return len(self.train) + (len(self.test) if self.test is not None else 0)
+
+    def take(self, positions: Rows) -> list[LabelledImages]:
+        """Views of the images at these positions, the published test images counted after the others.
+
+        One view for each of the two that positions are in, and of the other none.
+        """
+        first = len(self.train)
+        parts = [self.train.take(positions[positions < first])]
+        if self.test is not None:
+            parts.append(self.test.take(positions[positions >= first] - first))
+        return [part for part in parts if len(part)] or parts[:1]
+
     def content_hash(self) -> str:
         """sha256 over names, shapes, labels and the sha256 of each image: the same hash means the same data."""
         content = hashlib.sha256("\0".join(self.labels).encode())

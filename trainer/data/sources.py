@@ -62,17 +62,21 @@ def recipe_for(place: Path, preset: str = "default") -> Recipe:
 
 
 def guess_source(place: Path) -> Source | None:
-    """What lies there, by its content: the files of csv, one .npz, published files, or folders; None for none of it."""
-    if place.suffix == ".npz" or (place.is_dir() and any(place.glob("*.npz"))):
-        return Source.NPZ
+    """What lies there, by its content: the first of sources_at; None for none of it."""
+    return next(iter(sources_at(place)), None)
+
+
+def sources_at(place: Path) -> list[Source]:
+    """All that lies there: one .npz, the files of csv, published files; or else folders."""
+    found = [Source.NPZ] if place.suffix == ".npz" or (place.is_dir() and any(place.glob("*.npz"))) else []
     if not place.is_dir():
-        return None
+        return found
     for name, source in (
         ("input.csv", Source.CSV),
         ("MNIST/raw", Source.MNIST),
         ("cifar-10-batches-py", Source.CIFAR10),
     ):
         if (place / name).exists():
-            return source
+            found.append(source)
     folders = [entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    return Source.FOLDER if folders else None
+    return found or [Source.FOLDER] * bool(folders)

@@ -1,12 +1,14 @@
 """Dividing a source into training, validation and test images, stratified by class."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.manifest import Duplicates, InputSpec
 from trainer.data.duplicates import find_duplicates
+from trainer.data.images import Rows
 from trainer.data.source import LabelledImages, Labels, SourceData
 from trainer.errors import DataError
 
@@ -28,18 +30,33 @@ class Splits:
     test: LabelledImages
 
 
-def split(data: SourceData, validation: float, test: float, seed: int) -> Splits:
+class Division(NamedTuple):
+    """Positions of each split's images among all of a source, as SourceData.take counts them."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+def divide(data: SourceData, validation: float, test: float, seed: int) -> Division:
     """Shares are of all images; where the source publishes a test split that one is used and `test` is not.
 
-    Raises DataError naming a class that one of the splits would have no image of.
+    Raises DataError where there is neither.
     """
     if data.test is None and not test:
         raise DataError(f"{data.name} has no test split of its own; give it a share, as in --set data.test=0.2.")
     rng = np.random.default_rng(seed)
-    shares = [validation] if data.test is not None else [test, validation]
-    *held_out, rest = _stratified(data.train.labels, shares, rng)
-    learnt, chosen = data.train.take(rest), data.train.take(held_out[-1])
-    tested = data.test if data.test is not None else data.train.take(held_out[0])
+    if data.test is None:
+        tested, chosen, learnt = _stratified(data.train.labels, [test, validation], rng)
+    else:
+        chosen, learnt = _stratified(data.train.labels, [validation], rng)
+        tested = np.arange(len(data.train), len(data))
+    return Division(learnt, chosen, tested)
+
+
+def split(data: SourceData, validation: float, test: float, seed: int) -> Splits:
+    """As divide. Raises DataError naming a class that one of the splits would have no image of."""
+    learnt, chosen, tested = (_only(data.take(part)) for part in divide(data, validation, test, seed))
     for name, part in (("training", learnt), ("validation", chosen), ("test", tested)):
         empty = np.flatnonzero(np.bincount(part.labels, minlength=len(data.labels)) == 0)
         if len(empty):
@@ -59,6 +76,11 @@ def split(data: SourceData, validation: float, test: float, seed: int) -> Splits
         validation=chosen,
         test=tested,
     )
+
+
+def _only(parts: list[LabelledImages]) -> LabelledImages:
+    (part,) = parts
+    return part
 
 
 def _class_sizes(train: LabelledImages, labels: tuple[str, ...]) -> str:

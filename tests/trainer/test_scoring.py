@@ -1,0 +1,153 @@
+"""Bundles scored on data: the images of the right split, labels matched by name, the figures of the manifest."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.manifest import VariantName
+from tests.bundles import COLOURS, solid, write_bundle
+from tests.trainer import colours
+from trainer.data.source import LabelledImages, SourceData
+from trainer.errors import DataError
+from trainer.progress import LineReporter
+from trainer.recipe import DataConfig, Source
+from trainer.scoring import (
+    Model,
+    Part,
+    Place,
+    already_seen,
+    how_to_read,
+    open_model,
+    own_division,
+    positions_of,
+    score,
+)
+from trainer.train import train
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Trained too briefly to be always right: figures that are all 1 would prove little."""
+    recipe = colours.recipe(seed=3, epochs=1, data=DataConfig(source=Source.NPZ, validation=0.2, test=0.2))
+    with Path("/dev/null").open("w") as nowhere:
+        trained = train(
+            recipe, colours.source(), torch.device("cpu"), tmp_path_factory.mktemp("artifacts"), LineReporter(nowhere)
+        )
+    assert 0 < trained.manifest.metrics.test.accuracy < 1
+    return open_model(trained.path, VariantName.FP32)
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Model:
+    """Answers by the mean colour."""
+    return open_model(write_bundle(tmp_path), VariantName.FP32)
+
+
+def npz(path: Path, data: SourceData, *, named: bool = True) -> Place:
+    names = {"classes": np.array(data.labels)} if named else {}
+    np.savez(path, images=data.train.images[:], labels=data.train.labels, **names)  # type: ignore[arg-type]
+    return Place(str(path))
+
+
+def test_the_test_split_of_its_own_data_gives_the_manifest_s_figures(model: Model, tmp_path: Path) -> None:
+    place = npz(tmp_path / "colours.npz", colours.colours())
+    data = place.load(how_to_read(place, [model.manifest]), model.manifest.input)
+    own = own_division([model], data)
+    assert own is not None
+    for part, said in (
+        (Part.TEST, model.manifest.metrics.test),
+        (Part.VALIDATION, model.manifest.metrics.validation),
+    ):
+        assert score(model, data, positions_of(part, data, own)).metrics == said
+
+
+def test_what_the_model_has_seen_is_said_and_the_test_split_is_not(model: Model) -> None:
+    data = colours.colours()
+    own = own_division([model], data)
+    assert own is not None
+    said = {part: already_seen(model, data, positions_of(part, data, own)) for part in Part}
+    assert said[Part.TEST] is None
+    assert "learnt from 54 of the 54 and was chosen by 0" in str(said[Part.TRAIN])
+    assert "learnt from 0 of the 18 and was chosen by 18" in str(said[Part.VALIDATION])
+    assert "learnt from 54 of the 90 and was chosen by 18" in str(said[Part.ALL])
+
+
+def test_other_data_are_not_taken_for_its_own(model: Model) -> None:
+    other = colours.colours(seed=1)
+    assert own_division([model], other) is None
+    assert already_seen(model, other, np.arange(90)) is None
+
+
+def test_every_image_is_scored_once_whichever_split_the_data_publish(model: Model) -> None:
+    whole, config = colours.colours(120), DataConfig(source=Source.NPZ, validation=0.5)
+    learnt, tested = np.arange(90), np.arange(90, 120)
+    published = replace(whole, train=whole.train.take(learnt), test=whole.train.take(tested))
+    for part, positions in ((Part.ALL, np.arange(120)), (Part.TEST, tested)):
+        found = score(model, published, positions_of(part, published, config))
+        assert found.metrics == score(model, whole, positions).metrics
+
+
+def test_labels_are_matched_by_name_in_any_order(untrained: Model) -> None:
+    data = colours.colours()
+    order = [2, 0, 1]
+    indices = np.argsort(order)[data.train.labels]
+    turned = replace(
+        data, labels=tuple(data.labels[i] for i in order), train=LabelledImages(data.train.images, indices)
+    )
+    expected, found = (score(untrained, each, np.arange(90)) for each in (data, turned))
+    assert found.metrics == expected.metrics
+    assert found.metrics.accuracy == 1
+    assert found.metrics.per_class[0].label == "red"
+
+
+def test_data_may_lack_classes_but_have_none_that_is_unknown(untrained: Model) -> None:
+    data = colours.colours()
+    pair = data.train.take(np.flatnonzero(data.train.labels < 2))
+    assert score(
+        untrained, replace(data, labels=("red", "green"), train=pair), np.arange(60)
+    ).metrics.absent_classes == ("blue",)
+    with pytest.raises(
+        DataError, match=r"has the label 'teal', which .* does not know; its labels are red, green, blue"
+    ):
+        score(untrained, replace(data, labels=("red", "green", "teal")), np.arange(90))
+
+
+def test_a_folder_of_photos_of_any_size_is_read_at_the_bundle_s(untrained: Model, tmp_path: Path) -> None:
+    for i, colour in enumerate(COLOURS):
+        (tmp_path / "photos" / colour).mkdir(parents=True)
+        (tmp_path / "photos" / colour / "a.png").write_bytes(solid(colour, size=(30 + i, 20)))
+    place = Place(str(tmp_path / "photos"))
+    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest.input)
+    assert data.input == untrained.manifest.input
+    assert score(untrained, data, np.arange(3)).metrics.accuracy == 1
+
+
+def test_numbers_for_labels_are_the_bundle_s_class_indices(untrained: Model, tmp_path: Path) -> None:
+    place = npz(tmp_path / "numbers.npz", colours.colours(), named=False)
+    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest.input)
+    assert data.labels == ("red", "green", "blue")
+    assert score(untrained, data, np.arange(90)).metrics.accuracy == 1
+
+
+def test_of_several_sets_in_a_folder_the_bundle_s_own_kind_is_read(model: Model, tmp_path: Path) -> None:
+    for name in ("MNIST/raw", "cifar-10-batches-py"):
+        (tmp_path / name).mkdir(parents=True)
+    place = Place(str(tmp_path))
+    for source in (Source.MNIST, Source.CIFAR10):
+        recipe = {"data": {"source": source, "validation": 0.1}}
+        provenance = model.manifest.provenance.model_copy(update={"recipe": recipe})
+        manifest = model.manifest.model_copy(update={"provenance": provenance})
+        assert how_to_read(place, [manifest]).source is source
+    assert how_to_read(place, [model.manifest]).source is Source.MNIST
+
+
+def test_a_place_without_data_and_a_variant_that_is_not_there_are_said(untrained: Model, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'nowhere' is no folder of class-named folders"):
+        how_to_read(Place("nowhere"), [untrained.manifest])
+    with pytest.raises(DataError, match="has no variant int8; it has fp32"):
+        open_model(untrained.path, VariantName.INT8)
+    with pytest.raises(DataError, match="score all of it, with --split all"):
+        positions_of(Part.TEST, colours.colours(), DataConfig(source=Source.NPZ, validation=0.2))

@@ -1,0 +1,80 @@
+"""python -m trainer evaluate: a bundle's figures on labelled data."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.commands.data_options import add_data_options, say
+
+if TYPE_CHECKING:
+    from schemas.evaluation import Metrics
+    from trainer.recipe import DataConfig
+    from trainer.scoring import Model
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="artifacts/<model>/<version>, or artifacts/<model>")
+    add_data_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from schemas.manifest import VariantName  # noqa: PLC0415
+    from trainer.scoring import (  # noqa: PLC0415
+        Part,
+        Place,
+        already_seen,
+        how_to_read,
+        open_model,
+        own_division,
+        positions_of,
+        score,
+    )
+
+    model = open_model(options.bundle, VariantName(options.variant))
+    place = Place(options.data, options.skip_bad, options.cache)
+    config = how_to_read(place, [model.manifest])
+    data = place.load(config, model.manifest.input)
+    own = own_division([model], data)
+    part = Part(options.split or (Part.ALL if own is None else Part.TEST))
+    positions = positions_of(part, data, own or config)
+    say(data.told)
+    if options.split is None:
+        say([_default(model, own)])
+    say(filter(None, [already_seen(model, data, positions)]))
+    metrics = score(model, data, positions).metrics
+    if options.json:
+        print(metrics.model_dump_json(indent=2))
+    else:
+        print(f"{model.shown} on {data.name}, {_named(part)}: {metrics.n:,} images", as_text(metrics), sep="\n")
+    return 0
+
+
+def _default(model: "Model", own: "DataConfig | None") -> str:
+    if own is None:
+        return f"{model.path} was trained on other data: scored on all images."
+    return f"{model.path} was trained on this data: scored on the test split, as its recipe divides it."
+
+
+def as_text(metrics: "Metrics") -> str:
+    interval, macro = metrics.accuracy_interval, metrics.macro
+    lines = [
+        f"accuracy     {metrics.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%})",
+        f"macro        precision {macro.precision:.4f}, recall {macro.recall:.4f}, F1 {macro.f1:.4f}",
+        f"log loss     {metrics.log_loss:.4f} nats",
+        f"calibration  expected error {metrics.calibration.expected_calibration_error:.4f}",
+        "",
+    ]
+    width = max(len("label"), *(len(row.label) for row in metrics.per_class))
+    lines.append(f"{'label':<{width}}  {'images':>7}  precision  recall      F1")
+    lines += [
+        f"{row.label:<{width}}  {row.support:>7,}  {row.precision:>9.4f}  {row.recall:>6.4f}  {row.f1:>6.4f}"
+        for row in metrics.per_class
+        if row.support
+    ]
+    if metrics.absent_classes:
+        lines += ["", f"No images of {', '.join(metrics.absent_classes)}: left out of the macro means."]
+    return "\n".join(lines)
+
+
+def _named(part: str) -> str:
+    return "all of it" if part == "all" else f"its {part} split"

@@ -1,0 +1,176 @@
+"""Any bundle on any labelled data: data read as the bundle needs them, labels matched by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from schemas.bundle import FloatArray, open_bundle
+from schemas.evaluation import Metrics
+from schemas.manifest import InputSpec, ModelManifest, VariantName
+from schemas.metrics import measure
+from trainer.data.images import Rows
+from trainer.data.source import Labels, SourceData
+from trainer.data.sources import guess_source, open_source, recipe_for, sources_at
+from trainer.data.split import divide
+from trainer.errors import DataError
+from trainer.inference import OnnxModel
+from trainer.predict import newest_version
+from trainer.recipe import DataConfig, Source
+from trainer.recipes import find_recipe
+
+
+class Part(StrEnum):
+    """Which of the images."""
+
+    ALL = "all"
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One variant of a bundle, ready to answer."""
+
+    path: Path
+    manifest: ModelManifest
+    variant: VariantName
+    onnx: OnnxModel
+
+    @property
+    def shown(self) -> str:
+        return f"{self.path} ({self.variant})"
+
+    def trained_on(self, data: SourceData) -> bool:
+        return data.content_hash() == self.manifest.provenance.data.content_hash
+
+
+@dataclass(frozen=True)
+class Place:
+    """Labelled data as a person names them: a folder, an .npz file, or digits, the set inside scikit-learn."""
+
+    what: str
+    skip_bad: bool = False
+    cache: Path | None = None
+
+    def holds(self, source: Source) -> bool:
+        if self.what == Source.DIGITS:
+            return source is Source.DIGITS
+        return source in sources_at(Path(self.what))
+
+    def load(self, config: DataConfig, spec: InputSpec) -> SourceData:
+        """Every image, of the size of the spec. Raises DataError."""
+        config = config.model_copy(update={"input": spec})
+        return open_source(config, Path(self.what), skip_bad=self.skip_bad, cache=self.cache).load()
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model said of n images: class indices of the model [n], and probabilities float32 [n, classes]."""
+
+    labels: Labels
+    probabilities: FloatArray
+    metrics: Metrics
+
+
+def open_model(path: Path, variant: VariantName) -> Model:
+    """Raises DataError where there is no bundle or no such variant, and BundleError for one that must not answer."""
+    path = newest_version(path)
+    bundle = open_bundle(path)
+    entry = bundle.manifest.variant(variant)
+    if entry is None:
+        there = ", ".join(each.name for each in bundle.manifest.variants)
+        raise DataError(f"{path} has no variant {variant}; it has {there}.")
+    model = OnnxModel(bundle.read(entry))
+    bundle.check_signature(model.inputs, model.outputs)
+    return Model(path, bundle.manifest, variant, model)
+
+
+def how_to_read(place: Place, manifests: Sequence[ModelManifest]) -> DataConfig:
+    """As the first bundle's recipe that was trained on data of a kind that is there; else by the content alone.
+
+    Where CSV and .npz files have no names, their numbers are the first bundle's class indices. Raises DataError.
+    """
+    own = [config for manifest in manifests if (config := data_config(manifest)) and place.holds(config.source)]
+    if own:
+        config = own[0]
+    elif place.what == Source.DIGITS:
+        config = find_recipe("digits", "default").data
+    elif guess_source(Path(place.what)) is not None:
+        config = recipe_for(Path(place.what)).data
+    else:
+        raise DataError(
+            f"'{place.what}' is no folder of class-named folders, of CSV files or of published ones, nor an .npz "
+            "file, nor the word digits."
+        )
+    if config.source in {Source.CSV, Source.NPZ} and not config.labels:
+        config = config.model_copy(update={"labels": manifests[0].labels})
+    return config
+
+
+def data_config(manifest: ModelManifest) -> DataConfig | None:
+    """What the bundle's recipe says of its data; None where it was written by a release with other words for it."""
+    try:
+        return DataConfig.model_validate(manifest.provenance.recipe.get("data"))
+    except ValidationError:
+        return None
+
+
+def positions_of(part: Part, data: SourceData, config: DataConfig) -> Rows:
+    """Where the part's images are among all, divided as config says. Raises DataError where it cannot be."""
+    if part is Part.ALL:
+        return np.arange(len(data))
+    if data.test is None and not config.test:
+        raise DataError(f"{data.name} has no test split of its own; score all of it, with --split all.")
+    division = divide(data, config.validation, config.test, config.split_seed)
+    positions: Rows = getattr(division, part)
+    return positions
+
+
+def own_division(models: Sequence[Model], data: SourceData) -> DataConfig | None:
+    """How the first of the models that was trained on just this data divided it; None where none was."""
+    configs = [data_config(model.manifest) for model in models if model.trained_on(data)]
+    return next((config for config in configs if config is not None), None)
+
+
+def already_seen(model: Model, data: SourceData, positions: Rows) -> str | None:
+    """A sentence where some of these images were not new to the model; None where its recipe kept all of them away."""
+    config = data_config(model.manifest) if model.trained_on(data) else None
+    if config is None:
+        return None
+    division = divide(data, config.validation, config.test, config.split_seed)
+    learnt, chosen = (int(np.isin(positions, part).sum()) for part in (division.train, division.validation))
+    if not learnt + chosen:
+        return None
+    return (
+        f"{model.path} has seen these images: it learnt from {learnt:,} of the {len(positions):,} and was chosen by "
+        f"{chosen:,}; the figures say little of new ones."
+    )
+
+
+def score(model: Model, data: SourceData, positions: Rows) -> Score:
+    """The model's answers for the images at these positions, against their labels.
+
+    Raises DataError naming a label that the model does not know, and MetricsError for answers that cannot be measured.
+    """
+    own = index_of_labels(data, model)
+    parts = data.take(positions)
+    labels = own[np.concatenate([part.labels for part in parts])]
+    probabilities = np.concatenate([model.onnx.probabilities(part.images) for part in parts])
+    return Score(labels, probabilities, measure(labels, probabilities, model.manifest.labels))
+
+
+def index_of_labels(data: SourceData, model: Model) -> Rows:
+    """The model's class index for each of the data's labels, matched by name. Raises DataError."""
+    index = {name: i for i, name in enumerate(model.manifest.labels)}
+    for name in data.labels:
+        if name not in index:
+            raise DataError(
+                f"{data.name} has the label '{name}', which {model.path} does not know; its labels are "
+                f"{', '.join(model.manifest.labels)}."
+            )
+    return np.array([index[name] for name in data.labels])
