@@ -2,10 +2,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
-from benchmarks.results import ROWS, Result, Row, Run, _without_place, claims, files, read_runs, render, with_claim
+from benchmarks.results import ROWS, Result, Row, Run, claims, files, read_runs, render, with_claim
+from schemas.bundle import open_bundle
 from schemas.evaluation import Interval
 from schemas.manifest import DataProvenance, Provenance
+from tests.bundles import write_bundle
 from trainer.cli import parse
 from trainer.recipe import Recipe
 from trainer.recipes import RECIPES, find_recipe, presets
@@ -50,10 +53,12 @@ def test_a_run_counts_only_for_the_recipe_as_it_is_today_on_the_rows_device() ->
     assert not run().belongs_to(Row("digits", data="flowers"))
 
 
-def test_of_starting_weights_a_run_keeps_the_name_and_not_the_place() -> None:
-    weights = run().provenance.recipe | {"transfer": {"weights": "/home/someone/pre/trained", "sha256": "1" * 64}}
-    kept = _without_place(run().provenance.model_copy(update={"recipe": weights})).recipe["transfer"]
-    assert kept == {"weights": "trained", "sha256": "1" * 64}
+def test_of_starting_weights_a_run_keeps_the_name_and_not_the_place(tmp_path: Path) -> None:
+    manifest = open_bundle(write_bundle(tmp_path)).manifest
+    recipe: dict[str, JsonValue] = {"transfer": {"weights": "/home/someone/pre/trained", "sha256": "1" * 64}}
+    provenance = manifest.provenance.model_copy(update={"recipe": recipe})
+    kept = Run.of(manifest.model_copy(update={"provenance": provenance})).provenance.recipe
+    assert kept == {"transfer": {"weights": "trained", "sha256": "1" * 64}}
 
 
 def test_the_interval_is_over_seeds_from_three_on_and_over_test_images_before() -> None:

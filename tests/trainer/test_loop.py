@@ -210,6 +210,10 @@ def test_balanced_class_weights_make_up_for_a_rare_class() -> None:
     each = [torch.nn.functional.cross_entropy(logits_[i], labels[i]) for i in range(2)]
     expected = (weights[0] * each[0] + weights[2] * each[1]) / (weights[0] + weights[2])
     assert torch.isclose(plain(logits_, labels, None), expected)
+    mixed = Mixed(torch.empty(0), labels, labels.flip(0), torch.tensor(0.75))
+    crossed = [torch.nn.functional.cross_entropy(logits_[i], labels[1 - i]) for i in range(2)]
+    others = (weights[2] * crossed[0] + weights[0] * crossed[1]) / (weights[0] + weights[2])
+    assert torch.isclose(plain(logits_, labels, mixed), 0.75 * expected + 0.25 * others)
 
 
 def test_biases_learn_at_their_own_rate() -> None:

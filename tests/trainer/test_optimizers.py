@@ -35,6 +35,16 @@ def filters_of(layer: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in layer.parameters() if parameter.ndim == 4]
 
 
+def test_with_muon_as_well_the_body_learns_slower_than_the_head() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    config = OptimizerConfig(name=OptimizerName.MUON, learning_rate=0.5, muon_rate=0.2)
+    muon, rest = build_optimizers(network, config, body_rate=0.1)
+    rates = {id(p): group["rate"] for group in rest.param_groups for p in group["params"]}
+    assert muon.param_groups[0]["rate"] == pytest.approx(0.2 / 0.5 * 0.1)
+    assert rates[id(network[2].weight)] == 1
+    assert rates[id(network[0].bias)] == pytest.approx(0.1)
+
+
 MEMORY_FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
