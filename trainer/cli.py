@@ -1,4 +1,4 @@
-"""python -m trainer train | show | recipes | predict | evaluate. Reads the command line and says the outcome.
+"""python -m trainer train | show | recipes | predict | evaluate | compare. Reads the command line and says the outcome.
 
 Exit status: 0 done, 1 the run failed, 2 the caller can mend it, 130 interrupted.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import SchemaError
-from trainer.commands import evaluate
+from trainer.commands import compare, evaluate
 from trainer.errors import RecipeError, TrainerError, UsageError
 
 if TYPE_CHECKING:
@@ -109,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     scored = commands.add_parser("evaluate", help="score a bundle on labelled data")
     evaluate.add_options(scored)
     scored.set_defaults(command=evaluate.run)
+
+    compared = commands.add_parser("compare", help="say which of two bundles is better, and if by more than chance")
+    compare.add_options(compared)
+    compared.set_defaults(command=compare.run)
     return parser
 
 

@@ -45,9 +45,6 @@ class Model:
     def shown(self) -> str:
         return f"{self.path} ({self.variant})"
 
-    def trained_on(self, data: SourceData) -> bool:
-        return data.content_hash() == self.manifest.provenance.data.content_hash
-
 
 @dataclass(frozen=True)
 class Place:
@@ -66,6 +63,15 @@ class Place:
         """Every image, of the size of the spec. Raises DataError."""
         config = config.model_copy(update={"input": spec})
         return open_source(config, Path(self.what), skip_bad=self.skip_bad, cache=self.cache).load()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which images are scored, and what a person should know of the choice, a sentence each."""
+
+    part: Part
+    positions: Rows
+    told: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,24 @@ def data_config(manifest: ModelManifest) -> DataConfig | None:
         return None
 
 
+def choose(asked: Sequence[tuple[Model, SourceData]], config: DataConfig, part: Part | None) -> Chosen:
+    """The same images for every model; each comes with the data at its own size.
+
+    Without a part, of data that a model was trained on the test split, as that model's recipe divides it; else all.
+    """
+    owner = next(((model, own) for model, data in asked if (own := own_division(model, data))), None)
+    names = " and ".join(str(model.path) for model, _ in asked)
+    told = []
+    if part is None and owner is not None:
+        told.append(f"{owner[0].path} was trained on this data: scored on the test split, as its recipe divides it.")
+    elif part is None:
+        told.append(f"{names} {'were' if len(asked) > 1 else 'was'} trained on other data: scored on all images.")
+    part = part or (Part.ALL if owner is None else Part.TEST)
+    positions = positions_of(part, asked[0][1], config if owner is None else owner[1])
+    told += filter(None, [already_seen(model, data, positions) for model, data in asked])
+    return Chosen(part, positions, tuple(told))
+
+
 def positions_of(part: Part, data: SourceData, config: DataConfig) -> Rows:
     """Where the part's images are among all, divided as config says. Raises DataError where it cannot be."""
     if part is Part.ALL:
@@ -131,15 +155,15 @@ def positions_of(part: Part, data: SourceData, config: DataConfig) -> Rows:
     return positions
 
 
-def own_division(models: Sequence[Model], data: SourceData) -> DataConfig | None:
-    """How the first of the models that was trained on just this data divided it; None where none was."""
-    configs = [data_config(model.manifest) for model in models if model.trained_on(data)]
-    return next((config for config in configs if config is not None), None)
+def own_division(model: Model, data: SourceData) -> DataConfig | None:
+    """How the model's recipe divided just this data; None where the model was trained on other data."""
+    trained_on = data.content_hash() == model.manifest.provenance.data.content_hash
+    return data_config(model.manifest) if trained_on else None
 
 
 def already_seen(model: Model, data: SourceData, positions: Rows) -> str | None:
     """A sentence where some of these images were not new to the model; None where its recipe kept all of them away."""
-    config = data_config(model.manifest) if model.trained_on(data) else None
+    config = own_division(model, data)
     if config is None:
         return None
     division = divide(data, config.validation, config.test, config.split_seed)

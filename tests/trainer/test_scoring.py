@@ -11,6 +11,7 @@ from schemas.manifest import VariantName
 from tests.bundles import COLOURS, solid, write_bundle
 from tests.trainer import colours
 from trainer.data.source import LabelledImages, SourceData
+from trainer.data.split import divide
 from trainer.errors import DataError
 from trainer.progress import LineReporter
 from trainer.recipe import DataConfig, Source
@@ -19,6 +20,7 @@ from trainer.scoring import (
     Part,
     Place,
     already_seen,
+    choose,
     how_to_read,
     open_model,
     own_division,
@@ -55,7 +57,7 @@ def npz(path: Path, data: SourceData, *, named: bool = True) -> Place:
 def test_the_test_split_of_its_own_data_gives_the_manifest_s_figures(model: Model, tmp_path: Path) -> None:
     place = npz(tmp_path / "colours.npz", colours.colours())
     data = place.load(how_to_read(place, [model.manifest]), model.manifest.input)
-    own = own_division([model], data)
+    own = own_division(model, data)
     assert own is not None
     for part, said in (
         (Part.TEST, model.manifest.metrics.test),
@@ -66,7 +68,7 @@ def test_the_test_split_of_its_own_data_gives_the_manifest_s_figures(model: Mode
 
 def test_what_the_model_has_seen_is_said_and_the_test_split_is_not(model: Model) -> None:
     data = colours.colours()
-    own = own_division([model], data)
+    own = own_division(model, data)
     assert own is not None
     said = {part: already_seen(model, data, positions_of(part, data, own)) for part in Part}
     assert said[Part.TEST] is None
@@ -75,9 +77,27 @@ def test_what_the_model_has_seen_is_said_and_the_test_split_is_not(model: Model)
     assert "learnt from 54 of the 90 and was chosen by 18" in str(said[Part.ALL])
 
 
+def test_two_models_get_the_same_images_and_each_is_told_what_it_has_seen(model: Model, tmp_path: Path) -> None:
+    """The other one is as if trained on the same data with another division."""
+    data = colours.colours()
+    recipe = model.manifest.provenance.recipe | {
+        "data": {"source": "npz", "validation": 0.2, "test": 0.2, "split_seed": 7}
+    }
+    provenance = model.manifest.provenance.model_copy(update={"recipe": recipe})
+    other = replace(model, path=tmp_path, manifest=model.manifest.model_copy(update={"provenance": provenance}))
+    chosen = choose([(model, data), (other, data)], DataConfig(source=Source.NPZ, validation=0.5), None)
+    assert chosen.part is Part.TEST
+    division = divide(data, 0.2, 0.2, 0)
+    assert chosen.positions.tolist() == division.test.tolist()
+    seen = len(set(division.test) & set(divide(data, 0.2, 0.2, 7).train))
+    assert seen > 0
+    _, told = chosen.told
+    assert told.startswith(f"{tmp_path} has seen these images: it learnt from {seen} of the 18")
+
+
 def test_other_data_are_not_taken_for_its_own(model: Model) -> None:
     other = colours.colours(seed=1)
-    assert own_division([model], other) is None
+    assert own_division(model, other) is None
     assert already_seen(model, other, np.arange(90)) is None
 
 

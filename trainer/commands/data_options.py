@@ -24,6 +24,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where decoded images are kept (beside the data)")
 
 
+def in_words(part: str) -> str:
+    return "all of it" if part == "all" else f"its {part} split"
+
+
 def say(sentences: Iterable[str]) -> None:
     for sentence in sentences:
         print(sentence, file=sys.stderr)

@@ -4,12 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.commands.data_options import add_data_options, say
+from trainer.commands.data_options import add_data_options, in_words, say
 
 if TYPE_CHECKING:
     from schemas.evaluation import Metrics
-    from trainer.recipe import DataConfig
-    from trainer.scoring import Model
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -19,40 +17,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from schemas.manifest import VariantName  # noqa: PLC0415
-    from trainer.scoring import (  # noqa: PLC0415
-        Part,
-        Place,
-        already_seen,
-        how_to_read,
-        open_model,
-        own_division,
-        positions_of,
-        score,
-    )
+    from trainer.scoring import Part, Place, choose, how_to_read, open_model, score  # noqa: PLC0415
 
     model = open_model(options.bundle, VariantName(options.variant))
     place = Place(options.data, options.skip_bad, options.cache)
     config = how_to_read(place, [model.manifest])
     data = place.load(config, model.manifest.input)
-    own = own_division([model], data)
-    part = Part(options.split or (Part.ALL if own is None else Part.TEST))
-    positions = positions_of(part, data, own or config)
-    say(data.told)
-    if options.split is None:
-        say([_default(model, own)])
-    say(filter(None, [already_seen(model, data, positions)]))
-    metrics = score(model, data, positions).metrics
+    chosen = choose([(model, data)], config, Part(options.split) if options.split else None)
+    say([*data.told, *chosen.told])
+    metrics = score(model, data, chosen.positions).metrics
     if options.json:
         print(metrics.model_dump_json(indent=2))
     else:
-        print(f"{model.shown} on {data.name}, {_named(part)}: {metrics.n:,} images", as_text(metrics), sep="\n")
+        print(f"{model.shown} on {data.name}, {in_words(chosen.part)}: {metrics.n:,} images")
+        print(as_text(metrics))
     return 0
-
-
-def _default(model: "Model", own: "DataConfig | None") -> str:
-    if own is None:
-        return f"{model.path} was trained on other data: scored on all images."
-    return f"{model.path} was trained on this data: scored on the test split, as its recipe divides it."
 
 
 def as_text(metrics: "Metrics") -> str:
@@ -74,7 +53,3 @@ def as_text(metrics: "Metrics") -> str:
     if metrics.absent_classes:
         lines += ["", f"No images of {', '.join(metrics.absent_classes)}: left out of the macro means."]
     return "\n".join(lines)
-
-
-def _named(part: str) -> str:
-    return "all of it" if part == "all" else f"its {part} split"
