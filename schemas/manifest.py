@@ -96,6 +96,18 @@ class VariantMetrics(Frozen):
     log_loss: Annotated[float, Field(ge=0)]
 
 
+class BatchSpeed(Frozen):
+    """Images per second of the variant, and of fp32 measured in turns with it, on the provider that it is for."""
+
+    batch: Annotated[int, Field(ge=1, description="images an inference")]
+    images_per_second: Annotated[float, Field(gt=0)]
+    fp32_images_per_second: Annotated[float, Field(gt=0)]
+
+    @property
+    def ratio(self) -> float:
+        return self.images_per_second / self.fp32_images_per_second
+
+
 class Variant(HashedFile):
     name: VariantName
     metrics: VariantMetrics
@@ -103,6 +115,57 @@ class Variant(HashedFile):
     golden_tolerance: Annotated[
         float, Field(gt=0, lt=1, description="largest allowed |difference| of a probability from the golden one")
     ]
+    speed: Annotated[
+        tuple[BatchSpeed, ...], Field(description="beside fp32; of fp32 itself, and where not measured, empty")
+    ] = ()
+
+
+class DroppedVariant(Frozen):
+    """A variant that was tried and did not pass its gates."""
+
+    name: VariantName
+    reason: str
+
+
+class CalibrationErrors(Frozen):
+    """Expected calibration error of the fp32 file, without and with the temperature."""
+
+    before: Rate
+    after: Rate
+
+
+class TemperatureScaling(Frozen):
+    """probabilities = softmax(logits / temperature), fitted on validation (Guo et al., 2017)."""
+
+    temperature: Annotated[float, Field(gt=0)]
+    validation: CalibrationErrors
+    test: CalibrationErrors
+
+
+class Answered(Frozen):
+    """One split at the threshold: the share of its images that is answered, and how many of those rightly."""
+
+    coverage: Rate
+    accuracy: Annotated[Rate | None, Field(description="null where nothing is answered")]
+
+
+class Reject(Frozen):
+    """An image whose winning probability is below the threshold is better not answered."""
+
+    target_accuracy: Rate
+    threshold: Annotated[
+        Rate | None, Field(description="smallest with which what is answered of validation reaches the target")
+    ]
+    reason: Annotated[str | None, Field(description="why there is no threshold")] = None
+    validation: Answered | None = None
+    test: Answered | None = None
+
+    @model_validator(mode="after")
+    def _threshold_or_reason(self) -> Self:
+        given = (self.threshold, self.validation, self.test)
+        if (self.reason is None) == (self.threshold is None) or len({part is None for part in given}) > 1:
+            raise ValueError("either there is a threshold, with what it does to each split, or a reason why not")
+        return self
 
 
 class Golden(Frozen):
@@ -159,9 +222,12 @@ class ModelManifest(Frozen):
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     input: InputSpec
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    dropped_variants: tuple[DroppedVariant, ...] = ()
     golden: Golden
     weights: HashedFile
     metrics: SplitMetrics
+    calibration: TemperatureScaling | None = None
+    reject: Reject | None = None
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -173,6 +239,8 @@ class ModelManifest(Frozen):
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names) or VariantName.FP32 not in names:
             raise ValueError("variants must differ in name, and fp32 must be one of them")
+        if set(names) & {dropped.name for dropped in self.dropped_variants}:
+            raise ValueError("a variant cannot be there and dropped")
         return self
 
     def variant(self, name: VariantName) -> Variant | None:

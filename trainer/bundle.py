@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from schemas.bundle import MANIFEST_FILE, Bundle, hash_file
+from schemas.bundle import MANIFEST_FILE, Bundle, FloatArray, hash_file
 from schemas.errors import BundleError
 from schemas.image import Pixels, decode_image, encode_png
 from schemas.manifest import Golden, InputSpec, ModelManifest, render_manifest
@@ -93,6 +93,12 @@ def write_golden(folder: Path, data: LabelledImages, spec: InputSpec, model: Onn
     return Golden(
         expected=hash_file(expected, folder), images=tuple(hash_file(golden / name, folder) for name in files)
     )
+
+
+def read_golden(folder: Path, golden: Golden, spec: InputSpec) -> tuple[Pixels, FloatArray]:
+    """The images as the graph takes them, uint8 [n, height, width, channels], and what is expected of them."""
+    images = np.stack([decode_image((folder / entry.file).read_bytes(), spec) for entry in golden.images])
+    return images, np.array(json.loads((folder / golden.expected.file).read_bytes()), np.float32)
 
 
 def _check(bundle: Bundle, model: OnnxModel) -> None:

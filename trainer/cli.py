@@ -28,6 +28,7 @@ SHORT_FORMS = {
     "epochs": "epochs",
     "batch_size": "batch_size",
     "max_seconds": "max_seconds",
+    "target_accuracy": "target_accuracy",
     "seed": "seed",
 }
 
@@ -76,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", metavar="N")
     train.add_argument("--batch-size", metavar="N")
     train.add_argument("--max-seconds", metavar="S", help="training time that the schedule anneals into")
+    train.add_argument(
+        "--target-accuracy", metavar="A", help="find the reject threshold with which answers are so often right"
+    )
     train.add_argument("--seed", metavar="N")
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")

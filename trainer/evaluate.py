@@ -13,17 +13,18 @@ from trainer.inference import OnnxModel
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One split, with what was said of it: probabilities float32 [n, classes]."""
+    """One split, with what was said of it: probabilities and logits float32 [n, classes]."""
 
     data: LabelledImages
     probabilities: FloatArray
+    logits: FloatArray
     metrics: Metrics
 
 
 def evaluate(model: OnnxModel, data: LabelledImages, labels: tuple[str, ...]) -> Evaluation:
     """Raises ExportError where the model answers with something that is no probability."""
-    probabilities = model.probabilities(data.images)
+    probabilities, logits = model.answers(data.images)
     try:
-        return Evaluation(data, probabilities, measure(data.labels, probabilities, labels))
+        return Evaluation(data, probabilities, logits, measure(data.labels, probabilities, labels))
     except MetricsError as error:
         raise ExportError(f"The exported model cannot be measured: {error}") from error

@@ -3,6 +3,7 @@
 import copy
 import logging
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -23,32 +24,44 @@ ABSOLUTE_TOLERANCE = 1e-4
 
 
 class Deployed(nn.Module):
-    """The graph of a bundle: uint8 [batch, height, width, channels] -> probabilities and logits [batch, classes]."""
+    """The graph of a bundle: uint8 [batch, height, width, channels] -> probabilities and logits [batch, classes].
 
-    def __init__(self, network: nn.Module) -> None:
+    The temperature calibrates the probabilities; the logits stay the network's own.
+    """
+
+    def __init__(self, network: nn.Module, temperature: float = 1.0) -> None:
         super().__init__()
         self.network = network
+        self.temperature = temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(images.permute(0, 3, 1, 2).float() / 255)
-        return logits.softmax(dim=1), logits
+        return (logits / self.temperature).softmax(dim=1), logits
 
 
-def export(network: nn.Module, spec: InputSpec, images: ImageRows) -> tuple[bytes, Parity]:
-    """ONNX bytes of a network in eval mode, and their parity with it on the given real images.
+@dataclass(frozen=True)
+class Exported:
+    """The file's bytes, their parity with the network on some images, and the network's own logits for these."""
+
+    model: bytes
+    parity: Parity
+    logits: FloatArray
+
+
+def export(network: nn.Module, spec: InputSpec, images: ImageRows, temperature: float = 1.0) -> Exported:
+    """ONNX bytes of a network in eval mode, checked against it on the given real images.
 
     Raises ExportError where the two differ: at any of the batch sizes 1, 2 and 7, or in the class they give to an image
     of the whole set, but for near ties.
     """
-    model = to_onnx(network, spec)
-    return model, check_parity(network, model, images)
+    return check_parity(network, to_onnx(network, spec, temperature), images)
 
 
-def to_onnx(network: nn.Module, spec: InputSpec) -> bytes:
+def to_onnx(network: nn.Module, spec: InputSpec, temperature: float = 1.0) -> bytes:
     """Batch norm is folded into the convolutions first: exporters' own folding has broken parallel branches before."""
     try:
         folded = fuse(copy.deepcopy(network).cpu().eval()) if _has_batch_norm(network) else network
-        model = _quietly_exported(Deployed(folded).eval(), torch.zeros(2, *spec.shape, dtype=torch.uint8))
+        model = _quietly_exported(Deployed(folded, temperature).eval(), torch.zeros(2, *spec.shape, dtype=torch.uint8))
         _strip(model)
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # tracing, exporting and checking each raise a tree of their own
@@ -57,22 +70,22 @@ def to_onnx(network: nn.Module, spec: InputSpec) -> bytes:
     return data
 
 
-def check_parity(network: nn.Module, model: bytes, images: ImageRows) -> Parity:
+def check_parity(network: nn.Module, model: bytes, images: ImageRows) -> Exported:
     """Raises ExportError; see export."""
     onnx_model = OnnxModel(model)
-    reference = Deployed(network).eval()
     _check_batch_is_symbolic(onnx_model)
     for size in PARITY_BATCHES:
         for start in range(0, min(len(images), 3 * size), size):
             batch = images[start : start + size]
-            expected, found = _logits(reference, batch), onnx_model.run(batch)[1]
+            expected, found = network_logits(network, batch), onnx_model.run(batch)[1]
             if not np.allclose(found, expected, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE):
                 raise ExportError(
                     f"The exported graph differs from the network by {np.abs(found - expected).max():.2g} in a logit "
                     f"at batch size {len(batch)} (allowed: {ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} of it); "
                     "no bundle was written."
                 )
-    return _agreement(_logits(reference, images), onnx_model.logits(images))
+    logits = network_logits(network, images)
+    return Exported(model, _agreement(logits, onnx_model.logits(images)), logits)
 
 
 def _agreement(expected: FloatArray, found: FloatArray) -> Parity:
@@ -84,16 +97,23 @@ def _agreement(expected: FloatArray, found: FloatArray) -> Parity:
             f"The exported graph gives {int((~(same | near_tie)).sum())} of {len(same):,} test images "
             "another class than the network; no bundle was written."
         )
+    return parity(expected, found)
+
+
+def parity(expected: FloatArray, found: FloatArray) -> Parity:
+    """Of logits [n, classes]."""
     return Parity(
-        images=len(same),
+        images=len(found),
         max_logit_difference=float(np.abs(found - expected).max()),
-        argmax_agreement=float(same.mean()),
+        argmax_agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
     )
 
 
 @torch.no_grad()
-def _logits(network: Deployed, images: ImageRows) -> FloatArray:
-    batches = [network(torch.from_numpy(images[i : i + BATCH]))[1].numpy() for i in range(0, len(images), BATCH)]
+def network_logits(network: nn.Module, images: ImageRows) -> FloatArray:
+    """PyTorch's own, of a network in eval mode on the CPU: float32 [n, classes]."""
+    reference = Deployed(network).eval()
+    batches = [reference(torch.from_numpy(images[i : i + BATCH]))[1].numpy() for i in range(0, len(images), BATCH)]
     return np.concatenate(batches)
 
 

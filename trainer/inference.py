@@ -9,6 +9,8 @@ from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
 from schemas.image import Pixels
 
 BATCH = 256
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 
 
 class ImageRows(Protocol):
@@ -19,10 +21,16 @@ class ImageRows(Protocol):
 
 
 class OnnxModel:
-    """A model's bytes on the CPU execution provider."""
+    """A model's bytes on an execution provider: the CPU's with as many threads as it likes, unless told otherwise."""
 
-    def __init__(self, model: bytes) -> None:
-        self._session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    def __init__(self, model: bytes, provider: str = CPU, threads: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # TF32 would round fp32 to 10 bits; the service turns it off as well.
+        providers = [(provider, {"use_tf32": "0"} if provider == CUDA else {})]
+        # Without enable_fallback=0 a GPU that fails at a run would silently be left for the CPU.
+        self._session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        self.provider: str = self._session.get_providers()[0]
         self.inputs = [TensorInfo(tensor.name, tensor.type, tensor.shape) for tensor in self._session.get_inputs()]
         self.outputs = [TensorInfo(tensor.name, tensor.type, tensor.shape) for tensor in self._session.get_outputs()]
 
@@ -31,9 +39,14 @@ class OnnxModel:
         probabilities, logits = self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: images})
         return probabilities, logits
 
-    def probabilities(self, images: ImageRows) -> FloatArray:
+    def answers(self, images: ImageRows) -> tuple[FloatArray, FloatArray]:
         """As run, in batches of a fixed size, so that any number of images fits into memory."""
-        return np.concatenate([self.run(images[i : i + BATCH])[0] for i in range(0, len(images), BATCH)])
+        batches = [self.run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+        probabilities, logits = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        return probabilities, logits
+
+    def probabilities(self, images: ImageRows) -> FloatArray:
+        return self.answers(images)[0]
 
     def logits(self, images: ImageRows) -> FloatArray:
-        return np.concatenate([self.run(images[i : i + BATCH])[1] for i in range(0, len(images), BATCH)])
+        return self.answers(images)[1]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -70,6 +70,8 @@ def _values(annotation: Any) -> str:
         return "|".join(annotation)
     if origin is Annotated:
         return _values(inner[0])
+    if origin is Literal:
+        return "|".join(inner)
     if origin in {Union, UnionType}:
         return "|".join(map(_values, inner))
     if origin is tuple:

@@ -2,12 +2,12 @@
 
 import difflib
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from schemas.base import Frozen
-from schemas.manifest import InputSpec, ModelName, Sha256
+from schemas.manifest import InputSpec, ModelName, Sha256, VariantName
 from trainer.errors import RecipeError
 from trainer.models import NetworkConfig, network_named
 
@@ -189,6 +189,13 @@ class Recipe(Frozen):
     ] = 0.0
     test_views: Annotated[Views, Field(description="averaged by the exported graph: costs 1, 2 or 6 times")] = Views.ONE
     precision: Precision = Precision.AUTO
+    target_accuracy: Annotated[
+        Fraction, Field(description="of what is answered: finds the reject threshold on validation; 0 seeks none")
+    ] = 0.0
+    variants: Annotated[
+        tuple[Literal[VariantName.INT8, VariantName.FP16], ...],
+        Field(description="tried beside fp32, and kept where they are faster and as good; nothing tries none"),
+    ] = (VariantName.INT8, VariantName.FP16)
     seed: Seed = 0
 
 

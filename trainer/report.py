@@ -1,4 +1,4 @@
-"""The bundle's report/: curves, confusion heat map, what the network sees, what it says, where it is surely wrong."""
+"""The bundle's report/: curves, confusion heat map, what the network sees and says, how sure it is, how rightly."""
 
 import csv
 import dataclasses
@@ -14,6 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from schemas.evaluation import Metrics
 from schemas.image import Pixels
+from schemas.manifest import Reject
+from trainer.calibrate import coverage_of
+from trainer.confidence import coverage, reliability, write_coverage
 from trainer.evaluate import Evaluation
 from trainer.progress import Epoch
 
@@ -30,6 +33,7 @@ class ReportInput:
     history: Sequence[Epoch]
     best_epoch: int
     test: Evaluation
+    reject: Reject | None
     samples: Pixels
     sample_labels: npt.NDArray[np.int64]
     summary: str
@@ -43,6 +47,10 @@ def write_report(folder: Path, report: ReportInput) -> None:
     (folder / "classification_report.json").write_text(report.test.metrics.model_dump_json(indent=2) + "\n")
     _save(_curves(report.history, report.best_epoch), folder / "curves.png")
     _save(_confusion(report.test.metrics, report.labels), folder / "confusion_matrix.png")
+    curve = coverage_of(report.test)
+    write_coverage(folder / "coverage.csv", curve)
+    _save(coverage(curve, report.reject), folder / "coverage.png")
+    _save(reliability(report.test), folder / "reliability.png")
     _save(_samples(report), folder / "samples.png")
     _save(_predictions(report), folder / "predictions.png")
     _save(_mistakes(report), folder / "mistakes.png")

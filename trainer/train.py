@@ -1,4 +1,7 @@
-"""One run, in the order of the data: source -> split -> network -> loop -> export -> evaluate -> bundle with report."""
+"""One run, in the order of the data.
+
+source -> split -> network -> loop -> calibrate -> export -> evaluate -> variants -> bundle with report
+"""
 
 import importlib.metadata
 import platform
@@ -21,14 +24,17 @@ from schemas.manifest import (
     ModelManifest,
     Parity,
     Provenance,
+    Reject,
     SplitMetrics,
     Task,
+    TemperatureScaling,
     Variant,
     VariantMetrics,
     VariantName,
 )
 from trainer.batches import GatheredImages
-from trainer.bundle import check_writable, new_bundle, publish, write_golden
+from trainer.bundle import check_writable, new_bundle, publish, read_golden, write_golden
+from trainer.calibrate import describe_scaling, find_reject, fit_temperature
 from trainer.checkpoint import Checkpoints, save_weights
 from trainer.data.source import DataSource, LabelledImages
 from trainer.data.split import Splits, split
@@ -36,7 +42,7 @@ from trainer.device import describe
 from trainer.distributed import ALONE, World
 from trainer.errors import RecipeError
 from trainer.evaluate import Evaluation, evaluate
-from trainer.export import export
+from trainer.export import Exported, export, network_logits
 from trainer.inference import OnnxModel
 from trainer.loop import Fitted, fit
 from trainer.models.fast import FastNetwork
@@ -44,6 +50,7 @@ from trainer.models.layers import Normalise, OneNeuron, Shape
 from trainer.models.summary import parameter_count, summary
 from trainer.models.views import with_views
 from trainer.progress import Reporter
+from trainer.quantize import CALIBRATION_IMAGES, Reference, Variants, make_variants
 from trainer.recipe import Recipe
 from trainer.report import GRID, ReportInput, write_report
 from trainer.runs import run_folder
@@ -142,16 +149,25 @@ def _checkpoints(
 
 def _bundle(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device, artifacts: Path) -> Trained:
     deployed = with_views(fitted.network, recipe.test_views)
-    model, parity = export(deployed, data.input, data.test.images)
+    temperature = fit_temperature(network_logits(deployed, data.validation.images), data.validation.labels)
+    exported = export(deployed, data.input, data.test.images, temperature)
     with new_bundle(artifacts, recipe.name) as folder:
-        (folder / "model.onnx").write_bytes(model)
+        (folder / "model.onnx").write_bytes(exported.model)
         save_weights(fitted.network, folder / "weights.safetensors")
-        onnx_model = OnnxModel(model)
+        onnx_model = OnnxModel(exported.model)
         golden = write_golden(folder, data.test, data.input, onnx_model)
         validation = evaluate(onnx_model, data.validation, data.labels)
         test = evaluate(onnx_model, data.test, data.labels)
-        write_report(folder / "report", _report_input(recipe, data, fitted, test))
-        parts = _Parts(recipe, data, fitted, parity, golden, validation, test, device)
+        scaling, reject = (
+            describe_scaling(temperature, validation, test),
+            find_reject(recipe.target_accuracy, validation, test),
+        )
+        reference = _reference(folder, data, exported, golden, validation=validation, test=test)
+        variants = make_variants(recipe.variants, reference, folder)
+        write_report(folder / "report", _report_input(recipe, data, fitted, test, reject))
+        parts = _Parts(
+            recipe, data, fitted, exported.parity, golden, validation, test, device, scaling, reject, variants
+        )
         path, manifest = publish(folder, lambda version: _manifest(folder, version, parts), onnx_model)
     return Trained(path, manifest)
 
@@ -200,7 +216,25 @@ def _normalise(train: LabelledImages) -> Normalise:
     return Normalise(torch.tensor(mean, dtype=torch.float32), torch.tensor(deviation, dtype=torch.float32))
 
 
-def _report_input(recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation) -> ReportInput:
+def _reference(
+    folder: Path, data: Splits, exported: Exported, golden: Golden, *, validation: Evaluation, test: Evaluation
+) -> Reference:
+    # Even steps: a source may be sorted by class.
+    chosen = np.linspace(0, len(data.train) - 1, min(CALIBRATION_IMAGES, len(data.train))).astype(np.int64)
+    images, expected = read_golden(folder, golden, data.input)
+    return Reference(
+        model=exported.model,
+        labels=data.labels,
+        images=data.train.images[chosen],
+        validation=validation,
+        test=test,
+        logits=exported.logits,
+        golden=images,
+        expected=expected,
+    )
+
+
+def _report_input(recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation, reject: Reject | None) -> ReportInput:
     chosen = np.random.default_rng(recipe.seed).permutation(len(data.train))[:GRID]
     unmixed = recipe.augment.model_copy(update={"mixup": 0.0, "cutmix": 0.0})  # an image has one label there
     seen, _ = as_seen(data.train.take(chosen), unmixed, recipe.seed)
@@ -211,6 +245,7 @@ def _report_input(recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         test=test,
+        reject=reject,
         samples=seen,
         sample_labels=data.train.labels[chosen],
         summary=summary(fitted.network, shape),
@@ -228,6 +263,9 @@ class _Parts:
     validation: Evaluation
     test: Evaluation
     device: torch.device
+    scaling: TemperatureScaling
+    reject: Reject | None
+    variants: Variants
 
 
 def _manifest(folder: Path, version: int, parts: _Parts) -> ModelManifest:
@@ -245,10 +283,13 @@ def _manifest(folder: Path, version: int, parts: _Parts) -> ModelManifest:
         task=Task.BINARY if parts.recipe.sigmoid else Task.MULTICLASS,
         labels=parts.data.labels,
         input=parts.data.input,
-        variants=(fp32,),
+        variants=(fp32, *parts.variants.kept),
+        dropped_variants=parts.variants.dropped,
         golden=parts.golden,
         weights=hash_file(folder / "weights.safetensors", folder),
         metrics=SplitMetrics(validation=parts.validation.metrics, test=test),
+        calibration=parts.scaling,
+        reject=parts.reject,
         provenance=_provenance(parts),
     )
 

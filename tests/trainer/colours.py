@@ -29,7 +29,7 @@ def source(count: int = 90) -> FakeSource:
 
 
 def recipe(**changes: object) -> Recipe:
-    """A run of a second; the source named in it is not used."""
+    """A run of a second, without variants; the source named in it is not used."""
     settings: dict[str, object] = {
         "name": "colours",
         "data": DataConfig(source=Source.DIGITS, validation=0.2, test=0.2),
@@ -39,5 +39,6 @@ def recipe(**changes: object) -> Recipe:
         "schedule": ScheduleConfig(),
         "epochs": 3,
         "batch_size": 16,
+        "variants": (),
     }
     return Recipe.model_validate(settings | changes)
