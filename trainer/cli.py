@@ -180,10 +180,10 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def _show(options: argparse.Namespace) -> int:
     from trainer.data.sources import open_source, recipe_for  # noqa: PLC0415
+    from trainer.prepare import load_splits  # noqa: PLC0415
     from trainer.recipe import with_settings  # noqa: PLC0415
     from trainer.recipes import RECIPES, find_recipe  # noqa: PLC0415
     from trainer.show import write_show  # noqa: PLC0415
-    from trainer.train import load_splits  # noqa: PLC0415
 
     what, folder = options.what, options.data or DEFAULT_DATA
     if what in RECIPES:

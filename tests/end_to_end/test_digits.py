@@ -15,8 +15,8 @@ from tests.end_to_end.processes import Service
 from tests.service.asking import npy
 from trainer.data.digits import DigitsSource
 from trainer.data.source import LabelledImages
+from trainer.prepare import load_splits
 from trainer.recipe import Recipe
-from trainer.train import load_splits
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from trainer.checkpoint import Checkpoints, TrainingState
 from trainer.errors import WriteError
 from trainer.loop import Fitted, fit
 from trainer.models.fast import FastConfig
+from trainer.prepare import build_network, load_splits
 from trainer.recipe import AugmentConfig, Flip, OptimizerConfig, OptimizerName, Recipe
-from trainer.train import build_network, load_splits
 
 
 class KilledError(Exception):

@@ -7,7 +7,7 @@ from tests.trainer.test_loop import CPU, Recorder
 from trainer.errors import NonFiniteError
 from trainer.finite import largest_gradients
 from trainer.loop import fit
-from trainer.train import load_splits
+from trainer.prepare import load_splits
 
 
 class RootOfNothing(nn.Module):

@@ -16,9 +16,9 @@ from trainer.data.source import LabelledImages
 from trainer.errors import NonFiniteError
 from trainer.loop import Fitted, TrainingRun, fit
 from trainer.models.fast import FastConfig
+from trainer.prepare import build_network, load_splits
 from trainer.progress import Epoch, LineReporter
 from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Precision, Recipe, TransferConfig
-from trainer.train import build_network, load_splits
 
 CPU = torch.device("cpu")
 

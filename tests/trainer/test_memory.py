@@ -22,7 +22,7 @@ from trainer.data.folder import FolderSource
 from trainer.loop import fit
 from trainer.progress import LineReporter
 from trainer.recipe import DataConfig, Source
-from trainer.train import build_network, load_splits
+from trainer.prepare import build_network, load_splits
 
 torch.set_num_threads(1)
 spec = InputSpec(height={SIDE}, width={SIDE}, channels=3)

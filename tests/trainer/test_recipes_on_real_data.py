@@ -15,9 +15,10 @@ from trainer.data.sources import open_source
 from trainer.inference import OnnxModel
 from trainer.loop import fit
 from trainer.models import NETWORKS
+from trainer.prepare import build_network, load_splits
 from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_settings
 from trainer.recipes import RECIPES, presets
-from trainer.train import build_network, load_splits, train
+from trainer.train import train
 
 PLACES = {Source.CSV: "cats-dogs", Source.FOLDER: "flowers"}
 EVERY_PRESET = [(name, preset) for name in RECIPES for preset in presets(name)]

@@ -15,10 +15,12 @@ from schemas.metrics import measure
 from tests.trainer import colours
 from trainer.data.source import FakeSource
 from trainer.errors import NonFiniteError, RecipeError
+from trainer.finish import Trained
 from trainer.inference import OnnxModel
+from trainer.prepare import build_network, load_splits
 from trainer.progress import LineReporter
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
-from trainer.train import Trained, build_network, load_splits, train
+from trainer.train import train
 
 CPU = torch.device("cpu")
 REPORT = {

@@ -15,9 +15,10 @@ from trainer.models.fast import FastConfig
 from trainer.models.layers import Shape
 from trainer.models.plain import PlainConfig
 from trainer.models.transfer import MobileNetV3SmallConfig, ResNet18Config, Stem
+from trainer.prepare import build_network, load_splits
 from trainer.progress import LineReporter
 from trainer.recipe import Recipe, TransferConfig
-from trainer.train import build_network, load_splits, train
+from trainer.train import train
 from trainer.weights import as_run, network_of_bundle, starting_weights
 
 CPU = torch.device("cpu")

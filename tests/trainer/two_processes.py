@@ -10,8 +10,8 @@ from tests.trainer import colours
 from trainer.distributed import join
 from trainer.loop import TrainingRun
 from trainer.models.plain import PlainConfig
+from trainer.prepare import build_network, load_splits
 from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Recipe
-from trainer.train import build_network, load_splits
 
 CPU = torch.device("cpu")
 IMAGES = 96  # validation and the last batch are odd

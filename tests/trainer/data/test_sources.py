@@ -10,9 +10,9 @@ from trainer.data.digits import DigitsSource
 from trainer.data.published import CIFAR10_SET, MNIST_SET, PublishedSet, PublishedSource
 from trainer.data.sources import open_source, recipe_for
 from trainer.errors import DataError, RecipeError
+from trainer.prepare import load_splits
 from trainer.recipe import Source, with_settings
 from trainer.recipes import RECIPES, find_recipe
-from trainer.train import load_splits
 
 
 def test_digits_are_1797_grey_images_of_8x8_over_the_whole_range() -> None:
