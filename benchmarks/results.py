@@ -16,14 +16,23 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from scipy import stats
 
+from benchmarks.after_training import VariantResult, calibration_cell, variant_cell, variant_results
 from schemas.base import Frozen
 from schemas.evaluation import Interval
-from schemas.manifest import ModelManifest, Provenance, parse_manifest
+from schemas.manifest import (
+    CalibrationErrors,
+    DroppedVariant,
+    ModelManifest,
+    Provenance,
+    VariantName,
+    parse_manifest,
+)
 from trainer.models.transfer import BackboneConfig, Stem
 from trainer.recipe import PRETRAINED, Recipe
 from trainer.recipes import RECIPES, find_recipe
@@ -87,6 +96,9 @@ class Run(Frozen):
     accuracy: float
     accuracy_interval: Interval
     n: int
+    calibration: Annotated[CalibrationErrors | None, Field(description="on test; null for older runs")] = None
+    variants: Annotated[tuple[VariantResult, ...], Field(description="beside fp32, on test")] = ()
+    dropped_variants: tuple[DroppedVariant, ...] = ()
 
     @classmethod
     def of(cls, manifest: ModelManifest) -> "Run":
@@ -96,6 +108,9 @@ class Run(Frozen):
             accuracy=test.accuracy,
             accuracy_interval=test.accuracy_interval,
             n=test.n,
+            calibration=None if manifest.calibration is None else manifest.calibration.test,
+            variants=variant_results(manifest),
+            dropped_variants=manifest.dropped_variants,
         )
 
     def belongs_to(self, row: Row) -> bool:
@@ -161,6 +176,14 @@ class Result:
         return f"{low} s" if low == high else f"{low} to {high} s"
 
     @property
+    def calibration(self) -> str:
+        return calibration_cell([run.calibration for run in self.runs if run.calibration is not None])
+
+    def variant(self, name: VariantName) -> str:
+        kept = [variant for run in self.runs for variant in run.variants if variant.name is name]
+        return variant_cell(kept, [entry for run in self.runs for entry in run.dropped_variants if entry.name is name])
+
+    @property
     def verdict(self) -> str:
         if self.row.aim is None:
             return ""
@@ -189,10 +212,13 @@ def render(found: Iterable[Result]) -> str:
         "[results.jsonl](results.jsonl). Accuracy is on the test split, through ONNX Runtime; a recipe's settings were",
         "chosen on the validation split, except where its docstring says more. Seconds are of training, without export",
         "and report. Some machines had other work at times: runs on one thread had company, and runs whose budget of",
-        "time other work had eaten into were left out.",
+        "time other work had eaten into were left out. ECE is the expected calibration error on the test split, before",
+        "and after calibration. int8 and fp16 give the variant's test accuracy and its speed as a multiple of fp32's,",
+        "int8 on one thread of the CPU; empty where a run was made before there were any.",
         "",
-        "| recipe | command | test accuracy | 95% interval | seeds | seconds | aim | reached? | test images | on |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| recipe | command | test accuracy | 95% interval | seeds | seconds | aim | reached? | ECE before -> after "
+        "| int8 | fp16 | test images | on |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(result) for result in found]
     return "\n".join(lines) + "\n"
@@ -203,12 +229,13 @@ def _line(result: Result) -> str:
     aim = "" if row.aim is None else f"{row.aim:.1%}" + ("" if row.seconds is None else f" in {row.seconds:g} s")
     start = f"| {row.name} | `{row.command}` |"
     if not result.runs:
-        return f"{start} {NOT_MEASURED} | | | | {aim} | | | |"
+        return f"{start} {NOT_MEASURED} | | | | {aim} | | | | | | |"
     seeds = ", ".join(f"{run.provenance.seed}: {run.accuracy:.2%}" for run in result.runs)
     run = result.runs[-1]
     on = f"{run.provenance.device}, torch {run.provenance.libraries['torch'].split('+')[0]}"
     return (
         f"{start} {result.mean:.2%} | {result.interval} | {seeds} | {result.time} | {aim} | {result.verdict} | "
+        f"{result.calibration} | {result.variant(VariantName.INT8)} | {result.variant(VariantName.FP16)} | "
         f"{run.n:,} of {run.provenance.data.name} | {on} |"
     )
 

@@ -50,10 +50,11 @@ Precision, recall and F1 are means over the classes:
 
 ![confusion matrix](report/confusion_matrix.png)
 ![loss and accuracy over the epochs](report/curves.png)
-
-## Limits
-It answers with one of its classes for any image at all, also for one that shows none of them. The figures hold for
-images like those of the test split; measure it on your own with `POST /evaluate`.
+{_calibration(manifest)}{_reject(manifest)}{_variants(manifest)}
+## Intended use and limits
+For telling apart the classes above, in images like those of the test split: the figures hold for such; measure it on
+your own with `POST /evaluate`. It answers with one of its classes for any image at all, also for one that shows none of
+them, and how sure it is then means nothing. Whether it treats the people in images alike was not measured.
 
 ## How it was made
 {manifest.provenance.epochs} epochs, of which epoch {manifest.provenance.best_epoch} was the best on validation, in \
@@ -84,6 +85,48 @@ def _start(manifest: ModelManifest) -> str:
     if not isinstance(transfer, dict) or transfer.get("weights") is None:
         return ""
     return f"Started from `{transfer['weights']}` (sha256 `{transfer.get('sha256')}`).\n"
+
+
+def _calibration(manifest: ModelManifest) -> str:
+    """Bundles of before there was calibration have none."""
+    scaling = manifest.calibration
+    if scaling is None:
+        return ""
+    return f"""
+## How sure it is
+Probabilities are calibrated on the validation split, by a temperature of {scaling.temperature:.3f} inside the graph.
+Expected calibration error on the test split: {scaling.test.before:.4f} before, {scaling.test.after:.4f} after.
+
+![reliability diagram](report/reliability.png)
+![accuracy against coverage](report/coverage.png)
+"""
+
+
+def _reject(manifest: ModelManifest) -> str:
+    reject = manifest.reject
+    if reject is None:
+        return ""
+    if reject.threshold is None or reject.test is None:
+        return f"\nNo reject threshold: {reject.reason}.\n"
+    right = "" if reject.test.accuracy is None else f", {reject.test.accuracy:.2%} of them rightly"
+    return f"""
+For {reject.target_accuracy:.2%} of the answers to be right, answer only from a probability of
+{reject.threshold:.4f} on: so says the validation split.
+Of the test split {reject.test.coverage:.2%} are answered then{right}.
+"""
+
+
+def _variants(manifest: ModelManifest) -> str:
+    kept = [variant for variant in manifest.variants if variant is not manifest.fp32]
+    if not kept and not manifest.dropped_variants:
+        return ""
+    rows = [
+        f"- {variant.name}: test accuracy {variant.metrics.accuracy:.2%} (fp32: {manifest.fp32.metrics.accuracy:.2%}); "
+        f"of fp32's speed {', '.join(f'{entry.ratio:.2f} times at batch {entry.batch}' for entry in variant.speed)}"
+        for variant in kept
+    ]
+    rows += [f"- {dropped.name}: dropped; {dropped.reason}" for dropped in manifest.dropped_variants]
+    return "\n".join(["", "## Variants", *rows, ""])
 
 
 def _per_class(metrics: Metrics) -> str:

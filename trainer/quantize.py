@@ -3,9 +3,11 @@
 A variant that cannot be made, or does not pass, is dropped with its reason; it never stops a run.
 """
 
+import logging
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,12 +65,17 @@ class _UnfitError(Exception):
     """The message is why a variant is dropped."""
 
 
-def make_variants(names: Sequence[VariantName], reference: Reference, folder: Path) -> Variants:
+Timed = Callable[[OnnxModel, OnnxModel, Pixels], tuple[BatchSpeed, ...]]
+
+
+def make_variants(
+    names: Sequence[VariantName], reference: Reference, folder: Path, timed: Timed = measure_speed
+) -> Variants:
     """Writes model.<name>.onnx into the folder for each variant that passes. Raises OSError where it cannot."""
     kept, dropped = [], []
     for name in names:
         try:
-            model, speed = _passing(name, reference)
+            model, speed = _passing(name, reference, timed)
         except _UnfitError as error:
             dropped.append(DroppedVariant(name=name, reason=str(error)))
         else:
@@ -78,22 +85,23 @@ def make_variants(names: Sequence[VariantName], reference: Reference, folder: Pa
     return Variants(tuple(kept), tuple(dropped))
 
 
-def _passing(name: VariantName, reference: Reference) -> tuple[bytes, tuple[BatchSpeed, ...]]:
+def _passing(name: VariantName, reference: Reference, timed: Timed) -> tuple[bytes, tuple[BatchSpeed, ...]]:
     """The variant's file and its speed. Raises _UnfitError."""
     provider = PROVIDERS[name]
     _check_provider(provider)
     try:
-        model = CONVERT[name](reference)
+        with _quiet():
+            model = CONVERT[name](reference)
         variant = OnnxModel(model, provider)
         _check_runs_there(variant, provider)
         _check_signature(variant, OnnxModel(reference.model))
         _check_tolerance(golden_tolerance(variant, reference))
         validation = evaluate(variant, reference.validation.data, reference.labels)
-        check_accuracy(validation.metrics.accuracy, reference.validation.metrics.accuracy)
+        _check_accuracy(validation.metrics.accuracy, reference.validation.metrics.accuracy)
         # One thread: a service for many requests has a worker a core.
         alone, fp32 = (OnnxModel(content, provider, threads=1) for content in (model, reference.model))
-        speed = measure_speed(alone, fp32, reference.images)
-        check_speed(speed)
+        speed = timed(alone, fp32, reference.images)
+        _check_speed(speed)
     except _UnfitError:
         raise
     except Exception as error:  # the converters and ONNX Runtime raise whatever they like
@@ -118,9 +126,9 @@ def _described(
 def to_int8(reference: Reference) -> bytes:
     """Static quantisation of convolutions and dense layers, weights by channel, as QDQ nodes (Jacob et al., 2018)."""
     with tempfile.TemporaryDirectory() as folder:
-        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
-        # The exporter has written every shape already.
-        quant_pre_process(onnx.load_from_string(reference.model), prepared, skip_symbolic_shape=True)
+        fp32, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("fp32", "prepared", "quantised"))
+        fp32.write_bytes(reference.model)
+        quant_pre_process(fp32, prepared, skip_symbolic_shape=True)  # the exporter has written every shape already
         quantize_static(
             prepared,
             quantised,
@@ -197,7 +205,7 @@ def _check_tolerance(tolerance: float) -> None:
         )
 
 
-def check_accuracy(accuracy: float, fp32: float) -> None:
+def _check_accuracy(accuracy: float, fp32: float) -> None:
     """Of validation: the test split chooses nothing."""
     if fp32 - accuracy > LARGEST_LOSS:
         raise _UnfitError(
@@ -206,13 +214,23 @@ def check_accuracy(accuracy: float, fp32: float) -> None:
         )
 
 
-def check_speed(speed: Sequence[BatchSpeed]) -> None:
+def _check_speed(speed: Sequence[BatchSpeed]) -> None:
     slowest = min(speed, key=lambda entry: entry.ratio)
     if slowest.ratio < LEAST_SPEED:
         raise _UnfitError(
             f"{slowest.ratio:.2f} times the speed of fp32 at batch {slowest.batch}; "
             f"at least {LEAST_SPEED:g} is asked for"
         )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The converters log what they raise as well, with its traceback."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _one_line(error: Exception) -> str:

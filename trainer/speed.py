@@ -14,7 +14,7 @@ _SECONDS, _LEAST_ROUNDS = 0.7, 3  # a batch size
 _LONGEST_RUN = 0.2  # seconds; a network that is slower than that gets a smaller large batch
 
 
-def measure_speed(model: OnnxModel, fp32: OnnxModel, images: Pixels) -> tuple[BatchSpeed, BatchSpeed]:
+def measure_speed(model: OnnxModel, fp32: OnnxModel, images: Pixels) -> tuple[BatchSpeed, ...]:
     """At batch 1 and at a larger one; images are repeated where there are fewer."""
     one = _measure(model, fp32, images, 1)
     return one, _measure(model, fp32, images, _large(one.fp32_images_per_second))

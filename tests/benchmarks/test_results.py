@@ -4,10 +4,19 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from benchmarks.after_training import VariantResult
 from benchmarks.results import ROWS, Result, Row, Run, claims, files, read_runs, render, with_claim
 from schemas.bundle import open_bundle
 from schemas.evaluation import Interval
-from schemas.manifest import DataProvenance, Provenance
+from schemas.manifest import (
+    BatchSpeed,
+    CalibrationErrors,
+    DataProvenance,
+    DroppedVariant,
+    Provenance,
+    TemperatureScaling,
+    VariantName,
+)
 from tests.bundles import write_bundle
 from trainer.cli import parse
 from trainer.recipe import Recipe
@@ -75,6 +84,48 @@ def test_the_interval_is_over_seeds_from_three_on_and_over_test_images_before() 
 )
 def test_an_aim_is_reached_by_the_mean_within_its_time_or_missed(accuracy: float, seconds: float, verdict: str) -> None:
     assert Result(DIGITS, (run(accuracy, seconds=seconds),)).verdict == verdict
+
+
+def measured(*, before: float, kept: float | None) -> Run:
+    speed = (BatchSpeed(batch=1, images_per_second=150, fp32_images_per_second=100),)
+    int8 = VariantName.INT8
+    return run().model_copy(
+        update={
+            "calibration": CalibrationErrors(before=before, after=0.01),
+            "variants": () if kept is None else (VariantResult(name=int8, accuracy=kept, speed=speed),),
+            "dropped_variants": (DroppedVariant(name=int8, reason="too slow"),) if kept is None else (),
+        }
+    )
+
+
+def test_calibration_and_variants_are_means_over_the_runs_that_have_them() -> None:
+    result = Result(DIGITS, (run(), measured(before=0.1, kept=0.9), measured(before=0.2, kept=0.92)))
+    assert "| 0.1500 -> 0.0100 | 91.00%, 1.50x at batch 1 |  | 100 of digits |" in render([result])
+    some = Result(DIGITS, (measured(before=0.1, kept=0.9), measured(before=0.1, kept=None)))
+    assert some.variant(VariantName.INT8) == "90.00%, 1.50x at batch 1 (kept by 1 of 2)"
+    none = Result(DIGITS, (measured(before=0.1, kept=None),))
+    assert none.variant(VariantName.INT8) == "dropped: too slow"
+
+
+def test_a_run_of_before_calibration_and_variants_has_empty_cells() -> None:
+    line = run().model_dump_json(exclude={"calibration", "variants", "dropped_variants"})
+    old = Run.model_validate_json(line)
+    assert "|  |  |  | 100 of digits |" in render([Result(DIGITS, (old,))])
+
+
+def test_a_run_takes_of_a_manifest_what_followed_the_training(tmp_path: Path) -> None:
+    manifest = open_bundle(write_bundle(tmp_path)).manifest
+    int8 = manifest.fp32.model_copy(update={"name": VariantName.INT8})
+    errors = CalibrationErrors(before=0.3, after=0.2)
+    scaling = TemperatureScaling(temperature=2, validation=CalibrationErrors(before=0, after=0), test=errors)
+    taken = Run.of(manifest.model_copy(update={"variants": (manifest.fp32, int8), "calibration": scaling}))
+    assert taken.calibration == errors
+    assert [(entry.name, entry.accuracy) for entry in taken.variants] == [("int8", int8.metrics.accuracy)]
+
+
+def test_every_line_of_the_table_has_as_many_cells_as_its_head() -> None:
+    results = [Result(DIGITS, (measured(before=0.1, kept=0.9),)), Result(DIGITS, ())]
+    assert len({line.count("|") for line in render(results).splitlines() if line.startswith("|")}) == 1
 
 
 def test_what_has_no_run_says_so() -> None:

@@ -91,6 +91,32 @@ def test_a_binary_task_with_two_labels_is_right(fields: Fields) -> None:
     assert parse_manifest(json.dumps(fields)).task is Task.BINARY
 
 
+def test_a_bundle_of_before_calibration_and_variants_still_loads(fields: Fields) -> None:
+    for key in ("dropped_variants", "calibration", "reject"):
+        del fields[key]
+    del fields["variants"][0]["speed"]
+    manifest = parse_manifest(json.dumps(fields))
+    assert (manifest.dropped_variants, manifest.calibration, manifest.reject) == ((), None, None)
+    assert manifest.fp32.speed == ()
+
+
+HALVES = {"coverage": 0.5, "accuracy": 0.5}
+
+
+def test_what_follows_the_training_is_read_as_it_was_written(fields: Fields) -> None:
+    errors = {"before": 0.2, "after": 0.1}
+    fields["calibration"] = {"temperature": 1.5, "validation": errors, "test": errors}
+    fields["reject"] = {"target_accuracy": 0.9, "threshold": 0.5, "validation": HALVES, "test": HALVES}
+    fields["dropped_variants"] = [{"name": "int8", "reason": "0.93 times the speed of fp32"}]
+    speed = {"batch": 1, "images_per_second": 30.0, "fp32_images_per_second": 20.0}
+    fields["variants"].append({**fields["variants"][0], "name": "fp16", "speed": [speed]})
+    manifest = parse_manifest(json.dumps(fields))
+    assert manifest.variants[1].speed[0].ratio == 1.5
+    assert manifest.calibration is not None
+    assert manifest.calibration.test.after == 0.1
+    assert parse_manifest(render_manifest(manifest)) == manifest
+
+
 def put(*path: str | int, value: object) -> Callable[[Fields], None]:
     def change(fields: Any) -> None:
         for key in path[:-1]:
@@ -143,6 +169,19 @@ WRONG: dict[str, tuple[Callable[[Fields], None], str]] = {
     "a tolerance of 0": (put("variants", 0, "golden_tolerance", value=0), "golden_tolerance"),
     "a tolerance that allows anything": (put("variants", 0, "golden_tolerance", value=1), "golden_tolerance"),
     "an accuracy above 1": (put("metrics", "test", "accuracy", value=1.01), "metrics.test.accuracy"),
+    "a temperature of 0": (
+        put("calibration", value={"temperature": 0, "validation": {}, "test": {}}),
+        "calibration.temperature",
+    ),
+    "a variant that is there and dropped": (
+        put("dropped_variants", value=[{"name": "fp32", "reason": "slow"}]),
+        "there and dropped",
+    ),
+    "neither threshold nor reason": (put("reject", value={"target_accuracy": 0.9, "threshold": None}), "reason why"),
+    "a threshold and what it does to one split alone": (
+        put("reject", value={"target_accuracy": 0.9, "threshold": 0.5, "validation": HALVES}),
+        "reason why",
+    ),
     "no golden image": (put("golden", "images", value=[]), "golden.images"),
     "a short hash": (put("weights", "sha256", value="0" * 63), "weights.sha256"),
     "a hash in capitals": (put("weights", "sha256", value="A" * 64), "weights.sha256"),

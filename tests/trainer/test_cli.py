@@ -30,7 +30,8 @@ def trainer(*arguments: str | Path, environment: dict[str, str] | None = None) -
 
 
 def quick(artifacts: Path) -> list[str | Path]:
-    return ["train", "digits", "--epochs", "1", "--artifacts", artifacts, "--runs", artifacts.parent / "runs"]
+    where: list[str | Path] = ["--artifacts", artifacts, "--runs", artifacts.parent / "runs"]
+    return ["train", "digits", "--epochs", "1", "--set", "variants=", *where]
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -152,20 +153,8 @@ def test_a_recipe_trains_on_an_npz_file_and_says_what_it_read(
     data = colours.colours(60)
     np.savez(tmp_path / "mine.npz", images=data.train.images, labels=data.train.labels, classes=np.array(data.labels))
     arguments = ["--data", str(tmp_path / "mine.npz"), "--set", "data.source=npz", "--epochs", "1"]
-    assert (
-        main(
-            [
-                "train",
-                "digits",
-                *arguments,
-                "--artifacts",
-                str(tmp_path / "artifacts"),
-                "--runs",
-                str(tmp_path / "runs"),
-            ]
-        )
-        == 0
-    )
+    arguments += ["--set", "variants=", "--runs", str(tmp_path / "runs")]
+    assert main(["train", "digits", *arguments, "--artifacts", str(tmp_path / "artifacts")]) == 0
     said = capsys.readouterr().err
     assert "images: 60 images of 8x8 RGB, values 0 to 255" in said
     assert "training images a class: red: 14" in said

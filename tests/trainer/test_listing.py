@@ -16,8 +16,10 @@ def test_every_setting_that_a_recipe_has_is_listed(name: str) -> None:
 
 def test_every_choice_that_is_listed_can_be_set() -> None:
     recipe = find_recipe("photos", "default")
-    choices = {key: line.split()[1].split("|") for key, line in KEYS.items() if "|" in line.split()[1]}
-    assert {"network", "optimizer.name", "schedule.name", "augment.flip", "class_weights"} <= set(choices)
+    choices = {
+        key: line.split()[1].removesuffix(",...").split("|") for key, line in KEYS.items() if "|" in line.split()[1]
+    }
+    assert {"network", "optimizer.name", "schedule.name", "augment.flip", "class_weights", "variants"} <= set(choices)
     for key, values in choices.items():
         for value in values:
             if not key.startswith("network.") and value.split(",")[0] not in {"int", "text", "number"}:

@@ -37,7 +37,14 @@ def slice_of(part: LabelledImages) -> LabelledImages:
 
 
 def few_steps(name: str, preset: str, data: Path) -> tuple[Recipe, FakeSource]:
-    settings = {"epochs": 1, "max_seconds": 0, "batch_size": 16, "data.validation": 0.25, "data.test": 0.25}
+    settings = {
+        "epochs": 1,
+        "max_seconds": 0,
+        "batch_size": 16,
+        "data.validation": 0.25,
+        "data.test": 0.25,
+        "variants": (),
+    }
     recipe = with_settings(presets(name)[preset], settings)
     if recipe.transfer.weights is not None:  # which are not here
         recipe = recipe.model_copy(update={"transfer": TransferConfig()})

@@ -1,0 +1,44 @@
+"""The columns of docs/results.md on what follows the training: calibration and variants. Means over a row's runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from schemas.base import Frozen
+from schemas.manifest import BatchSpeed, CalibrationErrors, DroppedVariant, ModelManifest, VariantName
+
+
+class VariantResult(Frozen):
+    """A variant that was kept: its accuracy on test, and its speed beside fp32."""
+
+    name: VariantName
+    accuracy: float
+    speed: tuple[BatchSpeed, ...]
+
+
+def variant_results(manifest: ModelManifest) -> tuple[VariantResult, ...]:
+    return tuple(
+        VariantResult(name=variant.name, accuracy=variant.metrics.accuracy, speed=variant.speed)
+        for variant in manifest.variants
+        if variant.name is not VariantName.FP32
+    )
+
+
+def calibration_cell(errors: Sequence[CalibrationErrors]) -> str:
+    if not errors:
+        return ""
+    before, after = (np.mean([getattr(error, when) for error in errors]) for when in ("before", "after"))
+    return f"{before:.4f} -> {after:.4f}"
+
+
+def variant_cell(kept: Sequence[VariantResult], dropped: Sequence[DroppedVariant]) -> str:
+    """Of one variant, over the runs that kept it; where none did, why the last of them dropped it."""
+    if not kept:
+        return f"dropped: {dropped[-1].reason}" if dropped else ""
+    ratios: dict[int, list[float]] = {}
+    for variant in kept:
+        for entry in variant.speed:
+            ratios.setdefault(entry.batch, []).append(entry.ratio)
+    speed = ", ".join(f"{np.mean(found):.2f}x at batch {batch}" for batch, found in sorted(ratios.items()))
+    share = f" (kept by {len(kept)} of {len(kept) + len(dropped)})" if dropped else ""
+    return f"{np.mean([variant.accuracy for variant in kept]):.2%}, {speed}{share}"
