@@ -1,4 +1,6 @@
-"""python -m trainer train | show | recipes | predict | evaluate | compare. Reads the command line and says the outcome.
+"""python -m trainer train | tune | show | recipes | predict | evaluate | compare.
+
+Reads the command line and says the outcome.
 
 Exit status: 0 done, 1 the run failed, 2 the caller can mend it, 130 interrupted.
 """
@@ -8,26 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.errors import SchemaError
-from trainer.commands import compare, evaluate
-from trainer.errors import RecipeError, TrainerError, UsageError
+from trainer.commands import compare, evaluate, tune
+from trainer.commands.recipe_options import DEFAULT_DATA, add_recipe_options, recipe_of, settings_of
+from trainer.commands.values import positive
+from trainer.errors import TrainerError, UsageError
 
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
 
 INTERRUPTED = 130
 DEFAULT_ARTIFACTS = Path("artifacts")
-DEFAULT_DATA = Path("data")
-SHORT_FORMS = {
-    "network": "network",
-    "weights": "transfer.weights",
-    "epochs": "epochs",
-    "batch_size": "batch_size",
-    "max_seconds": "max_seconds",
-    "seed": "seed",
-}
 
 
 def main(arguments: list[str]) -> int:
@@ -50,34 +45,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a recipe and write its bundle")
-    train.add_argument("recipe", metavar="RECIPE", help="see: python -m trainer recipes")
-    train.add_argument("--preset", default="default", help="a variation that the recipe offers")
-    train.add_argument("--network", metavar="NAME", help="instead of the recipe's; settings by --set network.KEY=VALUE")
-    train.add_argument(
-        "--weights", metavar="FROM", help="start from: pretrained (torchvision's), a file of safetensors, or a bundle"
-    )
-    train.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="where data sets lie (data)")
-    train.add_argument("--skip-bad", action="store_true", help="leave out files that are no readable images")
-    train.add_argument("--cache", type=Path, metavar="DIR", help="where decoded images are kept (beside the data)")
+    add_recipe_options(train)
     train.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, metavar="DIR", help="where bundles go")
-    train.add_argument("--epochs", metavar="N")
-    train.add_argument("--batch-size", metavar="N")
-    train.add_argument("--max-seconds", metavar="S", help="training time that the schedule anneals into")
-    train.add_argument("--seed", metavar="N")
-    train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")
     train.set_defaults(command=_train)
 
     show = commands.add_parser("show", help="draw training images before and after augmentation")
     show.add_argument(
-        "what", metavar="RECIPE|DATA", help="a recipe, or a folder or file whose kind shows by its content"
+        "what",
+        metavar="RECIPE|DATA",
+        help="a recipe or a file of tune's, or a folder or file of data whose kind shows by its content",
     )
     show.add_argument("--preset", default="default", help="a variation that the recipe offers")
     show.add_argument("--data", type=Path, metavar="DIR", help="where a recipe's data sets lie (data)")
     show.add_argument("--skip-bad", action="store_true", help="leave out files that are no readable images")
     show.add_argument("--cache", type=Path, metavar="DIR", help="where decoded images are kept (beside the data)")
     show.add_argument("--out", type=Path, default=Path("show.png"), metavar="FILE", help="the picture (show.png)")
-    show.add_argument("--count", type=_positive, default=32, metavar="N", help="images (32)")
+    show.add_argument("--count", type=positive, default=32, metavar="N", help="images (32)")
     show.add_argument("--seed", metavar="N", help="which images, and how they are changed")
     show.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")
     show.set_defaults(command=_show)
@@ -97,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_options(scored)
     scored.set_defaults(command=evaluate.run)
 
+    tuned = commands.add_parser("tune", help="search for better settings of a recipe, judged on validation")
+    tune.add_options(tuned)
+    tuned.set_defaults(command=tune.run)
+
     compared = commands.add_parser("compare", help="say which of two bundles is better, and if by more than chance")
     compare.add_options(compared)
     compared.set_defaults(command=compare.run)
@@ -111,17 +98,10 @@ def _train(options: argparse.Namespace) -> int:
     from trainer.data.sources import open_source  # noqa: PLC0415
     from trainer.device import choose_device, describe  # noqa: PLC0415
     from trainer.progress import reporter_for  # noqa: PLC0415
-    from trainer.recipe import with_settings  # noqa: PLC0415
-    from trainer.recipes import find_recipe  # noqa: PLC0415
     from trainer.train import train  # noqa: PLC0415
-    from trainer.weights import network_of_bundle  # noqa: PLC0415
 
     started = time.perf_counter()
-    recipe, settings = find_recipe(options.recipe, options.preset), _settings(options)
-    network = network_of_bundle(settings.get("transfer.weights", recipe.transfer.weights))
-    if network is not None:
-        recipe = recipe.model_copy(update={"network": network})
-    recipe = with_settings(recipe, settings)
+    recipe = recipe_of(options)
     device = choose_device(options.device)
     print(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}.", file=sys.stderr)
     source = open_source(recipe.data, options.data, skip_bad=options.skip_bad, cache=options.cache)
@@ -141,31 +121,20 @@ def _views(recipe: "Recipe") -> str:
     return "" if recipe.test_views == "one" else f", averaged over test-time views ({recipe.test_views})"
 
 
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that are short for a setting, the network before its own settings; then those of --set."""
-    given = vars(options)
-    settings = {key: given[option] for option, key in SHORT_FORMS.items() if given.get(option) is not None}
-    for assignment in options.set:
-        key, separator, value = assignment.partition("=")
-        if not separator:
-            raise RecipeError(f"--set takes KEY=VALUE, not '{assignment}'.")
-        settings[key.strip()] = value.strip()
-    return settings
-
-
 def _show(options: argparse.Namespace) -> int:
     from trainer.data.sources import open_source, recipe_for  # noqa: PLC0415
     from trainer.recipe import with_settings  # noqa: PLC0415
+    from trainer.recipe_file import is_recipe_file  # noqa: PLC0415
     from trainer.recipes import RECIPES, find_recipe  # noqa: PLC0415
     from trainer.show import write_show  # noqa: PLC0415
     from trainer.train import load_splits  # noqa: PLC0415
 
     what, folder = options.what, options.data or DEFAULT_DATA
-    if what in RECIPES:
+    if what in RECIPES or is_recipe_file(what):
         recipe = find_recipe(what, options.preset)
     else:
         folder, recipe = Path(what), recipe_for(Path(what), options.preset)
-    recipe = with_settings(recipe, _settings(options))
+    recipe = with_settings(recipe, settings_of(options))
     source = open_source(recipe.data, folder, skip_bad=options.skip_bad, cache=options.cache)
     data = load_splits(recipe, source)
     for sentence in data.told:
@@ -175,12 +144,6 @@ def _show(options: argparse.Namespace) -> int:
         f"{options.out}: {shown} of {len(data.train):,} training images of {data.name}, before and after augmentation."
     )
     return 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
-    return int(text)
 
 
 def _recipes(_: argparse.Namespace) -> int:

@@ -1,0 +1,9 @@
+"""What an option's text must be, for argparse."""
+
+import argparse
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
+    return int(text)
