@@ -4,6 +4,7 @@ TrainerError
 ├── UsageError                 the caller can mend it: exit status 2
 │   ├── RecipeError            no such recipe, preset, setting or value
 │   ├── DataError              missing, damaged or unfit data
+│   ├── StudyError             a study that cannot be read, or is of another search
 │   ├── ArtifactsError         a folder for bundles that cannot be written
 │   ├── RunsError              a folder for checkpoints that cannot be written, or that another process writes
 │   └── DeviceError            a device that was asked for and cannot be used
@@ -30,6 +31,10 @@ class RecipeError(UsageError):
 
 
 class DataError(UsageError):
+    pass
+
+
+class StudyError(UsageError):
     pass
 
 

@@ -210,12 +210,16 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        # A union puts its member's tag into the path: network.plain.widths is network.widths to the user.
-        where = ".".join(
-            str(part) for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "network")
-        )
-        raise RecipeError(f"Setting {where or 'recipe'} = {first['input']!r}: {first['msg']}.") from error
+        where, value, fault = first_fault(error)
+        raise RecipeError(f"Setting {where} = {value!r}: {fault}.") from error
+
+
+def first_fault(error: ValidationError) -> tuple[str, Any, str]:
+    """The dotted key of the first thing that is wrong in a recipe, its value, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    # A union puts its member's tag into the path: network.plain.widths is network.widths to the user.
+    where = ".".join(str(part) for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "network"))
+    return where or "recipe", first["input"], first["msg"]
 
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:

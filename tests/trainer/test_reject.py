@@ -11,7 +11,8 @@ from schemas.metrics import measure
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from trainer.calibrate import find_reject
-from trainer.cli import _settings, parse
+from trainer.cli import parse
+from trainer.commands.recipe_options import settings_of
 from trainer.data.source import LabelledImages
 from trainer.evaluate import Evaluation
 from trainer.finish import Trained
@@ -84,7 +85,7 @@ def test_no_target_no_threshold_and_accuracy_against_coverage_all_the_same(tmp_p
 
 
 def test_the_command_line_has_a_short_form() -> None:
-    assert _settings(parse(["train", "digits", "--target-accuracy", "0.99"])) == {"target_accuracy": "0.99"}
+    assert settings_of(parse(["train", "digits", "--target-accuracy", "0.99"])) == {"target_accuracy": "0.99"}
 
 
 @pytest.mark.parametrize("target", [-0.1, 1.1])

@@ -4,10 +4,12 @@ Its docstring is a measured claim and the command that shows it, or says that no
 file holds PRESETS: name -> Recipe, of which `default` is always there.
 """
 
+from pathlib import Path
 from types import ModuleType
 
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
+from trainer.recipe_file import is_recipe_file, read_recipe
 from trainer.recipes import cats_dogs, cifar10, cifar10_94, digits, mnist, photos, transfer
 
 RECIPES: dict[str, ModuleType] = {
@@ -30,7 +32,11 @@ def presets(name: str) -> dict[str, Recipe]:
 
 
 def find_recipe(name: str, preset: str) -> Recipe:
-    """Raises RecipeError naming the known recipes or presets."""
+    """The recipe of that name, or in that file. Raises RecipeError naming the known recipes or presets."""
+    if is_recipe_file(name):
+        if preset != "default":
+            raise RecipeError(f"The recipe file {name} has no presets; leave out --preset {preset}.")
+        return read_recipe(Path(name))
     known = presets(name)
     if preset not in known:
         raise RecipeError(f"The recipe {name} has no preset '{preset}'; it has {', '.join(known)}.")
