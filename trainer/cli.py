@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     except SchemaError as error:
         return _fail(str(error), UsageError.exit_status)
     except KeyboardInterrupt:
-        return _fail(_interrupted(), INTERRUPTED)
+        return _fail(_interrupted(options.name), INTERRUPTED)
     return status
 
 
@@ -47,13 +47,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, (module, what) in COMMANDS.items():
         command = commands.add_parser(name, help=what)
         module.add_options(command)
-        command.set_defaults(command=module.run)
+        command.set_defaults(command=module.run, name=name)
     return parser.parse_args(arguments)
 
 
-def _interrupted() -> str:
+def _interrupted(command: str) -> str:
     by = " (by torchrun, as it does where another process of the run has ended)" * ("TORCHELASTIC_RUN_ID" in os.environ)
-    return f"Interrupted{by}; no bundle was written. A training goes on from its last checkpoint with --resume."
+    goes_on = {
+        "train": "; no bundle was written. --resume goes on from the last checkpoint.",
+        "tune": "; the same command goes on with its study.",
+    }
+    return f"Interrupted{by}{goes_on.get(command, '.')}"
 
 
 def _fail(sentence: str, status: int) -> int:
