@@ -84,6 +84,7 @@ ROWS = (
     Row("transfer", data="flowers"),
     Row("transfer", "few", data="flowers"),
     Row("transfer", "few-scratch", data="flowers"),
+    Row("transfer", "few-scratch-long", data="flowers"),
     Row("cifar10-94", device="cuda", seeds=10, aim=0.94, seconds=3),
     Row("cifar10-94", "96", device="cuda", aim=0.96),
 )
