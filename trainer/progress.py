@@ -55,7 +55,28 @@ class Reporter(Protocol):
     ) -> None: ...
 
 
-class LineReporter:
+class SilentReporter:
+    """Says nothing: of all processes of a run but the first, and to build others on."""
+
+    def note(self, sentence: str) -> None:
+        pass
+
+    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+
+class LineReporter(SilentReporter):
     """One line an epoch: for logs, and wherever there is no terminal."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -64,40 +85,8 @@ class LineReporter:
     def note(self, sentence: str) -> None:
         print(sentence, file=self._stream, flush=True)
 
-    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        pass
-
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         print(epoch.line(epochs), file=self._stream, flush=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
-
-
-class SilentReporter:
-    """Of all processes of a run but the first."""
-
-    def note(self, sentence: str) -> None:
-        pass
-
-    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        pass
-
-    def epoch(self, epoch: Epoch, epochs: int) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
 
 
 class BarReporter:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import optuna
@@ -21,7 +20,7 @@ from trainer.data.split import Splits
 from trainer.errors import NonFiniteError, RecipeError, RunError, StudyError
 from trainer.loop import fit
 from trainer.prepare import build_network, load_splits
-from trainer.progress import Epoch
+from trainer.progress import Epoch, SilentReporter
 from trainer.recipe import Recipe, with_settings
 from trainer.space import Range, Space, own_values
 from trainer.weights import StartingWeights, as_run, starting_weights
@@ -134,30 +133,16 @@ class _Run:
             study.tell(trial, fitted.history[fitted.best_epoch - 1].validation_accuracy)
 
 
-class TrialReporter:
+class TrialReporter(SilentReporter):
     """Tells a trial each epoch's validation accuracy. Raises TrialPruned where others were better by then."""
 
     def __init__(self, trial: optuna.Trial, *, prunes: bool = True) -> None:
         self._trial, self._prunes = trial, prunes
 
-    def note(self, sentence: str) -> None:
-        pass
-
-    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        pass
-
     def epoch(self, epoch: Epoch, epochs: int) -> None:  # noqa: ARG002
         self._trial.report(epoch.validation_accuracy, epoch.epoch)
         if self._prunes and self._trial.should_prune():
             raise optuna.TrialPruned
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
 
 
 @contextmanager
