@@ -40,7 +40,8 @@ def serving(artifacts: Path, **settings: str) -> Iterator[Service]:
     """The service over artifacts on a free port, once it says that it is ready or that it has no model."""
     port = _free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CONVOY_")}
-    environment |= {"CONVOY_ARTIFACTS": str(artifacts), "CONVOY_PORT": str(port), "CONVOY_DEVICE": "cpu", **settings}
+    environment |= {"CONVOY_ARTIFACTS": str(artifacts), "CONVOY_PORT": str(port), "CONVOY_DEVICE": "cpu"}
+    environment |= {"CONVOY_VARIANT": "fp32", **settings}  # whether a bundle has int8 depends on how fast it was here
     process = subprocess.Popen(
         [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     )
