@@ -23,7 +23,11 @@ class Evaluation:
 
 def evaluate(model: OnnxModel, data: LabelledImages, labels: tuple[str, ...]) -> Evaluation:
     """Raises ExportError where the model answers with something that is no probability."""
-    probabilities, logits = model.answers(data.images)
+    return judge(*model.answers(data.images), data, labels)
+
+
+def judge(probabilities: FloatArray, logits: FloatArray, data: LabelledImages, labels: tuple[str, ...]) -> Evaluation:
+    """As evaluate, of a model's answers to the data's images."""
     try:
         return Evaluation(data, probabilities, logits, measure(data.labels, probabilities, labels))
     except MetricsError as error:

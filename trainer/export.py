@@ -41,11 +41,15 @@ class Deployed(nn.Module):
 
 @dataclass(frozen=True)
 class Exported:
-    """The file's bytes, their parity with the network on some images, and the network's own logits for these."""
+    """The file's bytes and their parity with the network on some images.
+
+    logits are the network's own for these images, answers the file's probabilities and logits.
+    """
 
     model: bytes
     parity: Parity
     logits: FloatArray
+    answers: tuple[FloatArray, FloatArray]
 
 
 def export(network: nn.Module, spec: InputSpec, images: ImageRows, temperature: float = 1.0) -> Exported:
@@ -84,8 +88,8 @@ def check_parity(network: nn.Module, model: bytes, images: ImageRows) -> Exporte
                     f"at batch size {len(batch)} (allowed: {ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} of it); "
                     "no bundle was written."
                 )
-    logits = network_logits(network, images)
-    return Exported(model, _agreement(logits, onnx_model.logits(images)), logits)
+    logits, answers = network_logits(network, images), onnx_model.answers(images)
+    return Exported(model, _agreement(logits, answers[1]), logits, answers)
 
 
 def _agreement(expected: FloatArray, found: FloatArray) -> Parity:

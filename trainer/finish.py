@@ -23,7 +23,7 @@ from trainer.bundle import new_bundle, publish, read_golden, write_golden
 from trainer.calibrate import describe_scaling, find_reject, fit_temperature
 from trainer.checkpoint import save_weights
 from trainer.data.split import Splits
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluate import Evaluation, evaluate, judge
 from trainer.export import Exported, export, network_logits
 from trainer.inference import OnnxModel
 from trainer.loop import Fitted
@@ -57,7 +57,7 @@ def finish(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device, a
         onnx_model = OnnxModel(exported.model)
         golden = write_golden(folder, data.test, data.input, onnx_model)
         validation = evaluate(onnx_model, data.validation, data.labels)
-        test = evaluate(onnx_model, data.test, data.labels)
+        test = judge(*exported.answers, data.test, data.labels)
         scaling = describe_scaling(temperature, validation, test)
         reject = find_reject(recipe.target_accuracy, validation, test)
         reference = _reference(folder, data, exported, golden, validation=validation, test=test)
