@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 from scipy import stats
 
 from benchmarks.after_training import VariantResult, calibration_cell, variant_cell, variant_results
+from benchmarks.rows import ROWS, Row
 from schemas.base import Frozen
 from schemas.evaluation import Interval
 from schemas.manifest import (
@@ -35,59 +36,11 @@ from schemas.manifest import (
 )
 from trainer.models.transfer import BackboneConfig, Stem
 from trainer.recipe import PRETRAINED, Recipe
-from trainer.recipes import RECIPES, find_recipe
+from trainer.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 RUNS, TABLE = ROOT / "docs" / "results.jsonl", ROOT / "docs" / "results.md"
 NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One command. data is the folder below --data that it reads; aim is an accuracy, within seconds of training."""
-
-    recipe_name: str
-    preset: str = "default"
-    data: str = ""
-    device: str = "cpu"
-    seeds: int = 3
-    aim: float | None = None
-    seconds: float | None = None
-
-    @property
-    def name(self) -> str:
-        preset = "" if self.preset == "default" else f" {self.preset}"
-        return f"{self.recipe_name}{preset}{' on a GPU' * (self.device == 'cuda')}"
-
-    @property
-    def command(self) -> str:
-        preset = "" if self.preset == "default" else f" --preset {self.preset}"
-        return f"train {self.recipe_name}{preset}{' --device cuda' * (self.device == 'cuda')}"
-
-    @property
-    def recipe(self) -> Recipe:
-        return find_recipe(self.recipe_name, self.preset)
-
-
-ROWS = (
-    Row("digits", seeds=5),
-    Row("mnist"),
-    Row("mnist", "tiny", aim=0.993),
-    Row("mnist", "published"),
-    Row("cifar10", "quick", aim=0.70, seconds=20),
-    Row("cifar10", aim=0.82, seconds=60),
-    Row("cifar10", "long", aim=0.90, seconds=360),
-    Row("cifar10", "published", aim=0.75),
-    Row("cats-dogs", data="cats-dogs", aim=0.86, seconds=900),
-    Row("photos", data="flowers", aim=0.80, seconds=900),
-    Row("photos", "published", data="flowers"),
-    Row("transfer", data="flowers"),
-    Row("transfer", "few", data="flowers"),
-    Row("transfer", "few-scratch", data="flowers"),
-    Row("transfer", "few-scratch-long", data="flowers"),
-    Row("cifar10-94", device="cuda", seeds=10, aim=0.94, seconds=3),
-    Row("cifar10-94", "96", device="cuda", aim=0.96),
-)
 
 
 class Run(Frozen):

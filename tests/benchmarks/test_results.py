@@ -5,7 +5,8 @@ import pytest
 from pydantic import JsonValue
 
 from benchmarks.after_training import VariantResult
-from benchmarks.results import ROWS, Result, Row, Run, claims, files, read_runs, render, with_claim
+from benchmarks.results import Result, Run, claims, files, read_runs, render, with_claim
+from benchmarks.rows import ROWS, Row
 from schemas.bundle import open_bundle
 from schemas.evaluation import Interval
 from schemas.manifest import (
