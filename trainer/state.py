@@ -27,7 +27,6 @@ def capture(run: "TrainingRun", random: Sequence[Tensors]) -> TrainingState:
         "history": [dataclasses.asdict(epoch) for epoch in run.history],
         "best_epoch": run.best_epoch,
         "elapsed": run.pace.elapsed,
-        "learning_rate": run.learning_rate,
     }
     return TrainingState(run.pace.step, tensors, run.best, facts)
 
@@ -41,7 +40,6 @@ def restore(run: "TrainingRun", state: TrainingState) -> None:
     load_optimizer_tensors(run.optimizers, _below("optimizer.", state.tensors))
     run.best, run.best_epoch = state.best, facts["best_epoch"]
     run.history = [Epoch(**epoch) for epoch in facts["history"]]
-    run.learning_rate = facts["learning_rate"]
     run.pace.resume(state.step, facts["elapsed"])
     run.pass_ = type(run.pass_)(**facts["pass"])
     random = _below(f"random.{run.world.rank}.", state.tensors)

@@ -108,7 +108,7 @@ def test_any_damage_is_told_and_passed_over(name: str, damage: str, tmp_path: Pa
     if damage == "lost":
         file.unlink()
     else:
-        file.write_bytes(content[:-3] if damage == "short" else bytes([content[0] ^ 0x55]) + content[1:])
+        file.write_bytes(content[:-3] if damage == "short" else content[:-1] + bytes([content[-1] ^ 0x55]))
     found, told = checkpoints.latest()
     assert found is not None
     assert found.step == 1
