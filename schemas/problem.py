@@ -25,6 +25,9 @@ class ProblemCode(StrEnum):
     BODY_TOO_LARGE = "body_too_large"
     TOO_MANY_IMAGES = "too_many_images"
     OVERLOADED = "overloaded"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
     NOT_READY = "not_ready"
     INTERNAL = "internal"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from service import __version__
 from service.api_description import DESCRIPTION, describe
 from service.errors import (
     BodyTooLargeError,
+    DeadlineError,
+    ForbiddenError,
     InferenceError,
     InvalidImagesError,
     InvalidRequestError,
@@ -29,6 +32,7 @@ from service.errors import (
     ServiceError,
     TooManyImagesError,
     TooManyValuesError,
+    UnauthorizedError,
     UnsupportedMediaTypeError,
 )
 from service.problems import problem_response, problems
@@ -41,6 +45,8 @@ from service.settings import Settings
 STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     MalformedBodyError: (400, ProblemCode.INVALID_REQUEST),
     ModelRequiredError: (400, ProblemCode.MODEL_REQUIRED),
+    UnauthorizedError: (401, ProblemCode.UNAUTHORIZED),
+    ForbiddenError: (403, ProblemCode.FORBIDDEN),
     ModelNotFoundError: (404, ProblemCode.MODEL_NOT_FOUND),
     ReportNotFoundError: (404, ProblemCode.NOT_FOUND),
     BodyTooLargeError: (413, ProblemCode.BODY_TOO_LARGE),
@@ -53,9 +59,9 @@ STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     ModelRefusedError: (503, ProblemCode.MODEL_REFUSED),
     NotReadyError: (503, ProblemCode.NOT_READY),
     OverloadedError: (503, ProblemCode.OVERLOADED),
+    DeadlineError: (504, ProblemCode.DEADLINE_EXCEEDED),
 }
 
-_RETRY_AFTER = "1"  # seconds
 _INTERNAL = "The service failed on this request; its log says how."
 
 logger = logging.getLogger(__name__)
@@ -99,8 +105,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
 
 def onnx_runtime(settings: Settings) -> OnnxRuntime:
     """The workers of a machine share its cores, and only a lone one may wait for work by spinning."""
-    threads = max(1, usable_cores() // settings.workers)
-    return OnnxRuntime(settings.device, threads=threads, spin=settings.workers == 1)
+    workers = 1 if settings.workers == "auto" else settings.workers
+    return OnnxRuntime(settings.device, threads=max(1, usable_cores() // workers), spin=workers == 1)
 
 
 async def _service_error(_: Request, error: Exception) -> Response:
@@ -109,7 +115,7 @@ async def _service_error(_: Request, error: Exception) -> Response:
     status, code = STATUS[type(error)]
     headers = {}
     if isinstance(error, OverloadedError):
-        headers["Retry-After"] = _RETRY_AFTER
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, BodyTooLargeError) and not error.drained:
         headers["Connection"] = "close"  # the rest of the body is still on its way
     errors = error.errors if isinstance(error, InvalidImagesError) else ()

@@ -14,11 +14,14 @@ ServiceError
 │   ├── TooManyValuesError         a JSON body of more numbers, lists or objects than allowed
 │   ├── ModelRequiredError         several models, none named
 │   ├── ModelNotFoundError         no such model or version
-│   └── ReportNotFoundError        no such file in the model's report
+│   ├── ReportNotFoundError        no such file in the model's report
+│   ├── UnauthorizedError          a key is needed, and none or a wrong one came
+│   └── ForbiddenError             not for this caller, whatever it brings
 ├── ModelRefusedError              the model is there, and must not answer
 ├── UnavailableError               the caller can try again
 │   ├── NotReadyError              no model at all, or the service is going down
-│   └── OverloadedError            the queue is full
+│   ├── OverloadedError            the queue is full
+│   └── DeadlineError              the time that the request had is over
 └── InferenceError                 the model failed on images that were good
 """
 
@@ -101,6 +104,14 @@ class ReportNotFoundError(RequestError):
     """No such file in the model's report."""
 
 
+class UnauthorizedError(RequestError):
+    """A key is needed, and none or a wrong one came."""
+
+
+class ForbiddenError(RequestError):
+    """Not for this caller, whatever it brings."""
+
+
 class ModelRefusedError(ServiceError):
     """The model is there, and must not answer."""
 
@@ -114,7 +125,15 @@ class NotReadyError(UnavailableError):
 
 
 class OverloadedError(UnavailableError):
-    """The queue is full; nothing was decoded."""
+    """The queue is full; nothing was decoded. retry_after is when there should be room, in seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class DeadlineError(UnavailableError):
+    """The time that the request had is over; what was not begun was dropped."""
 
 
 class InferenceError(ServiceError):

@@ -11,6 +11,8 @@ from schemas.problem import MEDIA_TYPE, Problem, ProblemCode
 # The words of RFC 9110; Python's http.HTTPStatus has others, which change with its release.
 TITLES = {
     400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
@@ -18,6 +20,7 @@ TITLES = {
     422: "Unprocessable Content",
     500: "Internal Server Error",
     503: "Service Unavailable",
+    504: "Gateway Timeout",
 }
 
 # Status -> what it means, and an example of it.
@@ -26,6 +29,16 @@ _DESCRIBED = {
         "The body is not what its Content-Type says, or the model must be named.",
         ProblemCode.MODEL_REQUIRED,
         "Several models are here: name one as in /models/digits/predict; there are digits, mnist.",
+    ),
+    401: (
+        "A key is needed: Authorization: Bearer KEY, or X-API-Key: KEY.",
+        ProblemCode.UNAUTHORIZED,
+        "This needs a key; send it as Authorization: Bearer KEY.",
+    ),
+    403: (
+        "Not for this caller: the key is for something else, or the call comes from another machine or page.",
+        ProblemCode.FORBIDDEN,
+        "Without CONVOY_ADMIN_KEYS this is open to callers on the service's own machine alone.",
     ),
     404: (
         "There is no such model, version or file.",
@@ -61,6 +74,11 @@ _DESCRIBED = {
         "The model was refused, none is loaded, or the queue is full (then with Retry-After).",
         ProblemCode.OVERLOADED,
         "20,000 images wait for digits already, and 1 more would be over the 20,000 allowed; ask again later.",
+    ),
+    504: (
+        "The time that the request had is over; what was not begun was dropped.",
+        ProblemCode.DEADLINE_EXCEEDED,
+        "The 60 seconds of this request were over before its images were; send fewer, or give it longer.",
     ),
 }
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.image import DEFAULT_MAX_PIXELS
@@ -15,12 +15,26 @@ from service.errors import SettingsError
 PREFIX = "CONVOY_"
 
 Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Device(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class Reload(StrEnum):
+    """When the artifacts folder is looked at again."""
+
+    POLL = "poll"  # every second
+    EXPLICIT = "explicit"  # when a load is asked for
+    OFF = "off"  # never: load and unload are refused too
+
+
+class LogFormat(StrEnum):
+    LINE = "line"
+    JSON = "json"
 
 
 class Settings(BaseSettings):
@@ -30,10 +44,20 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
-    workers: Positive = Field(default=1, description="processes that share the port; on a CPU they share its cores")
+    workers: Literal["auto"] | Positive = Field(
+        default="auto", description="processes that share the port; `auto`: on a CPU one a core, on a GPU one"
+    )
     artifacts: Path = Field(default=Path("artifacts"), description="folder of bundles, `<model>/<version>/`")
     default_model: ModelName | None = Field(
         default=None, description="model that answers /predict and /evaluate; not needed where there is only one"
+    )
+    versions: str = Field(
+        default="latest",
+        description="versions that serve: `latest`, `all`, or pins as in `mnist=3,digits=1` (of the others the latest)",
+    )
+    reload: Reload = Field(
+        default=Reload.POLL,
+        description="`poll`: new versions are taken as they appear; `explicit`: when a load is asked for; `off`: never",
     )
     device: Device = Field(
         default=Device.AUTO,
@@ -57,9 +81,31 @@ class Settings(BaseSettings):
         default=20_000,
         description="images a model lets wait; beyond that 503. An empty queue takes any request within the limits",
     )
+    max_wait_ms: Seconds = Field(
+        default=0, description="milliseconds that an idle model waits for a batch to fill; 0 starts at once"
+    )
+    body_memory_bytes: Positive = Field(
+        default=2**30, description="bytes that the bodies of all requests together may hold in one process; then 503"
+    )
+    request_timeout: Seconds = Field(
+        default=60, description="seconds a request may take, unless X-Request-Timeout says less; then 504"
+    )
+    evaluate_timeout: Seconds = Field(default=600, description="the same for /evaluate")
+    drain_delay: Seconds = Field(
+        default=0, description="seconds after SIGTERM in which /readyz says 503 and requests are still taken"
+    )
     drain_seconds: Positive = Field(
         default=30, description="seconds that accepted requests have to finish after SIGTERM"
     )
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="keys for predictions, by comma; one may be `sha256:` and its hash in hex. None: open to all",
+    )
+    admin_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="keys for load and unload, likewise. None: open to callers on this machine alone",
+    )
+    log_format: LogFormat = Field(default=LogFormat.LINE, description="`line` for people, `json` for machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least level that is logged"
     )

@@ -44,7 +44,7 @@ def run(settings: Settings) -> int:
     """Serves until a signal. Raises StartError."""
     newest_versions(settings.artifacts)  # for its error: a worker's start is late to hear of it
     listener = bind(settings.host, settings.port)
-    if settings.workers == 1:
+    if _count(settings) == 1:
         config = _config(settings, create_worker(settings))
         _announce(listener)
         with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises the signal once more
@@ -98,7 +98,7 @@ def _config(settings: Settings, app: Callable[..., Any], *, factory: bool = Fals
     return uvicorn.Config(
         app,
         factory=factory,
-        workers=settings.workers,
+        workers=_count(settings),
         lifespan="on",
         ws="none",
         log_config=log_config(settings),
@@ -106,6 +106,10 @@ def _config(settings: Settings, app: Callable[..., Any], *, factory: bool = Fals
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
+
+
+def _count(settings: Settings) -> int:
+    return 1 if settings.workers == "auto" else settings.workers
 
 
 def _announce(listener: socket.socket) -> None:
