@@ -18,6 +18,7 @@ from service.api_description import DESCRIPTION, describe
 from service.errors import (
     BodyTooLargeError,
     DeadlineError,
+    DeviceMemoryError,
     ForbiddenError,
     InferenceError,
     InvalidImagesError,
@@ -33,6 +34,7 @@ from service.errors import (
     TooManyImagesError,
     TooManyValuesError,
     UnauthorizedError,
+    UnavailableError,
     UnsupportedMediaTypeError,
 )
 from service.problems import problem_response, problems
@@ -59,6 +61,7 @@ STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     ModelRefusedError: (503, ProblemCode.MODEL_REFUSED),
     NotReadyError: (503, ProblemCode.NOT_READY),
     OverloadedError: (503, ProblemCode.OVERLOADED),
+    DeviceMemoryError: (503, ProblemCode.OVERLOADED),
     DeadlineError: (504, ProblemCode.DEADLINE_EXCEEDED),
 }
 
@@ -106,7 +109,9 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
 def onnx_runtime(settings: Settings) -> OnnxRuntime:
     """The workers of a machine share its cores, and only a lone one may wait for work by spinning."""
     workers = 1 if settings.workers == "auto" else settings.workers
-    return OnnxRuntime(settings.device, threads=max(1, usable_cores() // workers), spin=workers == 1)
+    return OnnxRuntime(
+        settings.device, threads=max(1, usable_cores() // workers), spin=workers == 1, max_batch=settings.max_batch
+    )
 
 
 async def _service_error(_: Request, error: Exception) -> Response:
@@ -114,7 +119,7 @@ async def _service_error(_: Request, error: Exception) -> Response:
         raise error
     status, code = STATUS[type(error)]
     headers = {}
-    if isinstance(error, OverloadedError):
+    if isinstance(error, UnavailableError) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, BodyTooLargeError) and not error.drained:
         headers["Connection"] = "close"  # the rest of the body is still on its way

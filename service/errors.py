@@ -21,6 +21,7 @@ ServiceError
 ├── UnavailableError               the caller can try again
 │   ├── NotReadyError              no model at all, or the service is going down
 │   ├── OverloadedError            the queue is full
+│   ├── DeviceMemoryError          the device has no memory left for a single image
 │   └── DeadlineError              the time that the request had is over
 └── InferenceError                 the model failed on images that were good
 """
@@ -117,7 +118,9 @@ class ModelRefusedError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """The caller can try again."""
+    """The caller can try again, after so many seconds where that is known."""
+
+    retry_after: float | None = None
 
 
 class NotReadyError(UnavailableError):
@@ -125,11 +128,17 @@ class NotReadyError(UnavailableError):
 
 
 class OverloadedError(UnavailableError):
-    """The queue is full; nothing was decoded. retry_after is when there should be room, in seconds."""
+    """The queue is full; nothing was decoded."""
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         self.retry_after = retry_after
         super().__init__(message)
+
+
+class DeviceMemoryError(UnavailableError):
+    """The device has no memory left for a single image; others' work may free some."""
+
+    retry_after = 1.0
 
 
 class DeadlineError(UnavailableError):

@@ -173,9 +173,7 @@ class Registry:
         session = self._runtime.open(bundle.read(choice.variant))
         bundle.check_signature(session.inputs, session.outputs)
         spec, classes = bundle.manifest.input, len(bundle.manifest.labels)
-        for batch in dict.fromkeys(
-            (1, self._settings.max_batch)
-        ):  # memory is taken and kernels are chosen now, not at a request
+        for batch in session.warm_batches:
             checked_run(session, np.zeros((batch, *spec.shape), np.uint8), classes)
         bundle.check_golden(choice.variant, lambda images: checked_run(session, images, classes))
         return session

@@ -1,11 +1,17 @@
 import numpy as np
+import onnxruntime as ort
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from schemas.bundle import TensorInfo
-from service.errors import DeviceError, InferenceError
-from service.session import CPU, CUDA, FakeSession, OnnxRuntime
+from schemas.bundle import FloatArray, TensorInfo
+from schemas.image import Pixels
+from service.errors import DeviceError, DeviceMemoryError, InferenceError
+from service.session import CPU, CUDA, BucketSession, FakeSession, OnnxRuntime, OnnxSession, buckets
 from service.settings import Device
 from tests.bundles import colour_model
+
+MEMORY = 2  # images that fit into the device of Narrow
 
 
 def cuda_works() -> bool:
@@ -39,6 +45,55 @@ def test_the_fake_has_the_signature_of_a_graph() -> None:
     assert {output.name for output in fake.outputs} == {output.name for output in real.outputs}
 
 
+class Narrow(OnnxSession):
+    """A device that has memory for so many images and no more."""
+
+    def __init__(self, memory: int) -> None:
+        super().__init__(ort.InferenceSession(colour_model(), providers=[CPU]), CPU, max_batch=8)
+        self.memory = memory
+
+    def _infer(self, images: Pixels) -> FloatArray:
+        if len(images) > self.memory:
+            raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 4096")
+        return super()._infer(images)
+
+
+def images_of(count: int) -> Pixels:
+    return np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_answered_in_parts() -> None:
+    whole, narrow = OnnxRuntime(Device.CPU, threads=1, spin=False).open(colour_model()), Narrow(MEMORY)
+    assert narrow.run(images_of(7)) == pytest.approx(whole.run(images_of(7)))
+
+
+def test_a_device_without_memory_for_one_image_says_try_later_and_goes_on_when_there_is_some() -> None:
+    narrow = Narrow(0)
+    with pytest.raises(DeviceMemoryError, match="no memory left; ask again later"):
+        narrow.run(images_of(3))
+    narrow.memory = MEMORY
+    assert len(narrow.run(images_of(3))) == 3
+
+
+@given(max_batch=st.integers(1, 100), batch=st.integers(1, 100))
+def test_every_batch_has_a_bucket_of_less_than_twice_its_size(max_batch: int, batch: int) -> None:
+    sizes = buckets(max_batch)
+    assert sizes[-1] == max_batch
+    if batch <= max_batch:
+        assert batch <= min(size for size in sizes if size >= batch) < 2 * batch or batch == 1
+
+
+@settings(max_examples=20)
+@given(counts=st.lists(st.integers(1, 8), min_size=1, max_size=5))
+def test_filled_up_batches_are_answered_as_they_are_without_filling(counts: list[int]) -> None:
+    plain = OnnxRuntime(Device.CPU, threads=1, spin=False).open(colour_model())
+    bucketed = BucketSession(ort.InferenceSession(colour_model(), providers=[CPU]), CPU, "cpu", max_batch=8)
+    answers = [bucketed.run(images_of(count)) for count in counts]
+    assert bucketed.warm_batches == (1, 2, 4, 8)
+    for count, answer in zip(counts, answers, strict=True):
+        assert answer == pytest.approx(plain.run(images_of(count)), abs=1e-6)
+
+
 def test_auto_says_why_it_is_not_cuda() -> None:
     runtime = OnnxRuntime(Device.AUTO, threads=1, spin=False)
     if runtime.provider == CUDA:
@@ -56,13 +111,24 @@ def test_cuda_where_there_is_none_is_an_error_that_names_what_is_missing() -> No
         OnnxRuntime(Device.CUDA, threads=1, spin=False)
 
 
+@pytest.fixture
+def cuda() -> OnnxRuntime:
+    runtime = OnnxRuntime(Device.AUTO, threads=1, spin=False, max_batch=8)
+    if runtime.provider != CUDA:
+        pytest.skip(runtime.reason)
+    return runtime
+
+
 @pytest.mark.cuda
-def test_cuda_answers_as_the_cpu_does() -> None:
-    if not cuda_works():
-        pytest.skip(OnnxRuntime(Device.AUTO, threads=1, spin=False).reason)
-    images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
-    answers = [
-        OnnxRuntime(device, threads=1, spin=False).open(colour_model()).run(images)
-        for device in (Device.CPU, Device.CUDA)
-    ]
-    assert answers[0] == pytest.approx(answers[1], abs=1e-4)
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_cuda_answers_as_the_cpu_does(cuda: OnnxRuntime, count: int) -> None:
+    expected = OnnxRuntime(Device.CPU, threads=1, spin=False).open(colour_model()).run(images_of(count))
+    session = cuda.open(colour_model())
+    assert session.provider == CUDA
+    for _ in range(2):  # the second time out of buffers that were used before
+        assert session.run(images_of(count)) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.cuda
+def test_cuda_warms_every_size_that_it_will_run(cuda: OnnxRuntime) -> None:
+    assert cuda.open(colour_model()).warm_batches == (1, 2, 4, 8)
