@@ -1,0 +1,41 @@
+"""`python -m benchmarks.leaky_service`: the service over a session that leaks on purpose, for the soak's control."""
+
+import uvicorn
+
+from schemas.bundle import FloatArray
+from schemas.image import Pixels
+from service.app import create_app, onnx_runtime
+from service.session import Runtime, Session
+from service.settings import read_settings
+
+LEAK_BYTES = 1024  # a batch
+
+
+class LeakySession:
+    """Another's answers, with memory that is never given back."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._kept: list[bytearray] = []
+        self.provider = session.provider
+        self.inputs, self.outputs = session.inputs, session.outputs
+        self.warm_batches = session.warm_batches
+
+    def run(self, images: Pixels) -> FloatArray:
+        self._kept.append(bytearray(LEAK_BYTES))
+        return self._session.run(images)
+
+
+class LeakyRuntime:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.provider, self.reason = runtime.provider, runtime.reason
+
+    def open(self, model: bytes) -> Session:
+        return LeakySession(self._runtime.open(model))
+
+
+if __name__ == "__main__":
+    settings = read_settings()
+    app = create_app(settings, LeakyRuntime(onnx_runtime(settings)))
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)

@@ -1,0 +1,260 @@
+"""A soak: many mixed requests against the real service, watched for wrong statuses and for growing memory.
+
+    python -m benchmarks.soak --artifacts artifacts --model digits            # 100,000 requests, then the control
+
+The control is the same soak over a session that leaks on purpose: it must be flagged, or the watch is worth nothing.
+Writes docs/soak.json, and docs/soak.md from it.
+"""
+
+import argparse
+import http.client
+import os
+import platform
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from benchmarks.soak_bodies import BODY_LIMIT, Ask, asks
+from schemas.base import Frozen
+from schemas.bundle import Bundle, open_bundle
+
+ROOT = Path(__file__).parent.parent
+RESULT, TABLE = ROOT / "docs" / "soak.json", ROOT / "docs" / "soak.md"
+
+ANY_TIME = {503, 504}  # by design: no room, or too late
+WARM_UP = 0.25  # of the requests; memory is judged after them
+MAX_SLOPE = 100.0  # bytes a request: what one small object kept of each would cost
+SAMPLE_SECONDS = 0.5
+
+
+class Soaked(Frozen):
+    """One soak. slope is that of the resident memory of all its processes after the warm-up, in bytes a request."""
+
+    service: str
+    requests: int
+    seconds: float
+    kinds: dict[str, dict[int, int]]
+    unexpected: dict[str, int]
+    lost: int
+    rss_start: int
+    rss_warm: int
+    rss_end: int
+    slope: float
+
+    @property
+    def leaks(self) -> bool:
+        return self.slope > MAX_SLOPE
+
+
+class Soaks(Frozen):
+    service: Soaked
+    control: Soaked
+    machine: str
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
+    parser.add_argument("--model", default="digits")
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--clients", type=int, default=8)
+    options = parser.parse_args()
+    bundle = open_bundle(max((options.artifacts / options.model).iterdir(), key=lambda path: path.name))
+    soaks = []
+    for module in ("service", "benchmarks.leaky_service"):
+        soaked = soak(module, options.artifacts, bundle, options.requests, options.clients)
+        print(f"{module}: {soaked.requests:,} requests in {soaked.seconds:.0f} s, {soaked.slope:+.1f} bytes a request")
+        soaks.append(soaked)
+    result = Soaks(service=soaks[0], control=soaks[1], machine=f"{os.cpu_count()} cores, {platform.system()}")
+    RESULT.write_text(result.model_dump_json(indent=1) + "\n")
+    TABLE.write_text(render(result))
+    bad = result.service.unexpected or result.service.lost or result.service.leaks or not result.control.leaks
+    return int(bool(bad))
+
+
+def soak(module: str, artifacts: Path, bundle: Bundle, requests: int, clients: int) -> Soaked:
+    """Starts `python -m module` over the bundle and asks it so many requests over so many connections."""
+    manifest = bundle.manifest
+    draw = asks([sample.image for sample in bundle.golden_samples()], manifest.labels, manifest.input.shape)
+    with started(module, artifacts, manifest.name) as (process, port):
+        watch = _Watch(process)
+        crowd = _Crowd(port, manifest.name, draw, requests, clients)
+        began = time.monotonic()
+        crowd.start()
+        while crowd.alive:
+            watch.look(crowd.done)
+            time.sleep(SAMPLE_SECONDS)
+        seconds = time.monotonic() - began
+        watch.look(crowd.done)
+    done, rss = np.array(watch.seen, dtype=np.float64).T
+    warm = done >= requests * WARM_UP
+    return Soaked(
+        service=module,
+        requests=crowd.done,
+        seconds=seconds,
+        kinds={kind: dict(sorted(counts.items())) for kind, counts in sorted(crowd.statuses.items())},
+        unexpected=dict(crowd.unexpected),
+        lost=crowd.lost,
+        rss_start=int(rss[0]),
+        rss_warm=int(rss[warm][0]),
+        rss_end=int(rss[-1]),
+        slope=float(np.polyfit(done[warm], rss[warm], 1)[0]),
+    )
+
+
+@contextmanager
+def started(module: str, artifacts: Path, model: str) -> Iterator[tuple[psutil.Process, int]]:
+    """The service in a process of its own, once it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CONVOY_")} | {
+        "CONVOY_ARTIFACTS": str(artifacts),
+        "CONVOY_DEFAULT_MODEL": model,
+        "CONVOY_PORT": str(port),
+        "CONVOY_MAX_BODY_BYTES": str(BODY_LIMIT),
+        "CONVOY_LOG_LEVEL": "warning",
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
+    command = [sys.executable, "-m", module]
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:  # noqa: S603 - our own modules
+        try:
+            _await_ready(port, process)
+            yield psutil.Process(process.pid), port
+        finally:
+            process.terminate()
+
+
+class _Watch:
+    """(requests done, resident bytes of the process and its children), over time."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self.seen: list[tuple[int, int]] = []
+
+    def look(self, done: int) -> None:
+        family = [self._process, *self._process.children(recursive=True)]
+        self.seen.append((done, sum(process.memory_info().rss for process in family)))
+
+
+class _Crowd:
+    """So many clients, each with a connection that it keeps, asking one thing after the other."""
+
+    def __init__(
+        self, port: int, model: str, draw: Callable[[random.Random], Ask], requests: int, clients: int
+    ) -> None:
+        self._port, self._model, self._draw = port, model, draw
+        self._threads = [
+            threading.Thread(target=self._ask_all, args=(i, requests // clients), daemon=True) for i in range(clients)
+        ]
+        self._lock = threading.Lock()
+        self.statuses: dict[str, Counter[int]] = {}
+        self.unexpected: Counter[str] = Counter()
+        self.lost = 0
+        self.done = 0
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _ask_all(self, seed: int, requests: int) -> None:
+        generator = random.Random(seed)  # noqa: S311 - it draws requests, no secrets
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        for _ in range(requests):
+            ask = self._draw(generator)
+            try:
+                status = self._ask(connection, ask)
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                self._count(ask, None, repr(error))
+            else:
+                self._count(ask, status, "")
+
+    def _ask(self, connection: http.client.HTTPConnection, ask: Ask) -> int:
+        path = ask.path.replace("{model}", self._model)
+        connection.request("POST", path, ask.body, {"Content-Type": ask.content_type})
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+    def _count(self, ask: Ask, status: int | None, error: str) -> None:
+        with self._lock:
+            self.done += 1
+            if status is None:
+                self.lost += 1
+                self.unexpected[f"{ask.kind}: {error}"] += 1
+                return
+            self.statuses.setdefault(ask.kind, Counter())[status] += 1
+            if status != ask.status and status not in ANY_TIME:
+                self.unexpected[f"{ask.kind}: {status} instead of {ask.status}"] += 1
+
+
+def render(soaks: Soaks) -> str:
+    """docs/soak.md."""
+    service, control = soaks.service, soaks.control
+    rows = [
+        f"| {kind} | {', '.join(f'{status}: {count:,}' for status, count in counts.items())} |"
+        for kind, counts in service.kinds.items()
+    ]
+    unexpected = "; ".join(f"{what} ({count})" for what, count in service.unexpected.items()) or "none"
+    return "\n".join(
+        [
+            "# A soak of the service",
+            "",
+            "Written by `python -m benchmarks.soak` from [soak.json](soak.json). Memory is the resident memory of all",
+            f"processes, sampled every {SAMPLE_SECONDS} s; the slope is fitted to what comes after the first "
+            f"{WARM_UP:.0%} of the requests, and more than {MAX_SLOPE:.0f}",
+            "bytes a request are a leak. The control is the same soak over a session that keeps a KiB of each batch.",
+            "",
+            "| | requests | seconds | MiB at start | when warm | at the end | bytes a request | a leak? |",
+            "|---|---|---|---|---|---|---|---|",
+            _row("service", service),
+            _row("control", control),
+            "",
+            f"On {soaks.machine}. Unexpected answers of the service: {unexpected}. Connections lost: {service.lost}.",
+            "",
+            "| asked | answered |",
+            "|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _row(name: str, soaked: Soaked) -> str:
+    mib = " | ".join(f"{size / 2**20:.1f}" for size in (soaked.rss_start, soaked.rss_warm, soaked.rss_end))
+    verdict = "yes" if soaked.leaks else "no"
+    return f"| {name} | {soaked.requests:,} | {soaked.seconds:.0f} | {mib} | {soaked.slope:+.1f} | {verdict} |"
+
+
+def _await_ready(port: int, process: "subprocess.Popen[bytes]") -> None:
+    while process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.1)
+    raise SystemExit("the service ended before it was ready; its log says why")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
