@@ -11,24 +11,21 @@ import http.client
 import os
 import platform
 import random
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 
+from benchmarks.processes import ROOT, started
 from benchmarks.soak_bodies import BODY_LIMIT, Ask, asks
 from schemas.base import Frozen
 from schemas.bundle import Bundle, open_bundle
 
-ROOT = Path(__file__).parent.parent
 RESULT, TABLE = ROOT / "docs" / "soak.json", ROOT / "docs" / "soak.md"
 
 ANY_TIME = {503, 504}  # by design: no room, or too late
@@ -86,7 +83,13 @@ def soak(module: str, artifacts: Path, bundle: Bundle, requests: int, clients: i
     """Starts `python -m module` over the bundle and asks it so many requests over so many connections."""
     manifest = bundle.manifest
     draw = asks([sample.image for sample in bundle.golden_samples()], manifest.labels, manifest.input.shape)
-    with started(module, artifacts, manifest.name) as (process, port):
+    environment = {
+        "CONVOY_ARTIFACTS": str(artifacts),
+        "CONVOY_DEFAULT_MODEL": manifest.name,
+        "CONVOY_MAX_BODY_BYTES": str(BODY_LIMIT),
+        "CONVOY_LOG_LEVEL": "warning",
+    }
+    with started(("-m", module), environment) as (process, port):
         watch = _Watch(process)
         crowd = _Crowd(port, manifest.name, draw, requests, clients)
         began = time.monotonic()
@@ -110,29 +113,6 @@ def soak(module: str, artifacts: Path, bundle: Bundle, requests: int, clients: i
         rss_end=int(rss[-1]),
         slope=float(np.polyfit(done[warm], rss[warm], 1)[0]),
     )
-
-
-@contextmanager
-def started(module: str, artifacts: Path, model: str) -> Iterator[tuple[psutil.Process, int]]:
-    """The service in a process of its own, once it is ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CONVOY_")} | {
-        "CONVOY_ARTIFACTS": str(artifacts),
-        "CONVOY_DEFAULT_MODEL": model,
-        "CONVOY_PORT": str(port),
-        "CONVOY_MAX_BODY_BYTES": str(BODY_LIMIT),
-        "CONVOY_LOG_LEVEL": "warning",
-        "ORT_DISABLE_TELEMETRY": "1",
-    }
-    command = [sys.executable, "-m", module]
-    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:  # noqa: S603 - our own modules
-        try:
-            _await_ready(port, process)
-            yield psutil.Process(process.pid), port
-        finally:
-            process.terminate()
 
 
 class _Watch:
@@ -239,21 +219,6 @@ def _row(name: str, soaked: Soaked) -> str:
     mib = " | ".join(f"{size / 2**20:.1f}" for size in (soaked.rss_start, soaked.rss_warm, soaked.rss_end))
     verdict = "yes" if soaked.leaks else "no"
     return f"| {name} | {soaked.requests:,} | {soaked.seconds:.0f} | {mib} | {soaked.slope:+.1f} | {verdict} |"
-
-
-def _await_ready(port: int, process: "subprocess.Popen[bytes]") -> None:
-    while process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        finally:
-            connection.close()
-        time.sleep(0.1)
-    raise SystemExit("the service ended before it was ready; its log says why")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""A service to measure, in a process of its own."""
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+
+
+@contextmanager
+def started(
+    command: Sequence[str], environment: Mapping[str, str], ready: str = "/readyz"
+) -> Iterator[tuple[psutil.Process, int]]:
+    """`python COMMAND` on a free port, once `ready` answers 200; all its processes are gone at the end.
+
+    The port is in CONVOY_PORT, and is put after a command that ends with --port.
+    """
+    port = _free_port()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CONVOY_")}
+    given = {"CONVOY_PORT": str(port), "ORT_DISABLE_TELEMETRY": "1", **environment}
+    words = [sys.executable, *command, *([str(port)] if command[-1] == "--port" else [])]
+    with subprocess.Popen(words, cwd=ROOT, env=clean | given) as process:  # noqa: S603 - our own modules
+        try:
+            _await_ready(port, ready, process)
+            yield psutil.Process(process.pid), port
+        finally:
+            process.terminate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _await_ready(port: int, path: str, process: "subprocess.Popen[bytes]") -> None:
+    while process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", path)
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.1)
+    raise SystemExit("the service ended before it was ready; its log says why")

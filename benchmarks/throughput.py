@@ -1,0 +1,148 @@
+"""How many requests a second, beside the service that tutorials end with, in turns on the same machine.
+
+    python -m benchmarks.throughput --artifacts artifacts --model digits
+
+Writes docs/throughput.json, and docs/throughput.md from it. The client runs on the same cores, and costs all the same.
+"""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.load import load, post
+from benchmarks.processes import ROOT, started
+from schemas.base import Frozen
+from schemas.bundle import open_bundle
+
+RESULT, TABLE = ROOT / "docs" / "throughput.json", ROOT / "docs" / "throughput.md"
+_BOUNDARY = "throughput"
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    command: tuple[str, ...]
+    field: str
+    environment: dict[str, str]
+    ready: str
+
+
+class Measured(Frozen):
+    """Over one round. Latency in milliseconds."""
+
+    contender: str
+    connections: int
+    requests_per_second: float
+    p50: float
+    p99: float
+    failed: int
+
+
+class Throughput(Frozen):
+    model: str
+    variant: str
+    machine: str
+    rounds: tuple[Measured, ...]
+
+
+def contenders(bundle: Path) -> Sequence[Contender]:
+    tutorial = ("-m", "uvicorn", "benchmarks.tutorial_service:app", "--log-level", "warning", "--port")
+    convoy = ("-m", "service")
+    ours = {"CONVOY_LOG_LEVEL": "warning", "CONVOY_VARIANT": "fp32", "CONVOY_DEFAULT_MODEL": bundle.parent.name}
+    model = {"MODEL": str(bundle)}
+    return (
+        Contender("tutorial", tutorial, "file", model, "/openapi.json"),
+        Contender(
+            "tutorial, a process a core",
+            (*tutorial[:-1], "--workers", str(os.cpu_count()), "--port"),
+            "file",
+            model | {"THREADS": "1"},
+            "/openapi.json",
+        ),
+        Contender("convoy", convoy, "files", ours | {"CONVOY_ARTIFACTS": str(bundle.parent.parent)}, "/readyz"),
+    )
+
+
+def measure(contender: Contender, body: bytes, connections: int, seconds: float) -> Measured:
+    with started(contender.command, contender.environment, contender.ready) as (_, port):
+        request = post("/predict", f"multipart/form-data; boundary={_BOUNDARY}", _form(contender.field, body))
+        load(port, request, connections, seconds / 4)  # to warm up
+        found = load(port, request, connections, seconds)
+    return Measured(
+        contender=contender.name,
+        connections=connections,
+        requests_per_second=found.rate,
+        p50=found.percentile(50),
+        p99=found.percentile(99),
+        failed=found.failed,
+    )
+
+
+def render(result: Throughput) -> str:
+    """docs/throughput.md: the best round of each, and its ratio to the best of the tutorials in the same run."""
+    lines = [
+        "# Requests a second",
+        "",
+        "Written by `python -m benchmarks.throughput` from [throughput.json](throughput.json): one image a request by",
+        f"multipart, {result.model} as {result.variant}, on {result.machine}, the client on the same cores. The best "
+        "of several rounds in turns;",
+        "the ratio is to the better tutorial.",
+        "",
+        "| connections | service | requests a second | ratio | p50 ms | p99 ms | failed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for connections in sorted({measured.connections for measured in result.rounds}):
+        best = [
+            max(
+                (found for found in result.rounds if (found.contender, found.connections) == (name, connections)),
+                key=lambda found: found.requests_per_second,
+            )
+            for name in dict.fromkeys(measured.contender for measured in result.rounds)
+        ]
+        base = max(found.requests_per_second for found in best if found.contender.startswith("tutorial"))
+        lines += [
+            f"| {connections} | {found.contender} | {found.requests_per_second:,.0f} "
+            f"| {found.requests_per_second / base:.2f} | {found.p50:.2f} | {found.p99:.2f} | {found.failed} |"
+            for found in best
+        ]
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput")
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
+    parser.add_argument("--model", default="digits")
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    path = max((options.artifacts / options.model).iterdir(), key=lambda version: int(version.name)).resolve()
+    bundle = open_bundle(path)
+    body = bundle.golden_samples()[0].image
+    rounds = []
+    for _ in range(options.rounds):
+        for connections in (1, 32):
+            for contender in contenders(path):
+                rounds.append(measure(contender, body, connections, options.seconds))
+                print(rounds[-1])
+    result = Throughput(
+        model=bundle.manifest.name,
+        variant="fp32",
+        machine=f"{os.cpu_count()} cores, {platform.system()}",
+        rounds=tuple(rounds),
+    )
+    RESULT.write_text(result.model_dump_json(indent=1) + "\n")
+    TABLE.write_text(render(result))
+    return 0
+
+
+def _form(field: str, image: bytes) -> bytes:
+    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="a.png"\r\n\r\n'
+    return head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
