@@ -17,7 +17,7 @@ from uvicorn.supervisors import Multiprocess
 
 from service.app import create_app, onnx_runtime
 from service.errors import SettingsError, StartError
-from service.repository import newest_versions
+from service.repository import scan
 from service.settings import Settings, read_settings, unknown_variables
 from service.telemetry import log_config
 
@@ -42,7 +42,7 @@ def main() -> int:
 
 def run(settings: Settings) -> int:
     """Serves until a signal. Raises StartError."""
-    newest_versions(settings.artifacts)  # for its error: a worker's start is late to hear of it
+    scan(settings.artifacts)  # for its error: a worker's start is late to hear of it
     listener = bind(settings.host, settings.port)
     if _count(settings) == 1:
         config = _config(settings, create_worker(settings))
