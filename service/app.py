@@ -15,6 +15,8 @@ from starlette.requests import ClientDisconnect
 from schemas.problem import ProblemCode
 from service import __version__
 from service.api_description import DESCRIPTION, describe
+from service.cores import usable_cores
+from service.drain import Drain
 from service.errors import (
     BodyTooLargeError,
     DeadlineError,
@@ -39,7 +41,7 @@ from service.problems import problem_response, problems
 from service.registry import Registry
 from service.routes import evaluate, health, models, predict
 from service.routes.pages import add_pages
-from service.session import OnnxRuntime, Runtime, usable_cores
+from service.session import OnnxRuntime, Runtime
 from service.settings import Settings
 
 STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
@@ -67,10 +69,11 @@ _INTERNAL = "The service failed on this request; its log says how."
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
+def create_app(settings: Settings, runtime: Runtime | None = None, *, drain: Drain | None = None) -> FastAPI:
     """The whole application; models are loaded when it starts, not here.
 
-    runtime opens the sessions: ONNX Runtime by default. Raises DeviceError where CUDA is asked for and does not work.
+    runtime opens the sessions: ONNX Runtime by default. drain tells that the process goes down.
+    Raises DeviceError where CUDA is asked for and does not work.
     """
     registry = Registry(settings, runtime or onnx_runtime(settings))
 
@@ -95,7 +98,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     app.include_router(predict.router(registry, settings))
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))
-    app.include_router(health.router(registry))
+    app.include_router(health.router(registry, drain or Drain()))
     add_pages(app)
     describe(app)
     for kind, handler in _HANDLERS.items():
@@ -105,8 +108,9 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
 
 def onnx_runtime(settings: Settings) -> OnnxRuntime:
     """The workers of a machine share its cores, and only a lone one may wait for work by spinning."""
-    workers = 1 if settings.workers == "auto" else settings.workers
-    return OnnxRuntime(settings.device, threads=max(1, usable_cores() // workers), spin=workers == 1)
+    cores = usable_cores()
+    workers = cores if settings.workers == "auto" else settings.workers  # on a GPU the lone one needs no threads
+    return OnnxRuntime(settings.device, threads=max(1, cores // workers), spin=workers == 1)
 
 
 async def _service_error(_: Request, error: Exception) -> Response:

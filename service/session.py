@@ -139,13 +139,6 @@ def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
     return (CUDA, {"use_tf32": "0"}) if provider == CUDA else provider
 
 
-def usable_cores() -> int:
-    """The cores this process may use, which in a container are fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _choose(device: Device) -> tuple[str, str]:
     """(provider, reason)."""
     if device is Device.CPU:
