@@ -35,6 +35,7 @@ class Member:
     def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
         self.process = process
         self.channel = channel
+        self.serving = False
 
     @classmethod
     async def spawn(
@@ -82,7 +83,6 @@ class Pool:
         self._members: list[Member] = []  # those that have started: they are asked
         self._keepers: list[asyncio.Task[None]] = []
         self._plan: Plan | None = None
-        self._stopping = False
 
     @property
     def size(self) -> int:
@@ -136,17 +136,21 @@ class Pool:
 
     async def drain(self) -> messages.Drained:
         """Every worker answers what it has and ends. The requests of all that came so far."""
-        self._stopping = True
+        await self._stop_replacing()
         self._listener.close()
-        reports = await asyncio.gather(*(self._drain(member) for member in list(self._members)))
+        # Those that do not serve yet go first: while one of them holds the port, callers get in and are not answered.
+        for member in self._spawned.difference(self._members):
+            member.kill()
+            await member.process.wait()
+        reports = []
+        for serving in (False, True):
+            members = [member for member in self._members if member.serving is serving]
+            reports += await asyncio.gather(*(self._drain(member) for member in members))
         return reduce(add, reports, messages.Drained())
 
     async def kill(self) -> None:
         """At once, whatever they do. Safe to call at any time, and again."""
-        self._stopping = True
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._stop_replacing()
         for member in self._spawned:
             member.kill()
         for member in list(self._spawned):
@@ -173,12 +177,17 @@ class Pool:
         self._members.append(member)
         return member, started
 
+    async def _stop_replacing(self) -> None:
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
     async def _keep(self, member: Member) -> None:
         """One place among the workers: who dies in it is replaced, after a pause where that happens again and again."""
         clock = asyncio.get_running_loop().time
         since, deaths = clock(), 0
         how = await self._buried(member)
-        while not self._stopping:
+        while True:
             deaths = deaths + 1 if clock() - since < STABLE_SECONDS else 1
             _say(how, deaths)
             await asyncio.sleep(pause_before(deaths))
@@ -213,6 +222,7 @@ class Pool:
         """A worker that cannot is ended, as it would serve something else than it should; then, why it cannot."""
         try:
             await member.channel.call(messages.Serve(plan=plan), messages.Done)
+            member.serving = True
         except NotReadyError:
             return None  # it died, and its keeper knows
         except Exception as error:
@@ -237,8 +247,8 @@ class Pool:
                 await member.process.wait()
         except TimeoutError:
             logger.error("worker process %d does not end, and is killed", member.process.pid)  # noqa: TRY400 - it is said
-        except Exception:
-            logger.exception("worker process %d failed to drain", member.process.pid)
+        except NotReadyError:
+            logger.error("%s while it drained", await self._buried(member))  # noqa: TRY400 - it is said
         member.kill()
         return report
 

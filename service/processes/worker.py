@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
@@ -53,7 +54,7 @@ class Worker:
         await self._channel.wait_closed()
         if self._drained is None and self._serving is not None:
             logger.error("the supervisor is gone; this worker answers what it has and ends")
-        await self._drain_after(0)
+        await self._end()
 
     async def handle(self, call: messages.Call) -> messages.Answer:
         match call:
@@ -96,7 +97,7 @@ class Worker:
     async def _serve(self, plan: Plan) -> None:
         """Raises StartError where connections cannot be taken."""
         await self._local.serve(plan)
-        if self._serving is None:
+        if self._serving is None and not self._drain.begun:
             self._serving = asyncio.create_task(self._server.run_until_drained())
             listening = asyncio.create_task(self._server.listening.wait())
             await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -105,20 +106,22 @@ class Worker:
                 await self._serving
 
     async def _report(self) -> messages.Drained:
-        await self._drain_after(self._settings.drain_delay)
+        await self._end()
         return messages.Drained(accepted=self._gate.accepted, answered=self._gate.answered)
 
-    async def _drain_after(self, delay: float) -> None:
-        """Whoever asks first says after which delay; all wait for the same end."""
+    async def _end(self) -> None:
+        """Whoever asks, and how often: there is one end, and all wait for it."""
         if self._drained is None:
-            self._drained = asyncio.create_task(self._end(delay))
+            self._drained = asyncio.create_task(self._drain_and_stop())
         await asyncio.shield(self._drained)
 
-    async def _end(self, delay: float) -> None:
+    async def _drain_and_stop(self) -> None:
         self._drain.begun = True
         if self._serving is None:
+            self._listener.close()
             return
-        await asyncio.sleep(delay)
+        with suppress(TimeoutError):  # a supervisor that is gone cuts the delay short
+            await asyncio.wait_for(self._channel.wait_closed(), self._settings.drain_delay)
         self._server.should_exit = True
         await asyncio.wait({self._serving})
 
