@@ -17,6 +17,7 @@ from service.statistics import Statistics
 class PlannedVersion(Frozen):
     version: int
     path: Path
+    stamp: str = ""  # of the bundle's files: under another one it is another bundle, to be loaded anew
     reason: str | None = None  # why it is refused; None: it serves
 
     @property
@@ -32,11 +33,23 @@ class PlannedModel(Frozen):
     current: int | None
     unloaded: bool = False  # by a call: nothing of it serves until it is loaded, or a newer version appears
 
+    @property
+    def serving(self) -> tuple[PlannedVersion, ...]:
+        return () if self.unloaded else tuple(version for version in self.versions if not version.refused)
+
 
 class Plan(Frozen):
     """Which versions are to serve: the desired state, the same in every worker."""
 
     models: tuple[PlannedModel, ...] = ()
+
+
+Key = tuple[str, int, str]
+"""Name, version and stamp: what tells one bundle from every other."""
+
+
+def key(name: str, version: PlannedVersion) -> Key:
+    return (name, version.version, version.stamp)
 
 
 class Workers(Protocol):

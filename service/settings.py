@@ -5,12 +5,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.image import DEFAULT_MAX_PIXELS
 from schemas.manifest import ModelName, VariantName
 from service.errors import SettingsError
+from service.planning import parse_policy
 
 PREFIX = "CONVOY_"
 
@@ -110,6 +112,15 @@ class Settings(BaseSettings):
         default="info", description="least level that is logged"
     )
     access_log: bool = Field(default=False, description="one log line a request")
+
+    @field_validator("versions")
+    @classmethod
+    def _are_a_policy(cls, versions: str) -> str:
+        try:
+            parse_policy(versions)
+        except ValueError as error:
+            raise PydanticCustomError("versions", "{said}", {"said": str(error)}) from error
+        return versions
 
 
 def read_settings() -> Settings:
