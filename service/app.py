@@ -15,6 +15,8 @@ from starlette.requests import ClientDisconnect
 from schemas.problem import ProblemCode
 from service import __version__
 from service.api_description import DESCRIPTION, describe
+from service.control import ModelControl
+from service.coordinator import Coordinator
 from service.cores import usable_cores
 from service.drain import Drain
 from service.errors import (
@@ -37,6 +39,7 @@ from service.errors import (
     UnauthorizedError,
     UnsupportedMediaTypeError,
 )
+from service.local_workers import LocalWorkers
 from service.problems import problem_response, problems
 from service.registry import Registry
 from service.routes import evaluate, health, models, predict
@@ -69,20 +72,31 @@ _INTERNAL = "The service failed on this request; its log says how."
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, runtime: Runtime | None = None, *, drain: Drain | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    runtime: Runtime | None = None,
+    control: ModelControl | None = None,
+    drain: Drain | None = None,
+) -> FastAPI:
     """The whole application; models are loaded when it starts, not here.
 
-    runtime opens the sessions: ONNX Runtime by default. drain tells that the process goes down.
+    runtime opens the sessions: ONNX Runtime by default. control decides what serves, and has the registry in
+    app.state serve it; without one the application decides for itself, from its start to its end.
+    drain tells that the process goes down.
     Raises DeviceError where CUDA is asked for and does not work.
     """
     registry = Registry(settings, runtime or onnx_runtime(settings))
+    own = Coordinator(settings, LocalWorkers(registry)) if control is None else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(registry.load)
         try:
+            if own:
+                await own.start()
             yield
         finally:
+            if own:
+                await own.close()
             await asyncio.to_thread(registry.close)
 
     app = FastAPI(
@@ -95,6 +109,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None, *, drain: Dra
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.registry = registry
+    app.state.control = control or own
     app.include_router(predict.router(registry, settings))
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))

@@ -121,7 +121,7 @@ class UnavailableError(ServiceError):
 
 
 class NotReadyError(UnavailableError):
-    """No model at all, or the service is going down."""
+    """No model at all, this one unloaded, or the service is going down."""
 
 
 class OverloadedError(UnavailableError):

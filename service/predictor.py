@@ -95,6 +95,7 @@ class Model:
 
     def close(self) -> None:
         self._batcher.close()
+        del self._session  # the batcher and this know each other: its memory would wait for the garbage collector
 
     def _run(self, images: Sequence[Image]) -> list[Answer]:
         """Decode and infer, in the batcher's thread; at most one batch is decoded at any time."""

@@ -1,73 +1,149 @@
-"""What is live. A bundle answers only after its hashes, its graph and its golden samples were seen to be right."""
+"""What is live in this process: versions are held ready, swapped in at once, closed when their last request ends."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from schemas.bundle import Bundle, open_bundle
-from schemas.errors import BundleError
 from schemas.manifest import ModelManifest
-from service.errors import (
-    InferenceError,
-    ModelNotFoundError,
-    ModelRefusedError,
-    ModelRequiredError,
-    NotReadyError,
-)
-from service.predictor import Model, checked_run
-from service.repository import Found, newest_versions
-from service.session import CUDA, Runtime, Session
+from service.control import Key, Plan, PlannedModel, PlannedVersion, key
+from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
+from service.loading import Entry, Loaded, Loader, Refused, Unloaded, read_manifest
+from service.predictor import Model
+from service.repository import Found
+from service.session import Runtime
 from service.settings import Settings
-from service.variants import Choice, choose, fall_back
+from service.statistics import Statistics
+
+_UNPREPARED = "It was not loaded in this process before it was to serve."
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Loaded:
-    found: Found
-    bundle: Bundle
-    model: Model
+class _Served:
+    """One model: its versions in rising order, and of these the one that answers where none is named."""
+
+    entries: Sequence[Entry] = ()
+    current: Loaded | None = None
+
+    @property
+    def main(self) -> Entry | None:
+        """What is shown of the model where one version must do: the current, or where none is the newest."""
+        return self.current or (self.entries[-1] if self.entries else None)
+
+    @property
+    def loaded(self) -> Mapping[int, Loaded]:
+        return {entry.found.version: entry for entry in self.entries if isinstance(entry, Loaded)}
 
 
-@dataclass(frozen=True)
-class Refused:
-    """reason is one sentence; manifest is there where it at least could be read."""
-
-    found: Found
-    reason: str
-    manifest: ModelManifest | None
+_NOTHING = _Served()
 
 
-Entry = Loaded | Refused
+@dataclass
+class _Shelf:
+    """What was prepared, by key: ready to serve or serving, failed with its reason; and the manifests of the rest."""
+
+    ready: dict[Key, Loaded] = field(default_factory=dict)
+    failed: dict[Key, str] = field(default_factory=dict)
+    manifests: dict[Key, ModelManifest | None] = field(default_factory=dict)
 
 
 class Registry:
-    """The models by name; empty until load. load and close block: call them off the event loop."""
+    """The models of this process, as the last plan has them; none until the first.
+
+    prepare, catch_up and close block: call them off the event loop. All else is fast, and may be called anywhere.
+    """
 
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self._settings = settings
         self._runtime = runtime
-        self._entries: dict[str, Entry] = {}
+        self._loader = Loader(settings, runtime)
+        self._shelf = _Shelf()
+        self._models: Mapping[str, _Served] = {}
+        self._unclosed: set[Loaded] = set()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()  # one load at a time: two would take twice the memory, and more of the cores
 
-    def load(self) -> None:
-        """Loads the newest version of each model; a bad one is refused with its reason and the others go on.
+    def prepare(self, name: str, version: PlannedVersion) -> str | None:
+        """Opens, verifies, warms and checks a version beside what serves, and holds it; or says why it is refused."""
+        with self._loading:
+            return self._prepare(name, version)
 
-        Raises StartError where the artifacts folder cannot be read.
-        """
-        for found in newest_versions(self._settings.artifacts):
-            self._entries[found.name] = self._load(found)
+    def catch_up(self, plan: Plan) -> None:
+        """Prepares what the plan serves and is not here yet, as in a process that started late."""
+        for model in plan.models:
+            for version in model.versions:
+                of = key(model.name, version)
+                if version in model.serving:
+                    self.prepare(model.name, version)
+                elif of not in self._shelf.manifests:
+                    self._shelf.manifests[of] = read_manifest(version.path)
+
+    def serve(self, plan: Plan) -> None:
+        """Serves what was prepared of the plan. What is left over is closed when its last request ends."""
+        models = {model.name: self._served(model) for model in plan.models}
+        named = {key(model.name, version) for model in plan.models for version in model.versions}
+        serving = {key(model.name, version) for model in plan.models for version in model.serving}
+        before = set(self.loaded)
+        with self._lock:
+            self._models = models
+            left = [self._shelf.ready.pop(of) for of in set(self._shelf.ready) - serving]
+            for known in (self._shelf.failed, self._shelf.manifests):
+                for of in set(known) - named:
+                    del known[of]
+            for loaded in left:
+                loaded.retired = True
+            idle = [loaded for loaded in left if not loaded.leases]
+        for loaded in idle:
+            self._let_go(loaded)
+        for loaded in self.loaded:
+            if loaded not in before:
+                _announce(loaded)
         default = self._settings.default_model
-        if default and default not in self._entries:
+        if default and default not in self._models:
             logger.warning("CONVOY_DEFAULT_MODEL=%s names no model that is there", default)
         if not self.loaded:
             logger.warning("no model serves from %s", self._settings.artifacts)
 
     def close(self) -> None:
-        for entry in self.loaded:
-            entry.model.close()
+        """Ends everything, whoever waits for it."""
+        with self._lock:
+            self._closed = True
+            left = list(self._unclosed)
+        for loaded in left:
+            self._close(loaded)
+
+    @contextmanager
+    def lease(self, name: str | None = None, version: int | None = None) -> Iterator[Model]:
+        """The model to ask, which stays open as long as the request has it, whatever is loaded meanwhile.
+
+        Without a name it is the default model, without a version the current one. Raises as model().
+        """
+        with self._lock:
+            loaded = self._find(name, version)
+            loaded.leases += 1
+        try:
+            yield loaded.model
+        finally:
+            with self._lock:
+                loaded.leases -= 1
+                last = loaded.retired and not loaded.leases
+            if last:
+                self._let_go(loaded)
+
+    def model(self, name: str | None = None, version: int | None = None) -> Model:
+        """What lease would give, for what it says of itself; to be asked it must be leased.
+
+        Raises ModelRequiredError, ModelNotFoundError, ModelRefusedError, or NotReadyError where nothing is loaded.
+        """
+        return self._find(name, version).model
+
+    def statistics(self) -> Sequence[Statistics]:
+        """One entry a version that serves, of this process alone."""
+        return tuple(_statistics(loaded) for loaded in self.loaded)
 
     @property
     def runtime(self) -> Runtime:
@@ -76,7 +152,8 @@ class Registry:
 
     @property
     def entries(self) -> Sequence[Entry]:
-        return tuple(self._entries.values())
+        """Every version that serves or should, by name and rising version."""
+        return tuple(entry for served in self._models.values() for entry in served.entries)
 
     @property
     def loaded(self) -> Sequence[Loaded]:
@@ -94,88 +171,117 @@ class Registry:
         """
         if self._settings.default_model:
             return self._settings.default_model
-        return next(iter(self._entries)) if len(self._entries) == 1 else None
+        return next(iter(self._models)) if len(self._models) == 1 else None
 
     def entry(self, name: str) -> Entry:
-        """Raises ModelNotFoundError."""
-        if name not in self._entries:
+        """The version that answers for the model, or where none does the newest. Raises ModelNotFoundError."""
+        served = self._model(name)
+        return served.current or served.entries[-1]
+
+    def is_current(self, entry: Entry) -> bool:
+        return entry is self._models.get(entry.found.name, _NOTHING).current
+
+    def is_main(self, entry: Entry) -> bool:
+        """Whether it is what entry() gives of its model."""
+        return entry is self._models.get(entry.found.name, _NOTHING).main
+
+    def _model(self, name: str) -> _Served:
+        if name not in self._models:
             raise ModelNotFoundError(f"There is no model '{name}'; {self._there()}.")
-        return self._entries[name]
+        return self._models[name]
 
-    def model(self, name: str | None = None, version: int | None = None) -> Model:
-        """The model to ask; without a name, the default one.
-
-        Raises ModelRequiredError, ModelNotFoundError, ModelRefusedError, or NotReadyError where there are none.
-        """
+    def _find(self, name: str | None, version: int | None) -> Loaded:
         if name is None:
             name = self.default
-        if name is None and not self._entries:
-            raise NotReadyError("There is no model yet; train one (make train) and start the service again.")
+        if name is None and not self._models:
+            raise NotReadyError("There is no model yet; train one (make train).")
         if name is None:
             raise ModelRequiredError(
-                f"Several models are here: name one as in /models/{next(iter(self._entries))}/predict, "
+                f"Several models are here: name one as in /models/{next(iter(self._models))}/predict, "
                 f"or set CONVOY_DEFAULT_MODEL; {self._there()}."
             )
-        entry = self.entry(name)
-        if version not in {None, entry.found.version}:
-            raise ModelNotFoundError(f"Version {version} of {name} is not served; version {entry.found.version} is.")
-        if isinstance(entry, Refused):
-            raise ModelRefusedError(
-                f"{name} version {entry.found.version} was refused and cannot answer: {entry.reason}"
-            )
-        return entry.model
+        served = self._model(name)
+        loaded = served.current if version is None else served.loaded.get(version)
+        if loaded is None:
+            raise _why_not(name, version, served)
+        return loaded
+
+    def _prepare(self, name: str, version: PlannedVersion) -> str | None:
+        of = key(name, version)
+        if of in self._shelf.ready:
+            return None
+        loaded = self._loader.load(Found(name, version.version, version.path, version.stamp))
+        with self._lock:
+            if isinstance(loaded, Refused):
+                self._shelf.failed[of], self._shelf.manifests[of] = loaded.reason, loaded.manifest
+                return loaded.reason
+            self._unclosed.add(loaded)
+            if not self._closed:
+                self._shelf.ready[of] = loaded
+                return None
+        self._close(loaded)
+        return "The service is going down."
+
+    def _served(self, model: PlannedModel) -> _Served:
+        entries = [self._entry(model, version) for version in model.versions]
+        current = [entry for entry in entries if isinstance(entry, Loaded) and entry.found.version == model.current]
+        return _Served(entries, current[0] if current else None)
+
+    def _entry(self, model: PlannedModel, version: PlannedVersion) -> Entry:
+        of = key(model.name, version)
+        loaded = self._shelf.ready.get(of)
+        if loaded and version in model.serving:
+            return loaded
+        if loaded:  # it goes, and its manifest is still shown
+            self._shelf.manifests[of] = loaded.bundle.manifest
+        found = Found(model.name, version.version, version.path, version.stamp)
+        manifest = self._shelf.manifests.get(of)
+        if model.unloaded and not version.refused:
+            return Unloaded(found, manifest)
+        return Refused(found, version.reason or self._shelf.failed.get(of, _UNPREPARED), manifest)
+
+    def _let_go(self, loaded: Loaded) -> None:
+        """Off this thread: a batcher is waited for when it closes."""
+        threading.Thread(target=self._close, args=(loaded,), name=f"closing-{loaded.found.name}", daemon=True).start()
+
+    def _close(self, loaded: Loaded) -> None:
+        with self._lock:
+            if loaded not in self._unclosed:
+                return
+            self._unclosed.remove(loaded)
+        loaded.model.close()
+        logger.info("%s version %d is closed", loaded.found.name, loaded.found.version)
 
     def _there(self) -> str:
-        return f"there are {', '.join(self._entries)}" if self._entries else "there are none"
+        return f"there are {', '.join(self._models)}" if self._models else "there are none"
 
-    def _load(self, found: Found) -> Entry:
-        manifest = None
-        try:
-            bundle = open_bundle(found.path)
-            manifest = bundle.manifest
-            choice, session = self._open_variant(bundle)
-        except (BundleError, InferenceError) as error:
-            logger.error("%s version %d is refused: %s", found.name, found.version, error)  # noqa: TRY400 - it is said
-            return Refused(found, str(error), manifest)
-        except Exception:
-            logger.exception("%s version %d is refused", found.name, found.version)
-            return Refused(found, "It failed in a way that nobody foresaw; the service's log says how.", manifest)
-        logger.info(
-            "%s version %d serves as %s on %s (%s)",
-            *(found.name, found.version, choice.variant.name, session.provider, choice.reason),
-        )
-        settings = self._settings
-        model = Model(
-            manifest,
-            choice,
-            session,
-            max_batch=settings.max_batch,
-            queue=settings.queue_images,
-            max_pixels=settings.max_pixels,
-        )
-        return Loaded(found, bundle, model)
 
-    def _open_variant(self, bundle: Bundle) -> tuple[Choice, Session]:
-        """The variant of choice, or fp32 in its place. Raises BundleError or InferenceError where fp32 fails."""
-        gpu = self._runtime.provider == CUDA
-        choice = choose(bundle.manifest, gpu=gpu, policy=self._settings.variant)
-        try:
-            return choice, self._open(bundle, choice)
-        except (BundleError, InferenceError) as error:
-            instead = fall_back(bundle.manifest, choice, str(error))
-            if instead is None:
-                raise
-            logger.warning("%s: %s; fp32 in its place", bundle.manifest.name, instead.reason)
-            return instead, self._open(bundle, instead)
+def _why_not(name: str, version: int | None, served: _Served) -> ModelNotFoundError | ModelRefusedError | NotReadyError:
+    """Why there is no such version of the model, or no current one."""
+    for entry in reversed(served.entries):
+        if isinstance(entry, Unloaded) and version in {None, entry.found.version}:
+            return NotReadyError(
+                f"{name} version {entry.found.version} was unloaded; "
+                f"POST /v2/repository/models/{name}/load loads it again."
+            )
+    for entry in reversed(served.entries):
+        if isinstance(entry, Refused) and version in {None, entry.found.version}:
+            return ModelRefusedError(
+                f"{name} version {entry.found.version} was refused and cannot answer: {entry.reason}"
+            )
+    there = [str(number) for number in served.loaded]
+    serve = f"version {there[0]} is" if len(there) == 1 else f"versions {', '.join(there)} are" if there else "none is"
+    return ModelNotFoundError(f"Version {version} of {name} is not served; {serve}.")
 
-    def _open(self, bundle: Bundle, choice: Choice) -> Session:
-        """From the very bytes that were hashed to a session that has answered the golden samples."""
-        session = self._runtime.open(bundle.read(choice.variant))
-        bundle.check_signature(session.inputs, session.outputs)
-        spec, classes = bundle.manifest.input, len(bundle.manifest.labels)
-        for batch in dict.fromkeys(
-            (1, self._settings.max_batch)
-        ):  # memory is taken and kernels are chosen now, not at a request
-            checked_run(session, np.zeros((batch, *spec.shape), np.uint8), classes)
-        bundle.check_golden(choice.variant, lambda images: checked_run(session, images, classes))
-        return session
+
+def _announce(loaded: Loaded) -> None:
+    found, model = loaded.found, loaded.model
+    logger.info(
+        "%s version %d serves as %s on %s (%s)",
+        *(found.name, found.version, model.choice.variant.name, model.provider, model.choice.reason),
+    )
+
+
+def _statistics(loaded: Loaded) -> Statistics:
+    """A stand-in until the model counts."""
+    return Statistics(name=loaded.found.name, version=loaded.found.version)

@@ -52,10 +52,6 @@ def scan(artifacts: Path) -> Scan:
     return Scan(models, unreadable)
 
 
-def newest_versions(artifacts: Path) -> list[Found]:
-    return [found[-1] for found in scan(artifacts).models.values()]
-
-
 def fingerprint(bundle: Path) -> frozenset[tuple[str, int, int]]:
     """Name, size and time of change of all that lies in the bundle: it changes while a copy is under way."""
     try:

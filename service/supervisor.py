@@ -16,7 +16,7 @@ from service.coordinator import Coordinator
 from service.errors import NotReadyError, SettingsError, StartError
 from service.processes import messages
 from service.processes.pool import METRICS_FOLDER, Pool
-from service.repository import newest_versions
+from service.repository import scan
 from service.settings import Settings, read_settings, unknown_variables
 from service.telemetry import log_config
 
@@ -40,7 +40,7 @@ def main() -> int:
 
 def run(settings: Settings) -> int:
     """Serves until a signal. Raises StartError."""
-    newest_versions(settings.artifacts)  # for its error, before anything is started
+    scan(settings.artifacts)  # for its error, before anything is started
     with bind(settings.host, settings.port) as listener, _metrics_folder() as metrics:
         return asyncio.run(Supervisor(settings, listener, metrics).run())
 

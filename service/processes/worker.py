@@ -18,9 +18,10 @@ import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
 from service.app import create_app, onnx_runtime
-from service.control import Plan, PlannedVersion, Workers
+from service.control import Plan
 from service.drain import Drain
 from service.errors import NotReadyError
+from service.local_workers import LocalWorkers
 from service.processes import messages
 from service.processes.channel import Channel
 from service.processes.server import Gate, Server
@@ -44,7 +45,7 @@ class Worker:
         self._applying = asyncio.Lock()  # fair: plans apply in the order in which they came
         self._channel: Channel
         self._settings: Settings
-        self._local: Workers
+        self._local: LocalWorkers
         self._gate: Gate
         self._server: Server
         self._serving: asyncio.Task[None] | None = None
@@ -79,8 +80,8 @@ class Worker:
         logging.config.dictConfig(log_config(settings))
         runtime = await asyncio.to_thread(onnx_runtime, settings)
         self._settings = settings
-        app = create_app(settings, runtime, drain=self._drain)
-        self._local = _Standing()
+        app = create_app(settings, runtime, SupervisorControl(self._channel), self._drain)
+        self._local = LocalWorkers(app.state.registry)
         self._gate = Gate(app, self._drain)
         config = uvicorn.Config(
             self._gate,
@@ -140,18 +141,6 @@ class SupervisorControl:
 
     async def statistics(self) -> Sequence[Statistics]:
         return (await self._channel.call(messages.GetStatistics(), messages.AllStatistics)).entries
-
-
-class _Standing:
-    """Stands in for the registry as Workers: everything is loaded when the application starts."""
-
-    async def prepare(self, name: str, version: PlannedVersion) -> str | None:  # noqa: ARG002
-        return None
-
-    async def serve(self, plan: Plan) -> None: ...
-
-    async def statistics(self) -> Sequence[Statistics]:
-        return ()
 
 
 def _force_exit_after(seconds: float) -> None:

@@ -31,11 +31,11 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     async def run(
         request: Request, query: EvaluateQuery, name: str | None = None, version: int | None = None
     ) -> Response:
-        model = registry.model(name, version)
-        submission = await read_submission(request, Purpose.EVALUATE, settings)
-        on_error = agreed("on_error", query.on_error, submission.on_error)
-        report = await model.evaluate(submission.images, submission.labels, on_error)
-        return await answer(report, len(submission.images))
+        with registry.lease(name, version) as model:
+            submission = await read_submission(request, Purpose.EVALUATE, settings)
+            on_error = agreed("on_error", query.on_error, submission.on_error)
+            report = await model.evaluate(submission.images, submission.labels, on_error)
+            return await answer(report, len(submission.images))
 
     @routes.post("/evaluate", summary="Measure the default model on labelled images", **about)
     async def evaluate(request: Request, query: Options) -> Response:

@@ -44,7 +44,8 @@ def router(registry: Registry, drain: Drain) -> APIRouter:
         )
         if not registry.loaded:
             why = " ".join(f"{model.name} was refused: {model.reason}" for model in refused)
-            raise NotReadyError(f"No model serves. {why or 'Train one (make train) and start the service again.'}")
-        return Ready(models=tuple(entry.found.name for entry in registry.loaded), refused=refused)
+            advice = "Load one that was unloaded." if registry.entries else "Train one (make train)."
+            raise NotReadyError(f"No model serves. {why or advice}")
+        return Ready(models=tuple(dict.fromkeys(entry.found.name for entry in registry.loaded)), refused=refused)
 
     return routes

@@ -10,8 +10,9 @@ from pydantic import Field
 from schemas.base import Frozen
 from schemas.manifest import InputSpec, ModelManifest, Provenance, SplitMetrics, Task, Variant, VariantName
 from service.errors import ReportNotFoundError
+from service.loading import Entry, Loaded, Refused, Unloaded
 from service.problems import problems
-from service.registry import Entry, Loaded, Registry
+from service.registry import Registry
 from service.routes.asking import ModelName
 from service.routes.files import WholeFileResponse
 
@@ -23,14 +24,19 @@ _REPORT_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy
 class State(StrEnum):
     READY = "ready"
     REFUSED = "refused"
+    UNLOADED = "unloaded"
+
+
+_STATES: dict[type[Entry], State] = {Loaded: State.READY, Refused: State.REFUSED, Unloaded: State.UNLOADED}
 
 
 class ModelSummary(Frozen):
-    """What was found of a model. A refused one has its reason, and of the rest what its manifest still tells."""
+    """What was found of a version of a model. A refused one has its reason, and what its manifest still tells."""
 
     name: str
     version: int
     state: State
+    current: Annotated[bool, Field(description="it answers where the model is asked without a version")]
     reason: Annotated[str | None, Field(description="why it was refused")] = None
     task: Task | None = None
     labels: tuple[str, ...] = ()
@@ -39,7 +45,9 @@ class ModelSummary(Frozen):
     variant: Annotated[VariantName | None, Field(description="the variant that answers")] = None
     variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
     provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
-    report: Annotated[tuple[str, ...], Field(description="files at /models/{name}/report/{file}")] = ()
+    report: Annotated[
+        tuple[str, ...], Field(description="files at /models/{name}/report/{file}; of the version that answers")
+    ] = ()
 
 
 class ModelDetail(ModelSummary):
@@ -62,7 +70,7 @@ def router(registry: Registry) -> APIRouter:
 
     @routes.get("/models", summary="List the models")
     def models() -> ModelList:
-        summaries = tuple(ModelSummary.model_validate(_summary(entry)) for entry in registry.entries)
+        summaries = tuple(ModelSummary.model_validate(_summary(registry, entry)) for entry in registry.entries)
         runtime = registry.runtime
         return ModelList(
             default=registry.default, provider=runtime.provider, provider_reason=runtime.reason, models=summaries
@@ -77,7 +85,7 @@ def router(registry: Registry) -> APIRouter:
             if manifest
             else {}
         )
-        return ModelDetail.model_validate(_summary(entry) | detail)
+        return ModelDetail.model_validate(_summary(registry, entry) | detail)
 
     @routes.get(
         "/models/{name}/report/{file}",
@@ -95,9 +103,17 @@ def router(registry: Registry) -> APIRouter:
     return routes
 
 
-def _summary(entry: Entry) -> dict[str, object]:
+def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
     found, manifest = entry.found, _manifest(entry)
-    summary: dict[str, object] = {"name": found.name, "version": found.version, "report": _files(found.path)}
+    summary: dict[str, object] = {
+        "name": found.name,
+        "version": found.version,
+        "state": _STATES[type(entry)],
+        "current": registry.is_current(entry),
+        "reason": entry.reason if isinstance(entry, Refused) else None,
+    }
+    if registry.is_main(entry):
+        summary["report"] = _files(found.path)
     if manifest:
         summary |= {
             "task": manifest.task,
@@ -105,14 +121,13 @@ def _summary(entry: Entry) -> dict[str, object]:
             "input": manifest.input,
             "accuracy": manifest.metrics.test.accuracy,
         }
-    if not isinstance(entry, Loaded):
-        return summary | {"state": State.REFUSED, "reason": entry.reason}
-    return summary | {
-        "state": State.READY,
-        "variant": entry.model.choice.variant.name,
-        "variant_reason": entry.model.choice.reason,
-        "provider": entry.model.provider,
-    }
+    if isinstance(entry, Loaded):
+        summary |= {
+            "variant": entry.model.choice.variant.name,
+            "variant_reason": entry.model.choice.reason,
+            "provider": entry.model.provider,
+        }
+    return summary
 
 
 def _manifest(entry: Entry) -> ModelManifest | None:

@@ -33,12 +33,12 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     async def run(
         request: Request, query: PredictQuery, name: str | None = None, version: int | None = None
     ) -> Response:
-        model = registry.model(name, version)
-        submission = await read_submission(request, Purpose.PREDICT, settings)
-        top_k = agreed("top_k", query.top_k, submission.top_k)
-        on_error = agreed("on_error", query.on_error, submission.on_error)
-        response = await model.predict(submission.images, top_k, on_error)
-        return await answer(response, len(submission.images))
+        with registry.lease(name, version) as model:
+            submission = await read_submission(request, Purpose.PREDICT, settings)
+            top_k = agreed("top_k", query.top_k, submission.top_k)
+            on_error = agreed("on_error", query.on_error, submission.on_error)
+            response = await model.predict(submission.images, top_k, on_error)
+            return await answer(response, len(submission.images))
 
     @routes.post("/predict", summary="Classify images with the default model", **about)
     async def predict(request: Request, query: Options) -> Response:

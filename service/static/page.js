@@ -124,7 +124,7 @@ async function showModels() {
   try {
     const list = await asked("models");
     const { default: preferred, models } = list;
-    const ready = models.filter((model) => model.state === "ready");
+    const ready = models.filter((model) => model.current);
     $("model").replaceChildren(...ready.map((model) => new Option(model.name, model.name, false, model.name === preferred)));
     $("device").textContent = `Models run on ${list.provider}: ${list.provider_reason}`;
     $("models").replaceChildren(...models.map(modelCard));

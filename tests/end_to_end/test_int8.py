@@ -13,6 +13,7 @@ from schemas.manifest import ModelManifest, VariantName, render_manifest
 from service.registry import Registry
 from service.session import OnnxRuntime
 from service.settings import Device, Settings
+from tests.service.loading import load_all
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from tests.trainer.variants import reference_of, times
@@ -44,8 +45,9 @@ def write(path: Path, manifest: ModelManifest) -> None:
 @pytest.fixture
 def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Registry]:
     def loaded() -> Registry:
-        registry = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
-        registry.load()
+        settings = Settings(artifacts=tmp_path)
+        registry = Registry(settings, OnnxRuntime(Device.CPU, threads=1, spin=False))
+        load_all(registry, settings)
         request.addfinalizer(registry.close)
         return registry
 

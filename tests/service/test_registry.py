@@ -8,10 +8,12 @@ import pytest
 from schemas.bundle import hash_file
 from schemas.image import Pixels
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
-from service.registry import Refused, Registry
+from service.loading import Refused
+from service.registry import Registry
 from service.session import FakeRuntime, FakeSession, OnnxRuntime, Runtime
 from service.settings import Device, Settings
 from tests.bundles import write_bundle
+from tests.service.loading import load_all
 from tests.service.variant_bundles import add_variant, alter_golden, change_manifest, flip_byte
 
 
@@ -19,8 +21,9 @@ from tests.service.variant_bundles import add_variant, alter_golden, change_mani
 def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Registry]:
     def registry_of(runtime: Runtime | None = None, **settings: Any) -> Registry:
         cpu = OnnxRuntime(Device.CPU, threads=1, spin=False)
-        registry = Registry(Settings(artifacts=tmp_path, **settings), runtime or cpu)
-        registry.load()
+        read = Settings(artifacts=tmp_path, **settings)
+        registry = Registry(read, runtime or cpu)
+        load_all(registry, read)
         request.addfinalizer(registry.close)
         return registry
 

@@ -1,16 +1,23 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from service.errors import StartError
-from service.repository import Found, newest_versions
+from service.repository import Found, fingerprint, scan
+from tests.bundles import write_bundle
 
 
-def test_the_newest_version_of_each_model_is_found(tmp_path: Path) -> None:
+def versions(artifacts: Path) -> dict[str, list[int]]:
+    return {name: [one.version for one in found] for name, found in scan(artifacts).models.items()}
+
+
+def test_all_versions_of_each_model_are_found_in_rising_order(tmp_path: Path) -> None:
     for folder in ("b/2", "b/10", "b/9", "a/1"):
         (tmp_path / folder).mkdir(parents=True)
-    assert newest_versions(tmp_path) == [Found("a", 1, tmp_path / "a/1"), Found("b", 10, tmp_path / "b/10")]
+    assert versions(tmp_path) == {"a": [1], "b": [2, 9, 10]}
+    assert scan(tmp_path).models["a"] == (Found("a", 1, tmp_path / "a/1"),)
 
 
 def test_what_is_no_bundle_is_passed_over(tmp_path: Path) -> None:
@@ -32,18 +39,54 @@ def test_what_is_no_bundle_is_passed_over(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "a/9").write_text("a file")
     (tmp_path / "README.md").write_text("a file")
-    assert [(found.name, found.version) for found in newest_versions(tmp_path)] == [("a", 1)]
+    assert versions(tmp_path) == {"a": [1]}
 
 
 def test_a_missing_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="is not there; train a model"):
-        newest_versions(tmp_path / "nowhere")
+        scan(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError, match="cannot be read"):
-        newest_versions(tmp_path / "file")
+        scan(tmp_path / "file")
 
 
 def test_a_model_that_cannot_be_looked_into_costs_no_other(tmp_path: Path) -> None:
     (tmp_path / "good" / "1").mkdir(parents=True)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert [found.name for found in newest_versions(tmp_path)] == ["good"]
+    assert versions(tmp_path) == {"good": [1]}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_told_from_one_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "closed" / "1").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0)
+    try:
+        seen = scan(tmp_path)
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+    assert (dict(seen.models), dict(seen.unreadable)) == ({}, {"closed": "Permission denied"})
+
+
+def test_a_replaced_bundle_has_another_stamp(tmp_path: Path) -> None:
+    def stamp() -> str:
+        return scan(tmp_path).models["colours"][0].stamp
+
+    bundle = write_bundle(tmp_path)
+    first = stamp()
+    assert first == stamp()
+    shutil.rmtree(bundle)
+    write_bundle(tmp_path, scale=1.0)
+    assert stamp() != first
+
+
+def test_a_fingerprint_changes_with_any_file_and_bears_a_folder_that_is_gone(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    seen = [fingerprint(bundle)]
+    (bundle / "golden" / "0.png").unlink()
+    seen.append(fingerprint(bundle))
+    (bundle / "model.onnx").write_bytes(b"half")
+    seen.append(fingerprint(bundle))
+    shutil.rmtree(bundle)
+    seen.append(fingerprint(bundle))
+    assert len(set(seen)) == 4
+    assert seen[-1] == frozenset()

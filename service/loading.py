@@ -1,0 +1,116 @@
+"""From a bundle's folder to a model that may answer: its hashes, graph and golden samples were seen to be right."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from schemas.bundle import Bundle, open_bundle
+from schemas.errors import BundleError
+from schemas.manifest import ModelManifest
+from service.errors import InferenceError
+from service.predictor import Model, checked_run
+from service.repository import Found
+from service.session import CUDA, Runtime, Session
+from service.settings import Settings
+from service.variants import Choice, choose, fall_back
+
+_UNFORESEEN = "It failed in a way that nobody foresaw; the service's log says how."
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Loaded:
+    """leases are the requests that it still has to answer; a retired one gets no more of them."""
+
+    found: Found
+    bundle: Bundle
+    model: Model
+    leases: int = 0
+    retired: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """reason is one sentence; manifest is there where it at least could be read."""
+
+    found: Found
+    reason: str
+    manifest: ModelManifest | None
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """It would serve, had a call not taken it away."""
+
+    found: Found
+    manifest: ModelManifest | None
+
+
+Entry = Loaded | Refused | Unloaded
+
+
+class Loader:
+    """load blocks: call it off the event loop."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self._settings = settings
+        self._runtime = runtime
+
+    def load(self, found: Found) -> Loaded | Refused:
+        manifest = None
+        try:
+            bundle = open_bundle(found.path)
+            manifest = bundle.manifest
+            choice, session = self._open_variant(bundle)
+        except (BundleError, InferenceError) as error:
+            logger.error("%s version %d is refused: %s", found.name, found.version, error)  # noqa: TRY400 - it is said
+            return Refused(found, str(error), manifest)
+        except Exception:
+            logger.exception("%s version %d is refused", found.name, found.version)
+            return Refused(found, _UNFORESEEN, manifest)
+        settings = self._settings
+        model = Model(
+            manifest,
+            choice,
+            session,
+            max_batch=settings.max_batch,
+            queue=settings.queue_images,
+            max_pixels=settings.max_pixels,
+        )
+        return Loaded(found, bundle, model)
+
+    def _open_variant(self, bundle: Bundle) -> tuple[Choice, Session]:
+        """The variant of choice, or fp32 in its place. Raises BundleError or InferenceError where fp32 fails."""
+        gpu = self._runtime.provider == CUDA
+        choice = choose(bundle.manifest, gpu=gpu, policy=self._settings.variant)
+        try:
+            return choice, self._open(bundle, choice)
+        except (BundleError, InferenceError) as error:
+            instead = fall_back(bundle.manifest, choice, str(error))
+            if instead is None:
+                raise
+            logger.warning("%s: %s; fp32 in its place", bundle.manifest.name, instead.reason)
+            return instead, self._open(bundle, instead)
+
+    def _open(self, bundle: Bundle, choice: Choice) -> Session:
+        """From the very bytes that were hashed to a session that has answered the golden samples."""
+        session = self._runtime.open(bundle.read(choice.variant))
+        bundle.check_signature(session.inputs, session.outputs)
+        spec, classes = bundle.manifest.input, len(bundle.manifest.labels)
+        for batch in dict.fromkeys(
+            (1, self._settings.max_batch)
+        ):  # memory is taken and kernels are chosen now, not at a request
+            checked_run(session, np.zeros((batch, *spec.shape), np.uint8), classes)
+        bundle.check_golden(choice.variant, lambda images: checked_run(session, images, classes))
+        return session
+
+
+def read_manifest(path: Path) -> ModelManifest | None:
+    """None where it cannot be read."""
+    try:
+        return open_bundle(path).manifest
+    except BundleError:
+        return None
