@@ -30,6 +30,8 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("CONVOY_DEVICE", "gpu"),
         ("CONVOY_VARIANT", "fp8"),
         ("CONVOY_MAX_BATCH", "-1"),
+        ("CONVOY_VERSIONS", "newest"),
+        ("CONVOY_VERSIONS", "mnist=x"),
         ("CONVOY_DEFAULT_MODEL", "../etc"),
     ],
 )

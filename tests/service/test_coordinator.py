@@ -1,0 +1,370 @@
+"""The coordinator over a folder, with workers that only note what they were told."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.control import Key, Plan, PlannedVersion, key
+from service.coordinator import Coordinator
+from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, StartError
+from service.settings import Settings
+from service.statistics import Statistics
+
+
+class NotingWorkers:
+    """Refuses the versions in broken; may not be told to serve what it has not prepared."""
+
+    def __init__(self) -> None:
+        self.broken: set[tuple[str, int]] = set()
+        self.prepared: list[tuple[str, int]] = []
+        self.plans: list[Plan] = []
+        self._held: set[Key] = set()
+
+    async def prepare(self, name: str, version: PlannedVersion) -> str | None:
+        self.prepared.append((name, version.version))
+        await asyncio.sleep(0)
+        if (name, version.version) in self.broken:
+            return "It is broken."
+        self._held.add(key(name, version))
+        return None
+
+    async def serve(self, plan: Plan) -> None:
+        keys = {key(model.name, version) for model in plan.models for version in model.serving}
+        assert keys <= self._held
+        self._held = keys
+        self.plans.append(plan)
+
+    async def statistics(self) -> Sequence[Statistics]:
+        return []
+
+    @property
+    def serving(self) -> dict[str, list[int]]:
+        return {model.name: [version.version for version in model.serving] for model in self.plans[-1].models}
+
+    def reasons(self, name: str) -> dict[int, str | None]:
+        (model,) = (model for model in self.plans[-1].models if model.name == name)
+        return {version.version: version.reason for version in model.versions}
+
+
+class Service:
+    def __init__(self, artifacts: Path, workers: NotingWorkers | None = None, **settings: Any) -> None:
+        self.artifacts = artifacts
+        self.workers = workers or NotingWorkers()
+        read = Settings(**{"artifacts": artifacts, "reload": "explicit", **settings})
+        self.coordinator = Coordinator(read, self.workers, poll_seconds=0.01)
+
+    def put(self, name: str, version: int, content: str = "{}") -> Path:
+        """In a temporary sibling first, as the trainer does."""
+        new = self.artifacts / name / f".new-{version}"
+        new.mkdir(parents=True)
+        (new / "manifest.json").write_text(content)
+        return new.rename(self.artifacts / name / str(version))
+
+    def remove(self, name: str, version: int) -> None:
+        shutil.rmtree(self.artifacts / name / str(version))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    made = Service(tmp_path)
+    made.put("a", 1)
+    made.put("b", 1)
+    return made
+
+
+def test_all_that_is_there_is_prepared_and_then_served_at_once(service: Service) -> None:
+    service.put("a", 2)
+    asyncio.run(service.coordinator.start())
+    assert service.workers.prepared == [("a", 2), ("b", 1)]
+    assert len(service.workers.plans) == 1
+    assert service.workers.serving == {"a": [2], "b": [1]}
+    assert service.coordinator.plan == service.workers.plans[-1]
+
+
+def test_a_start_without_the_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="is not there"):
+        asyncio.run(Service(tmp_path / "nowhere").coordinator.start())
+
+
+def test_a_new_version_takes_the_place_of_the_old_and_nothing_new_changes_nothing(service: Service) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        service.put("a", 2)
+        await service.coordinator.refresh()
+        assert service.workers.serving == {"a": [2], "b": [1]}
+        for _ in range(3):
+            await service.coordinator.refresh()
+        assert len(service.workers.plans) == 2
+        assert len(service.workers.prepared) == 3
+
+    asyncio.run(run())
+
+
+def test_a_bad_new_version_leaves_the_old_and_is_tried_again_only_when_its_files_change(service: Service) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        service.workers.broken = {("a", 2)}
+        bundle = service.put("a", 2)
+        for _ in range(3):
+            await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [1]
+        assert service.workers.reasons("a") == {1: None, 2: "It is broken."}
+        assert service.workers.prepared.count(("a", 2)) == 1
+        service.workers.broken = set()
+        (bundle / "model.onnx").write_text("the rest of a copy that was under way")
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [2]
+        assert service.workers.reasons("a") == {2: None}
+
+    asyncio.run(run())
+
+
+def test_a_restart_finds_the_same_state_beside_a_bad_newest_version(service: Service) -> None:
+    service.put("a", 2)
+    service.workers.broken = {("a", 2)}
+    asyncio.run(service.coordinator.start())
+    assert service.workers.serving["a"] == [1]
+    assert service.workers.reasons("a")[2] == "It is broken."
+
+
+def test_a_load_of_a_version_is_a_rollback_that_a_plain_load_ends(service: Service) -> None:
+    service.put("a", 2)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        await service.coordinator.load("a", 1)
+        assert service.workers.serving["a"] == [1]
+        service.put("a", 3)
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [1]
+        await service.coordinator.load("a")
+        assert service.workers.serving["a"] == [3]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("wish", [None, 2])
+def test_a_load_that_is_refused_changes_nothing_but_what_is_shown(service: Service, wish: int | None) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        service.workers.broken = {("a", 2)}
+        service.put("a", 2)
+        with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and what served.*It is broken\."):
+            await service.coordinator.load("a", wish)
+        assert service.workers.serving["a"] == [1]
+        assert service.workers.reasons("a")[2] == "It is broken."
+        with pytest.raises(ModelRefusedError):  # a call is worth another try
+            await service.coordinator.load("a", wish)
+        assert service.workers.prepared.count(("a", 2)) == 2
+        service.workers.broken = set()
+        await service.coordinator.load("a", wish)
+        assert service.workers.serving["a"] == [2]
+
+    asyncio.run(run())
+
+
+def test_a_refused_load_takes_no_other_new_version(service: Service) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        service.put("a", 2)
+        service.put("a", 3)
+        service.workers.broken = {("a", 3)}
+        with pytest.raises(ModelRefusedError):
+            await service.coordinator.load("a")
+        assert service.workers.serving["a"] == [1]
+
+    asyncio.run(run())
+
+
+def test_an_unload_stays_until_a_newer_version_or_a_load(service: Service) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        service.put("a", 2)  # not seen yet, and known at the unload all the same
+        await service.coordinator.unload("a")
+        await service.coordinator.refresh()
+        assert service.workers.serving == {"a": [], "b": [1]}
+        service.workers.broken = {("a", 3)}
+        service.put("a", 3)
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == []
+        service.put("a", 4)
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [4]
+        await service.coordinator.unload("a")
+        await service.coordinator.load("a")
+        assert service.workers.serving["a"] == [4]
+
+    asyncio.run(run())
+
+
+def test_an_unload_ends_a_pin(service: Service) -> None:
+    service.put("a", 2)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        await service.coordinator.load("a", 1)
+        await service.coordinator.unload("a")
+        service.put("a", 3)
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [3]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["c", "A", "a/1", "../a", "a\0", "", "./a", "a" * 5000])
+def test_only_names_that_are_there_can_be_loaded_or_unloaded(service: Service, name: str) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        for call in (service.coordinator.load, service.coordinator.unload):
+            with pytest.raises(ModelNotFoundError, match="there are a, b"):
+                await call(name)
+        for version in (7, 0, -1):
+            with pytest.raises(ModelNotFoundError, match=f"no version {version} of a; there are 1"):
+                await service.coordinator.load("a", version)
+        assert service.workers.serving == {"a": [1], "b": [1]}
+
+    asyncio.run(run())
+
+
+def test_what_is_gone_from_the_folder_is_let_go_with_what_was_wished_of_it(service: Service) -> None:
+    service.put("a", 2)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        service.remove("a", 2)
+        await service.coordinator.refresh()
+        assert service.workers.serving == {"a": [1], "b": [1]}
+        await service.coordinator.unload("a")
+        service.remove("a", 1)
+        await service.coordinator.refresh()
+        assert service.workers.serving == {"b": [1]}
+        service.put("a", 1)
+        await service.coordinator.refresh()
+        assert service.workers.serving == {"a": [1], "b": [1]}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("lost", [lambda folder: folder.rmdir(), lambda folder: None])
+def test_a_folder_that_is_lost_as_a_whole_takes_nothing_away(
+    service: Service, lost: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        aside = service.artifacts.with_name("aside")
+        service.artifacts.rename(aside)
+        service.artifacts.mkdir()
+        lost(service.artifacts)
+        for _ in range(3):
+            await service.coordinator.refresh()
+        assert service.workers.serving == {"a": [1], "b": [1]}
+        assert len(caplog.records) == 1  # said, and not every second
+        shutil.rmtree(service.artifacts, ignore_errors=True)
+        aside.rename(service.artifacts)
+        service.put("a", 2)
+        await service.coordinator.refresh()
+        assert service.workers.serving == {"a": [2], "b": [1]}
+
+    asyncio.run(run())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_model_whose_folder_cannot_be_read_any_more_goes_on_serving(service: Service) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        (service.artifacts / "a").chmod(0)
+        try:
+            await service.coordinator.refresh()
+            assert service.workers.serving == {"a": [1], "b": [1]}
+            with pytest.raises(NotReadyError, match="Permission denied"):
+                await service.coordinator.load("a")
+        finally:
+            (service.artifacts / "a").chmod(0o700)
+
+    asyncio.run(run())
+
+
+def test_a_bundle_that_was_replaced_is_loaded_anew_and_a_bad_one_leaves_the_old(service: Service) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        service.remove("a", 1)
+        service.put("a", 1, content="another one")
+        await service.coordinator.refresh()
+        assert service.workers.prepared.count(("a", 1)) == 2
+        service.workers.broken = {("a", 1)}
+        service.remove("a", 1)
+        service.put("a", 1, content="a broken third one")
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [1]
+        assert service.workers.reasons("a")[1] == "It is broken."
+        await service.coordinator.refresh()
+        assert service.workers.prepared.count(("a", 1)) == 3
+
+    asyncio.run(run())
+
+
+def test_explicit_takes_only_what_a_load_is_about(service: Service) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        service.put("a", 2)
+        service.put("b", 2)
+        await asyncio.sleep(0.05)
+        assert service.workers.serving == {"a": [1], "b": [1]}
+        await service.coordinator.load("b")
+        assert service.workers.serving == {"a": [1], "b": [2]}
+
+    asyncio.run(run())
+
+
+def test_off_says_so_to_whoever_would_change_something(service: Service) -> None:
+    fixed = Service(service.artifacts, reload="off")
+
+    async def run() -> None:
+        await fixed.coordinator.start()
+        for call in (fixed.coordinator.load, fixed.coordinator.unload):
+            with pytest.raises(ForbiddenError, match="CONVOY_RELOAD=off"):
+                await call("a")
+
+    asyncio.run(run())
+
+
+class FailingWorkers(NotingWorkers):
+    """The first version 2 finds a worker gone."""
+
+    failures = 1
+
+    async def prepare(self, name: str, version: PlannedVersion) -> str | None:
+        if version.version == 2 and self.failures:
+            self.failures -= 1
+            raise OSError("a worker is gone")
+        return await super().prepare(name, version)
+
+
+def test_poll_takes_what_appears_and_survives_workers_that_fail(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    polled = Service(service.artifacts, FailingWorkers(), reload="poll")
+
+    async def run() -> None:
+        await polled.coordinator.start()
+        service.put("a", 2)
+        async with asyncio.timeout(30):
+            while polled.workers.serving["a"] != [2]:
+                await asyncio.sleep(0.01)
+        await polled.coordinator.close()
+        service.put("a", 3)
+        await asyncio.sleep(0.05)
+        assert polled.workers.serving["a"] == [2]
+
+    asyncio.run(run())
+    assert "a worker is gone" in caplog.text
+
+
+def test_a_pin_of_no_model_is_said(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    asyncio.run(Service(service.artifacts, versions="a=1,dogs=3").coordinator.start())
+    assert "pins dogs, which is no model that is there" in caplog.text
