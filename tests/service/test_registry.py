@@ -1,3 +1,7 @@
+import gc
+import threading
+import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +11,11 @@ import pytest
 
 from schemas.bundle import hash_file
 from schemas.image import Pixels
+from service.control import Plan, PlannedModel, PlannedVersion
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
 from service.loading import Refused
 from service.registry import Registry
-from service.session import FakeRuntime, FakeSession, OnnxRuntime, Runtime
+from service.session import FakeRuntime, FakeSession, OnnxRuntime, Runtime, Session
 from service.settings import Device, Settings
 from tests.bundles import write_bundle
 from tests.service.loading import load_all
@@ -166,3 +171,67 @@ def test_a_session_that_answers_nonsense_never_serves(
     registry = load(FakeRuntime(lambda _: FakeSession((8, 8, 3), 3, answer)))
     with pytest.raises(ModelRefusedError, match=reason):
         registry.model()
+
+
+def test_a_version_that_is_let_go_frees_its_session_at_once(tmp_path: Path, load: Callable[..., Registry]) -> None:
+    """Of a model on a GPU, waiting for the garbage collector would be waiting for gigabytes."""
+    write_bundle(tmp_path)
+    sessions: list[weakref.ref[Session]] = []
+
+    def opened(model: bytes) -> Session:
+        session = OnnxRuntime(Device.CPU, threads=1, spin=False).open(model)
+        sessions.append(weakref.ref(session))
+        return session
+
+    registry = load(FakeRuntime(opened))
+    gc.disable()
+    try:
+        registry.serve(Plan())
+        registry.close()
+        deadline = time.monotonic() + 60
+        while sessions[0]() is not None:
+            assert time.monotonic() < deadline, "something still knows the session"
+            threading.Event().wait(0.01)
+    finally:
+        gc.enable()
+    assert len(sessions) == 1
+
+
+def test_a_process_that_starts_late_prepares_what_the_others_serve(tmp_path: Path) -> None:
+    flip_byte(write_bundle(tmp_path, "bad") / "model.onnx")
+    good = write_bundle(tmp_path, "good")
+    settings = Settings(artifacts=tmp_path)
+    registry = Registry(settings, OnnxRuntime(Device.CPU, threads=1, spin=False))
+    refused = PlannedVersion(version=1, path=tmp_path / "bad" / "1", reason="Another process refused it.")
+    plan = Plan(
+        models=(
+            PlannedModel(name="bad", versions=(refused,), current=None),
+            PlannedModel(name="good", versions=(PlannedVersion(version=1, path=good),), current=1),
+        )
+    )
+    registry.catch_up(plan)
+    registry.serve(plan)
+    try:
+        assert registry.model("good").manifest.name == "good"
+        (entry,) = registry.refused
+        assert (entry.reason, entry.manifest and entry.manifest.labels) == (
+            "Another process refused it.",
+            ("red", "green", "blue"),
+        )
+        assert [(one.name, one.version) for one in registry.statistics()] == [("good", 1)]
+        bad = PlannedModel(name="bad", versions=(refused.model_copy(update={"reason": None}),), current=1)
+        alone = Plan(models=(bad,))
+        registry.catch_up(alone)
+        registry.serve(alone)
+        assert "model.onnx does not have the sha256" in refusal(registry, "bad")
+    finally:
+        registry.close()
+
+
+def test_what_is_prepared_after_the_close_is_closed_at_once(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    registry = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
+    registry.close()
+    before = threading.active_count()
+    assert registry.prepare("colours", PlannedVersion(version=1, path=bundle)) == "The service is going down."
+    assert threading.active_count() == before
