@@ -17,6 +17,8 @@ from service import __version__
 from service.api_description import DESCRIPTION, describe
 from service.control import ModelControl
 from service.coordinator import Coordinator
+from service.cores import usable_cores
+from service.drain import Drain
 from service.errors import (
     BodyTooLargeError,
     DeadlineError,
@@ -44,7 +46,7 @@ from service.problems import problem_response, problems
 from service.registry import Registry
 from service.routes import evaluate, health, models, predict
 from service.routes.pages import add_pages
-from service.session import OnnxRuntime, Runtime, usable_cores
+from service.session import OnnxRuntime, Runtime
 from service.settings import Settings
 
 STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
@@ -73,11 +75,17 @@ _INTERNAL = "The service failed on this request; its log says how."
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, runtime: Runtime | None = None, control: ModelControl | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    runtime: Runtime | None = None,
+    control: ModelControl | None = None,
+    drain: Drain | None = None,
+) -> FastAPI:
     """The whole application; models are loaded when it starts, not here.
 
     runtime opens the sessions: ONNX Runtime by default. control decides what serves, and has the registry in
     app.state serve it; without one the application decides for itself, from its start to its end.
+    drain tells that the process goes down.
     Raises DeviceError where CUDA is asked for and does not work.
     """
     registry = Registry(settings, runtime or onnx_runtime(settings))
@@ -109,7 +117,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None, control: Mode
     app.include_router(predict.router(registry, settings))
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))
-    app.include_router(health.router(registry))
+    app.include_router(health.router(registry, drain or Drain()))
     add_pages(app)
     describe(app)
     for kind, handler in _HANDLERS.items():
@@ -119,10 +127,10 @@ def create_app(settings: Settings, runtime: Runtime | None = None, control: Mode
 
 def onnx_runtime(settings: Settings) -> OnnxRuntime:
     """The workers of a machine share its cores, and only a lone one may wait for work by spinning."""
-    workers = 1 if settings.workers == "auto" else settings.workers
-    return OnnxRuntime(
-        settings.device, threads=max(1, usable_cores() // workers), spin=workers == 1, max_batch=settings.max_batch
-    )
+    cores = usable_cores()
+    workers = cores if settings.workers == "auto" else settings.workers  # on a GPU the lone one needs no threads
+    threads = max(1, cores // workers)
+    return OnnxRuntime(settings.device, threads=threads, spin=workers == 1, max_batch=settings.max_batch)
 
 
 async def _service_error(_: Request, error: Exception) -> Response:

@@ -232,13 +232,6 @@ def _out_of_memory(error: Exception) -> bool:
     return any(words in said for words in ("Failed to allocate memory", "out of memory", "ALLOC_FAILED"))
 
 
-def usable_cores() -> int:
-    """The cores this process may use, which in a container are fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _choose(device: Device) -> tuple[str, str]:
     """(provider, reason)."""
     if device is Device.CPU:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -133,6 +133,12 @@ def read_settings() -> Settings:
         raise SettingsError(
             f"{PREFIX}{field.upper()}={first['input']} cannot be used: {_lower_first(first['msg'])}."
         ) from error
+
+
+def readable(settings: Settings) -> dict[str, Any]:
+    """For JSON that goes to another process of ours, and nowhere else: the secrets are in it."""
+    secrets = {name: value.get_secret_value() for name, value in settings if isinstance(value, SecretStr)}
+    return settings.model_dump(mode="json") | secrets
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

@@ -1,34 +1,32 @@
-"""Starts the worker processes, or says in one sentence why it cannot."""
+"""Starts the worker processes and keeps them, or says in one sentence why it cannot. It serves nothing itself."""
 
+import asyncio
 import logging
 import logging.config
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+import tempfile
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
-from fastapi import FastAPI
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
-
-from service.app import create_app, onnx_runtime
-from service.errors import SettingsError, StartError
+from service.coordinator import Coordinator
+from service.errors import NotReadyError, SettingsError, StartError
+from service.processes import messages
+from service.processes.pool import METRICS_FOLDER, Pool
 from service.repository import scan
 from service.settings import Settings, read_settings, unknown_variables
 from service.telemetry import log_config
+
+ENDED_AT_ONCE = 1
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """The exit status: 0 after a run, 1 where it could not start, 2 for a bad setting.
-
-    SIGTERM ends a lone worker by the signal itself, after its drain.
-    """
+    """The exit status: 0 after a drain, 1 where it could not start or was ended at once, 2 for a bad setting."""
     try:
         settings = read_settings()
         logging.config.dictConfig(log_config(settings))
@@ -36,31 +34,78 @@ def main() -> int:
             logger.warning("%s is no setting of the service and is ignored", name)
         return run(settings)
     except StartError as error:
-        _say(error)
+        sys.stderr.write(f"convoy: {error}\n")
         return 2 if isinstance(error, SettingsError) else 1
 
 
 def run(settings: Settings) -> int:
     """Serves until a signal. Raises StartError."""
-    scan(settings.artifacts)  # for its error: a worker's start is late to hear of it
-    listener = bind(settings.host, settings.port)
-    if _count(settings) == 1:
-        config = _config(settings, create_worker(settings))
-        _announce(listener)
-        with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises the signal once more
-            uvicorn.Server(config).run([listener])
+    scan(settings.artifacts)  # for its error, before anything is started
+    with bind(settings.host, settings.port) as listener, _metrics_folder() as metrics:
+        return asyncio.run(Supervisor(settings, listener, metrics).run())
+
+
+class Supervisor:
+    """Owns the desired state, and the workers that serve it."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, metrics: str) -> None:
+        self._listener = listener
+        self._pool = Pool(settings, listener, {**os.environ, METRICS_FOLDER: metrics}, self.handle)
+        self._coordinator = Coordinator(settings, self._pool)
+        self._first_signal = asyncio.Event()
+        self._second_signal = asyncio.Event()
+
+    async def run(self) -> int:
+        """Until the first signal and the drain, or until the second one. Raises StartError."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        _announce(self._listener)
+        starting = asyncio.create_task(self._start())
+        try:
+            await _first(starting, self._first_signal.wait())
+            if not self._first_signal.is_set():
+                await starting  # raises what went wrong
+                await self._first_signal.wait()
+            starting.cancel()
+            draining = asyncio.create_task(self._drain())
+            await _first(draining, self._second_signal.wait())
+            if self._second_signal.is_set():
+                logger.warning("ended at once, by a second signal")
+                return ENDED_AT_ONCE
+            await draining
+        finally:
+            await self._pool.kill()
         return 0
-    _announce(listener)
-    processes = Multiprocess(_config(settings, partial(_create_worker_or_exit, settings), factory=True), [listener])
-    processes.run()
-    return int(any(process.exitcode == STARTUP_FAILURE for process in processes.processes))
 
+    async def handle(self, call: messages.Call) -> messages.Answer:
+        """What a worker asks."""
+        match call:
+            case messages.Load():
+                await self._coordinator.load(call.name, call.version)
+            case messages.Unload():
+                await self._coordinator.unload(call.name)
+            case messages.GetStatistics():
+                return messages.AllStatistics(entries=tuple(await self._coordinator.statistics()))
+            case _:
+                raise NotReadyError(f"The supervisor does not do '{call.kind}'.")
+        return messages.Done()
 
-def create_worker(settings: Settings) -> FastAPI:
-    """One process's application. Raises DeviceError."""
-    runtime = onnx_runtime(settings)
-    logger.info("models run on %s: %s", runtime.provider, runtime.reason)
-    return create_app(settings, runtime)
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._first_signal.is_set():
+            self._second_signal.set()
+            return
+        logger.info("%s: what was accepted is answered, then the service ends; once more ends it at once", number.name)
+        self._first_signal.set()
+
+    async def _start(self) -> None:
+        await self._pool.start()
+        await self._coordinator.start()
+        logger.info("ready: %d worker processes serve", self._pool.size)
+
+    async def _drain(self) -> None:
+        await self._coordinator.close()
+        done = await self._pool.drain()
+        logger.info("ended: %d requests accepted, %d answered", done.accepted, done.answered)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -81,35 +126,7 @@ def bind(host: str, port: int) -> socket.socket:
         raise StartError(
             f"Port {port} of {host} cannot be used: {error.strerror}; set CONVOY_PORT to another, or stop who has it."
         ) from error
-    listener.set_inheritable(True)
     return listener
-
-
-def _create_worker_or_exit(settings: Settings) -> FastAPI:
-    """In a worker process of several: an exit with this status ends the others too."""
-    try:
-        return create_worker(settings)
-    except StartError as error:
-        _say(error)
-        sys.exit(STARTUP_FAILURE)
-
-
-def _config(settings: Settings, app: Callable[..., Any], *, factory: bool = False) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        factory=factory,
-        workers=_count(settings),
-        lifespan="on",
-        ws="none",
-        log_config=log_config(settings),
-        access_log=settings.access_log,
-        server_header=False,
-        timeout_graceful_shutdown=settings.drain_seconds,
-    )
-
-
-def _count(settings: Settings) -> int:
-    return 1 if settings.workers == "auto" else settings.workers
 
 
 def _announce(listener: socket.socket) -> None:
@@ -118,5 +135,21 @@ def _announce(listener: socket.socket) -> None:
     logger.info("serving on http://%s:%d once the models are loaded", shown, port)
 
 
-def _say(error: StartError) -> None:
-    sys.stderr.write(f"convoy: {error}\n")
+@contextmanager
+def _metrics_folder() -> Iterator[str]:
+    """Where the workers write their figures, so that each can tell those of all. Raises StartError."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="convoy-metrics-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StartError(
+            f"No temporary folder can be made, which the workers need for their metrics: {error.strerror}; set TMPDIR."
+        ) from error
+    with folder as name:
+        yield name
+
+
+async def _first(task: "asyncio.Task[None]", event: Coroutine[Any, Any, Any]) -> None:
+    """Returns when one of the two is done."""
+    waiting = asyncio.create_task(event)
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()

@@ -1,10 +1,11 @@
-"""/livez: the process answers. /readyz: a model does."""
+"""/livez: the process answers. /readyz: a model does, and callers should come here."""
 
 from typing import Literal
 
 from fastapi import APIRouter
 
 from schemas.base import Frozen
+from service.drain import Drain
 from service.errors import NotReadyError
 from service.problems import problems
 from service.registry import Registry
@@ -26,7 +27,7 @@ class Ready(Frozen):
     refused: tuple[RefusedModel, ...]
 
 
-def router(registry: Registry) -> APIRouter:
+def router(registry: Registry, drain: Drain) -> APIRouter:
     routes = APIRouter(tags=["health"])
 
     @routes.get("/livez", summary="Is the process alive?")
@@ -35,6 +36,8 @@ def router(registry: Registry) -> APIRouter:
 
     @routes.get("/readyz", summary="Does at least one model serve?", responses=problems(503))
     async def readyz() -> Ready:
+        if drain.begun:
+            raise NotReadyError("The service is going down; ask another instance, or again in a moment.")
         refused = tuple(
             RefusedModel(name=entry.found.name, version=entry.found.version, reason=entry.reason)
             for entry in registry.refused

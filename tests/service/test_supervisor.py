@@ -1,20 +1,9 @@
 """The real program in a process of its own: how it starts, refuses to start, and stops."""
 
-import json
-import os
-import re
+import http.client
 import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,82 +11,11 @@ from service.session import CUDA, OnnxRuntime
 from service.settings import Device
 from tests.bundles import solid
 from tests.service.asking import b64
-
-REPOSITORY = Path(__file__).parents[2]
-SOON = 60  # seconds; only a service that never comes up takes so long
-
-
-def environment(**settings: object) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CONVOY_")}
-    return clean | {f"CONVOY_{name.upper()}": str(value) for name, value in settings.items()}
-
-
-def start(**settings: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "service"],
-        cwd=REPOSITORY,
-        env=environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-class Service:
-    """A started service. Its log is read all the time, so that it never stands still for a full pipe."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.log: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr
-        self.log.extend(self.process.stderr)
-
-    def address(self) -> str:
-        while True:
-            for line in self.log:
-                if found := re.search(r"serving on (http://\S+)", line):
-                    return found[1]
-            assert self.process.poll() is None, "".join(self.log)
-            time.sleep(0.02)
-
-    def get(self, path: str, body: object = None) -> Any:
-        data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.address() + path, data, {"Content-Type": "application/json"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=SOON) as response:  # noqa: S310
-            return json.load(response)
-
-    def wait_until_ready(self) -> Any:
-        while True:
-            with suppress(urllib.error.URLError):
-                return self.get("/readyz")
-            assert self.process.poll() is None, "".join(self.log)
-            time.sleep(0.05)
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(SOON)
-        self._reader.join(SOON)
-        return status
-
-
-@contextmanager
-def serving(**settings: object) -> Iterator[Service]:
-    process = start(port=0, device="cpu", **settings)
-    try:
-        service = Service(process)
-        service.wait_until_ready()
-        yield service
-    finally:
-        process.kill()
-        process.communicate()
+from tests.service.running import SOON, alive, serving, start, until
 
 
 def refusal(**settings: object) -> tuple[int, str]:
-    process = start(**settings)
+    process = start(None, **settings)
     output, error = process.communicate(timeout=SOON)
     assert output == ""
     assert "Traceback" not in error
@@ -111,11 +29,62 @@ def test_it_becomes_ready_answers_and_ends_on_sigterm(artifacts: Path, workers: 
         answer = service.get("/predict", {"instances": [b64(solid("green"))]})
         assert answer["predictions"][0]["label"] == "green"
         assert service.get("/livez") == {"status": "live"}
-        assert service.end() in {0, -signal.SIGTERM, 128 + signal.SIGTERM}
+        service.wait_for_log("ready")
+        assert len(service.workers()) == workers
+        assert service.end() == 0
         log = "".join(service.log)
     assert "Traceback" not in log
     assert "models run on CPUExecutionProvider" in log
     assert "colours version 1 serves as fp32" in log
+
+
+def test_sigint_ends_it_as_sigterm_does(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=1) as service:
+        service.process.send_signal(signal.SIGINT)
+        assert service.wait() == 0
+        assert "Traceback" not in "".join(service.log)
+
+
+def test_a_signal_while_models_load_ends_it_too(artifacts: Path) -> None:
+    process = start(artifacts=artifacts, port=0, device="cpu", workers=2)
+    assert process.stderr
+    assert "serving on" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=SOON)
+    assert process.returncode == 0
+    assert "Traceback" not in error
+
+
+def test_a_second_signal_ends_it_at_once(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=2, drain_delay=10 * SOON) as service:
+        service.wait_for_log("ready")
+        workers = service.workers()
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_for_log("SIGTERM: what was accepted is answered")
+        assert service.process.poll() is None
+        service.process.send_signal(signal.SIGTERM)
+        assert service.wait() == 1
+        assert not any(alive(worker) for worker in workers)
+
+
+def test_a_supervisor_that_is_killed_leaves_no_worker_behind(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=2) as service:
+        service.wait_for_log("ready")
+        workers = service.workers()
+        assert len(workers) == 2
+        service.process.kill()
+        until(lambda: not any(alive(worker) for worker in workers))
+        service.wait()
+        assert "the supervisor is gone" in "".join(service.log)
+
+
+def test_the_folder_of_the_metrics_is_gone_at_the_end(artifacts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    with serving({"TMPDIR": str(folder)}, artifacts=artifacts, workers=1) as service:
+        assert [path.name.startswith("convoy-metrics-") for path in folder.iterdir()] == [True]
+        assert service.end() == 0
+    assert list(folder.iterdir()) == []
 
 
 def test_a_misspelt_variable_is_said(artifacts: Path) -> None:
@@ -147,8 +116,18 @@ def test_a_port_that_is_taken_is_one_sentence_and_status_1(artifacts: Path) -> N
 def test_cuda_where_there_is_none_is_one_sentence_and_status_1(artifacts: Path, workers: int) -> None:
     if OnnxRuntime(Device.AUTO, threads=1, spin=False).provider == CUDA:
         pytest.skip("CUDA works here")
-    process = start(artifacts=artifacts, port=0, device="cuda", workers=workers)
-    _, error = process.communicate(timeout=SOON)
-    assert process.returncode == 1
-    assert "convoy: CONVOY_DEVICE=cuda, but CUDA cannot be used: " in error
-    assert "Traceback" not in error
+    status, said = refusal(artifacts=artifacts, port=0, device="cuda", workers=workers)
+    assert status == 1
+    assert said.startswith("convoy: CONVOY_DEVICE=cuda, but CUDA cannot be used: ")
+
+
+def test_callers_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
+    process = start(artifacts=artifacts, port=0, device="cpu", workers=1)
+    try:
+        assert process.stderr
+        port = int(process.stderr.readline().split(" once ")[0].rsplit(":", 1)[1])
+        with pytest.raises(ConnectionRefusedError):
+            http.client.HTTPConnection("127.0.0.1", port, timeout=SOON).connect()
+    finally:
+        process.kill()
+        process.communicate()

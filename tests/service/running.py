@@ -1,0 +1,128 @@
+"""The real program in processes of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+SOON = 60  # seconds; only a service that never comes up takes so long
+
+
+def environment(**settings: object) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CONVOY_")}
+    return clean | {f"CONVOY_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def start(also: Mapping[str, str] | None = None, **settings: object) -> subprocess.Popen[str]:
+    """also are variables that are no settings."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        cwd=REPOSITORY,
+        env=environment(**settings) | dict(also or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+class Service:
+    """A started service. Its log is read all the time, so that it never stands still for a full pipe."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        self.log.extend(self.process.stderr)
+
+    def wait_for_log(self, pattern: str) -> re.Match[str]:
+        """The first line that matches."""
+        found: list[re.Match[str]] = []
+        until(lambda: bool(found) or self._look(pattern, found), lambda: "".join(self.log))
+        return found[0]
+
+    def _look(self, pattern: str, found: list[re.Match[str]]) -> bool:
+        ended = self.process.poll() is not None
+        if ended:
+            self._reader.join(SOON)
+        found += [match for line in list(self.log) if (match := re.search(pattern, line))]
+        assert found or not ended, f"{pattern} is not in its log:\n" + "".join(self.log)
+        return bool(found)
+
+    def address(self) -> str:
+        return self.wait_for_log(r"serving on (http://\S+)")[1]
+
+    def port(self) -> int:
+        return int(self.address().rsplit(":", 1)[1])
+
+    def get(self, path: str, body: object = None) -> Any:
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(self.address() + path, data, {"Content-Type": "application/json"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=SOON) as response:  # noqa: S310
+            return json.load(response)
+
+    def wait_until_ready(self) -> Any:
+        while True:
+            with suppress(urllib.error.URLError):
+                return self.get("/readyz")
+            assert self.process.poll() is None, "".join(self.log)
+            time.sleep(0.05)
+
+    def workers(self) -> list[int]:
+        """The process ids of those that have started and live."""
+        listed = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True, check=True
+        ).stdout
+        rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+        return [int(pid) for pid, parent, command in rows if int(parent) == self.process.pid and "service" in command]
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit status; the log is whole by then."""
+        status = self.process.wait(SOON)
+        self._reader.join(SOON)
+        return status
+
+
+@contextmanager
+def serving(also: Mapping[str, str] | None = None, **settings: object) -> Iterator[Service]:
+    process = start(also, port=0, device="cpu", **settings)
+    try:
+        service = Service(process)
+        service.wait_until_ready()
+        yield service
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until(true: Callable[[], bool], else_say: Callable[[], str] = lambda: "it never became true") -> None:
+    deadline = time.monotonic() + SOON
+    while not true():
+        assert time.monotonic() < deadline, else_say()
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
