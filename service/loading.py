@@ -47,6 +47,7 @@ class Unloaded:
 
     found: Found
     manifest: ModelManifest | None
+    reason: str = "It was unloaded by a call; a load brings it back."
 
 
 Entry = Loaded | Refused | Unloaded

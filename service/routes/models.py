@@ -37,7 +37,7 @@ class ModelSummary(Frozen):
     version: int
     state: State
     current: Annotated[bool, Field(description="it answers where the model is asked without a version")]
-    reason: Annotated[str | None, Field(description="why it was refused")] = None
+    reason: Annotated[str | None, Field(description="why it does not serve")] = None
     task: Task | None = None
     labels: tuple[str, ...] = ()
     input: InputSpec | None = None
@@ -110,7 +110,7 @@ def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
         "version": found.version,
         "state": _STATES[type(entry)],
         "current": registry.is_current(entry),
-        "reason": entry.reason if isinstance(entry, Refused) else None,
+        "reason": None if isinstance(entry, Loaded) else entry.reason,
     }
     if registry.is_main(entry):
         summary["report"] = _files(found.path)

@@ -167,6 +167,7 @@ def test_a_pin_is_a_rollback_and_an_unload_is_said(artifacts: Path, serve: Serve
     problem_of(client.get("/readyz"), 503, "not_ready")
     (model,) = client.get("/models").json()["models"]
     assert (model["state"], model["current"], model["labels"]) == ("unloaded", False, ["red", "green", "blue"])
+    assert "unloaded by a call" in model["reason"]
     change(client, "load", "colours")
     assert version_of(client) == 2
 

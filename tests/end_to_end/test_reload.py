@@ -1,0 +1,55 @@
+"""New versions under a real service's load: nobody who asks may notice but by the version that answers."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.bundles import solid, write_bundle
+from tests.end_to_end.processes import Service, serving
+
+SOON = 60  # seconds
+IN_A_ROW = 50  # answers of the new version, after which no process can still serve the old one unnoticed
+
+
+def ask(service: Service, end: threading.Event, answers: list[tuple[int, int]]) -> None:
+    with service.client() as client:
+        while not end.is_set():
+            response = client.post("/predict", content=solid("red"), headers={"Content-Type": "image/png"})
+            answers.append((response.status_code, response.json().get("version", 0)))
+
+
+def await_version(version: int, answers: list[tuple[int, int]]) -> None:
+    deadline = time.monotonic() + SOON
+    while answers[-IN_A_ROW:] != [(200, version)] * IN_A_ROW:
+        assert time.monotonic() < deadline, answers[-IN_A_ROW:]
+        threading.Event().wait(0.02)
+
+
+def test_versions_appear_and_a_bad_one_too_and_no_request_fails(tmp_path: Path) -> None:
+    artifacts = tmp_path / "artifacts"
+    write_bundle(artifacts)
+    end = threading.Event()
+    answers: list[tuple[int, int]] = []
+    with serving(artifacts) as service, ThreadPoolExecutor(4) as pool:
+        callers = [pool.submit(ask, service, end, answers) for _ in range(4)]
+        try:
+            for version in (2, 3):
+                write_bundle(tmp_path / "new", version=version).rename(artifacts / "colours" / str(version))
+                await_version(version, answers)
+            bad = write_bundle(tmp_path / "new", version=4)
+            (bad / "model.onnx").write_bytes(b"no graph")
+            bad.rename(artifacts / "colours" / "4")
+            with service.client() as client:
+                deadline = time.monotonic() + SOON
+                while not (refused := client.get("/readyz").json()["refused"]):
+                    assert time.monotonic() < deadline
+                    threading.Event().wait(0.1)
+        finally:
+            end.set()
+        for caller in callers:
+            caller.result()
+    assert [(model["version"], model["reason"][:10]) for model in refused] == [(4, "model.onnx")]
+    assert answers[-1] == (200, 3)
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers} == {1, 2, 3}
