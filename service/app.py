@@ -35,12 +35,14 @@ from service.errors import (
     UnauthorizedError,
     UnsupportedMediaTypeError,
 )
+from service.middleware import add_middleware
 from service.problems import problem_response, problems
 from service.registry import Registry
-from service.routes import evaluate, health, models, predict
+from service.routes import evaluate, health, metrics, models, predict
 from service.routes.pages import add_pages
 from service.session import OnnxRuntime, Runtime, usable_cores
 from service.settings import Settings
+from service.telemetry import Telemetry
 
 STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     MalformedBodyError: (400, ProblemCode.INVALID_REQUEST),
@@ -72,7 +74,9 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
 
     runtime opens the sessions: ONNX Runtime by default. Raises DeviceError where CUDA is asked for and does not work.
     """
-    registry = Registry(settings, runtime or onnx_runtime(settings))
+    runtime = runtime or onnx_runtime(settings)
+    telemetry = Telemetry(runtime.provider)
+    registry = Registry(settings, runtime, telemetry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -96,10 +100,12 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))
     app.include_router(health.router(registry))
+    app.include_router(metrics.router(telemetry))
     add_pages(app)
     describe(app)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
+    add_middleware(app, settings, telemetry)
     return app
 
 
@@ -152,8 +158,9 @@ async def _client_left(_: Request, __: Exception) -> Response:
     return problem_response(400, ProblemCode.INVALID_REQUEST, "The connection was closed before the body had come.")
 
 
-async def _unexpected(_: Request, __: Exception) -> Response:
-    """The server logs the exception; the caller learns nothing of the inside."""
+async def _unexpected(_: Request, error: Exception) -> Response:
+    """The log has the exception; the caller learns nothing of the inside."""
+    logger.error("a request failed in a way that nobody foresaw", exc_info=error)
     return problem_response(500, ProblemCode.INTERNAL, _INTERNAL)
 
 

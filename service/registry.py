@@ -16,6 +16,7 @@ from service.errors import (
     ModelRequiredError,
     NotReadyError,
 )
+from service.observer import Nobody, Serving, Watcher
 from service.predictor import Model, checked_run
 from service.repository import Found, newest_versions
 from service.session import CUDA, Runtime, Session
@@ -47,9 +48,10 @@ Entry = Loaded | Refused
 class Registry:
     """The models by name; empty until load. load and close block: call them off the event loop."""
 
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, watcher: Watcher | None = None) -> None:
         self._settings = settings
         self._runtime = runtime
+        self._watcher = watcher or Nobody()
         self._entries: dict[str, Entry] = {}
 
     def load(self) -> None:
@@ -58,7 +60,9 @@ class Registry:
         Raises StartError where the artifacts folder cannot be read.
         """
         for found in newest_versions(self._settings.artifacts):
-            self._entries[found.name] = self._load(found)
+            self._entries[found.name] = entry = self._load(found)
+            self._watcher.loaded(found.name, succeeded=isinstance(entry, Loaded))
+            self._watcher.state(found.name, _serving(entry), refused=int(isinstance(entry, Refused)))
         default = self._settings.default_model
         if default and default not in self._entries:
             logger.warning("CONVOY_DEFAULT_MODEL=%s names no model that is there", default)
@@ -179,3 +183,9 @@ class Registry:
             checked_run(session, np.zeros((batch, *spec.shape), np.uint8), classes)
         bundle.check_golden(choice.variant, lambda images: checked_run(session, images, classes))
         return session
+
+
+def _serving(entry: Entry) -> Serving | None:
+    if not isinstance(entry, Loaded):
+        return None
+    return Serving(entry.found.version, entry.model.choice.variant.name, entry.model.provider)

@@ -17,9 +17,9 @@ from uvicorn.supervisors import Multiprocess
 
 from service.app import create_app, onnx_runtime
 from service.errors import SettingsError, StartError
+from service.logs import log_config
 from service.repository import newest_versions
 from service.settings import Settings, read_settings, unknown_variables
-from service.telemetry import log_config
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,8 @@ def _config(settings: Settings, app: Callable[..., Any], *, factory: bool = Fals
         lifespan="on",
         ws="none",
         log_config=log_config(settings),
-        access_log=settings.access_log,
+        access_log=False,  # service.middleware.observation writes it
+        proxy_headers=False,  # who asks is who is connected: admin calls depend on it
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
