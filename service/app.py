@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -40,6 +40,7 @@ from service.problems import problem_response, problems
 from service.registry import Registry
 from service.routes import evaluate, health, metrics, models, predict
 from service.routes.pages import add_pages
+from service.security import Guard
 from service.session import OnnxRuntime, Runtime, usable_cores
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -91,6 +92,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        dependencies=[Depends(Guard(settings))],
         responses=problems(405, 500),
         docs_url=None,
         redoc_url=None,
@@ -122,6 +124,8 @@ async def _service_error(_: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, BodyTooLargeError) and not error.drained:
         headers["Connection"] = "close"  # the rest of the body is still on its way
     errors = error.errors if isinstance(error, InvalidImagesError) else ()

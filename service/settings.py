@@ -5,12 +5,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.image import DEFAULT_MAX_PIXELS
 from schemas.manifest import ModelName, VariantName
 from service.errors import SettingsError
+from service.keys import Keys
 
 PREFIX = "CONVOY_"
 
@@ -40,7 +42,9 @@ class LogFormat(StrEnum):
 class Settings(BaseSettings):
     """Each field is the variable CONVOY_<FIELD>; an empty variable counts as not set."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
+    )
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
@@ -111,6 +115,15 @@ class Settings(BaseSettings):
     )
     access_log: bool = Field(default=False, description="one log line a request")
 
+    @field_validator("api_keys", "admin_keys")
+    @classmethod
+    def _are_keys(cls, keys: SecretStr) -> SecretStr:
+        try:
+            Keys(keys)
+        except ValueError as error:
+            raise PydanticCustomError("keys", "{said}", {"said": str(error)}) from None
+        return keys
+
 
 def read_settings() -> Settings:
     """Raises SettingsError naming the first variable whose value cannot be used."""
@@ -119,9 +132,9 @@ def read_settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[-1]  # of a union's members the last, which names all its values
         field = str(first["loc"][0])
-        raise SettingsError(
-            f"{PREFIX}{field.upper()}={first['input']} cannot be used: {_lower_first(first['msg'])}."
-        ) from error
+        secret = Settings.model_fields[field].annotation is SecretStr
+        given = "" if secret else f"={first['input']}"
+        raise SettingsError(f"{PREFIX}{field.upper()}{given} cannot be used: {_lower_first(first['msg'])}.") from error
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

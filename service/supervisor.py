@@ -19,6 +19,7 @@ from service.app import create_app, onnx_runtime
 from service.errors import SettingsError, StartError
 from service.logs import log_config
 from service.repository import newest_versions
+from service.security import open_doors
 from service.settings import Settings, read_settings, unknown_variables
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ def main() -> int:
         logging.config.dictConfig(log_config(settings))
         for name in unknown_variables(os.environ):
             logger.warning("%s is no setting of the service and is ignored", name)
+        if warning := open_doors(settings):
+            logger.warning("%s", warning)
         return run(settings)
     except StartError as error:
         _say(error)
