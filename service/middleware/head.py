@@ -1,0 +1,36 @@
+"""HEAD wherever there is a GET: the same headers and no body."""
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Head:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        asked = scope["method"] == "HEAD"
+
+        async def bodiless(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _allow_head(MutableHeaders(scope=message))
+            elif asked:
+                message["body"] = b""
+            await send(message)
+
+        # The server must go on seeing a HEAD, so the app gets a scope of its own; what it found there is wanted outside.
+        inner = {**scope, "method": "GET"} if asked else scope
+        try:
+            await self._app(inner, receive, bodiless)
+        finally:
+            scope.update(inner, method=scope["method"])
+
+
+def _allow_head(headers: MutableHeaders) -> None:
+    """In the Allow of a 405."""
+    allowed = headers.get("allow", "").split(", ")
+    if "GET" in allowed and "HEAD" not in allowed:
+        headers["Allow"] = ", ".join([*allowed, "HEAD"])
