@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -44,6 +44,10 @@ from service.security import Guard
 from service.session import OnnxRuntime, Runtime, usable_cores
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.tracing import tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     MalformedBodyError: (400, ProblemCode.INVALID_REQUEST),
@@ -70,10 +74,13 @@ _INTERNAL = "The service failed on this request; its log says how."
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, runtime: Runtime | None = None, span_exporter: "SpanExporter | None" = None
+) -> FastAPI:
     """The whole application; models are loaded when it starts, not here.
 
-    runtime opens the sessions: ONNX Runtime by default. Raises DeviceError where CUDA is asked for and does not work.
+    runtime opens the sessions: ONNX Runtime by default. span_exporter takes the spans that CONVOY_OTEL asks for.
+    Raises DeviceError where CUDA is asked for and does not work, and StartError where OpenTelemetry is not installed.
     """
     runtime = runtime or onnx_runtime(settings)
     telemetry = Telemetry(runtime.provider)
@@ -94,6 +101,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(Guard(settings))],
         responses=problems(405, 500),
+        telemetry=tracing(settings, span_exporter),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

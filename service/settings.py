@@ -114,6 +114,9 @@ class Settings(BaseSettings):
         default="info", description="least level that is logged"
     )
     access_log: bool = Field(default=False, description="one log line a request")
+    otel: bool = Field(
+        default=False, description="spans by OpenTelemetry, sent as the OTEL_* variables say; needs the extra [otel]"
+    )
 
     @field_validator("api_keys", "admin_keys")
     @classmethod

@@ -21,7 +21,7 @@ class Head:
                 message["body"] = b""
             await send(message)
 
-        # The server must go on seeing a HEAD, so the app gets a scope of its own; what it found there is wanted outside.
+        # The server must go on seeing a HEAD, so the app gets a scope of its own; what it left there is wanted outside.
         inner = {**scope, "method": "GET"} if asked else scope
         try:
             await self._app(inner, receive, bodiless)

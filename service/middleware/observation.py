@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.call import Timings
 from service.logs import ACCESS, RequestIds, current_request
 from service.telemetry import Telemetry
+from service.tracing import add_timings, current_trace_id
 
 TIMINGS = "timings"
 UNMATCHED = "unmatched"  # the route of whatever leads nowhere: its paths are a caller's to choose
@@ -84,15 +85,16 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
             headers["Server-Timing"] = server_timing(self.timings, self.elapsed)
+            add_timings(self.timings)
         self.bytes += len(message.get("body", b""))
         await self.to(message)
 
 
 def request_ids(headers: Headers) -> RequestIds:
     given = headers.get("x-request-id", "")
-    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    valid = trace and (trace[1] != "00" or not trace[3])
-    return RequestIds(given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex, trace[2] if trace and valid else None)
+    traced = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    trace_id = traced[2] if traced and (traced[1] != "00" or not traced[3]) else None
+    return RequestIds(given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex, current_trace_id() or trace_id)
 
 
 def route_template(scope: Scope) -> str:
