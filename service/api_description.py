@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from schemas.evaluation import EvaluateRequest
 from schemas.prediction import PredictRequest
-from schemas.problem import Problem
+from schemas.problem import MEDIA_TYPE, Problem
 from service.problems import problems
 from service.security import Access, access
 
@@ -70,4 +70,7 @@ def _add_keys(operation: dict[str, Any], wanted: Access) -> None:
     operation["security"] = _KEYS
     statuses = (401, 403) if wanted is Access.ADMIN else (401,)
     described = {str(status): response for status, response in problems(*statuses).items()}
+    errors = operation["responses"]["500"]["content"]
+    if MEDIA_TYPE not in errors:  # another protocol's, with its own shape for all of them
+        described = {status: response | {"content": errors} for status, response in described.items()}
     operation["responses"] = dict(sorted((described | operation["responses"]).items()))

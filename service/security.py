@@ -16,6 +16,7 @@ from fastapi import Request
 from service.errors import ForbiddenError, UnauthorizedError
 from service.images import shortened
 from service.keys import Keys
+from service.route_template import route_template
 from service.settings import Settings
 
 
@@ -58,7 +59,7 @@ class Guard:
 
     async def __call__(self, request: Request) -> None:
         """Raises UnauthorizedError or ForbiddenError."""
-        wanted = access(request.method, request.scope["route"].path)
+        wanted = access(request.method, route_template(request.scope))
         if wanted is Access.ASKING and self._asking:
             self._check_key(request, admin=False)
         elif wanted is Access.ADMIN and self._admin:

@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.call import Timings
 from service.logs import ACCESS, RequestIds, current_request
+from service.route_template import route_template
 from service.telemetry import Telemetry
 from service.tracing import add_timings, current_trace_id
 
 TIMINGS = "timings"
-UNMATCHED = "unmatched"  # the route of whatever leads nowhere: its paths are a caller's to choose
 LEFT = 499  # the status, as nginx has it, of a request whose caller left before there was an answer
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -95,16 +95,6 @@ def request_ids(headers: Headers) -> RequestIds:
     traced = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     trace_id = traced[2] if traced and (traced[1] != "00" or not traced[3]) else None
     return RequestIds(given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex, current_trace_id() or trace_id)
-
-
-def route_template(scope: Scope) -> str:
-    """As in /models/{name}/predict; a mounted folder is one route."""
-    if "route" in scope:
-        return str(scope["route"].path)
-    if "app_root_path" in scope:
-        return str(scope["root_path"])
-    fixed = "endpoint" in scope and not scope.get("path_params")  # a plain route of Starlette's: /openapi.json
-    return str(scope["path"]) if fixed else UNMATCHED
 
 
 def server_timing(timings: Timings, total: float) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
 
@@ -22,7 +22,7 @@ API, ADMIN = "asking-key", "admin-key"
 KEYS = {"api_keys": f"other,{API}", "admin_keys": f"sha256:{hashlib.sha256(ADMIN.encode()).hexdigest()}"}
 LOCAL = ("127.0.0.1", 50000)
 AFAR = ("192.0.2.7", 50000)
-ADMIN_PATH = "/admin-of-a-test"
+ADMIN_PATH = "/nested/admin-of-a-test"
 
 NO_MODELS = FakeRuntime(lambda _: FakeSession((8, 8, 3), 3, lambda images: np.zeros((len(images), 3), np.float32)))
 
@@ -32,12 +32,15 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def with_admin_route(app: FastAPI) -> FastAPI:
-    """A POST that no list knows is for admins, as load and unload are."""
+    """A POST that no list knows is for admins, as load and unload are; also of a router within a router."""
+    inner, outer = APIRouter(), APIRouter()
 
-    @app.post(ADMIN_PATH)
+    @inner.post(ADMIN_PATH.removeprefix("/nested"))
     async def change() -> dict[str, str]:
         return {"changed": "yes"}
 
+    outer.include_router(inner, prefix="/nested")
+    app.include_router(outer)
     return app
 
 
