@@ -1,6 +1,7 @@
 """Answers by gzip or deflate, as Accept-Encoding asks. Starlette's middleware, with deflate and weights beside it."""
 
 import zlib
+from functools import lru_cache
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import GZipResponder, IdentityResponder
@@ -44,6 +45,7 @@ class _Responder(GZipResponder):
         return self._compressor
 
 
+@lru_cache(maxsize=64)  # clients send the same few
 def accepted_encoding(header: str) -> str | None:
     """The one of ours with the highest weight, gzip among equals; None where the caller wants none of them."""
     weights: dict[str, float] = {}

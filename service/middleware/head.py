@@ -15,10 +15,10 @@ class Head:
         asked = scope["method"] == "HEAD"
 
         async def bodiless(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _allow_head(MutableHeaders(scope=message))
-            elif asked:
+            if message["type"] == "http.response.body" and asked:
                 message["body"] = b""
+            elif message.get("status") == 405:
+                _allow_head(MutableHeaders(scope=message))
             await send(message)
 
         # The server must go on seeing a HEAD, so the app gets a scope of its own; what it left there is wanted outside.
@@ -30,7 +30,6 @@ class Head:
 
 
 def _allow_head(headers: MutableHeaders) -> None:
-    """In the Allow of a 405."""
     allowed = headers.get("allow", "").split(", ")
     if "GET" in allowed and "HEAD" not in allowed:
         headers["Allow"] = ", ".join([*allowed, "HEAD"])
