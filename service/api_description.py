@@ -8,7 +8,9 @@ from pydantic.json_schema import models_json_schema
 
 from schemas.evaluation import EvaluateRequest
 from schemas.prediction import PredictRequest
-from schemas.problem import Problem
+from schemas.problem import MEDIA_TYPE, Problem
+from service.problems import problems
+from service.security import Access, access
 
 DESCRIPTION = """\
 Image classifiers over HTTP. Each model was checked against its own golden samples before it answers here.
@@ -20,6 +22,17 @@ Every error is a problem document (RFC 9457) whose `detail` says in one sentence
 _MESSAGES = (PredictRequest, EvaluateRequest, Problem)
 # FastAPI's own shape of a 422; ours is Problem.
 _UNUSED = ("HTTPValidationError", "ValidationError")
+# The empty one: whether a key is needed is up to whoever runs the service.
+_KEYS: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"apiKey": []}]
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of CONVOY_API_KEYS or CONVOY_ADMIN_KEYS."},
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same, in a header of its own.",
+    },
+}
 _REF = "#/components/schemas/{model}"
 
 
@@ -41,7 +54,23 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     for operation in (operation for path in schema["paths"].values() for operation in path.values()):
         if "application/json" in operation["responses"].get("422", {}).get("content", {}):
             del operation["responses"]["422"]  # FastAPI's own, for a path parameter that takes any text
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            _add_keys(operation, access(method.upper(), path))
+    schema["components"]["securitySchemes"] = _SCHEMES
     for name in _UNUSED:
         schemas.pop(name, None)
     schema["components"]["schemas"] = dict(sorted(schemas.items()))
     return schema
+
+
+def _add_keys(operation: dict[str, Any], wanted: Access) -> None:
+    if wanted is Access.OPEN:
+        return
+    operation["security"] = _KEYS
+    statuses = (401, 403) if wanted is Access.ADMIN else (401,)
+    described = {str(status): response for status, response in problems(*statuses).items()}
+    errors = operation["responses"]["500"]["content"]
+    if MEDIA_TYPE not in errors:  # another protocol's, with its own shape for all of them
+        described = {status: response | {"content": errors} for status, response in described.items()}
+    operation["responses"] = dict(sorted((described | operation["responses"]).items()))

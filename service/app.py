@@ -5,9 +5,9 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -42,12 +42,19 @@ from service.errors import (
     UnsupportedMediaTypeError,
 )
 from service.local_workers import LocalWorkers
+from service.middleware import add_middleware
 from service.problems import problem_response, problems
 from service.registry import Registry
-from service.routes import evaluate, health, models, predict
+from service.routes import evaluate, health, metrics, models, predict
 from service.routes.pages import add_pages
+from service.security import Guard
 from service.session import OnnxRuntime, Runtime
 from service.settings import Settings
+from service.telemetry import Telemetry
+from service.tracing import tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     MalformedBodyError: (400, ProblemCode.INVALID_REQUEST),
@@ -80,15 +87,18 @@ def create_app(
     runtime: Runtime | None = None,
     control: ModelControl | None = None,
     drain: Drain | None = None,
+    span_exporter: "SpanExporter | None" = None,
 ) -> FastAPI:
     """The whole application; models are loaded when it starts, not here.
 
     runtime opens the sessions: ONNX Runtime by default. control decides what serves, and has the registry in
     app.state serve it; without one the application decides for itself, from its start to its end.
-    drain tells that the process goes down.
-    Raises DeviceError where CUDA is asked for and does not work.
+    drain tells that the process goes down. span_exporter takes the spans that CONVOY_OTEL asks for.
+    Raises DeviceError where CUDA is asked for and does not work, and StartError where OpenTelemetry is not installed.
     """
-    registry = Registry(settings, runtime or onnx_runtime(settings))
+    runtime = runtime or onnx_runtime(settings)
+    telemetry = Telemetry(runtime.provider)
+    registry = Registry(settings, runtime, telemetry)
     own = Coordinator(settings, LocalWorkers(registry)) if control is None else None
 
     @asynccontextmanager
@@ -107,7 +117,9 @@ def create_app(
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        dependencies=[Depends(Guard(settings))],
         responses=problems(405, 500),
+        telemetry=tracing(settings, span_exporter),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -118,10 +130,12 @@ def create_app(
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))
     app.include_router(health.router(registry, drain or Drain()))
+    app.include_router(metrics.router(telemetry))
     add_pages(app)
     describe(app)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
+    add_middleware(app, settings, telemetry)
     return app
 
 
@@ -140,6 +154,8 @@ async def _service_error(_: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, UnavailableError) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, BodyTooLargeError) and not error.drained:
         headers["Connection"] = "close"  # the rest of the body is still on its way
     errors = error.errors if isinstance(error, InvalidImagesError) else ()
@@ -176,8 +192,9 @@ async def _client_left(_: Request, __: Exception) -> Response:
     return problem_response(400, ProblemCode.INVALID_REQUEST, "The connection was closed before the body had come.")
 
 
-async def _unexpected(_: Request, __: Exception) -> Response:
-    """The server logs the exception; the caller learns nothing of the inside."""
+async def _unexpected(_: Request, error: Exception) -> Response:
+    """The log has the exception; the caller learns nothing of the inside."""
+    logger.error("a request failed in a way that nobody foresaw", exc_info=error)
     return problem_response(500, ProblemCode.INTERNAL, _INTERNAL)
 
 

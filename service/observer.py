@@ -1,5 +1,6 @@
 """What the core tells whoever counts: telemetry in the service, nobody in most tests."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -8,6 +9,15 @@ class Stage(StrEnum):
     DECODE = "decode"
     QUEUE = "queue"
     INFERENCE = "inference"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The version that answers where none is named, and what it runs as."""
+
+    version: int
+    variant: str
+    provider: str
 
 
 class Observer(Protocol):
@@ -46,3 +56,27 @@ class Silent:
     def overloaded(self) -> None: ...
 
     def late(self) -> None: ...
+
+
+class Watcher(Protocol):
+    """What the registry tells of all models. Must not block."""
+
+    def observer(self, model: str) -> Observer:
+        """Who counts what this model does."""
+
+    def loaded(self, model: str, *, succeeded: bool) -> None:
+        """A version was loaded and checked, or refused."""
+
+    def state(self, model: str, serving: Serving | None, refused: int) -> None:
+        """What answers for the model now (None: nothing does), and how many of its versions are refused."""
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def observer(self, model: str) -> Observer:  # noqa: ARG002 - the protocol's
+        return Silent()
+
+    def loaded(self, model: str, *, succeeded: bool) -> None: ...
+
+    def state(self, model: str, serving: Serving | None, refused: int) -> None: ...

@@ -10,6 +10,7 @@ from schemas.manifest import ModelManifest
 from service.control import Key, Plan, PlannedModel, PlannedVersion, key
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
 from service.loading import Entry, Loaded, Loader, Refused, Unloaded, read_manifest
+from service.observer import Nobody, Serving, Watcher
 from service.predictor import Model
 from service.repository import Found
 from service.session import Runtime
@@ -56,9 +57,10 @@ class Registry:
     prepare, catch_up and close block: call them off the event loop. All else is fast, and may be called anywhere.
     """
 
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, watcher: Watcher | None = None) -> None:
         self._settings = settings
         self._runtime = runtime
+        self._watcher = watcher or Nobody()
         self._loader = Loader(settings, runtime)
         self._shelf = _Shelf()
         self._models: Mapping[str, _Served] = {}
@@ -87,7 +89,7 @@ class Registry:
         models = {model.name: self._served(model) for model in plan.models}
         named = {key(model.name, version) for model in plan.models for version in model.versions}
         serving = {key(model.name, version) for model in plan.models for version in model.serving}
-        before = set(self.loaded)
+        before, gone = set(self.loaded), set(self._models) - set(models)
         with self._lock:
             self._models = models
             left = [self._shelf.ready.pop(of) for of in set(self._shelf.ready) - serving]
@@ -99,9 +101,7 @@ class Registry:
             idle = [loaded for loaded in left if not loaded.leases]
         for loaded in idle:
             self._let_go(loaded)
-        for loaded in self.loaded:
-            if loaded not in before:
-                _announce(loaded)
+        self._tell(before, gone)
         default = self._settings.default_model
         if default and default not in self._models:
             logger.warning("CONVOY_DEFAULT_MODEL=%s names no model that is there", default)
@@ -211,6 +211,7 @@ class Registry:
         if of in self._shelf.ready:
             return None
         loaded = self._loader.load(Found(name, version.version, version.path, version.stamp))
+        self._watcher.loaded(name, succeeded=isinstance(loaded, Loaded))
         with self._lock:
             if isinstance(loaded, Refused):
                 self._shelf.failed[of], self._shelf.manifests[of] = loaded.reason, loaded.manifest
@@ -239,6 +240,16 @@ class Registry:
         if model.unloaded and not version.refused:
             return Unloaded(found, manifest)
         return Refused(found, version.reason or self._shelf.failed.get(of, _UNPREPARED), manifest)
+
+    def _tell(self, before: set[Loaded], gone: set[str]) -> None:
+        for loaded in self.loaded:
+            if loaded not in before:
+                _announce(loaded)
+        for name in gone:
+            self._watcher.state(name, None, refused=0)
+        for name, served in self._models.items():
+            refused = sum(isinstance(entry, Refused) for entry in served.entries)
+            self._watcher.state(name, _serving(served.current) if served.current else None, refused)
 
     def _let_go(self, loaded: Loaded) -> None:
         """Off this thread: a batcher is waited for when it closes."""
@@ -285,3 +296,7 @@ def _announce(loaded: Loaded) -> None:
 def _statistics(loaded: Loaded) -> Statistics:
     """A stand-in until the model counts."""
     return Statistics(name=loaded.found.name, version=loaded.found.version)
+
+
+def _serving(loaded: Loaded) -> Serving:
+    return Serving(loaded.found.version, loaded.model.choice.variant.name, loaded.model.provider)

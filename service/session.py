@@ -21,6 +21,7 @@ from service.settings import Device
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+ONNXRUNTIME_VERSION: str = ort.__version__
 
 _PROBABILITIES = OUTPUT_NAMES[0]
 _LOG_WARNING, _LOG_FATAL = 2, 4  # ONNX Runtime's levels; 2 is its default

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.image import DEFAULT_MAX_PIXELS
 from schemas.manifest import ModelName, VariantName
 from service.errors import SettingsError
+from service.keys import Keys
 from service.planning import parse_policy
 
 PREFIX = "CONVOY_"
@@ -42,7 +43,9 @@ class LogFormat(StrEnum):
 class Settings(BaseSettings):
     """Each field is the variable CONVOY_<FIELD>; an empty variable counts as not set."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
+    )
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
@@ -112,6 +115,18 @@ class Settings(BaseSettings):
         default="info", description="least level that is logged"
     )
     access_log: bool = Field(default=False, description="one log line a request")
+    otel: bool = Field(
+        default=False, description="spans by OpenTelemetry, sent as the OTEL_* variables say; needs the extra [otel]"
+    )
+
+    @field_validator("api_keys", "admin_keys")
+    @classmethod
+    def _are_keys(cls, keys: SecretStr) -> SecretStr:
+        try:
+            Keys(keys)
+        except ValueError as error:
+            raise PydanticCustomError("keys", "{said}", {"said": str(error)}) from None
+        return keys
 
     @field_validator("versions")
     @classmethod
@@ -130,9 +145,9 @@ def read_settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[-1]  # of a union's members the last, which names all its values
         field = str(first["loc"][0])
-        raise SettingsError(
-            f"{PREFIX}{field.upper()}={first['input']} cannot be used: {_lower_first(first['msg'])}."
-        ) from error
+        secret = Settings.model_fields[field].annotation is SecretStr
+        given = "" if secret else f"={first['input']}"
+        raise SettingsError(f"{PREFIX}{field.upper()}{given} cannot be used: {_lower_first(first['msg'])}.") from error
 
 
 def readable(settings: Settings) -> dict[str, Any]:

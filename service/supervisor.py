@@ -14,11 +14,12 @@ from typing import Any
 
 from service.coordinator import Coordinator
 from service.errors import NotReadyError, SettingsError, StartError
+from service.exposure import open_doors
+from service.logs import log_config
 from service.processes import messages
 from service.processes.pool import METRICS_FOLDER, Pool
 from service.repository import scan
 from service.settings import Settings, read_settings, unknown_variables
-from service.telemetry import log_config
 
 ENDED_AT_ONCE = 1
 
@@ -32,6 +33,8 @@ def main() -> int:
         logging.config.dictConfig(log_config(settings))
         for name in unknown_variables(os.environ):
             logger.warning("%s is no setting of the service and is ignored", name)
+        if warning := open_doors(settings):
+            logger.warning("%s", warning)
         return run(settings)
     except StartError as error:
         sys.stderr.write(f"convoy: {error}\n")

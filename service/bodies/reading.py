@@ -43,9 +43,6 @@ def choose_kind(request: Request, purpose: Purpose) -> BodyKind:
     """By Content-Type alone. Raises UnsupportedMediaTypeError."""
     offered = [kind for kind in KINDS if purpose in kind.openapi]
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise UnsupportedMediaTypeError(f"A body with Content-Encoding {encoding} is not read; send it uncompressed.")
     for kind in offered:
         if kind.matches(media_type):
             return kind

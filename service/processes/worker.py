@@ -22,13 +22,13 @@ from service.control import Plan
 from service.drain import Drain
 from service.errors import NotReadyError
 from service.local_workers import LocalWorkers
+from service.logs import log_config
 from service.processes import messages
 from service.processes.channel import Channel
 from service.processes.server import Gate, Server
 from service.session import CUDA
 from service.settings import Settings
 from service.statistics import Statistics
-from service.telemetry import log_config
 
 EXIT_SECONDS = 3.0
 
@@ -88,7 +88,8 @@ class Worker:
             lifespan="on",
             ws="none",
             log_config=None,
-            access_log=settings.access_log,
+            access_log=False,  # service.middleware.observation writes it
+            proxy_headers=False,  # who asks is who is connected: admin calls depend on it
             server_header=False,
             timeout_graceful_shutdown=settings.drain_seconds,
         )

@@ -6,11 +6,21 @@ const $ = (id) => document.getElementById(id);
 const percent = (rate) => `${(100 * rate).toFixed(1)} %`;
 const copyOf = (template) => $(template).content.firstElementChild.cloneNode(true);
 
+// A service with keys says 401; the key is kept until the tab is closed.
 async function asked(path, options) {
-  const response = await fetch(path, options);
+  let response = await fetch(path, { ...options, headers: keyHeader() });
+  if (response.status === 401) {
+    sessionStorage.setItem("key", window.prompt("This service needs a key:") ?? "");
+    response = await fetch(path, { ...options, headers: keyHeader() });
+  }
   const body = await response.json();
   if (!response.ok) throw new Error(body.detail);
   return body;
+}
+
+function keyHeader() {
+  const key = sessionStorage.getItem("key");
+  return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
 function say(text, isError = false) {

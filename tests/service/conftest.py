@@ -23,12 +23,16 @@ def artifacts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serve(artifacts: Path) -> Iterator[Serve]:
-    """Starts the application over artifacts with the given settings, or with another runtime."""
+    """Starts the application over artifacts with the given settings, or with another runtime.
+
+    The caller is on the same machine, as admin calls without keys want it.
+    """
     with ExitStack() as stack:
 
         def start(runtime: Runtime | None = None, **settings: Any) -> TestClient:
             app = create_app(Settings(**{"artifacts": artifacts, "device": Device.CPU, **settings}), runtime)
-            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+            here = TestClient(app, "http://127.0.0.1", raise_server_exceptions=False, client=("127.0.0.1", 50000))
+            return stack.enter_context(here)
 
         yield start
 

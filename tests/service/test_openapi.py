@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.openapi import main, render
+from service.security import Access, access
 from tests.bundles import solid
 from tests.service.asking import form, npy
 
@@ -62,7 +63,15 @@ def test_every_reference_leads_somewhere() -> None:
 @pytest.mark.parametrize(("path", "operation"), ASKING, ids=[path for path, _ in ASKING])
 def test_every_kind_of_body_and_every_status_is_described(path: str, operation: dict[str, Any]) -> None:
     assert set(operation["requestBody"]["content"]) == KINDS[path.rpartition("/")[2]]
-    assert set(operation["responses"]) == {"200", "400", "404", "405", "413", "415", "422", "500", "503"}
+    assert set(operation["responses"]) == {"200", "400", "401", "404", "405", "413", "415", "422", "500", "503"}
+
+
+def test_keys_are_named_where_they_may_be_needed_and_health_needs_none() -> None:
+    assert set(SCHEMA["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    for path, method, operation in OPERATIONS:
+        needed = access(method.upper(), path) is not Access.OPEN
+        assert ("security" in operation, "401" in operation["responses"]) == (needed, needed), path
+    assert "security" not in SCHEMA["paths"]["/livez"]["get"]
 
 
 def test_every_error_is_a_problem() -> None:

@@ -1,3 +1,4 @@
+import traceback
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(
         read_settings()
     assert str(said.value).startswith(f"{variable}={value} cannot be used: ")
     assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("variable", ["CONVOY_API_KEYS", "CONVOY_ADMIN_KEYS"])
+def test_of_a_bad_key_only_its_place_is_said(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "good,sha256:swordfish")
+    with pytest.raises(SettingsError) as said:
+        read_settings()
+    assert str(said.value).startswith(f"{variable} cannot be used: key 2 starts with sha256:")
+    assert "swordfish" not in "".join(traceback.format_exception(said.value))
 
 
 def test_a_misspelt_variable_is_found() -> None:

@@ -102,7 +102,6 @@ def test_the_content_type_chooses_the_kind(content_type: str, chosen: str) -> No
     [
         (Purpose.PREDICT, {}, "The request has no Content-Type; send one of application/json, multipart/form-data"),
         (Purpose.PREDICT, {"content_type": "text/plain"}, "A body of text/plain is not taken here"),
-        (Purpose.PREDICT, {"content_type": "application/json", "content_encoding": "gzip"}, "Content-Encoding gzip"),
         (Purpose.EVALUATE, {"content_type": "image/png"}, "send one of application/json, multipart/form-data"),
         (Purpose.EVALUATE, {"content_type": "application/x-npy"}, "is not taken here"),
     ],

@@ -1,0 +1,93 @@
+"""The dashboard and the alert rules ask for figures that there are, by labels that these have."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.observer import Serving, Stage
+from service.telemetry import Telemetry
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+OF_PROMETHEUS = {"instance", "job", "le"}
+
+
+def dashboard() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
+    return loaded
+
+
+def rules() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
+    found: list[dict[str, Any]] = group["rules"]
+    return found
+
+
+def expressions() -> list[str]:
+    panels = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    variables = [v["query"]["query"] for v in dashboard()["templating"]["list"] if v["type"] == "query"]
+    return panels + variables + [rule["expr"] for rule in rules()]
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, set[str]]:
+    """Each sample's name with its labels, as /metrics shows them once everything has happened."""
+    telemetry = Telemetry("CPU")
+    telemetry.request("/predict", 200, 0.1)
+    telemetry.loaded("mnist", succeeded=True)
+    telemetry.state("mnist", Serving(1, "fp32", "CPU"), refused=0)
+    observer = telemetry.observer("mnist")
+    observer.stage(Stage.QUEUE, 0.1)
+    text = telemetry.render("")[0].decode()
+    families = text_string_to_metric_families(text)
+    return {sample.name: set(sample.labels) for family in families for sample in family.samples}
+
+
+@pytest.mark.parametrize("expression", expressions())
+def test_every_figure_that_is_asked_for_is_there_with_its_labels(expression: str, figures: dict[str, set[str]]) -> None:
+    names = set(re.findall(r"\bconvoy_\w+", expression))
+    assert names
+    assert names <= set(figures)
+    for name, matchers in re.findall(r"\b(convoy_\w+)\{([^}]*)\}", expression):
+        assert set(re.findall(r"(\w+)\s*[=!]~?\"", matchers)) <= figures[name] | OF_PROMETHEUS
+    known = set().union(*(figures[name] for name in names)) | OF_PROMETHEUS
+    for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
+        assert {label.strip() for label in labels.split(",")} <= known
+
+
+def test_every_figure_is_on_the_dashboard(figures: dict[str, set[str]]) -> None:
+    shown = " ".join(target["expr"] for panel in dashboard()["panels"] for target in panel["targets"])
+    families = {re.sub(r"_(total|bucket|sum|count|created)$", "", name) for name in figures}
+    assert {family for family in families if family not in shown} == set()
+
+
+def test_there_is_an_alert_for_each_way_to_go_wrong_that_says_what_to_do() -> None:
+    assert {rule["alert"] for rule in rules()} == {
+        "ConvoyNoModel",
+        "ConvoyMissing",
+        "ConvoyErrors",
+        "ConvoyOverloaded",
+        "ConvoyLate",
+        "ConvoyVersionRefused",
+        "ConvoySlow",
+    }
+    for rule in rules():
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["action"]
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_panels_have_places_and_names_of_their_own() -> None:
+    panels = dashboard()["panels"]
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert len({panel["title"] for panel in panels}) == len({panel["id"] for panel in panels}) == len(panels)

@@ -1,0 +1,43 @@
+import hashlib
+
+import pytest
+from pydantic import SecretStr
+
+from service.keys import Keys
+
+HASH = hashlib.sha256(b"second").hexdigest()
+
+
+def keys(setting: str) -> Keys:
+    return Keys(SecretStr(setting))
+
+
+def test_a_key_is_known_plain_or_by_its_hash() -> None:
+    known = keys(f" first, sha256:{HASH.upper()} ,")
+    assert "first" in known
+    assert "second" in known
+    assert "third" not in known
+    assert "" not in known
+    assert HASH not in known
+    assert f"sha256:{HASH}" not in known
+
+
+@pytest.mark.parametrize("setting", ["", " ", ",", " , ,"])
+def test_an_empty_setting_has_no_keys(setting: str) -> None:
+    assert not keys(setting)
+    assert "" not in keys(setting)
+
+
+@pytest.mark.parametrize(
+    "bad", ["sha256:", "sha256:secret", f"sha256:{HASH}0", "secret key", "sécret-secret", "secret\nkey"]
+)
+def test_what_can_be_no_key_is_said_by_its_position_alone(bad: str) -> None:
+    with pytest.raises(ValueError, match="key 2 ") as said:
+        keys(f"good,{bad}")
+    assert "secret" not in str(said.value)
+    assert HASH not in str(said.value)
+
+
+@pytest.mark.parametrize("odd", ["é", "\udcff", "first\x00", "☃"])
+def test_any_text_can_be_asked_for(odd: str) -> None:
+    assert odd not in keys("first")
