@@ -33,9 +33,10 @@ from service.errors import (
     TooManyImagesError,
     TooManyValuesError,
     UnauthorizedError,
+    UnsupportedFeatureError,
     UnsupportedMediaTypeError,
 )
-from service.problems import problem_response, problems
+from service.problems import error_response, problems
 from service.registry import Registry
 from service.routes import evaluate, health, models, predict
 from service.routes.pages import add_pages
@@ -56,6 +57,7 @@ STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     InvalidRequestError: (422, ProblemCode.INVALID_REQUEST),
     InvalidImagesError: (422, ProblemCode.INVALID_IMAGE),
     InferenceError: (500, ProblemCode.INTERNAL),
+    UnsupportedFeatureError: (501, ProblemCode.NOT_IMPLEMENTED),
     ModelRefusedError: (503, ProblemCode.MODEL_REFUSED),
     NotReadyError: (503, ProblemCode.NOT_READY),
     OverloadedError: (503, ProblemCode.OVERLOADED),
@@ -109,7 +111,7 @@ def onnx_runtime(settings: Settings) -> OnnxRuntime:
     return OnnxRuntime(settings.device, threads=max(1, usable_cores() // workers), spin=workers == 1)
 
 
-async def _service_error(_: Request, error: Exception) -> Response:
+async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         raise error
     status, code = STATUS[type(error)]
@@ -120,7 +122,7 @@ async def _service_error(_: Request, error: Exception) -> Response:
         headers["Connection"] = "close"  # the rest of the body is still on its way
     errors = error.errors if isinstance(error, InvalidImagesError) else ()
     detail = _INTERNAL if isinstance(error, InferenceError) else str(error)  # what the batcher logged stays inside
-    return problem_response(status, code, detail, errors, headers)
+    return error_response(request.url.path, status, code, detail, errors, headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -129,32 +131,37 @@ async def _http_error(request: Request, error: Exception) -> Response:
         raise error
     path = request.url.path
     if error.status_code == 404:
-        return problem_response(404, ProblemCode.NOT_FOUND, f"There is nothing at {path}; /docs lists what there is.")
+        detail = f"There is nothing at {path}; /docs lists what there is."
+        return error_response(path, 404, ProblemCode.NOT_FOUND, detail)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "GET")
         detail = f"{path} does not take {request.method}, but {allowed}."
-        return problem_response(405, ProblemCode.METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})
-    return problem_response(error.status_code, ProblemCode.INVALID_REQUEST, str(error.detail), headers=error.headers)
+        return error_response(path, 405, ProblemCode.METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})
+    return error_response(
+        path, error.status_code, ProblemCode.INVALID_REQUEST, str(error.detail), headers=error.headers
+    )
 
 
-async def _invalid_parameter(_: Request, error: Exception) -> Response:
+async def _invalid_parameter(request: Request, error: Exception) -> Response:
     """A parameter of the path or the query that FastAPI checked."""
     if not isinstance(error, RequestValidationError):
         raise error
     first: dict[str, Any] = error.errors()[0]
     where, name = first["loc"][0], first["loc"][-1]
     said = "there is no such parameter" if first["type"] == "extra_forbidden" else first["msg"]
-    return problem_response(422, ProblemCode.INVALID_REQUEST, f"{name} in the {where}: {said}.")
+    detail = f"{name} in the {where}: {said}."
+    return error_response(request.url.path, 422, ProblemCode.INVALID_REQUEST, detail)
 
 
-async def _client_left(_: Request, __: Exception) -> Response:
+async def _client_left(request: Request, _: Exception) -> Response:
     """Nobody reads this; without it, every caller that hangs up would be logged as a failure of ours."""
-    return problem_response(400, ProblemCode.INVALID_REQUEST, "The connection was closed before the body had come.")
+    detail = "The connection was closed before the body had come."
+    return error_response(request.url.path, 400, ProblemCode.INVALID_REQUEST, detail)
 
 
-async def _unexpected(_: Request, __: Exception) -> Response:
+async def _unexpected(request: Request, _: Exception) -> Response:
     """The server logs the exception; the caller learns nothing of the inside."""
-    return problem_response(500, ProblemCode.INTERNAL, _INTERNAL)
+    return error_response(request.url.path, 500, ProblemCode.INTERNAL, _INTERNAL)
 
 
 _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Any]] = {
