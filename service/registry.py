@@ -1,7 +1,8 @@
 """What is live. A bundle answers only after its hashes, its graph and its golden samples were seen to be right."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,6 +125,16 @@ class Registry:
                 f"{name} version {entry.found.version} was refused and cannot answer: {entry.reason}"
             )
         return entry.model
+
+    @contextmanager
+    def lease(self, name: str | None = None, version: int | None = None) -> Iterator[Model]:
+        """Stand-in: nothing is ever let go of."""
+        yield self.model(name, version)
+
+    def versions(self, name: str) -> tuple[int, ...]:
+        """Those of the model that serve. Raises ModelNotFoundError."""
+        entry = self.entry(name)
+        return (entry.found.version,) if isinstance(entry, Loaded) else ()
 
     def _there(self) -> str:
         return f"there are {', '.join(self._entries)}" if self._entries else "there are none"
