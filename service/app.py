@@ -38,7 +38,7 @@ from service.errors import (
 )
 from service.problems import error_response, problems
 from service.registry import Registry
-from service.routes import evaluate, health, models, predict
+from service.routes import evaluate, health, models, predict, v1, v2
 from service.routes.pages import add_pages
 from service.session import OnnxRuntime, Runtime, usable_cores
 from service.settings import Settings
@@ -98,6 +98,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))
     app.include_router(health.router(registry))
+    app.include_router(v2.router(registry, settings))
+    app.include_router(v1.router(registry, settings))
     add_pages(app)
     describe(app)
     for kind, handler in _HANDLERS.items():
