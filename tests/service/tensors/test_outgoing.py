@@ -89,6 +89,13 @@ def test_classes_are_the_highest_values_with_their_labels_the_lowest_index_first
     assert output["data"] == ["0.7:2:blue", "0.2:1:green", "0.4:0:red", "0.4:1:green"]
 
 
+def test_among_many_equals_the_lowest_index_comes_first(manifest: ModelManifest) -> None:
+    many = manifest.model_copy(update={"labels": tuple(map(str, range(99)))})
+    values = np.tile(np.array([0.01, 0.005, 0.02], np.float32), 33)[np.newaxis]
+    (output,) = json.loads(write(many, {"classification": 33}, values).body)["outputs"]
+    assert output["data"] == [f"0.02:{index}:{index}" for index in range(2, 99, 3)]
+
+
 def test_classes_as_binary_data_each_have_their_length_before_them(manifest: ModelManifest) -> None:
     output, raw = split(write(manifest, {"classification": 1, "binary_data": True}))
     assert raw == b"\x0a\x00\x00\x000.7:2:blue\x09\x00\x00\x000.4:0:red"

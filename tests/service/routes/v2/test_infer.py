@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import wait as wait_for
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,29 @@ def test_overload_is_503_and_says_when_to_come_again(serve: Serve) -> None:
         error_of(refused, 503)
         assert int(refused.headers["retry-after"]) >= 1
         assert running.result(20).status_code == 200
+
+
+@pytest.mark.parametrize(("allowed", "microseconds"), [(60.0, 1000), (0.001, 60_000_000)])
+def test_the_deadline_is_the_shorter_of_what_is_asked_and_what_is_allowed(
+    serve: Serve, allowed: float, microseconds: int
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait(images: Pixels) -> None:
+        if (images == 77).all():
+            entered.set()
+            assert go_on.wait(20)
+
+    client = serve(colours(wait), max_batch=1, request_timeout=allowed)
+    grey = np.full_like(RED, 77)
+    limited = {"inputs": [uint8(RED)], "parameters": {"timeout": microseconds}}
+    with ThreadPoolExecutor(2) as callers:
+        callers.submit(client.post, INFER, **body_of({"inputs": [uint8(grey)]}, grey.tobytes()))
+        assert entered.wait(20)
+        late = callers.submit(client.post, INFER, **body_of(limited, RED.tobytes()))
+        wait_for([late], timeout=0.5)  # whether it is told at once or when its turn comes
+        go_on.set()
+        error_of(late.result(20), 504)
 
 
 def test_a_refused_model_is_503_and_not_ready(artifacts: Path, serve: Serve) -> None:
