@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from schemas.evaluation import EvaluateRequest
-from schemas.inference_protocol import IndexRequest, InferRequest, LoadRequest, UnloadRequest
+from schemas.inference_protocol import ErrorMessage, IndexRequest, InferRequest, LoadRequest, UnloadRequest
 from schemas.prediction import PredictRequest
 from schemas.problem import Problem
 
@@ -18,7 +18,16 @@ Send images as JSON, as a form, as one raw image or as a numpy array; they are r
 Every error is a problem document (RFC 9457) whose `detail` says in one sentence what is wrong and what to do.
 """
 
-_MESSAGES = (PredictRequest, EvaluateRequest, Problem, InferRequest, IndexRequest, LoadRequest, UnloadRequest)
+_MESSAGES = (
+    PredictRequest,
+    EvaluateRequest,
+    Problem,
+    ErrorMessage,
+    InferRequest,
+    IndexRequest,
+    LoadRequest,
+    UnloadRequest,
+)
 # FastAPI's own shape of a 422; ours is Problem.
 _UNUSED = ("HTTPValidationError", "ValidationError")
 _REF = "#/components/schemas/{model}"

@@ -9,7 +9,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from schemas.inference_protocol import ErrorMessage
 from schemas.prediction import ItemError
 from schemas.problem import MEDIA_TYPE, Problem, ProblemCode
 
@@ -94,6 +93,7 @@ _DESCRIBED = {
 }
 
 
+_INVALID = "The request, or an image of it, cannot be used."
 _PROTOCOL = re.compile(r"/v[12](/|$)")
 
 
@@ -129,9 +129,18 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def protocol_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The same for paths below /v1 and /v2."""
-    said = {status: described for status, (described, _, _) in _DESCRIBED.items()}
-    said[400] = "The request, or an image of it, cannot be used."
-    return {status: {"model": ErrorMessage, "description": said[status]} for status in statuses}
+    return {status: _described_by_protocol(status) for status in statuses}
+
+
+def errors_below(path: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The one or the other, as error_response answers there."""
+    return (protocol_errors if _PROTOCOL.match(path) else problems)(*statuses)
+
+
+def _described_by_protocol(status: int) -> dict[str, Any]:
+    description = _INVALID if status == 400 else _DESCRIBED[status][0]
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorMessage"}}}
+    return {"description": description, "content": content}
 
 
 def _described(status: int) -> dict[str, Any]:

@@ -131,11 +131,6 @@ class Registry:
         """Stand-in: nothing is ever let go of."""
         yield self.model(name, version)
 
-    def versions(self, name: str) -> tuple[int, ...]:
-        """Those of the model that serve. Raises ModelNotFoundError."""
-        entry = self.entry(name)
-        return (entry.found.version,) if isinstance(entry, Loaded) else ()
-
     def _there(self) -> str:
         return f"there are {', '.join(self._entries)}" if self._entries else "there are none"
 

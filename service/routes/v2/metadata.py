@@ -1,5 +1,6 @@
 """What the server is, what a model takes and gives, and how it is configured (in the words of Triton's ModelConfig)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -69,12 +70,12 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     @routes.get("/models/{name}", summary="What a model takes and gives", **about)
     async def model(name: ModelName) -> ModelMetadata:
         with registry.lease(name) as leased:
-            return _metadata(leased, registry.versions(name))
+            return _metadata(leased, versions(name))
 
     @routes.get("/models/{name}/versions/{version}", summary="What a version takes and gives", **about)
     async def model_version(name: ModelName, version: Version) -> ModelMetadata:
         with registry.lease(name, version) as leased:
-            return _metadata(leased, registry.versions(name))
+            return _metadata(leased, versions(name))
 
     @routes.get("/models/{name}/config", summary="How a model is configured", **about)
     async def config(name: ModelName) -> ModelConfig:
@@ -86,10 +87,13 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         with registry.lease(name, version) as leased:
             return _config(leased, settings)
 
+    def versions(name: str) -> list[str]:
+        return [str(entry.found.version) for entry in registry.loaded if entry.found.name == name]
+
     return routes
 
 
-def _metadata(model: Model, versions: tuple[int, ...]) -> ModelMetadata:
+def _metadata(model: Model, versions: Sequence[str]) -> ModelMetadata:
     manifest = model.manifest
     images = TensorMetadata(
         name=INPUT_NAME, datatype=Datatype.UINT8, shape=(-1, *manifest.input.shape), parameters=_ALTERNATIVE
@@ -99,7 +103,7 @@ def _metadata(model: Model, versions: tuple[int, ...]) -> ModelMetadata:
     )
     return ModelMetadata(
         name=manifest.name,
-        versions=tuple(map(str, versions)),
+        versions=tuple(versions),
         platform=PLATFORM,
         inputs=(images,),
         outputs=(probabilities,),

@@ -1,14 +1,10 @@
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from schemas.inference_protocol import InferRequest
-from schemas.manifest import ModelManifest, parse_manifest
 from service.errors import (
     InvalidRequestError,
     MalformedBodyError,
@@ -17,53 +13,13 @@ from service.errors import (
     TooManyValuesError,
     UnsupportedFeatureError,
 )
-from service.images import EncodedImage, Image, JsonInstance, PixelArray
-from service.settings import Settings
-from service.tensors.incoming import read_infer
-from tests.bundles import write_bundle
+from service.images import EncodedImage, JsonInstance
 from tests.service.inferring import elements, pixels, uint8
+from tests.service.tensors.conftest import Reader, arrays, asking, encoded
 
 RED = pixels("red")
 BOTH = pixels("red", "blue")
 HUGE = 2**62
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
-    bundle: Path = write_bundle(tmp_path_factory.mktemp("artifacts"))
-    return parse_manifest((bundle / "manifest.json").read_bytes())
-
-
-class Reader:
-    """Reads bodies for the colours model."""
-
-    def __init__(self, manifest: ModelManifest) -> None:
-        self._manifest = manifest
-
-    def raw(self, body: bytes, header: str | None = None, **settings: Any) -> tuple[InferRequest, list[Image]]:
-        return read_infer(body, header, self._manifest, Settings(**settings))
-
-    def __call__(self, request: Any, binary: bytes | None = None, **settings: Any) -> list[Image]:
-        text = json.dumps(request).encode()
-        header = None if binary is None else str(len(text))
-        return self.raw(text + (binary or b""), header, **settings)[1]
-
-
-@pytest.fixture
-def read(manifest: ModelManifest) -> Reader:
-    return Reader(manifest)
-
-
-def arrays(images: list[Image]) -> np.ndarray[Any, Any]:
-    return np.stack([image.pixels for image in images if isinstance(image, PixelArray)])
-
-
-def asking(tensor: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"inputs": [tensor], **more}
-
-
-def encoded(count: Any, **more: Any) -> dict[str, Any]:
-    return asking({"name": "images", "shape": [count], "datatype": "BYTES", **more})
 
 
 def test_pixels_come_nested_flat_or_binary(read: Reader) -> None:
@@ -75,44 +31,10 @@ def test_pixels_come_nested_flat_or_binary(read: Reader) -> None:
         assert np.array_equal(arrays(images), BOTH)
 
 
-def test_a_length_of_zero_is_one_bare_tensor_whose_outputs_are_binary(read: Reader) -> None:
-    request, images = read.raw(RED.tobytes(), "0")
-    assert np.array_equal(arrays(images), RED)
-    assert request.parameters.binary_data_output
-
-
-@pytest.mark.parametrize("size", [0, 1, 191, 193, 384])
-def test_a_bare_tensor_is_just_one_image(read: Reader, size: int) -> None:
-    with pytest.raises(InvalidRequestError, match=f"192 bytes, and {size} were sent"):
-        read.raw(bytes(size), "0")
-
-
 def test_encoded_images_come_as_base64_or_binary(read: Reader) -> None:
     images = read(encoded(2, parameters={"binary_data_size": 13}), elements(b"", b"12345"))
     assert images == [EncodedImage(b""), EncodedImage(b"12345")]
     assert read(encoded(1, data=["MTIz"])) == [JsonInstance({"b64": "MTIz"})]
-
-
-@pytest.mark.parametrize(
-    "header", ["", "-1", "+1", " 1", "1 ", "1_0", "0x10", "1.0", "1e3", "²", "\u0661", "NaN", "9" * 30, "9" * 100_000]
-)
-def test_a_length_that_is_no_number_of_bytes_is_refused(read: Reader, header: str) -> None:
-    with pytest.raises(MalformedBodyError, match="it must be the length of the JSON in bytes") as caught:
-        read.raw(json.dumps(asking(uint8(RED))).encode() + RED.tobytes(), header)
-    assert len(str(caught.value)) < 300
-
-
-@pytest.mark.parametrize("beyond", [1, 1000, 2**31, 2**63, 2**64, 10**25])
-def test_a_length_beyond_the_body_is_refused(read: Reader, beyond: int) -> None:
-    text = json.dumps(asking(uint8(RED))).encode()
-    with pytest.raises(MalformedBodyError, match=f"at most the {len(text)} of the whole body"):
-        read.raw(text, str(len(text) + beyond))
-
-
-@pytest.mark.parametrize("header", ["1", "10", "01"])
-def test_a_length_within_the_json_cuts_it(read: Reader, header: str) -> None:
-    with pytest.raises(MalformedBodyError, match="The body is not JSON"):
-        read.raw(json.dumps(asking(uint8(RED))).encode(), header)
 
 
 @pytest.mark.parametrize(
@@ -204,48 +126,6 @@ def test_data_is_a_list(read: Reader, data: Any) -> None:
         read(asking(uint8(RED, data)))
 
 
-@pytest.mark.parametrize("sent", [0, 1, 191, 193, 10_000])
-def test_a_tensor_is_as_long_as_announced(read: Reader, sent: int) -> None:
-    with pytest.raises(InvalidRequestError, match=f"announces 192 bytes of binary data, and {sent:,} come"):
-        read(asking(uint8(RED)), bytes(sent))
-    with pytest.raises(InvalidRequestError, match=f"192 bytes, and {sent:,} were sent"):
-        read(asking(uint8(RED) | {"parameters": {"binary_data_size": sent}}), bytes(sent))
-
-
-@pytest.mark.parametrize("size", [-1, 192.0, "192", True, 2**64, 10**30])
-def test_an_announced_size_that_cannot_be_is_refused(read: Reader, size: Any) -> None:
-    with pytest.raises(InvalidRequestError):
-        read(asking(uint8(RED) | {"parameters": {"binary_data_size": size}}), RED.tobytes())
-
-
-def test_a_tensor_comes_once(read: Reader) -> None:
-    both = uint8(RED) | {"data": RED.tolist()}
-    with pytest.raises(InvalidRequestError, match=r"must have either data, or parameters\.binary_data_size"):
-        read(asking(both), RED.tobytes())
-    with pytest.raises(InvalidRequestError, match=r"must have either data, or parameters\.binary_data_size"):
-        read(asking({"name": "images", "shape": [1, 8, 8, 3], "datatype": "UINT8"}))
-    with pytest.raises(InvalidRequestError, match="announces 0 bytes of binary data, and 4 come"):
-        read(asking(uint8(RED, RED.tolist())), b"more")
-
-
-@pytest.mark.parametrize(
-    ("binary", "said"),
-    [
-        (b"", "Element 0 .* beyond"),
-        (b"\x01\x00\x00", "Element 0 .* beyond"),
-        (b"\x02\x00\x00\x00x", "Element 0 .* beyond"),
-        (b"\xff\xff\xff\xffx", "Element 0 .* beyond"),
-        (elements(b"x"), "Element 1 .* beyond"),
-        (elements(b"x", b"y")[:-1], "Element 1 .* beyond"),
-        (elements(b"x", b"y") + b"z", "1 bytes are left after the 2 elements"),
-        (elements(b"x", b"y", b"z"), "5 bytes are left after the 2 elements"),
-    ],
-)
-def test_bytes_are_as_many_elements_as_announced_and_as_long(read: Reader, binary: bytes, said: str) -> None:
-    with pytest.raises(InvalidRequestError, match=said):
-        read(encoded(2, parameters={"binary_data_size": len(binary)}), binary)
-
-
 @pytest.mark.parametrize("data", [[1], [None], [True], [["MTIz"]], [{"b64": "MTIz"}]])
 def test_an_encoded_image_in_json_is_a_string(read: Reader, data: Any) -> None:
     with pytest.raises(InvalidRequestError):
@@ -319,11 +199,6 @@ def test_what_other_extensions_have_is_not_supported(read: Reader, request_: Any
 def test_a_body_of_more_values_than_allowed_is_refused_before_it_is_parsed(read: Reader, body: bytes) -> None:
     with pytest.raises(TooManyValuesError, match="send the tensor as binary data"):
         read.raw(body, max_json_values=1000)
-
-
-def test_binary_data_is_not_counted_as_json(read: Reader) -> None:
-    commas = np.full((20, 8, 8, 3), ord(","), np.uint8)
-    assert len(read(asking(uint8(commas)), commas.tobytes(), max_json_values=100)) == 20
 
 
 def test_a_number_of_thousands_of_digits_is_refused(read: Reader) -> None:

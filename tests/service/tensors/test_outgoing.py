@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,18 +6,11 @@ import pytest
 
 from schemas.bundle import FloatArray
 from schemas.inference_protocol import InferRequest
-from schemas.manifest import ModelManifest, parse_manifest
+from schemas.manifest import ModelManifest
 from service.tensors.outgoing import Encoded, write_infer
-from tests.bundles import write_bundle
 from tests.service.inferring import pixels, uint8
 
 PROBABILITIES = np.array([[0.1, 0.2, 0.7], [0.4, 0.4, 0.2]], np.float32)
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
-    bundle: Path = write_bundle(tmp_path_factory.mktemp("artifacts"))
-    return parse_manifest((bundle / "manifest.json").read_bytes())
 
 
 def write(
