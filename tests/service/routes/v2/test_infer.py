@@ -1,7 +1,11 @@
+import gzip
+import json
 import threading
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures import wait as wait_for
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +104,20 @@ def test_more_images_than_allowed_are_413(serve: Serve) -> None:
     ):
         assert "more than the 1 images allowed" in error_of(client.post(INFER, **body), 413)
     assert client.post(INFER, **GOOD).status_code == 200
+
+
+@pytest.mark.skipif(find_spec("service.middleware") is None, reason="bodies are packed and unpacked in the middleware")
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_lengths_are_those_of_what_was_packed(client: TestClient, encoding: str) -> None:
+    many = pixels(*["red"] * 500)
+    body = body_of({"inputs": [uint8(many)], "parameters": {"binary_data_output": True}}, many.tobytes())
+    packed = gzip.compress(body["content"]) if encoding == "gzip" else zlib.compress(body["content"])
+    headers = body["headers"] | {"content-encoding": encoding, "accept-encoding": encoding}
+    response = client.post(INFER, content=packed, headers=headers)
+    assert response.headers["content-encoding"] == encoding
+    length = int(response.headers["inference-header-content-length"])
+    assert json.loads(response.content[:length])["outputs"][0]["shape"] == [500, 3]
+    assert len(response.content) == length + 500 * 3 * 4
 
 
 @pytest.mark.parametrize("header", ["-1", "x", str(2**64), "99999999999999999999999999"])

@@ -1,6 +1,7 @@
 """Triton's own client against a real server."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,20 @@ def test_many_requests_at_a_time_are_each_answered_with_their_own(client: "http.
     answers = [request.get_result() for request in requests]
     assert [colours_of(answer) for answer in answers] == [[colour] for colour in asked]
     assert [answer.get_response()["id"] for answer in answers] == asked
+
+
+@pytest.mark.skipif(find_spec("service.middleware") is None, reason="bodies are packed and unpacked in the middleware")
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_bodies_are_packed_both_ways(client: "http.InferenceServerClient", algorithm: str, binary: bool) -> None:
+    answer = client.infer(
+        "colours",
+        [tensor(pixels(*ALL * 100), binary=binary)],
+        outputs=[http.InferRequestedOutput("probabilities", binary_data=binary)],
+        request_compression_algorithm=algorithm,
+        response_compression_algorithm=algorithm,
+    )
+    assert colours_of(answer) == ALL * 100
 
 
 @pytest.mark.parametrize("binary", [True, False])
