@@ -8,11 +8,12 @@ from pydantic import BaseModel, ValidationError
 from schemas.inference_protocol import IndexEntry, IndexRequest, LoadRequest, ModelState, UnloadRequest
 from service.bodies.reading import read_body
 from service.problems import protocol_errors
-from service.registry import Refused, Registry
+from service.registry import Registry
 from service.routes.asking import ModelName, control_of
 from service.tensors.incoming import invalid
 
 _MAX_BYTES = 64 * 1024
+_UNLOADED = "It was unloaded; a load serves it again."
 
 Message = TypeVar("Message", bound=BaseModel)
 
@@ -31,16 +32,18 @@ def router(registry: Registry) -> APIRouter:
     @routes.post("/index", summary="List the repository", **_about(IndexRequest))
     async def index(request: Request) -> list[IndexEntry]:
         asked = await _read(request, IndexRequest)
-        entries = [
+        ready = {entry.found for entry in registry.loaded}
+        reasons = {entry.found: entry.reason for entry in registry.refused}
+        return [
             IndexEntry(
                 name=entry.found.name,
                 version=str(entry.found.version),
-                state=ModelState.UNAVAILABLE if isinstance(entry, Refused) else ModelState.READY,
-                reason=entry.reason if isinstance(entry, Refused) else "",
+                state=ModelState.READY if entry.found in ready else ModelState.UNAVAILABLE,
+                reason="" if entry.found in ready else reasons.get(entry.found, _UNLOADED),
             )
             for entry in registry.entries
+            if entry.found in ready or not asked.ready
         ]
-        return [entry for entry in entries if entry.state is ModelState.READY or not asked.ready]
 
     @routes.post(
         "/models/{name}/load",
