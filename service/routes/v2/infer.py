@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -77,18 +78,11 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     async def run(request: Request, header: str | None, name: str, version: int | None = None) -> Response:
         body = await read_body(request, settings.max_body_bytes)
         with registry.lease(name, version) as model:
-            arguments = (body, header, model.manifest, settings)
-            read = (
-                read_infer(*arguments) if len(body) <= INLINE_BYTES else await run_in_threadpool(read_infer, *arguments)
-            )
-            asked, images = read
+            read = partial(read_infer, body, header, model.manifest, settings)
+            asked, images = read() if len(body) <= INLINE_BYTES else await run_in_threadpool(read)
             answers = await model.infer(images, call=_call(asked.parameters, settings))
-            written = (asked, _all_good(answers), model.manifest)
-            encoded = (
-                write_infer(*written)
-                if len(images) <= INLINE_IMAGES
-                else await run_in_threadpool(write_infer, *written)
-            )
+            write = partial(write_infer, asked, _all_good(answers), model.manifest)
+            encoded = write() if len(images) <= INLINE_IMAGES else await run_in_threadpool(write)
         return Response(encoded.body, headers=dict(encoded.headers))
 
     @routes.post("/models/{name}/infer", summary="Classify images with a model", **_ABOUT)
