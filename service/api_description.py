@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from schemas.evaluation import EvaluateRequest
+from schemas.inference_protocol import ErrorMessage, IndexRequest, InferRequest, LoadRequest, UnloadRequest
 from schemas.prediction import PredictRequest
 from schemas.problem import MEDIA_TYPE, Problem
 from service.problems import problems
@@ -19,7 +20,16 @@ Send images as JSON, as a form, as one raw image or as a numpy array; they are r
 Every error is a problem document (RFC 9457) whose `detail` says in one sentence what is wrong and what to do.
 """
 
-_MESSAGES = (PredictRequest, EvaluateRequest, Problem)
+_MESSAGES = (
+    PredictRequest,
+    EvaluateRequest,
+    Problem,
+    ErrorMessage,
+    InferRequest,
+    IndexRequest,
+    LoadRequest,
+    UnloadRequest,
+)
 # FastAPI's own shape of a 422; ours is Problem.
 _UNUSED = ("HTTPValidationError", "ValidationError")
 # The empty one: whether a key is needed is up to whoever runs the service.

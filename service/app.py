@@ -39,13 +39,14 @@ from service.errors import (
     TooManyValuesError,
     UnauthorizedError,
     UnavailableError,
+    UnsupportedFeatureError,
     UnsupportedMediaTypeError,
 )
 from service.local_workers import LocalWorkers
 from service.middleware import add_middleware
-from service.problems import problem_response, problems
+from service.problems import error_response, problems
 from service.registry import Registry
-from service.routes import evaluate, health, metrics, models, predict
+from service.routes import evaluate, health, metrics, models, predict, v1, v2
 from service.routes.pages import add_pages
 from service.security import Guard
 from service.session import OnnxRuntime, Runtime
@@ -70,6 +71,7 @@ STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     InvalidRequestError: (422, ProblemCode.INVALID_REQUEST),
     InvalidImagesError: (422, ProblemCode.INVALID_IMAGE),
     InferenceError: (500, ProblemCode.INTERNAL),
+    UnsupportedFeatureError: (501, ProblemCode.NOT_IMPLEMENTED),
     ModelRefusedError: (503, ProblemCode.MODEL_REFUSED),
     NotReadyError: (503, ProblemCode.NOT_READY),
     OverloadedError: (503, ProblemCode.OVERLOADED),
@@ -131,6 +133,8 @@ def create_app(
     app.include_router(models.router(registry))
     app.include_router(health.router(registry, drain or Drain()))
     app.include_router(metrics.router(telemetry))
+    app.include_router(v2.router(registry, settings))
+    app.include_router(v1.router(registry, settings))
     add_pages(app)
     describe(app)
     for kind, handler in _HANDLERS.items():
@@ -147,7 +151,7 @@ def onnx_runtime(settings: Settings) -> OnnxRuntime:
     return OnnxRuntime(settings.device, threads=threads, spin=workers == 1, max_batch=settings.max_batch)
 
 
-async def _service_error(_: Request, error: Exception) -> Response:
+async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         raise error
     status, code = STATUS[type(error)]
@@ -160,7 +164,7 @@ async def _service_error(_: Request, error: Exception) -> Response:
         headers["Connection"] = "close"  # the rest of the body is still on its way
     errors = error.errors if isinstance(error, InvalidImagesError) else ()
     detail = _INTERNAL if isinstance(error, InferenceError) else str(error)  # what the batcher logged stays inside
-    return problem_response(status, code, detail, errors, headers)
+    return error_response(request.url.path, status, code, detail, errors, headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -169,33 +173,38 @@ async def _http_error(request: Request, error: Exception) -> Response:
         raise error
     path = request.url.path
     if error.status_code == 404:
-        return problem_response(404, ProblemCode.NOT_FOUND, f"There is nothing at {path}; /docs lists what there is.")
+        detail = f"There is nothing at {path}; /docs lists what there is."
+        return error_response(path, 404, ProblemCode.NOT_FOUND, detail)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "GET")
         detail = f"{path} does not take {request.method}, but {allowed}."
-        return problem_response(405, ProblemCode.METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})
-    return problem_response(error.status_code, ProblemCode.INVALID_REQUEST, str(error.detail), headers=error.headers)
+        return error_response(path, 405, ProblemCode.METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})
+    return error_response(
+        path, error.status_code, ProblemCode.INVALID_REQUEST, str(error.detail), headers=error.headers
+    )
 
 
-async def _invalid_parameter(_: Request, error: Exception) -> Response:
+async def _invalid_parameter(request: Request, error: Exception) -> Response:
     """A parameter of the path or the query that FastAPI checked."""
     if not isinstance(error, RequestValidationError):
         raise error
     first: dict[str, Any] = error.errors()[0]
     where, name = first["loc"][0], first["loc"][-1]
     said = "there is no such parameter" if first["type"] == "extra_forbidden" else first["msg"]
-    return problem_response(422, ProblemCode.INVALID_REQUEST, f"{name} in the {where}: {said}.")
+    detail = f"{name} in the {where}: {said}."
+    return error_response(request.url.path, 422, ProblemCode.INVALID_REQUEST, detail)
 
 
-async def _client_left(_: Request, __: Exception) -> Response:
+async def _client_left(request: Request, _: Exception) -> Response:
     """Nobody reads this; without it, every caller that hangs up would be logged as a failure of ours."""
-    return problem_response(400, ProblemCode.INVALID_REQUEST, "The connection was closed before the body had come.")
+    detail = "The connection was closed before the body had come."
+    return error_response(request.url.path, 400, ProblemCode.INVALID_REQUEST, detail)
 
 
-async def _unexpected(_: Request, error: Exception) -> Response:
+async def _unexpected(request: Request, error: Exception) -> Response:
     """The log has the exception; the caller learns nothing of the inside."""
     logger.error("a request failed in a way that nobody foresaw", exc_info=error)
-    return problem_response(500, ProblemCode.INTERNAL, _INTERNAL)
+    return error_response(request.url.path, 500, ProblemCode.INTERNAL, _INTERNAL)
 
 
 _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Any]] = {

@@ -15,6 +15,7 @@ ServiceError
 │   ├── ModelRequiredError         several models, none named
 │   ├── ModelNotFoundError         no such model or version
 │   ├── ReportNotFoundError        no such file in the model's report
+│   ├── UnsupportedFeatureError    a part of a protocol that is not here
 │   ├── UnauthorizedError          a key is needed, and none or a wrong one came
 │   └── ForbiddenError             not for this caller, whatever it brings
 ├── ModelRefusedError              the model is there, and must not answer
@@ -103,6 +104,10 @@ class ModelNotFoundError(RequestError):
 
 class ReportNotFoundError(RequestError):
     """No such file in the model's report."""
+
+
+class UnsupportedFeatureError(RequestError):
+    """A part of a protocol that is not here."""
 
 
 class UnauthorizedError(RequestError):

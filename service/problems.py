@@ -1,9 +1,13 @@
-"""Errors as HTTP says them: problem documents (RFC 9457), written and described in OpenAPI in one place."""
+"""Errors as HTTP says them: problem documents (RFC 9457), written and described in OpenAPI in one place.
 
+Below /v1 and /v2 callers speak another protocol, whose errors are {"error": "..."}.
+"""
+
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from schemas.prediction import ItemError
 from schemas.problem import MEDIA_TYPE, Problem, ProblemCode
@@ -19,6 +23,7 @@ TITLES = {
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
     500: "Internal Server Error",
+    501: "Not Implemented",
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
@@ -70,6 +75,11 @@ _DESCRIBED = {
         ProblemCode.INTERNAL,
         "The service failed on this request; its log says how.",
     ),
+    501: (
+        "A part of the protocol that is not here.",
+        ProblemCode.NOT_IMPLEMENTED,
+        "parameters.sequence_id is of an extension that is not here; GET /v2 lists those that are.",
+    ),
     503: (
         "The model was refused, none is loaded, or the queue is full (then with Retry-After).",
         ProblemCode.OVERLOADED,
@@ -81,6 +91,24 @@ _DESCRIBED = {
         "The 60 seconds of this request were over before its images were; send fewer, or give it longer.",
     ),
 }
+
+
+_INVALID = "The request, or an image of it, cannot be used."
+_PROTOCOL = re.compile(r"/v[12](/|$)")
+
+
+def error_response(
+    path: str,
+    status: int,
+    code: ProblemCode,
+    detail: str,
+    errors: tuple[ItemError, ...] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The error as the protocol of the path says it. The inference protocols know 400 for all that is invalid."""
+    if _PROTOCOL.match(path):
+        return JSONResponse({"error": detail}, 400 if status == 422 else status, headers)
+    return problem_response(status, code, detail, errors, headers)
 
 
 def problem_response(
@@ -97,6 +125,22 @@ def problem_response(
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What FastAPI's `responses` says of these statuses."""
     return {status: _described(status) for status in statuses}
+
+
+def protocol_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for paths below /v1 and /v2."""
+    return {status: _described_by_protocol(status) for status in statuses}
+
+
+def errors_below(path: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The one or the other, as error_response answers there."""
+    return (protocol_errors if _PROTOCOL.match(path) else problems)(*statuses)
+
+
+def _described_by_protocol(status: int) -> dict[str, Any]:
+    description = _INVALID if status == 400 else _DESCRIBED[status][0]
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorMessage"}}}
+    return {"description": description, "content": content}
 
 
 def _described(status: int) -> dict[str, Any]:

@@ -34,16 +34,23 @@ def _parse(incoming: Incoming) -> Submission:
 
 
 def _check_values(incoming: Incoming) -> None:
-    """By the bytes alone. A string that holds brackets or commas counts too much, which only a label could."""
-    objects, lists, commas = (incoming.body.count(sign) for sign in (b"{", b"[", b","))
+    objects, values = json_cost(incoming.body)
     if objects > 2 * incoming.max_images:  # one an image, and room for labels with braces in them
         raise TooManyImagesError(incoming.max_images)
-    values = commas + _LIST_COST * lists
     if values > incoming.max_json_values:
         raise TooManyValuesError(
             f"The JSON body holds more than the {incoming.max_json_values:,} values allowed (a list counts as "
             f"{_LIST_COST}); send pixels as application/x-npy, or images as files."
         )
+
+
+def json_cost(body: bytes) -> tuple[int, int]:
+    """(objects, values with lists counted as more) that a parser would make of the body, by its bytes alone.
+
+    A string that holds brackets or commas counts too much.
+    """
+    objects, lists, commas = (body.count(sign) for sign in (b"{", b"[", b","))
+    return objects, commas + _LIST_COST * lists
 
 
 def _said(error: ValidationError, fields: list[str]) -> MalformedBodyError | InvalidRequestError:

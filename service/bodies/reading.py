@@ -20,21 +20,25 @@ KINDS: Sequence[BodyKind] = (JSON, MULTIPART, RAW_IMAGE, NPY)
 DISCARD_BYTES = 2**30
 _DISCARD_SECONDS = 10.0
 # Below this, a hop to another thread costs more than the parsing.
-_INLINE_BYTES = 64 * 1024
+INLINE_BYTES = 64 * 1024
 
 
 async def read_submission(request: Request, purpose: Purpose, settings: Settings) -> Submission:
-    """Raises UnsupportedMediaTypeError, BodyTooLargeError, or what the kind's parse raises."""
-    kind = choose_kind(request, purpose)
+    """Raises UnsupportedMediaTypeError, or as read_as."""
+    return await read_as(choose_kind(request, purpose), request, purpose, settings)
+
+
+async def read_as(kind: BodyKind, request: Request, purpose: Purpose, settings: Settings) -> Submission:
+    """Whatever Content-Type says. Raises BodyTooLargeError, or what the kind's parse raises."""
     incoming = Incoming(
         body=await read_body(request, settings.max_body_bytes),
-        content_type=request.headers["content-type"],
+        content_type=request.headers.get("content-type", ""),
         purpose=purpose,
         max_images=settings.max_images,
         max_pixels=settings.max_pixels,
         max_json_values=settings.max_json_values,
     )
-    if len(incoming.body) <= _INLINE_BYTES:
+    if len(incoming.body) <= INLINE_BYTES:
         return kind.parse(incoming)
     return await run_in_threadpool(kind.parse, incoming)
 

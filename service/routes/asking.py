@@ -7,9 +7,11 @@ from fastapi import Path
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from service.bodies.reading import request_body
 from service.bodies.submission import Purpose
+from service.control import ModelControl
 from service.errors import InvalidRequestError
 from service.predictor import INLINE_IMAGES
 from service.problems import problems
@@ -39,6 +41,12 @@ def agreed(name: str, in_query: T | None, in_body: T | None) -> T | None:
     if in_query is not None and in_body is not None and in_query != in_body:
         raise InvalidRequestError(f"{name} is {in_query} in the query and {in_body} in the body; say it once.")
     return in_body if in_query is None else in_query
+
+
+def control_of(request: Request) -> ModelControl:
+    """What loads, unloads and counts, over all workers."""
+    control: ModelControl = request.app.state.control
+    return control
 
 
 async def answer(message: BaseModel, images: int) -> Response:

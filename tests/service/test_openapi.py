@@ -16,16 +16,24 @@ REPOSITORY = Path(__file__).parents[2]
 KINDS = {
     "predict": {"application/json", "multipart/form-data", "image/*", "application/x-npy"},
     "evaluate": {"application/json", "multipart/form-data"},
+    "infer": {"application/json", "application/octet-stream"},
+    "load": {"application/json"},
+    "unload": {"application/json"},
+    "index": {"application/json"},
+    "{name}:predict": {"application/json"},
 }
+PROTOCOLS = ("/v1/", "/v2")
 
 OPERATIONS = [
     (path, method, operation) for path, methods in SCHEMA["paths"].items() for method, operation in methods.items()
 ]
-ASKING = [(path, operation) for path, method, operation in OPERATIONS if method == "post"]
+POSTS = [(path, operation) for path, method, operation in OPERATIONS if method == "post"]
+ASKING = [(path, operation) for path, operation in POSTS if not path.startswith(PROTOCOLS)]
+PROTOCOL = [(path, operation) for path, operation in POSTS if path.startswith(PROTOCOLS)]
 EXAMPLES = [
     pytest.param(path, example["value"], id=f"{path} {name}")
-    for path, operation in ASKING
-    for name, example in operation["requestBody"]["content"]["application/json"]["examples"].items()
+    for path, operation in POSTS
+    for name, example in operation["requestBody"]["content"]["application/json"].get("examples", {}).items()
 ]
 
 
@@ -74,11 +82,23 @@ def test_keys_are_named_where_they_may_be_needed_and_health_needs_none() -> None
     assert "security" not in SCHEMA["paths"]["/livez"]["get"]
 
 
-def test_every_error_is_a_problem() -> None:
-    errors = [r for _, _, o in OPERATIONS for status, r in o["responses"].items() if status >= "400"]
-    assert len(errors) > 40
-    assert all(references(response) == {"#/components/schemas/Problem"} for response in errors)
-    assert all(set(response["content"]) == {"application/problem+json"} for response in errors)
+@pytest.mark.parametrize(("path", "operation"), PROTOCOL, ids=[path for path, _ in PROTOCOL])
+def test_every_kind_of_body_of_a_protocol_is_described(path: str, operation: dict[str, Any]) -> None:
+    assert set(operation["requestBody"]["content"]) == KINDS[path.rpartition("/")[2]]
+    assert set(operation["responses"]) >= {"200", "400", "405", "413", "500"}
+    assert "422" not in operation["responses"]
+
+
+def test_every_error_is_a_problem_and_below_the_protocols_their_error() -> None:
+    errors = [(p, r) for p, _, o in OPERATIONS for status, r in o["responses"].items() if status >= "400"]
+    assert len(errors) > 100
+    for path, response in errors:
+        ours = not path.startswith(PROTOCOLS)
+        media_type, message = ("application/problem+json", "Problem") if ours else ("application/json", "ErrorMessage")
+        if path.endswith(("/ready", "/live")) and "content" not in response:
+            continue  # the protocol's health: an empty body
+        assert references(response) == {f"#/components/schemas/{message}"}, path
+        assert set(response["content"]) == {media_type}, path
 
 
 @pytest.mark.parametrize(("path", "body"), EXAMPLES)

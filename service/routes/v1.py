@@ -1,0 +1,69 @@
+"""KServe's v1 protocol, which is TensorFlow Serving's: the same instances and predictions as /predict, in JSON alone.
+
+Every error below /v1 is {"error": "..."}, which service/problems.py sees to.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from schemas.base import Frozen
+from schemas.prediction import FailedPrediction, Prediction
+from service.bodies.json_body import JSON
+from service.bodies.reading import read_as
+from service.bodies.submission import Purpose
+from service.problems import protocol_errors
+from service.registry import Registry
+from service.routes.asking import ModelName, answer
+from service.settings import Settings
+
+
+class Predictions(Frozen):
+    predictions: Annotated[
+        tuple[Prediction | FailedPrediction, ...], Field(description="one an instance, in the order they were sent")
+    ]
+
+
+class ModelNames(Frozen):
+    models: Annotated[tuple[str, ...], Field(description="all that are there, also those that do not serve")]
+
+
+class Readiness(Frozen):
+    name: str
+    ready: bool = True
+
+
+_REQUEST: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": JSON.openapi[Purpose.PREDICT]}}
+}
+
+
+def router(registry: Registry, settings: Settings) -> APIRouter:
+    routes = APIRouter(prefix="/v1/models", tags=["KServe v1"], responses=protocol_errors(405, 500))
+
+    @routes.get("", summary="List the models by name")
+    async def models() -> ModelNames:
+        return ModelNames(models=tuple(dict.fromkeys(entry.found.name for entry in registry.entries)))
+
+    @routes.get("/{name}", summary="Does the model serve?", responses=protocol_errors(404, 503))
+    async def ready(name: ModelName) -> Readiness:
+        with registry.lease(name):
+            return Readiness(name=name)
+
+    @routes.post(
+        "/{name}:predict",
+        summary="Classify images with a model",
+        response_model=Predictions,
+        response_description="One prediction an instance, in the order they were sent.",
+        responses=protocol_errors(400, 404, 413, 415, 503, 504),
+        openapi_extra=_REQUEST,
+    )
+    async def predict(request: Request, name: ModelName) -> Response:
+        # Content-Type is not looked at: clients of this protocol send whatever their library chose.
+        submission = await read_as(JSON, request, Purpose.PREDICT, settings)
+        with registry.lease(name) as model:
+            response = await model.predict(submission.images, submission.top_k, submission.on_error)
+        return await answer(Predictions(predictions=response.predictions), len(submission.images))
+
+    return routes

@@ -1,0 +1,21 @@
+"""Open Inference Protocol v2. Every error below /v2 is {"error": "..."}, which service/problems.py sees to."""
+
+from fastapi import APIRouter
+
+from service.registry import Registry
+from service.routes.v2 import health, infer, metadata, repository, statistics
+from service.settings import Settings
+
+
+def router(registry: Registry, settings: Settings) -> APIRouter:
+    routes = APIRouter()
+    # Statistics ahead of metadata: in /v2/models/stats, stats is no model's name.
+    for part in (
+        health.router(registry),
+        statistics.router(registry),
+        metadata.router(registry, settings),
+        infer.router(registry, settings),
+        repository.router(registry),
+    ):
+        routes.include_router(part, prefix="/v2", tags=["open inference protocol"])
+    return routes

@@ -1,0 +1,110 @@
+"""POST /v2/models/{name}/infer: tensors or encoded images in, probabilities or classes out."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from schemas.bundle import FloatArray
+from schemas.inference_protocol import BINARY_HEADER, InferResponse, RequestParameters
+from service.bodies.examples import PNG_BASE64
+from service.bodies.reading import INLINE_BYTES, read_body
+from service.call import Call
+from service.errors import InvalidRequestError
+from service.predictor import INLINE_IMAGES, Answer, Refusal
+from service.problems import protocol_errors
+from service.registry import Registry
+from service.routes.asking import ModelName, Version
+from service.settings import Settings
+from service.tensors.incoming import read_infer
+from service.tensors.outgoing import write_infer
+
+_BINARY: dict[str, Any] = {
+    "schema": {
+        "type": "string",
+        "format": "binary",
+        "description": f"The JSON, as long as {BINARY_HEADER} says, and right behind it the binary tensors.",
+    }
+}
+_EXAMPLES = {
+    "encoded image": {
+        "summary": "An image file in base64",
+        "value": {"inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "data": [PNG_BASE64]}]},
+    },
+    "classes": {
+        "summary": "The most probable class by name",
+        "value": {
+            "id": "42",
+            "inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "data": [PNG_BASE64]}],
+            "outputs": [{"name": "probabilities", "parameters": {"classification": 1}}],
+        },
+    },
+}
+_ABOUT: dict[str, Any] = {
+    "response_model": InferResponse,
+    "response_model_exclude_none": True,
+    "response_description": "The outputs. As binary data where that was asked for.",
+    "responses": {
+        200: {"content": {"application/octet-stream": _BINARY}},
+        **protocol_errors(400, 404, 405, 413, 415, 500, 501, 503, 504),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}, "examples": _EXAMPLES},
+                "application/octet-stream": _BINARY,
+            },
+        }
+    },
+}
+
+JsonLength = Annotated[
+    str | None,
+    Header(
+        alias=BINARY_HEADER,
+        description="bytes of JSON at the body's start, uncompressed; 0: the body is the tensor of one image; "
+        "not there: all is JSON",
+    ),
+]
+
+
+def router(registry: Registry, settings: Settings) -> APIRouter:
+    routes = APIRouter()
+
+    async def run(request: Request, header: str | None, name: str, version: int | None = None) -> Response:
+        body = await read_body(request, settings.max_body_bytes)
+        with registry.lease(name, version) as model:
+            read = partial(read_infer, body, header, model.manifest, settings)
+            asked, images = read() if len(body) <= INLINE_BYTES else await run_in_threadpool(read)
+            answers = await model.infer(images, call=_call(asked.parameters, settings))
+            write = partial(write_infer, asked, _all_good(answers), model.manifest)
+            encoded = write() if len(images) <= INLINE_IMAGES else await run_in_threadpool(write)
+        return Response(encoded.body, headers=dict(encoded.headers))
+
+    @routes.post("/models/{name}/infer", summary="Classify images with a model", **_ABOUT)
+    async def infer(request: Request, name: ModelName, header: JsonLength = None) -> Response:
+        return await run(request, header, name)
+
+    @routes.post("/models/{name}/versions/{version}/infer", summary="Classify images with a version", **_ABOUT)
+    async def infer_version(request: Request, name: ModelName, version: Version, header: JsonLength = None) -> Response:
+        return await run(request, header, name, version)
+
+    return routes
+
+
+def _call(parameters: RequestParameters, settings: Settings) -> Call:
+    """A request may ask for less time than the service allows, not for more."""
+    asked = parameters.timeout / 1e6 if parameters.timeout else math.inf
+    return Call.within(min(asked, settings.request_timeout))
+
+
+def _all_good(answers: Sequence[Answer]) -> list[FloatArray]:
+    """The protocol has no answer for a part of a request: the first bad image fails it."""
+    for i, answer in enumerate(answers):
+        if isinstance(answer, Refusal):
+            raise InvalidRequestError(f"Image {i} of {len(answers)} (counted from 0) cannot be used: {answer.reason}")
+    return [answer for answer in answers if not isinstance(answer, Refusal)]
