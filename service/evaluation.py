@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.bundle import FloatArray
+from schemas.comparison import EvaluationComparison
+from schemas.comparison import compare as compare_answers
 from schemas.errors import MetricsError
 from schemas.evaluation import EvaluationReport, Mistake
 from schemas.manifest import ModelManifest, VariantName
@@ -29,6 +31,10 @@ class Scored:
     variant: VariantName
     provider: str
 
+    @property
+    def said(self) -> str:
+        return f"{self.manifest.name} version {self.manifest.version}"
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -44,6 +50,12 @@ class Scores:
     def answered(self) -> npt.NDArray[np.int64]:
         """The positions of the images that have an answer."""
         return np.delete(np.arange(len(self.labels)), [error.index for error in self.errors])
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each image's answer is its label [n]."""
+        right: npt.NDArray[np.bool_] = self.probabilities.argmax(axis=1) == self.labels
+        return right
 
 
 def report(scores: Scores) -> EvaluationReport:
@@ -64,6 +76,30 @@ def report(scores: Scores) -> EvaluationReport:
         provider=scores.model.provider,
         errors=scores.errors,
     )
+
+
+def check_comparable(a: ModelManifest, b: ModelManifest, labels: Sequence[Label]) -> None:
+    """Raises InvalidRequestError where the same labels would not mean the same to both versions."""
+    alone = set(a.labels) ^ set(b.labels)
+    if alone:
+        raise InvalidRequestError(
+            f"Versions {a.version} and {b.version} of {a.name} cannot be compared: only one of them knows "
+            f"{shortened(', '.join(sorted(alone)))}."
+        )
+    if a.labels != b.labels and any(isinstance(label, int) for label in labels):
+        raise InvalidRequestError(
+            f"Versions {a.version} and {b.version} of {a.name} have their labels in another order; send the labels' "
+            "names, not class indices."
+        )
+
+
+def compare(a: Scores, b: Scores) -> EvaluationComparison:
+    """Of the same images: both reports, and what tells the two apart. Raises InvalidRequestError."""
+    rows = np.intersect1d(a.answered, b.answered)
+    if not len(rows):
+        raise InvalidRequestError("There is no image that both versions could read; there is nothing to compare.")
+    comparison = compare_answers((a.model.said, a.right[rows]), (b.model.said, b.right[rows]))
+    return EvaluationComparison(a=report(a), b=report(b), comparison=comparison)
 
 
 def _placed(mistake: Mistake, position: int, images: Sequence[Image]) -> Mistake:

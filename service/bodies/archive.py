@@ -39,10 +39,11 @@ def _parse(incoming: Incoming) -> Submission:
     return Submission(images, labels)
 
 
-def _kind(media_type: str, said: str) -> BodyKind:
-    openapi: OpenApi = {"schema": {"type": "string", "format": "binary", "description": said}}
+def _kind(media_type: str, file: str, said: str) -> BodyKind:
+    how = f"`curl --data-binary @{file} -H 'Content-Type: {media_type}' .../evaluate`"
+    openapi: OpenApi = {"schema": {"type": "string", "format": "binary", "description": f"{said} {how}"}}
     return BodyKind(media_type, _parse, {Purpose.EVALUATE: openapi})
 
 
-ZIP = _kind("application/zip", ZIP_SAID)
-NPZ = _kind("application/x-npz", NPZ_SAID)
+ZIP = _kind("application/zip", "images.zip", ZIP_SAID)
+NPZ = _kind("application/x-npz", "images.npz", NPZ_SAID)

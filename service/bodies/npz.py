@@ -1,7 +1,8 @@
 """The arrays `images` and `labels` of an .npz file, as numpy.savez and numpy.savez_compressed write it.
 
 Limits: type and shape stand in each array's header and are checked, also against the bytes that the archive announces,
-before memory is taken. Images are unpacked some at a time, as their turns come. Nothing is ever unpickled.
+before memory is taken; then its checksum. Images are unpacked some at a time, as their turns come. Nothing is ever
+unpickled.
 """
 
 import math
@@ -23,11 +24,12 @@ from service.images import ArchivedPixels, shortened
 
 SUFFIX = ".npy"
 IMAGES, LABELS = "images", "labels"
-WANTED_IMAGES = "uint8 [images, height, width] or [images, height, width, channels]"
+WANTED_IMAGES = "uint8 [images, height, width] or [images, height, width, 1, 3 or 4]"
 WANTED_LABELS = "integers or strings [images]"
 _MAX_LABEL_BYTES = 4096
 _BLOCK_BYTES = 2**20
-_KEPT_BLOCKS = 4  # images may be asked for a little out of order, by several threads
+_KEPT_BYTES = 16 * 2**20  # of blocks: images may be asked for a little out of order, by several threads
+_CHANNELS = {1, 3, 4}
 
 
 def read_npz(archive: Archive, incoming: Incoming) -> tuple[list[ArchivedPixels], list[Label]]:
@@ -49,7 +51,8 @@ class _Rows:
         self._archive = archive
         self._file = file
         self._shape, dtype, self._start = _header(archive, file, WANTED_IMAGES)
-        if dtype != np.uint8 or len(self._shape) not in {3, 4} or min(self._shape) < 1:
+        fits = len(self._shape) == 3 or (len(self._shape) == 4 and self._shape[3] in _CHANNELS)
+        if dtype != np.uint8 or not fits or min(self._shape) < 1:
             raise InvalidRequestError(
                 f"The array {IMAGES} is {dtype} {shortened(list(self._shape))}; send {WANTED_IMAGES}, not empty."
             )
@@ -60,11 +63,13 @@ class _Rows:
             raise InvalidRequestError(
                 f"The images have {width} x {height} pixels; at most {incoming.max_pixels:,} are allowed."
             )
-        self._step = max(1, _BLOCK_BYTES // math.prod(self._shape[1:]))
+        _check_whole(archive, file)
+        row = math.prod(self._shape[1:])
+        self._step = max(1, _BLOCK_BYTES // row)
+        self._most_kept = max(2, _KEPT_BYTES // (row * self._step))
         self._stream: IO[bytes] | None = None
         self._next = 0  # the block that the stream stands at
         self._kept: OrderedDict[int, Pixels] = OrderedDict()
-        self._damaged: int | None = None  # the first block that cannot be unpacked, nor any after it
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -74,8 +79,6 @@ class _Rows:
         """uint8 [height, width(, channels)]. Raises UnreadableImageError."""
         number, place = divmod(i, self._step)
         with self._lock:
-            if self._damaged is not None and number >= self._damaged:
-                raise UnreadableImageError("The array of images is damaged here or before.")
             if number not in self._kept:
                 self._read_to(number)
             image: Pixels = self._kept[number][place]
@@ -87,19 +90,14 @@ class _Rows:
                 self._stream, self._next = self._archive.open(self._file), 0
                 self._stream.read(self._start)
             while self._next <= number:
-                try:
-                    self._read_block(self._stream)
-                except Exception:
-                    self._damaged = self._next
-                    raise
+                self._read_block(self._stream)
 
     def _read_block(self, stream: IO[bytes]) -> None:
         rows = min(self._step, len(self) - self._next * self._step)
         shape = (rows, *self._shape[1:])
-        # Too few bytes, and reshape fails.
         self._kept[self._next] = np.frombuffer(stream.read(math.prod(shape)), np.uint8).reshape(shape)
         self._next += 1
-        if len(self._kept) > _KEPT_BLOCKS:
+        if len(self._kept) > self._most_kept:
             self._kept.popitem(last=False)
 
 
@@ -120,6 +118,14 @@ def _header(archive: Archive, file: File, wanted: str) -> tuple[tuple[int, ...],
             f"{file.name} announces {dtype} {shortened(list(shape))}; there are {file.size - start:,} bytes of it."
         )
     return shape, dtype, start
+
+
+def _check_whole(archive: Archive, file: File) -> None:
+    """By its checksum, which takes the whole to tell: rows are used before their array's end. Raises as _header."""
+    try:
+        archive.check(file)
+    except UnreadableImageError as error:
+        raise InvalidRequestError(f"{file.name} is damaged: {error}") from error
 
 
 def _labels(archive: Archive, file: File, images: int) -> list[Label]:

@@ -27,6 +27,7 @@ from service.images import shortened
 _DIRECTORY_ENTRY = b"PK\x01\x02"
 _END_OF_DIRECTORY = b"PK\x05\x06"
 _MORE_ENTRIES = 1024  # folders
+_PIECE = 2**18
 _LOCAL_HEADER = 30  # bytes, without the name
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1 | 0x40  # bits of the flags: encrypted, strongly encrypted
@@ -78,6 +79,13 @@ class Archive:
             if len(data) != file.size:
                 raise EOFError(f"it has {len(data):,} bytes and the directory says {file.size:,}")
             return data
+
+    def check(self, file: File) -> None:
+        """Unpacks the file and drops it, a piece at a time. Raises as read."""
+        with self.damage_told(), self.opened(file) as stream:
+            size = sum(map(len, iter(lambda: stream.read(_PIECE), b"")))
+            if size != file.size:
+                raise EOFError(f"it has {size:,} bytes and the directory says {file.size:,}")
 
     @contextmanager
     def opened(self, file: File) -> Iterator[IO[bytes]]:
