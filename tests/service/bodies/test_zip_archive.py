@@ -165,6 +165,7 @@ def test_hidden_files_and_those_of_macos_are_passed_over() -> None:
             "red/1.png": RED,
             "red/.DS_Store": b"x",
             "__MACOSX/red/._1.png": b"x",
+            "__MACOSX/red/Icon": b"x",
             ".git/config": b"x",
             "red/": b"",
         }
