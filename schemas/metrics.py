@@ -7,7 +7,19 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import MetricsError
-from schemas.evaluation import Averages, Calibration, CalibrationBin, ClassMetrics, Interval, Metrics
+from schemas.evaluation import (
+    MOST_MISTAKES,
+    Averages,
+    Calibration,
+    CalibrationBin,
+    ClassMetrics,
+    ClassReport,
+    Interval,
+    Metrics,
+    Mistake,
+    TopKAccuracy,
+)
+from schemas.ranking import average_precision, label_ranks, roc_auc
 
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.floating]
@@ -15,7 +27,9 @@ Confusion = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
 CALIBRATION_BINS = 15
-_Z_95 = 1.959963984540054
+TOP_K = (1, 3, 5)
+_NAMED_CLASSES = 10
+Z_95 = 1.959963984540054
 _ROUNDING = 1e-3  # half precision may put a certain answer this far outside 0 to 1
 
 
@@ -32,10 +46,13 @@ def measure(labels: Labels, probabilities: Probabilities, names: Sequence[str]) 
     present = support > 0
     correct = int(np.trace(confusion))
     accuracy = correct / len(labels)
+    absent = tuple(name for name, there in zip(names, present, strict=True) if not there)
+    two = (labels == 1, probabilities[:, 1]) if len(names) == 2 else None
     return Metrics(
         n=len(labels),
         accuracy=accuracy,
         accuracy_interval=wilson_interval(correct, len(labels)),
+        top_k=top_k_accuracy(labels, probabilities),
         log_loss=log_loss(labels, probabilities),
         macro=_averages(precision, recall, f1, present / present.sum()),
         micro=Averages(precision=accuracy, recall=accuracy, f1=accuracy),
@@ -44,9 +61,55 @@ def measure(labels: Labels, probabilities: Probabilities, names: Sequence[str]) 
             ClassMetrics(label=name, support=int(count), precision=float(p), recall=float(r), f1=float(f))
             for name, count, p, r, f in zip(names, support, precision, recall, f1, strict=True)
         ),
-        absent_classes=tuple(name for name, there in zip(names, present, strict=True) if not there),
+        absent_classes=absent,
         confusion_matrix=tuple(tuple(int(count) for count in row) for row in confusion),
         calibration=calibration(labels, probabilities),
+        roc_auc=roc_auc(*two) if two else None,
+        average_precision=average_precision(*two) if two else None,
+        notes=_notes(names, absent),
+    )
+
+
+def top_k_accuracy(labels: Labels, probabilities: Probabilities) -> tuple[TopKAccuracy, ...]:
+    """For each k of TOP_K below the number of classes."""
+    n, classes = probabilities.shape
+    ranks = label_ranks(labels, probabilities)
+    hits = {k: int((ranks < k).sum()) for k in TOP_K if k < classes}
+    return tuple(
+        TopKAccuracy(k=k, accuracy=count / n, accuracy_interval=wilson_interval(count, n)) for k, count in hits.items()
+    )
+
+
+def with_intervals(metrics: Metrics) -> tuple[ClassReport, ...]:
+    """The classes of the metrics, with the intervals of their precision and recall."""
+    confusion = np.array(metrics.confusion_matrix)
+    counts = zip(np.diag(confusion).tolist(), confusion.sum(axis=0).tolist(), strict=True)
+    return tuple(
+        ClassReport(
+            **dict(one),
+            precision_interval=wilson_interval(hits, predicted) if predicted else None,
+            recall_interval=wilson_interval(hits, one.support) if one.support else None,
+        )
+        for one, (hits, predicted) in zip(metrics.per_class, counts, strict=True)
+    )
+
+
+def worst_mistakes(
+    labels: Labels, probabilities: Probabilities, names: Sequence[str], most: int = MOST_MISTAKES
+) -> tuple[Mistake, ...]:
+    """The wrong answers of the highest probability, the highest first; index is the row."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    confidence = probabilities[wrong, predicted[wrong]]
+    worst = wrong[np.argsort(-confidence, kind="stable")[:most]].tolist()
+    return tuple(
+        Mistake(
+            index=row,
+            label=names[labels[row]],
+            predicted=names[predicted[row]],
+            probability=min(1.0, float(probabilities[row, predicted[row]])),
+        )
+        for row in worst
     )
 
 
@@ -88,10 +151,24 @@ def calibration(labels: Labels, probabilities: Probabilities, bins: int = CALIBR
 
 def wilson_interval(successes: int, n: int) -> Interval:
     """95% score interval of a rate (Wilson, 1927): right for small n and for rates near 0 and 1."""
-    rate, z2 = successes / n, _Z_95**2
+    rate, z2 = successes / n, Z_95**2
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z_95 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    half = Z_95 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return Interval(lower=max(0.0, centre - half), upper=min(1.0, centre + half))
+
+
+def _notes(names: Sequence[str], absent: Sequence[str]) -> tuple[str, ...]:
+    if not absent:
+        return ()
+    listed = ", ".join(absent[:_NAMED_CLASSES]) + (", ..." if len(absent) > _NAMED_CLASSES else "")
+    notes = [
+        f"Of {len(absent)} of the {len(names)} classes there is no image ({listed}); they count as 0 in per_class and "
+        "are left out of the macro means."
+    ]
+    if len(names) == 2:
+        there = next(name for name in names if name not in absent)
+        notes.append(f"roc_auc and average_precision are null: they need images of both classes, and all are {there}.")
+    return tuple(notes)
 
 
 def _check(labels: Labels, probabilities: Probabilities, names: Sequence[str]) -> None:

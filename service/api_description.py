@@ -17,6 +17,7 @@ DESCRIPTION = """\
 Image classifiers over HTTP. Each model was checked against its own golden samples before it answers here.
 
 Send images as JSON, as a form, as one raw image or as a numpy array; they are resized to what the model takes.
+Labelled images for /evaluate also come as a zip of class-named folders or as an .npz.
 Every error is a problem document (RFC 9457) whose `detail` says in one sentence what is wrong and what to do.
 """
 

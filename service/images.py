@@ -5,12 +5,13 @@ Each kind becomes the model's input through schemas.image; what cannot is an Ima
 
 import base64
 import binascii
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from schemas.errors import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
+from schemas.errors import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from schemas.image import Pixels, decode_image, fit_pixels
 from schemas.manifest import InputSpec
 
@@ -47,6 +48,35 @@ class PixelArray:
     def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
         _check_size(self.pixels, max_pixels)
         return fit_pixels(self.pixels, spec)
+
+
+@dataclass(frozen=True)
+class ArchivedImage:
+    """An image file inside an archive, unpacked when its turn comes. unpack raises ImageError."""
+
+    name: str
+    unpack: Callable[[], bytes]
+
+    def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+        try:
+            return decode_image(self.unpack(), spec, max_pixels)
+        except ImageError as error:
+            raise type(error)(f"{shortened(self.name)}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ArchivedPixels:
+    """As PixelArray, unpacked when its turn comes. unpack raises ImageError."""
+
+    unpack: Callable[[], Pixels]
+
+    def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+        return PixelArray(self.unpack()).decode(spec, max_pixels)
+
+
+def name_of(image: Image) -> str | None:
+    """The image's file, where it came with one."""
+    return image.name if isinstance(image, ArchivedImage) else None
 
 
 @dataclass(frozen=True)

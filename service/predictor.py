@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.bundle import FloatArray
-from schemas.errors import ImageError, MetricsError
+from schemas.errors import ImageError
 from schemas.evaluation import EvaluationReport
 from schemas.image import Pixels
 from schemas.manifest import ModelManifest
-from schemas.metrics import measure
 from schemas.prediction import (
     DEFAULT_TOP_K,
     ClassProbability,
@@ -25,15 +24,15 @@ from schemas.prediction import (
 )
 from service.batcher import Batcher
 from service.call import Call
-from service.errors import DeadlineError, InferenceError, InvalidImagesError, InvalidRequestError
-from service.images import Image, shortened
+from service.errors import DeadlineError, InferenceError, InvalidImagesError
+from service.evaluation import Label, Scored, Scores, label_indices, report
+from service.images import Image
 from service.session import Session
 from service.variants import Choice
 
 # Below this many, a hop to another thread costs more than the work it takes off the event loop.
 INLINE_IMAGES = 32
 _WINDOW_BATCHES = 4  # enough that the worker does not run dry between two windows
-_NAMED_LABELS = 20
 _ROUNDING = 1e-5  # a softmax in float32 may pass 1 by a little
 
 
@@ -46,9 +45,6 @@ class Refusal:
 
 Answer = FloatArray | Refusal
 """Probabilities float32 [classes] of one image, or why there are none."""
-
-Label = str | int
-"""A label's name, or a class index."""
 
 
 class Model:
@@ -96,15 +92,26 @@ class Model:
         The images go through the queue a window at a time, so that other requests find places in it.
         Raises as predict, and InvalidRequestError where the labels do not fit the images or the model.
         """
-        indices = label_indices(labels, len(images), self.manifest.labels)
-        answers: list[Answer] = []
+        return await asyncio.to_thread(report, await self.score(images, labels, on_error))
+
+    async def score(self, images: Sequence[Image], labels: Sequence[Label], on_error: OnError | None) -> Scores:
+        """What evaluate measures: the probabilities of each image, beside its label. Raises as evaluate."""
+        indices = label_indices(labels, images, self.manifest.labels)
+        probabilities = np.zeros((len(images), len(self.manifest.labels)), np.float32)
+        errors: list[ItemError] = []
         for start in range(0, len(images), self._window):
             window = images[start : start + self._window]
-            answered: list[Answer] = await asyncio.wrap_future(self._batcher.submit(window, continued=start > 0))
-            answers += answered
+            answers: list[Answer] = await asyncio.wrap_future(self._batcher.submit(window, continued=start > 0))
+            for i, answer in enumerate(answers, start):
+                if isinstance(answer, Refusal):
+                    errors.append(ItemError(index=i, reason=answer.reason))
+                else:
+                    probabilities[i] = answer
         # With nothing left to measure, leaving the bad ones out is no answer.
-        _check(answers, None if all(isinstance(answer, Refusal) for answer in answers) else on_error)
-        return await asyncio.to_thread(self._report, answers, indices)
+        if errors and (on_error is not OnError.ITEM or len(errors) == len(images)):
+            raise InvalidImagesError(tuple(errors), len(images))
+        model = Scored(self.manifest, self.choice.variant.name, self.provider)
+        return Scores(model, images, indices, probabilities, tuple(errors))
 
     def close(self) -> None:
         self._batcher.close()
@@ -136,25 +143,6 @@ class Model:
             ),
         )
 
-    def _report(self, answers: Sequence[Answer], indices: Sequence[int]) -> EvaluationReport:
-        answered = [i for i, answer in enumerate(answers) if not isinstance(answer, Refusal)]
-        try:
-            metrics = measure(
-                np.array([indices[i] for i in answered], dtype=np.int64),
-                np.array([answers[i] for i in answered], dtype=np.float32),
-                self.manifest.labels,
-            )
-        except MetricsError as error:
-            raise InvalidRequestError(str(error)) from error
-        return EvaluationReport(
-            **dict(metrics),
-            model=self.manifest.name,
-            version=self.manifest.version,
-            variant=self.choice.variant.name,
-            provider=self.provider,
-            errors=_errors(answers),
-        )
-
 
 def checked_run(session: Session, images: Pixels, classes: int) -> FloatArray:
     """The session's probabilities float32 [len(images), classes].
@@ -174,29 +162,6 @@ def checked_run(session: Session, images: Pixels, classes: int) -> FloatArray:
             "which is no probability."
         )
     return np.minimum(probabilities, np.float32(1))
-
-
-def label_indices(labels: Sequence[Label], images: int, names: Sequence[str]) -> list[int]:
-    """Class indices of labels given by name or by index. Raises InvalidRequestError."""
-    if len(labels) != images:
-        raise InvalidRequestError(f"There are {images} images and {len(labels)} labels; send one label an image.")
-    by_name = {name: i for i, name in enumerate(names)}
-    return [_label_index(label, i, by_name) for i, label in enumerate(labels)]
-
-
-def _label_index(label: Label, position: int, by_name: dict[str, int]) -> int:
-    if isinstance(label, int):
-        if 0 <= label < len(by_name):
-            return label
-        raise InvalidRequestError(
-            f"Label {position} is the class index {shortened(label)}; the model's go from 0 to {len(by_name) - 1}."
-        )
-    if label not in by_name:
-        known = ", ".join(list(by_name)[:_NAMED_LABELS]) + (", ..." if len(by_name) > _NAMED_LABELS else "")
-        raise InvalidRequestError(
-            f"Label {position} is '{shortened(label)}', which is none of the model's labels: {known}."
-        )
-    return by_name[label]
 
 
 def _prediction(probabilities: FloatArray, count: int, labels: Sequence[str]) -> Prediction:

@@ -16,6 +16,8 @@ from service.keys import Keys
 from service.planning import parse_policy
 
 PREFIX = "CONVOY_"
+DEFAULT_MAX_BODY_BYTES = 64 * 2**20
+DEFAULT_MAX_ARCHIVE_BYTES = 2**30
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -72,7 +74,9 @@ class Settings(BaseSettings):
         default="auto",
         description="`fp32`, `int8` or `fp16`; `auto`: the fastest one that the bundle has for the device",
     )
-    max_body_bytes: Positive = Field(default=64 * 2**20, description="bytes a request body may have")
+    max_body_bytes: Positive = Field(
+        default=DEFAULT_MAX_BODY_BYTES, description="bytes a request body may have, and an image in an archive"
+    )
     max_pixels: Positive = Field(
         default=DEFAULT_MAX_PIXELS, description="pixels an image may claim; more is not decoded"
     )
@@ -80,6 +84,9 @@ class Settings(BaseSettings):
     max_json_values: Positive = Field(
         default=12_000_000,
         description="numbers in a JSON body, a list counted as three more; npy is the way for more pixels",
+    )
+    max_archive_bytes: Positive = Field(
+        default=DEFAULT_MAX_ARCHIVE_BYTES, description="bytes that the files of a zip or .npz may have once unpacked"
     )
     max_batch: int = Field(default=32, ge=1, le=65_536, description="images in one inference")
     queue_images: Positive = Field(

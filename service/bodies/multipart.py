@@ -1,28 +1,32 @@
-"""multipart/form-data: files=@a.png files=@b.jpg, and the options as fields.
+"""multipart/form-data: files=@a.png files=@b.jpg, or for /evaluate archive=@images.zip, and the options as fields.
 
 Limits: the number of parts follows the number of images, and a field is short. Files are bounded by the body, which is
 in memory already; so they are neither written to disk nor read twice, as a general form parser must.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from schemas.prediction import OnError
+from service.bodies.archive import NPZ_SAID, ZIP_SAID, read_archive
 from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Submission, TopK
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
-from service.images import EncodedImage, shortened
+from service.evaluation import Label
+from service.images import EncodedImage, Image, shortened
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-FILES, LABELS, TOP_K, ON_ERROR = "files", "labels", "top_k", "on_error"
+FILES, ARCHIVE, LABELS, TOP_K, ON_ERROR = "files", "archive", "labels", "top_k", "on_error"
 MAX_FIELD_BYTES = 1024
 
 _FIELDS = {Purpose.PREDICT: (TOP_K, ON_ERROR), Purpose.EVALUATE: (LABELS, ON_ERROR)}
+_UPLOADS = {Purpose.PREDICT: (FILES,), Purpose.EVALUATE: (FILES, ARCHIVE)}
 _TOP_K: TypeAdapter[int] = TypeAdapter(TopK)
 _ON_ERROR = TypeAdapter(OnError)
 
@@ -40,9 +44,9 @@ class _Part:
 class _Form:
     """The callbacks of the parser. An exception in one of them ends the parsing."""
 
-    def __init__(self, fields: tuple[str, ...], max_images: int) -> None:
-        self.files: list[bytes] = []
-        self.values: dict[str, list[str]] = {name: [] for name in fields}
+    def __init__(self, purpose: Purpose, max_images: int) -> None:
+        self.uploads: dict[str, list[bytes]] = {name: [] for name in _UPLOADS[purpose]}
+        self.values: dict[str, list[str]] = {name: [] for name in _FIELDS[purpose]}
         self._max_images = max_images
         self._part = _Part()
         self._header = b""
@@ -79,7 +83,7 @@ class _Form:
 
     def on_part_end(self) -> None:
         if self._part.is_file:
-            self.files.append(bytes(self._part.data))
+            self.uploads[self._part.name].append(bytes(self._part.data))
             return
         try:
             self.values[self._part.name].append(self._part.data.decode("utf-8"))
@@ -91,23 +95,25 @@ class _Form:
 
     def _check_part(self) -> None:
         name, is_file = self._part.name, self._part.is_file
-        if name != FILES and name not in self.values:
+        came: dict[str, list[Any]] = {**self.uploads, **self.values}
+        if name not in came:
+            others = [other for other in came if other != FILES]
             raise InvalidRequestError(
                 f"There is no field '{shortened(name)}'; images are sent as {FILES}=@image.png, once an image, "
-                f"and the other fields are {', '.join(self.values)}."
+                f"and the other fields are {', '.join(others)}."
             )
-        if is_file != (name == FILES):
-            wanted = "a file (curl -F files=@image.png)" if name == FILES else f"plain text (curl -F {name}=...)"
+        if is_file != (name in self.uploads):
+            wanted = f"plain text (curl -F {name}=...)" if is_file else f"a file (curl -F {name}=@...)"
             raise InvalidRequestError(f"The field '{name}' must be {wanted}.")
-        if name in {TOP_K, ON_ERROR} and self.values[name]:
+        count = len(came[name])
+        if name in {ARCHIVE, TOP_K, ON_ERROR} and count:
             raise InvalidRequestError(f"The field '{name}' is there more than once; send it once.")
-        count = len(self.files) if is_file else len(self.values[name])
         if count >= self._max_images:
             raise TooManyImagesError(self._max_images)
 
 
 def _parse(incoming: Incoming) -> Submission:
-    form = _Form(_FIELDS[incoming.purpose], incoming.max_images)
+    form = _Form(incoming.purpose, incoming.max_images)
     _, options = parse_options_header(incoming.content_type)
     if b"boundary" not in options:
         raise MalformedBodyError("The Content-Type names no boundary; let the HTTP client write that header.")
@@ -119,14 +125,26 @@ def _parse(incoming: Incoming) -> Submission:
         raise MalformedBodyError(f"The body is no multipart form: {error}.") from error
     if not form.ended:
         raise MalformedBodyError("The multipart form is cut short: its last boundary is missing.")
-    if not form.files:
-        raise InvalidRequestError(f"There are no images; send them as {FILES}=@image.png, once an image.")
+    images, labels = _images(form, incoming)
     return Submission(
-        images=[EncodedImage(data) for data in form.files],
-        labels=form.values.get(LABELS, ()),
+        images=images,
+        labels=labels,
         top_k=_once(form, TOP_K, _TOP_K),
         on_error=_once(form, ON_ERROR, _ON_ERROR),
     )
+
+
+def _images(form: _Form, incoming: Incoming) -> tuple[Sequence[Image], Sequence[Label]]:
+    files, labels = form.uploads[FILES], form.values.get(LABELS, [])
+    for archive in form.uploads.get(ARCHIVE, ()):
+        if files or labels:
+            raise InvalidRequestError(
+                f"Send either the {ARCHIVE}, which has its labels in it, or {FILES} with {LABELS}."
+            )
+        return read_archive(archive, incoming)
+    if not files:
+        raise InvalidRequestError(f"There are no images; send them as {FILES}=@image.png, once an image.")
+    return [EncodedImage(data) for data in files], labels
 
 
 def _callbacks(form: _Form) -> "MultipartCallbacks":
@@ -153,7 +171,7 @@ def _once(form: _Form, name: str, kind: TypeAdapter[T]) -> T | None:
         raise InvalidRequestError(f"{name}: {error.errors(include_url=False)[0]['msg']}.") from error
 
 
-def _openapi(extra: OpenApi, required: list[str]) -> OpenApi:
+def _openapi(extra: OpenApi, needed: OpenApi) -> OpenApi:
     return {
         "schema": {
             "type": "object",
@@ -167,11 +185,13 @@ def _openapi(extra: OpenApi, required: list[str]) -> OpenApi:
                 ON_ERROR: {"$ref": "#/components/schemas/OnError"},
                 **extra,
             },
-            "required": required,
+            **needed,
             "additionalProperties": False,
         },
         # Repeated once a value, as curl -F does, not joined by commas.
-        "encoding": {name: {"style": "form", "explode": True} for name in (FILES, *extra) if name != TOP_K},
+        "encoding": {
+            name: {"style": "form", "explode": True} for name in (FILES, LABELS) if name == FILES or name in extra
+        },
     }
 
 
@@ -179,7 +199,7 @@ MULTIPART = BodyKind(
     "multipart/form-data",
     _parse,
     {
-        Purpose.PREDICT: _openapi({TOP_K: {"type": "integer", "minimum": 1}}, [FILES]),
+        Purpose.PREDICT: _openapi({TOP_K: {"type": "integer", "minimum": 1}}, {"required": [FILES]}),
         Purpose.EVALUATE: _openapi(
             {
                 LABELS: {
@@ -187,9 +207,14 @@ MULTIPART = BodyKind(
                     "items": {"type": "string"},
                     "minItems": 1,
                     "description": "Names of labels; the field is repeated once a file, in the files' order.",
-                }
+                },
+                ARCHIVE: {
+                    "type": "string",
+                    "format": "binary",
+                    "description": f"In place of files and labels: a zip or an .npz. {ZIP_SAID} {NPZ_SAID}",
+                },
             },
-            [FILES, LABELS],
+            {"oneOf": [{"required": [FILES, LABELS]}, {"required": [ARCHIVE]}]},
         ),
     },
 )

@@ -6,6 +6,7 @@ there, before an array is made of them. The array then is a view of the body. No
 
 import io
 import math
+from typing import IO
 
 import numpy as np
 
@@ -14,17 +15,17 @@ from service.bodies.submission import BodyKind, Incoming, Purpose, Submission
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.images import PixelArray, shortened
 
-_WANTED = "an array of uint8 [images, height, width, channels] or [images, height, width]"
+WANTED = "an array of uint8 [images, height, width, channels] or [images, height, width]"
 _MAX_HEADER = 4096
 _DIMENSIONS = {3, 4}
 
 
 def _parse(incoming: Incoming) -> Submission:
     stream = io.BytesIO(incoming.body)
-    shape, fortran_order, dtype = _header(stream)
+    shape, fortran_order, dtype = read_header(stream, "The body", WANTED)
     if dtype != np.uint8 or len(shape) not in _DIMENSIONS or min(shape) < 1:
         raise InvalidRequestError(
-            f"The body holds an array of {dtype} {shortened(list(shape))}; send {_WANTED}, not empty."
+            f"The body holds an array of {dtype} {shortened(list(shape))}; send {WANTED}, not empty."
         )
     if shape[0] > incoming.max_images:
         raise TooManyImagesError(incoming.max_images)
@@ -42,8 +43,11 @@ def _parse(incoming: Incoming) -> Submission:
     return Submission([PixelArray(image) for image in array])
 
 
-def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """(shape, is in Fortran order, type)."""
+def read_header(stream: IO[bytes], what: str, wanted: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """(shape, is in Fortran order, type) of what was to be wanted; the stream then stands at the values.
+
+    Raises MalformedBodyError.
+    """
     try:
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):
@@ -51,8 +55,8 @@ def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[np.gene
         if version == (2, 0):
             return np.lib.format.read_array_header_2_0(stream, max_header_size=_MAX_HEADER)
     except Exception as error:  # the header is a Python literal: hostile ones raise whatever a parser can
-        raise MalformedBodyError(f"The body is not an .npy file; send {_WANTED}, written by numpy.save.") from error
-    raise MalformedBodyError(f"The .npy format {version} is not read; numpy.save writes 1.0 for {_WANTED}.")
+        raise MalformedBodyError(f"{what} is not an .npy file; send {wanted}, written by numpy.save.") from error
+    raise MalformedBodyError(f"The .npy format {version} is not read; numpy.save writes 1.0 for {wanted}.")
 
 
 NPY = BodyKind(
@@ -60,7 +64,7 @@ NPY = BodyKind(
     _parse,
     {
         Purpose.PREDICT: {
-            "schema": {"type": "string", "format": "binary", "description": f"An .npy file with {_WANTED}."}
+            "schema": {"type": "string", "format": "binary", "description": f"An .npy file with {WANTED}."}
         }
     },
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
+from service.bodies.archive import NPZ, ZIP
 from service.bodies.json_body import JSON
 from service.bodies.multipart import MULTIPART
 from service.bodies.npy import NPY
@@ -14,7 +15,7 @@ from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Subm
 from service.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMediaTypeError
 from service.settings import Settings
 
-KINDS: Sequence[BodyKind] = (JSON, MULTIPART, RAW_IMAGE, NPY)
+KINDS: Sequence[BodyKind] = (JSON, MULTIPART, RAW_IMAGE, NPY, ZIP, NPZ)
 
 # A body that is too large is read on and thrown away, so that a client that sends first and reads then gets its answer.
 DISCARD_BYTES = 2**30
@@ -37,6 +38,8 @@ async def read_as(kind: BodyKind, request: Request, purpose: Purpose, settings: 
         max_images=settings.max_images,
         max_pixels=settings.max_pixels,
         max_json_values=settings.max_json_values,
+        max_archive_bytes=settings.max_archive_bytes,
+        max_archived_image_bytes=settings.max_body_bytes,
     )
     if len(incoming.body) <= INLINE_BYTES:
         return kind.parse(incoming)

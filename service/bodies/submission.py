@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from schemas.prediction import OnError
+from service.evaluation import Label
 from service.images import Image
-from service.predictor import Label
+from service.settings import DEFAULT_MAX_ARCHIVE_BYTES, DEFAULT_MAX_BODY_BYTES
 
 TopK = Annotated[int, Field(ge=1)]
 
@@ -39,6 +40,8 @@ class Incoming:
     max_images: int
     max_pixels: int
     max_json_values: int
+    max_archive_bytes: int = DEFAULT_MAX_ARCHIVE_BYTES
+    max_archived_image_bytes: int = DEFAULT_MAX_BODY_BYTES
 
 
 OpenApi = dict[str, Any]

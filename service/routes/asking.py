@@ -24,8 +24,11 @@ ON_ERROR = "what a bad image does: fail the request (request, the default), or o
 T = TypeVar("T")
 
 
-def described(purpose: Purpose, message: type[BaseModel], said: str) -> dict[str, Any]:
-    """The keyword arguments of a route: its 200, each of its errors, and every kind of body."""
+def described(purpose: Purpose, message: Any, said: str) -> dict[str, Any]:
+    """The keyword arguments of a route: its 200, each of its errors, and every kind of body.
+
+    message is the type of the answer, or a union of types.
+    """
     tags: list[str | Enum] = [purpose.value]
     return {
         "tags": tags,

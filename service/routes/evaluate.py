@@ -1,15 +1,19 @@
 """POST /evaluate: labelled images -> accuracy, precision, recall, F1, confusion matrix, log loss, calibration."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from schemas.base import Frozen
+from schemas.comparison import EvaluationComparison
 from schemas.evaluation import EvaluationReport
 from schemas.prediction import OnError
 from service.bodies.reading import read_submission
 from service.bodies.submission import Purpose
+from service.errors import InvalidRequestError
+from service.evaluation import check_comparable, compare
 from service.registry import Registry
 from service.routes.asking import ON_ERROR, ModelName, Version, agreed, answer, described
 from service.settings import Settings
@@ -21,12 +25,30 @@ class EvaluateQuery(Frozen):
     on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
 
 
+class CompareQuery(EvaluateQuery):
+    versions: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[1-9][0-9]{0,17},[1-9][0-9]{0,17}$",
+            description="two versions, as in `2,3`: both are measured on these images and compared with each other",
+            examples=["2,3"],
+        ),
+    ] = None
+
+
 Options = Annotated[EvaluateQuery, Query()]
+CompareOptions = Annotated[CompareQuery, Query()]
 
 
 def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter()
-    about = described(Purpose.EVALUATE, EvaluationReport, "The figures, with the variant and provider that answered.")
+    said = "The figures, with the variant and provider that answered"
+    about_one = described(Purpose.EVALUATE, EvaluationReport, f"{said}.")
+    about = described(
+        Purpose.EVALUATE,
+        EvaluationReport | EvaluationComparison,
+        f"{said}; with `versions` those of both, and whether their difference is more than chance.",
+    )
 
     async def run(
         request: Request, query: EvaluateQuery, name: str | None = None, version: int | None = None
@@ -37,15 +59,35 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
             report = await model.evaluate(submission.images, submission.labels, on_error)
             return await answer(report, len(submission.images))
 
-    @routes.post("/evaluate", summary="Measure the default model on labelled images", **about)
-    async def evaluate(request: Request, query: Options) -> Response:
-        return await run(request, query)
+    async def run_two(request: Request, query: EvaluateQuery, name: str | None, versions: str) -> Response:
+        first, second = map(int, versions.split(","))
+        if first == second:
+            raise InvalidRequestError(f"versions names version {first} twice; name two versions to compare.")
+        with registry.lease(name, first) as a, registry.lease(name, second) as b:
+            submission = await read_submission(request, Purpose.EVALUATE, settings)
+            on_error = agreed("on_error", query.on_error, submission.on_error)
+            check_comparable(a.manifest, b.manifest, submission.labels)
+            scores = [await model.score(submission.images, submission.labels, on_error) for model in (a, b)]
+            return await answer(await asyncio.to_thread(compare, *scores), len(submission.images))
 
-    @routes.post("/models/{name}/evaluate", summary="Measure a model on labelled images", **about)
-    async def evaluate_with(request: Request, query: Options, name: ModelName) -> Response:
-        return await run(request, query, name)
+    async def choose(request: Request, query: CompareQuery, name: str | None = None) -> Response:
+        if query.versions is None:
+            return await run(request, query, name)
+        return await run_two(request, query, name, query.versions)
 
-    @routes.post("/models/{name}/versions/{version}/evaluate", summary="Measure a version on labelled images", **about)
+    @routes.post("/evaluate", summary="Measure the default model on labelled images, or two versions of it", **about)
+    async def evaluate(request: Request, query: CompareOptions) -> Response:
+        return await choose(request, query)
+
+    @routes.post(
+        "/models/{name}/evaluate", summary="Measure a model on labelled images, or two versions of it", **about
+    )
+    async def evaluate_with(request: Request, query: CompareOptions, name: ModelName) -> Response:
+        return await choose(request, query, name)
+
+    @routes.post(
+        "/models/{name}/versions/{version}/evaluate", summary="Measure a version on labelled images", **about_one
+    )
     async def evaluate_with_version(request: Request, query: Options, name: ModelName, version: Version) -> Response:
         return await run(request, query, name, version)
 

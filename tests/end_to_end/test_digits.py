@@ -13,6 +13,7 @@ from schemas.image import encode_png
 from schemas.manifest import ModelManifest
 from tests.end_to_end.processes import Service
 from tests.service.asking import npy
+from tests.service.zips import npz, zipped
 from trainer.data.digits import DigitsSource
 from trainer.data.source import LabelledImages
 from trainer.prepare import load_splits
@@ -67,12 +68,41 @@ def test_evaluating_the_test_split_gives_the_manifest_s_figures(
     assert answer.status_code == 200, answer.text
     report = EvaluationReport.model_validate_json(answer.content)
     expected = manifest.metrics.test
-    for field in Metrics.model_fields.keys() - {"log_loss", "calibration"}:
+    for field in Metrics.model_fields.keys() - {"log_loss", "calibration", "per_class"}:
         assert getattr(report, field) == getattr(expected, field), field
+    for row, trained in zip(report.per_class, expected.per_class, strict=True):
+        assert trained.model_dump().items() <= row.model_dump().items()
     assert report.log_loss == pytest.approx(expected.log_loss, rel=1e-5)
     error = report.calibration.expected_calibration_error
     assert error == pytest.approx(expected.calibration.expected_calibration_error, abs=1e-5)
     assert (report.model, report.version, report.variant) == ("digits", 1, "fp32")
+
+
+def test_archives_give_the_report_that_files_give(
+    service: Service, manifest: ModelManifest, test_split: LabelledImages
+) -> None:
+    labels = [manifest.labels[label] for label in test_split.labels]
+    encoded = [encode_png(image) for image in test_split.images]
+    folders = zipped(
+        {f"digits/{label}/{i}.png": png for i, (label, png) in enumerate(zip(labels, encoded, strict=True))}
+    )
+    with service.client() as client:
+        answers = [
+            client.post("/evaluate", files=[("files", ("a.png", png)) for png in encoded], data={"labels": labels}),
+            client.post("/evaluate", files={"archive": ("digits.zip", folders)}),
+            client.post("/evaluate", content=folders, headers={"Content-Type": "application/zip"}),
+            client.post(
+                "/evaluate",
+                content=npz(images=test_split.images, labels=test_split.labels),
+                headers={"Content-Type": "application/x-npz"},
+            ),
+        ]
+    reports = [answer.json() for answer in answers]
+    for report in reports:
+        for mistake in report["worst_mistakes"]:
+            mistake.pop("name")
+    assert reports[0]["accuracy"] == manifest.metrics.test.accuracy
+    assert all(report == reports[0] for report in reports)
 
 
 def test_every_kind_of_body_gives_the_same_answer(service: Service, test_split: LabelledImages) -> None:

@@ -273,6 +273,14 @@ def test_a_manifest_from_before_duplicates_were_counted_is_read(fields: Fields) 
     assert parse_manifest(json.dumps(fields)).provenance.data.duplicates == Duplicates(validation=3, test=2)
 
 
+def test_a_manifest_from_before_top_k_and_areas_is_read(fields: Fields) -> None:
+    for split in ("validation", "test"):
+        for later in ("top_k", "roc_auc", "average_precision", "notes"):
+            del fields["metrics"][split][later]
+    found = parse_manifest(json.dumps(fields)).metrics.test
+    assert (found.top_k, found.roc_auc, found.average_precision, found.notes) == ((), None, None, ())
+
+
 def test_a_number_that_is_not_finite_is_not_written(manifest: ModelManifest) -> None:
     fields = manifest.model_dump()
     fields["provenance"]["recipe"] = {"rate": float("nan")}

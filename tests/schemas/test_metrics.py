@@ -10,7 +10,16 @@ from sklearn import metrics as sklearn
 
 from schemas.errors import MetricsError
 from schemas.evaluation import Averages
-from schemas.metrics import CALIBRATION_BINS, Labels, Probabilities, calibration, measure, wilson_interval
+from schemas.metrics import (
+    CALIBRATION_BINS,
+    Labels,
+    Probabilities,
+    calibration,
+    measure,
+    wilson_interval,
+    with_intervals,
+    worst_mistakes,
+)
 from tests.schemas.encoded import BOUNDED
 
 Case = tuple[Labels, Probabilities]
@@ -21,9 +30,9 @@ def names(probabilities: Probabilities) -> list[str]:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw: st.DrawFn, classes: int | None = None) -> Case:
     """Few images, few levels of certainty: ties, exact 0 and 1, absent and never predicted classes are common."""
-    classes, n = draw(st.integers(2, 5)), draw(st.integers(1, 12))
+    classes, n = classes or draw(st.integers(2, 7)), draw(st.integers(1, 12))
     labels = draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
     weights = np.array(
         draw(st.lists(st.lists(st.integers(0, 3), min_size=classes, max_size=classes), min_size=n, max_size=n)),
@@ -74,8 +83,31 @@ def test_every_figure_is_scikit_learns(case: Case) -> None:
     per_class = sklearn.precision_recall_fscore_support(labels, predicted, labels=list(classes), zero_division=0)
     for i, found_class in enumerate(found.per_class):
         assert (*figures(found_class), found_class.support) == pytest.approx([column[i] for column in per_class])
+    for one in found.top_k:  # among equals scikit-learn puts the last class first, and so is told them backwards
+        backwards = len(classes) - 1 - labels, probabilities[:, ::-1]
+        if len(classes) > 2:
+            rate = sklearn.top_k_accuracy_score(*backwards, k=one.k, labels=list(classes))
+            assert one.accuracy == pytest.approx(rate), one.k
     assert [one.label for one in found.per_class] == names(probabilities)
     assert found.absent_classes == tuple(f"class {i}" for i in classes if i not in present)
+
+
+@given(cases(classes=2))
+@example(ONE_IMAGE)
+@example(CERTAIN_AND_WRONG)
+@example(random_case(2, 500, np.float32))
+@example(random_case(2, 500, np.float64))
+@BOUNDED
+def test_the_areas_of_a_binary_task_are_scikit_learns_or_null_with_one_class(case: Case) -> None:
+    labels, probabilities = case
+    found = measure(labels, probabilities, ["no", "yes"])
+    if len(set(labels.tolist())) == 1:
+        assert (found.roc_auc, found.average_precision) == (None, None)
+        assert found.notes[1].endswith(f"all are {['no', 'yes'][labels[0]]}.")
+    else:
+        assert found.roc_auc == pytest.approx(sklearn.roc_auc_score(labels, probabilities[:, 1]))
+        assert found.average_precision == pytest.approx(sklearn.average_precision_score(labels, probabilities[:, 1]))
+        assert found.notes == ()
 
 
 def figures(averages: Averages) -> tuple[float, float, float]:
@@ -85,6 +117,60 @@ def figures(averages: Averages) -> tuple[float, float, float]:
 def test_a_tie_goes_to_the_first_class() -> None:
     found = measure(np.array([1]), np.array([[0.5, 0.5]]), ["a", "b"])
     assert found.confusion_matrix == ((0, 0), (1, 0))
+
+
+@given(cases())
+@BOUNDED
+def test_top_1_is_the_accuracy_with_its_interval(case: Case) -> None:
+    found = measure(*case, names(case[1]))
+    assert (found.top_k[0].k, found.top_k[0].accuracy) == (1, found.accuracy)
+    assert found.top_k[0].accuracy_interval == found.accuracy_interval
+
+
+@pytest.mark.parametrize(("classes", "ks"), [(2, [1]), (3, [1]), (4, [1, 3]), (5, [1, 3]), (6, [1, 3, 5])])
+def test_top_k_is_given_where_it_can_be_wrong(classes: int, ks: list[int]) -> None:
+    found = measure(*random_case(classes, 50, np.float64), [str(i) for i in range(classes)])
+    assert [one.k for one in found.top_k] == ks
+
+
+def test_areas_are_of_two_classes_alone() -> None:
+    found = measure(*random_case(3, 50, np.float64), ["a", "b", "c"])
+    assert (found.roc_auc, found.average_precision, found.notes) == (None, None, ())
+
+
+def test_absent_classes_are_told_in_a_note_that_does_not_grow_with_them() -> None:
+    few = measure(np.array([0, 2]), np.full((2, 3), 1 / 3), ["a", "b", "c"]).notes
+    assert len(few) == 1
+    assert few[0].startswith("Of 1 of the 3 classes there is no image (b); they count as 0 in per_class and are left")
+    many = measure(np.array([0]), np.full((1, 500), 1 / 500), [f"class {i}" for i in range(500)]).notes
+    assert "class 10, ...)" in many[0]
+    assert len(many[0]) < 300
+
+
+@given(cases())
+@BOUNDED
+def test_a_class_has_wilsons_interval_of_its_precision_and_recall_or_null(case: Case) -> None:
+    labels, probabilities = case
+    predicted = probabilities.argmax(axis=1)
+    for i, one in enumerate(with_intervals(measure(labels, probabilities, names(probabilities)))):
+        hits = int(((labels == i) & (predicted == i)).sum())
+        for interval, count in (
+            (one.precision_interval, int((predicted == i).sum())),
+            (one.recall_interval, int((labels == i).sum())),
+        ):
+            assert interval == (wilson_interval(hits, count) if count else None)
+
+
+@given(cases(), st.integers(1, 4))
+@BOUNDED
+def test_the_worst_mistakes_are_the_surest_wrong_answers_the_surest_first(case: Case, most: int) -> None:
+    labels, probabilities = case
+    wrong = [(-float(row.max()), i) for i, row in enumerate(probabilities) if int(row.argmax()) != int(labels[i])]
+    found = worst_mistakes(labels, probabilities, names(probabilities), most)
+    assert [(-one.probability, one.index) for one in found] == sorted(wrong)[:most]
+    for one in found:
+        row = probabilities[one.index]
+        assert (one.label, one.predicted) == (f"class {labels[one.index]}", f"class {row.argmax()}")
 
 
 def test_a_certain_and_wrong_answer_costs_much_but_not_everything() -> None:

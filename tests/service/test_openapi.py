@@ -15,7 +15,7 @@ SCHEMA: dict[str, Any] = json.loads(render())
 REPOSITORY = Path(__file__).parents[2]
 KINDS = {
     "predict": {"application/json", "multipart/form-data", "image/*", "application/x-npy"},
-    "evaluate": {"application/json", "multipart/form-data"},
+    "evaluate": {"application/json", "multipart/form-data", "application/zip", "application/x-npz"},
     "infer": {"application/json", "application/octet-stream"},
     "load": {"application/json"},
     "unload": {"application/json"},

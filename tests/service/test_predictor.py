@@ -180,7 +180,10 @@ def test_evaluate_gives_the_figures_of_the_probabilities(model_of: MakeModel) ->
     report = asyncio.run(model_of().evaluate([grey(value) for value in values], labels, None))
     probabilities = brightness(np.stack([grey(value).pixels for value in values]))
     expected = measure(np.array(labels), probabilities, list(COLOURS))
-    assert report.model_dump(include=set(type(expected).model_fields)) == expected.model_dump()
+    said = report.model_dump(include=set(type(expected).model_fields))
+    for one in said["per_class"]:
+        del one["precision_interval"], one["recall_interval"]
+    assert said == expected.model_dump()
     assert (report.model, report.version, report.variant, report.provider) == (
         "colours",
         1,

@@ -38,9 +38,11 @@ def as_text(metrics: "Metrics") -> str:
     interval, macro = metrics.accuracy_interval, metrics.macro
     lines = [
         f"accuracy     {metrics.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%})",
+        *(f"top {one.k}        {one.accuracy:.2%}" for one in metrics.top_k if one.k > 1),
         f"macro        precision {macro.precision:.4f}, recall {macro.recall:.4f}, F1 {macro.f1:.4f}",
         f"log loss     {metrics.log_loss:.4f} nats",
         f"calibration  expected error {metrics.calibration.expected_calibration_error:.4f}",
+        *([f"ROC AUC      {metrics.roc_auc:.4f}"] if metrics.roc_auc is not None else []),
         "",
     ]
     width = max(len("label"), *(len(row.label) for row in metrics.per_class))

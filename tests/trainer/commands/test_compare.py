@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from schemas.comparison import Comparison
 from schemas.image import encode_png
 from tests.bundles import write_bundle
 from tests.trainer import colours
 from trainer.cli import main
-from trainer.comparison import Comparison
 
 
 @pytest.fixture
