@@ -46,3 +46,6 @@ class Silent:
     def overloaded(self) -> None: ...
 
     def late(self) -> None: ...
+
+
+SILENT: Observer = Silent()
