@@ -20,6 +20,7 @@ class Timings:
     decode: float = 0.0
     queue: float = 0.0
     inference: float = 0.0
+    output: float = 0.0  # labelling
 
 
 @dataclass(frozen=True)

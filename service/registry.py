@@ -152,6 +152,7 @@ class Registry:
             max_batch=settings.max_batch,
             queue=settings.queue_images,
             max_pixels=settings.max_pixels,
+            max_wait=settings.max_wait_ms / 1000,
         )
         return Loaded(found, bundle, model)
 
