@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from schemas.problem import ProblemCode
 from service import __version__
 from service.api_description import DESCRIPTION, describe
+from service.bodies.memory import BodyMemory
 from service.errors import (
     BodyTooLargeError,
     DeadlineError,
@@ -92,6 +93,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.add_middleware(BodyMemory, settings.body_memory_bytes)
     app.include_router(predict.router(registry, settings))
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))
@@ -116,7 +118,7 @@ async def _service_error(_: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    if isinstance(error, BodyTooLargeError) and not error.drained:
+    if not error.drained:
         headers["Connection"] = "close"  # the rest of the body is still on its way
     errors = error.errors if isinstance(error, InvalidImagesError) else ()
     detail = _INTERNAL if isinstance(error, InferenceError) else str(error)  # what the batcher logged stays inside
@@ -149,7 +151,7 @@ async def _invalid_parameter(_: Request, error: Exception) -> Response:
 
 async def _client_left(_: Request, __: Exception) -> Response:
     """Nobody reads this; without it, every caller that hangs up would be logged as a failure of ours."""
-    return problem_response(400, ProblemCode.INVALID_REQUEST, "The connection was closed before the body had come.")
+    return problem_response(499, ProblemCode.INVALID_REQUEST, "The connection was closed before there was an answer.")
 
 
 async def _unexpected(_: Request, __: Exception) -> Response:

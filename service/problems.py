@@ -18,6 +18,7 @@ TITLES = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    499: "Client Closed Request",  # nginx's word
     500: "Internal Server Error",
     503: "Service Unavailable",
     504: "Gateway Timeout",
@@ -78,7 +79,8 @@ _DESCRIBED = {
     504: (
         "The time that the request had is over; what was not begun was dropped.",
         ProblemCode.DEADLINE_EXCEEDED,
-        "The 60 seconds of this request were over before its images were; send fewer, or give it longer.",
+        "The time of this request was over before digits had answered it; ask again later, send fewer images, or "
+        "give it longer.",
     ),
 }
 

@@ -29,7 +29,7 @@ def described(purpose: Purpose, message: type[BaseModel], said: str) -> dict[str
         "tags": tags,
         "response_model": message,
         "response_description": said,
-        "responses": problems(400, 404, 413, 415, 422, 503),
+        "responses": problems(400, 404, 413, 415, 422, 503, 504),
         "openapi_extra": {"requestBody": request_body(purpose)},
     }
 

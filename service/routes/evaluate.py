@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from schemas.base import Frozen
@@ -10,8 +10,10 @@ from schemas.evaluation import EvaluationReport
 from schemas.prediction import OnError
 from service.bodies.reading import read_submission
 from service.bodies.submission import Purpose
+from service.call import Call
 from service.registry import Registry
 from service.routes.asking import ON_ERROR, ModelName, Version, agreed, answer, described
+from service.routes.calls import calls, while_connected
 from service.settings import Settings
 
 
@@ -28,25 +30,30 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter()
     about = described(Purpose.EVALUATE, EvaluationReport, "The figures, with the variant and provider that answered.")
 
+    Asked = Annotated[Call, Depends(calls(settings.evaluate_timeout))]  # noqa: N806 - a type
+
     async def run(
-        request: Request, query: EvaluateQuery, name: str | None = None, version: int | None = None
+        request: Request, query: EvaluateQuery, call: Call, name: str | None = None, version: int | None = None
     ) -> Response:
         model = registry.model(name, version)
-        submission = await read_submission(request, Purpose.EVALUATE, settings)
+        submission = await read_submission(request, Purpose.EVALUATE, settings, call.deadline)
         on_error = agreed("on_error", query.on_error, submission.on_error)
-        report = await model.evaluate(submission.images, submission.labels, on_error)
+        evaluating = model.evaluate(submission.images, submission.labels, on_error, call=call)
+        report = await while_connected(request, evaluating)
         return await answer(report, len(submission.images))
 
     @routes.post("/evaluate", summary="Measure the default model on labelled images", **about)
-    async def evaluate(request: Request, query: Options) -> Response:
-        return await run(request, query)
+    async def evaluate(request: Request, query: Options, call: Asked) -> Response:
+        return await run(request, query, call)
 
     @routes.post("/models/{name}/evaluate", summary="Measure a model on labelled images", **about)
-    async def evaluate_with(request: Request, query: Options, name: ModelName) -> Response:
-        return await run(request, query, name)
+    async def evaluate_with(request: Request, query: Options, call: Asked, name: ModelName) -> Response:
+        return await run(request, query, call, name)
 
     @routes.post("/models/{name}/versions/{version}/evaluate", summary="Measure a version on labelled images", **about)
-    async def evaluate_with_version(request: Request, query: Options, name: ModelName, version: Version) -> Response:
-        return await run(request, query, name, version)
+    async def evaluate_with_version(
+        request: Request, query: Options, call: Asked, name: ModelName, version: Version
+    ) -> Response:
+        return await run(request, query, call, name, version)
 
     return routes
