@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, StrictInt, StrictStr, WithJsonSchema
 
 from schemas.base import Frozen
-from schemas.prediction import INSTANCES_SCHEMA, ItemError, OnError
+from schemas.prediction import INSTANCES_SCHEMA, ItemError, OnError, RejectOption
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
@@ -74,6 +74,15 @@ class EvaluateRequest(Frozen):
         Field(description="one an instance, in order; a string is a label's name, an integer a class index"),
     ]
     on_error: OnError | None = None
+    reject: RejectOption = None
+
+
+class Rejecting(Frozen):
+    """What becomes of the images where only those are answered whose winning probability reaches the threshold."""
+
+    threshold: Rate
+    coverage: Annotated[Rate, Field(description="share of the images that is answered")]
+    accuracy: Annotated[Rate | None, Field(description="of what is answered; null where nothing is")]
 
 
 class EvaluationReport(Metrics):
@@ -84,3 +93,6 @@ class EvaluationReport(Metrics):
     variant: Annotated[str, Field(description="the variant that answered: fp32, int8 or fp16")]
     provider: Annotated[str, Field(description="the ONNX Runtime execution provider that answered")]
     errors: tuple[ItemError, ...] = ()
+    reject: Annotated[Rejecting | None, Field(description="under reject=true; all other figures are of all images")] = (
+        None
+    )

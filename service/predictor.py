@@ -21,12 +21,14 @@ from schemas.prediction import (
     OnError,
     Prediction,
     PredictResponse,
+    RejectedPrediction,
 )
 from service.batcher import Batcher
 from service.call import Call, Priority, Timings
 from service.errors import InferenceError, InvalidImagesError, InvalidRequestError
 from service.images import Image, shortened
 from service.observer import SILENT, Observer, Stage
+from service.rejecting import reject_threshold, rejecting
 from service.session import Session
 from service.statistics import Statistics
 from service.tally import Tally
@@ -94,18 +96,28 @@ class Model:
             return await self._ask(images, call)
 
     async def predict(
-        self, images: Sequence[Image], top_k: int | None, on_error: OnError | None, *, call: Call | None = None
+        self,
+        images: Sequence[Image],
+        top_k: int | None,
+        on_error: OnError | None,
+        *,
+        reject: bool = False,
+        call: Call | None = None,
     ) -> PredictResponse:
-        """The most probable class of each image, in order. Raises InvalidImagesError unless on_error is item."""
+        """The most probable class of each image, in order; with reject, of those that reach the reject threshold.
+
+        Raises InvalidImagesError unless on_error is item, and InvalidRequestError where there is no threshold.
+        """
         call = call or Call()
         with self._tally.request(call.timings):
+            threshold = reject_threshold(self.manifest) if reject else None
             answers = await self._ask(images, call)
             _check(answers, on_error)
             started = time.monotonic()
             if len(answers) <= INLINE_IMAGES:
-                response = self._label(answers, top_k)
+                response = self._label(answers, top_k, threshold)
             else:
-                response = await asyncio.to_thread(self._label, answers, top_k)
+                response = await asyncio.to_thread(self._label, answers, top_k, threshold)
             call.timings.output += time.monotonic() - started
             return response
 
@@ -115,22 +127,24 @@ class Model:
         labels: Sequence[Label],
         on_error: OnError | None,
         *,
+        reject: bool = False,
         call: Call | None = None,
     ) -> EvaluationReport:
-        """The figures of this model on labelled images, one label an image.
+        """The figures of this model on labelled images, one label an image; with reject, those of rejecting too.
 
         The images go through the queue a window at a time and behind predictions, whatever the call's priority.
         Raises as predict, and InvalidRequestError where the labels do not fit the images or the model.
         """
         call = replace(call or Call(), priority=Priority.EVALUATE)
         with self._tally.request(call.timings):
+            threshold = reject_threshold(self.manifest) if reject else None
             indices = label_indices(labels, len(images), self.manifest.labels)
             answers: list[Answer] = []
             for start in range(0, len(images), self._window):
                 answers += await self._ask(images[start : start + self._window], call, continued=start > 0)
             # With nothing left to measure, leaving the bad ones out is no answer.
             _check(answers, None if all(isinstance(answer, Refusal) for answer in answers) else on_error)
-            return await asyncio.to_thread(self._report, answers, indices)
+            return await asyncio.to_thread(self._report, answers, indices, threshold)
 
     def statistics(self) -> Statistics:
         """Of this process alone."""
@@ -172,7 +186,7 @@ class Model:
             self._observer.answered(images)
             self._tally.batch(images)
 
-    def _label(self, answers: Sequence[Answer], top_k: int | None) -> PredictResponse:
+    def _label(self, answers: Sequence[Answer], top_k: int | None, threshold: float | None) -> PredictResponse:
         count = min(top_k or DEFAULT_TOP_K, len(self.manifest.labels))
         return PredictResponse(
             model=self.manifest.name,
@@ -180,19 +194,17 @@ class Model:
             predictions=tuple(
                 FailedPrediction(error=ItemError(index=i, reason=answer.reason))
                 if isinstance(answer, Refusal)
-                else _prediction(answer, count, self.manifest.labels)
+                else _prediction(answer, count, self.manifest.labels, threshold)
                 for i, answer in enumerate(answers)
             ),
         )
 
-    def _report(self, answers: Sequence[Answer], indices: Sequence[int]) -> EvaluationReport:
+    def _report(self, answers: Sequence[Answer], indices: Sequence[int], threshold: float | None) -> EvaluationReport:
         answered = [i for i, answer in enumerate(answers) if not isinstance(answer, Refusal)]
+        labels = np.array([indices[i] for i in answered], dtype=np.int64)
+        probabilities = np.array([answers[i] for i in answered], dtype=np.float32)
         try:
-            metrics = measure(
-                np.array([indices[i] for i in answered], dtype=np.int64),
-                np.array([answers[i] for i in answered], dtype=np.float32),
-                self.manifest.labels,
-            )
+            metrics = measure(labels, probabilities, self.manifest.labels)
         except MetricsError as error:
             raise InvalidRequestError(str(error)) from error
         return EvaluationReport(
@@ -202,6 +214,7 @@ class Model:
             variant=self.choice.variant.name,
             provider=self.provider,
             errors=_errors(answers),
+            reject=None if threshold is None else rejecting(labels, probabilities, threshold),
         )
 
 
@@ -248,13 +261,18 @@ def _label_index(label: Label, position: int, by_name: dict[str, int]) -> int:
     return by_name[label]
 
 
-def _prediction(probabilities: FloatArray, count: int, labels: Sequence[str]) -> Prediction:
+def _prediction(
+    probabilities: FloatArray, count: int, labels: Sequence[str], threshold: float | None
+) -> Prediction | RejectedPrediction:
     # A stable sort of the negated values: among equals the lowest index comes first, as argmax has it.
     order = np.argsort(-probabilities, kind="stable")[:count].tolist()
     top = tuple(
         ClassProbability(label=labels[index], index=index, probability=float(probabilities[index])) for index in order
     )
-    return Prediction(**dict(top[0]), top=top)
+    if threshold is None or top[0].probability >= threshold:
+        return Prediction(**dict(top[0]), top=top)
+    reason = f"The most probable class has {top[0].probability:.6g}, which is below the threshold {threshold:.6g}."
+    return RejectedPrediction(probability=top[0].probability, reason=reason, top=top)
 
 
 def _errors(answers: Sequence[Answer]) -> tuple[ItemError, ...]:

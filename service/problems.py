@@ -64,7 +64,7 @@ _DESCRIBED = {
     422: (
         "The request can be read but not answered: a wrong field, or images that cannot be decoded (errors has each).",
         ProblemCode.INVALID_REQUEST,
-        "There is no field 'topk'; the fields are instances, top_k, on_error.",
+        "There is no field 'topk'; the fields are instances, top_k, on_error, reject.",
     ),
     500: (
         "The service failed; its log says how.",

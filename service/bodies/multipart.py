@@ -19,12 +19,13 @@ from service.images import EncodedImage, shortened
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-FILES, LABELS, TOP_K, ON_ERROR = "files", "labels", "top_k", "on_error"
+FILES, LABELS, TOP_K, ON_ERROR, REJECT = "files", "labels", "top_k", "on_error", "reject"
 MAX_FIELD_BYTES = 1024
 
-_FIELDS = {Purpose.PREDICT: (TOP_K, ON_ERROR), Purpose.EVALUATE: (LABELS, ON_ERROR)}
+_FIELDS = {Purpose.PREDICT: (TOP_K, ON_ERROR, REJECT), Purpose.EVALUATE: (LABELS, ON_ERROR, REJECT)}
 _TOP_K: TypeAdapter[int] = TypeAdapter(TopK)
 _ON_ERROR = TypeAdapter(OnError)
+_REJECT = TypeAdapter(bool)
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ class _Form:
         if is_file != (name == FILES):
             wanted = "a file (curl -F files=@image.png)" if name == FILES else f"plain text (curl -F {name}=...)"
             raise InvalidRequestError(f"The field '{name}' must be {wanted}.")
-        if name in {TOP_K, ON_ERROR} and self.values[name]:
+        if name in {TOP_K, ON_ERROR, REJECT} and self.values[name]:
             raise InvalidRequestError(f"The field '{name}' is there more than once; send it once.")
         count = len(self.files) if is_file else len(self.values[name])
         if count >= self._max_images:
@@ -126,6 +127,7 @@ def _parse(incoming: Incoming) -> Submission:
         labels=form.values.get(LABELS, ()),
         top_k=_once(form, TOP_K, _TOP_K),
         on_error=_once(form, ON_ERROR, _ON_ERROR),
+        reject=_once(form, REJECT, _REJECT),
     )
 
 
@@ -165,6 +167,7 @@ def _openapi(extra: OpenApi, required: list[str]) -> OpenApi:
                     "description": "Image files; the field is repeated once an image.",
                 },
                 ON_ERROR: {"$ref": "#/components/schemas/OnError"},
+                REJECT: {"type": "boolean"},
                 **extra,
             },
             "required": required,

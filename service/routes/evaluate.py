@@ -18,9 +18,12 @@ from service.settings import Settings
 
 
 class EvaluateQuery(Frozen):
-    """The option, which JSON bodies and forms may carry instead."""
+    """The options, which JSON bodies and forms may carry instead."""
 
     on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
+    reject: Annotated[
+        bool | None, Field(description="report coverage and accuracy with the model's reject threshold too")
+    ] = None
 
 
 Options = Annotated[EvaluateQuery, Query()]
@@ -38,7 +41,8 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         model = registry.model(name, version)
         submission = await read_submission(request, Purpose.EVALUATE, settings, call.deadline)
         on_error = agreed("on_error", query.on_error, submission.on_error)
-        evaluating = model.evaluate(submission.images, submission.labels, on_error, call=call)
+        reject = bool(agreed("reject", query.reject, submission.reject))
+        evaluating = model.evaluate(submission.images, submission.labels, on_error, reject=reject, call=call)
         report = await while_connected(request, evaluating)
         return await answer(report, len(submission.images))
 

@@ -11,7 +11,7 @@ from service.bodies.reading import read_submission
 from service.bodies.submission import Purpose, TopK
 from service.call import Call
 from service.registry import Registry
-from service.routes.asking import ON_ERROR, ModelName, Version, agreed, answer, described
+from service.routes.asking import ON_ERROR, REJECT, ModelName, Version, agreed, answer, described
 from service.routes.calls import calls, while_connected
 from service.settings import Settings
 
@@ -23,6 +23,7 @@ class PredictQuery(Frozen):
         None
     )
     on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
+    reject: Annotated[bool | None, Field(description=REJECT)] = None
 
 
 Options = Annotated[PredictQuery, Query()]
@@ -41,7 +42,9 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         submission = await read_submission(request, Purpose.PREDICT, settings, call.deadline)
         top_k = agreed("top_k", query.top_k, submission.top_k)
         on_error = agreed("on_error", query.on_error, submission.on_error)
-        response = await while_connected(request, model.predict(submission.images, top_k, on_error, call=call))
+        reject = bool(agreed("reject", query.reject, submission.reject))
+        predicting = model.predict(submission.images, top_k, on_error, reject=reject, call=call)
+        response = await while_connected(request, predicting)
         return await answer(response, len(submission.images))
 
     @routes.post("/predict", summary="Classify images with the default model", **about)
