@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, StrictInt, StrictStr, WithJsonSchema
 
 from schemas.base import Frozen
-from schemas.prediction import INSTANCES_SCHEMA, ItemError, OnError
+from schemas.prediction import INSTANCES_SCHEMA, ItemError, OnError, RejectOption
 
 MOST_MISTAKES = 20
 WILSON = "95% Wilson score interval"
@@ -108,6 +108,15 @@ class EvaluateRequest(Frozen):
         Field(description="one an instance, in order; a string is a label's name, an integer a class index"),
     ]
     on_error: OnError | None = None
+    reject: RejectOption = None
+
+
+class Rejecting(Frozen):
+    """What becomes of the images where only those are answered whose winning probability reaches the threshold."""
+
+    threshold: Rate
+    coverage: Annotated[Rate, Field(description="share of the images that is answered")]
+    accuracy: Annotated[Rate | None, Field(description="of what is answered; null where nothing is")]
 
 
 class ClassReport(ClassMetrics):
@@ -141,3 +150,6 @@ class EvaluationReport(Metrics):
     variant: Annotated[str, Field(description="the variant that answered: fp32, int8 or fp16")]
     provider: Annotated[str, Field(description="the ONNX Runtime execution provider that answered")]
     errors: tuple[ItemError, ...] = ()
+    reject: Annotated[Rejecting | None, Field(description="under reject=true; all other figures are of all images")] = (
+        None
+    )

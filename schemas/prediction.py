@@ -45,12 +45,18 @@ class OnError(StrEnum):
     ITEM = "item"
 
 
+RejectOption = Annotated[
+    bool | None, Field(strict=True, description="give no label where the model is less sure than its reject threshold")
+]
+
+
 class PredictRequest(Frozen):
-    """The JSON body of /predict. top_k and on_error may stand in the query instead; said twice, they must agree."""
+    """The JSON body of /predict. The options may stand in the query instead; said twice, they must agree."""
 
     instances: Annotated[list[Any], WithJsonSchema(INSTANCES_SCHEMA), Field(min_length=1)]
     top_k: Annotated[int | None, Field(ge=1, strict=True)] = None
     on_error: OnError | None = None
+    reject: RejectOption = None
 
 
 class ClassProbability(Frozen):
@@ -62,6 +68,16 @@ class ClassProbability(Frozen):
 class Prediction(ClassProbability):
     """The most probable class, and the top_k most probable in falling order (this one first)."""
 
+    top: tuple[ClassProbability, ...]
+
+
+class RejectedPrediction(Frozen):
+    """Stands in the place of a prediction under reject=true where the model is not sure enough: no label, but top."""
+
+    label: None = None
+    index: None = None
+    probability: Annotated[float, Field(ge=0, le=1, description="of the most probable class")]
+    reason: str
     top: tuple[ClassProbability, ...]
 
 
@@ -80,5 +96,6 @@ class PredictResponse(Frozen):
     model: str
     version: int
     predictions: Annotated[
-        tuple[Prediction | FailedPrediction, ...], Field(description="one an image, in the order they were sent")
+        tuple[Prediction | RejectedPrediction | FailedPrediction, ...],
+        Field(description="one an image, in the order they were sent"),
     ]

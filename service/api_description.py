@@ -9,8 +9,8 @@ from pydantic.json_schema import models_json_schema
 from schemas.evaluation import EvaluateRequest
 from schemas.inference_protocol import ErrorMessage, IndexRequest, InferRequest, LoadRequest, UnloadRequest
 from schemas.prediction import PredictRequest
-from schemas.problem import MEDIA_TYPE, Problem
-from service.problems import problems
+from schemas.problem import Problem
+from service.problems import errors_below
 from service.security import Access, access
 
 DESCRIPTION = """\
@@ -67,7 +67,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             del operation["responses"]["422"]  # FastAPI's own, for a path parameter that takes any text
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
-            _add_keys(operation, access(method.upper(), path))
+            _add_keys(path, operation, access(method.upper(), path))
     schema["components"]["securitySchemes"] = _SCHEMES
     for name in _UNUSED:
         schemas.pop(name, None)
@@ -75,13 +75,10 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     return schema
 
 
-def _add_keys(operation: dict[str, Any], wanted: Access) -> None:
+def _add_keys(path: str, operation: dict[str, Any], wanted: Access) -> None:
     if wanted is Access.OPEN:
         return
     operation["security"] = _KEYS
     statuses = (401, 403) if wanted is Access.ADMIN else (401,)
-    described = {str(status): response for status, response in problems(*statuses).items()}
-    errors = operation["responses"]["500"]["content"]
-    if MEDIA_TYPE not in errors:  # another protocol's, with its own shape for all of them
-        described = {status: response | {"content": errors} for status, response in described.items()}
+    described = {str(status): response for status, response in errors_below(path, *statuses).items()}
     operation["responses"] = dict(sorted((described | operation["responses"]).items()))

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from schemas.problem import ProblemCode
 from service import __version__
 from service.api_description import DESCRIPTION, describe
+from service.bodies.memory import BodyMemory
 from service.control import ModelControl
 from service.coordinator import Coordinator
 from service.cores import usable_cores
@@ -99,6 +100,7 @@ def create_app(
     Raises DeviceError where CUDA is asked for and does not work, and StartError where OpenTelemetry is not installed.
     """
     runtime = runtime or onnx_runtime(settings)
+    drain = drain or Drain()
     telemetry = Telemetry(runtime.provider)
     registry = Registry(settings, runtime, telemetry)
     own = Coordinator(settings, LocalWorkers(registry)) if control is None else None
@@ -128,12 +130,13 @@ def create_app(
     )
     app.state.registry = registry
     app.state.control = control or own
+    app.add_middleware(BodyMemory, settings.body_memory_bytes)
     app.include_router(predict.router(registry, settings))
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))
-    app.include_router(health.router(registry, drain or Drain()))
+    app.include_router(health.router(registry, drain))
     app.include_router(metrics.router(telemetry))
-    app.include_router(v2.router(registry, settings))
+    app.include_router(v2.router(registry, settings, drain))
     app.include_router(v1.router(registry, settings))
     add_pages(app)
     describe(app)
@@ -160,7 +163,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, BodyTooLargeError) and not error.drained:
+    if not error.drained:
         headers["Connection"] = "close"  # the rest of the body is still on its way
     errors = error.errors if isinstance(error, InvalidImagesError) else ()
     detail = _INTERNAL if isinstance(error, InferenceError) else str(error)  # what the batcher logged stays inside
@@ -197,8 +200,8 @@ async def _invalid_parameter(request: Request, error: Exception) -> Response:
 
 async def _client_left(request: Request, _: Exception) -> Response:
     """Nobody reads this; without it, every caller that hangs up would be logged as a failure of ours."""
-    detail = "The connection was closed before the body had come."
-    return error_response(request.url.path, 400, ProblemCode.INVALID_REQUEST, detail)
+    detail = "The connection was closed before there was an answer."
+    return error_response(request.url.path, 499, ProblemCode.INVALID_REQUEST, detail)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

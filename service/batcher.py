@@ -3,23 +3,37 @@
 It is adaptive: an idle batcher starts at once on what there is; what gathers while it is busy becomes the next batch.
 A request larger than a batch is split, and goes to the end of the line after each of its batches, so that it does
 not starve small ones. The queue is counted in items, not in requests.
+
+Each priority has a line of its own, and a batch is of one line: the most urgent that has somebody in it. Who waits in
+the last line gets every (PATIENCE + 1)th batch all the same, so that nobody waits for ever.
+
+What a request waits for is bounded by its own deadline, not by the running batch: ask gives up at the deadline even
+where run never returns, and what is late when a batch is formed is dropped before it costs anything.
 """
 
+import asyncio
 import logging
+import math
 import threading
-from collections import deque
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from service.errors import InferenceError, NotReadyError, OverloadedError
+from service.call import Call, Priority
+from service.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError, ServiceError
+from service.observer import SILENT, Observer, Stage
+from service.throughput import Throughput
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CLOSE_SECONDS = 10.0  # how long close waits for the running batch
+PATIENCE = 8  # batches that pass the last line over before it has its turn
+RETRY_SECONDS = (1.0, 60.0)  # bounds of what a caller that is turned away is told
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +41,10 @@ logger = logging.getLogger(__name__)
 @dataclass(eq=False)
 class _Request(Generic[Item, Result]):
     items: Sequence[Item]
+    call: Call
+    arrived: float
+    since: float  # when its present wait began: at its arrival, then at the end of each batch that had some of it
+    queued: float = 0.0  # seconds, over all its waits
     future: "Future[list[Result]]" = field(default_factory=Future)
     taken: int = 0
     results: list[Result] = field(default_factory=list)
@@ -37,13 +55,15 @@ class _Request(Generic[Item, Result]):
 
 
 _Slice = tuple[_Request[Item, Result], Sequence[Item]]
+_Line = OrderedDict[_Request[Item, Result], None]  # a queue from which anyone can leave at no cost
 
 
 class Batcher(Generic[Item, Result]):
     """One worker thread, and in front of it the queue.
 
     run gets at most max_batch items and answers with one result an item, in order. An exception of it fails the
-    requests that had items in that batch, and no other.
+    requests that had items in that batch, and no other. max_wait is how long, in seconds, an idle worker lets the
+    oldest request wait for its batch to fill. clock is that of the calls' deadlines.
     """
 
     def __init__(
@@ -53,14 +73,22 @@ class Batcher(Generic[Item, Result]):
         max_batch: int,
         capacity: int,
         name: str,
+        max_wait: float = 0.0,
+        observer: Observer = SILENT,
         close_seconds: float = CLOSE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._capacity = capacity
         self._name = name
+        self._max_wait = max_wait
+        self._observer = observer
         self._close_seconds = close_seconds
-        self._line: deque[_Request[Item, Result]] = deque()
+        self._clock = clock
+        self._lines: dict[Priority, _Line[Item, Result]] = {priority: OrderedDict() for priority in sorted(Priority)}
+        self._passed_over = 0  # batches since the last line had one
+        self._throughput = Throughput()
         self._running: list[_Slice[Item, Result]] = []
         self._waiting = 0
         self._closed = False
@@ -74,14 +102,32 @@ class Batcher(Generic[Item, Result]):
         """Items that no batch has taken yet."""
         return self._waiting
 
-    def submit(self, items: Sequence[Item], *, continued: bool = False) -> "Future[list[Result]]":
-        """The future answers with one result an item, in order, or with run's exception; cancelling it drops the items.
+    async def ask(self, items: Sequence[Item], *, call: Call, continued: bool = False) -> list[Result]:
+        """As submit, and no longer than until the call's deadline. Whoever stops waiting frees its places.
 
-        continued says that this is a further part of something that was admitted before: it is not turned away.
+        Raises as submit and its future.
+        """
+        left = None if math.isinf(call.deadline) else call.deadline - self._clock()
+        try:
+            async with asyncio.timeout(left):
+                return await asyncio.wrap_future(self.submit(items, call=call, continued=continued))
+        except (TimeoutError, DeadlineError) as error:  # run's own TimeoutError comes as InferenceError
+            self._observer.late()
+            raise self._late() from error
+
+    def submit(
+        self, items: Sequence[Item], *, call: Call | None = None, continued: bool = False
+    ) -> "Future[list[Result]]":
+        """The future answers with one result an item, in order; cancelling it drops the items.
+
+        It fails with what run raised, as InferenceError unless it is a ServiceError; with DeadlineError where it was
+        late for a batch; with NotReadyError where the batcher was closed before. continued says that this is a further
+        part of something that was admitted before: it is not turned away.
         Raises OverloadedError where the queue has no place for all items; an empty queue has place for any number.
         Raises NotReadyError after close.
         """
-        request: _Request[Item, Result] = _Request(items)
+        now = self._clock()
+        request: _Request[Item, Result] = _Request(items, call or Call(), arrived=now, since=now)
         if not items:
             request.future.set_result([])
             return request.future
@@ -89,12 +135,10 @@ class Batcher(Generic[Item, Result]):
             if self._closed:
                 raise NotReadyError(f"{self._name} is being shut down; ask again in a moment.")
             if self._waiting and self._waiting + len(items) > self._capacity and not continued:
-                raise OverloadedError(
-                    f"{self._waiting:,} images wait for {self._name} already, and {len(items):,} more would be over "
-                    f"the {self._capacity:,} allowed; ask again later."
-                )
-            self._line.append(request)
-            self._waiting += len(items)
+                self._observer.overloaded()
+                raise self._overloaded(len(items))
+            self._lines[request.call.priority][request] = None
+            self._count(len(items))
             self._changed.notify()
         request.future.add_done_callback(lambda _: self._forget(request))
         return request.future
@@ -103,7 +147,7 @@ class Batcher(Generic[Item, Result]):
         """Ends the worker after its running batch; what still waits, or hangs, fails with NotReadyError."""
         with self._changed:
             self._closed = True
-            left = list(self._line)
+            left = [request for line in self._lines.values() for request in line]
             self._changed.notify()
         error = NotReadyError(f"{self._name} was shut down before it came to this request; ask again.")
         for request in left:
@@ -120,37 +164,74 @@ class Batcher(Generic[Item, Result]):
 
     def _next_batch(self) -> list[_Slice[Item, Result]]:
         """Waits for items; empty once closed."""
+        while True:
+            with self._changed:
+                while (left := self._time_until_ready()) > 0 and not self._closed:
+                    self._changed.wait(None if math.isinf(left) else left)
+                if self._closed:
+                    return []
+                batch, late = self._take()
+            for request in late:
+                _fail(request, self._late())
+            if batch:
+                return batch
+
+    def _time_until_ready(self) -> float:
+        """Seconds until a batch may be formed of what there is; inf where there is nothing."""
+        line, _ = self._turn()
+        if not line:
+            return math.inf
+        if not self._max_wait or sum(request.waiting for request in line) >= self._max_batch:
+            return 0.0
+        return next(iter(line)).arrived + self._max_wait - self._clock()
+
+    def _turn(self) -> tuple[_Line[Item, Result], int]:
+        """The line that is next, an empty one where nobody waits; and how often the last one is passed over by then."""
+        lines = [line for line in self._lines.values() if line] or list(self._lines.values())
+        line = lines[-1] if self._passed_over >= PATIENCE else lines[0]
+        return line, 0 if line is lines[-1] else self._passed_over + 1
+
+    def _take(self) -> tuple[list[_Slice[Item, Result]], list[_Request[Item, Result]]]:
+        """The next batch, and the requests that are late for it, which have left the line."""
+        line, self._passed_over = self._turn()
         batch: list[_Slice[Item, Result]] = []
-        with self._changed:
-            while not self._line and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                return []
-            room = self._max_batch
-            while room and self._line:
-                request = self._line.popleft()
-                size = min(room, request.waiting)
-                batch.append((request, request.items[request.taken : request.taken + size]))
-                request.taken += size
-                room -= size
-                self._waiting -= size
-                if request.waiting:
-                    self._line.append(request)
-        return batch
+        late: list[_Request[Item, Result]] = []
+        now, room, gone = self._clock(), self._max_batch, 0
+        while room and line:
+            request, _ = line.popitem(last=False)
+            if now >= request.call.deadline:
+                late.append(request)
+                gone += request.waiting
+                continue
+            size = min(room, request.waiting)
+            batch.append((request, request.items[request.taken : request.taken + size]))
+            request.taken += size
+            room -= size
+            gone += size
+            self._waited(request, now)
+            if request.waiting:
+                line[request] = None
+        self._count(-gone)
+        return batch, late
 
     def _answer(self, batch: list[_Slice[Item, Result]]) -> None:
         items = [item for _, part in batch for item in part]
+        started = self._clock()
         try:
-            results = self._run(items)
+            results = list(self._run(items))
             if len(results) != len(items):
                 raise InferenceError(f"{self._name} answered {len(results)} of {len(items)} images.")  # noqa: TRY301
-        except Exception as error:
+        except BaseException as error:  # whatever it is: this thread must go on, and the callers be answered
             logger.exception("%s failed on a batch of %d", self._name, len(items))
+            failure = error if isinstance(error, ServiceError) else InferenceError(f"{self._name} failed: {error!r}.")
             for request, _ in batch:
-                _fail(request, error)
+                _fail(request, failure)
             return
+        ended = self._clock()
+        self._throughput.add(len(items), ended - started)
         start = 0
         for request, part in batch:
+            request.since = ended
             request.results.extend(results[start : start + len(part)])
             start += len(part)
             if len(request.results) == len(request.items):
@@ -160,9 +241,34 @@ class Batcher(Generic[Item, Result]):
     def _forget(self, request: _Request[Item, Result]) -> None:
         """What is done, failed or cancelled frees its places."""
         with self._changed:
-            if request in self._line:
-                self._line.remove(request)
-                self._waiting -= request.waiting
+            line = self._lines[request.call.priority]
+            if request in line:
+                del line[request]
+                self._count(-request.waiting)
+
+    def _count(self, change: int) -> None:
+        self._waiting += change
+        self._observer.waiting(self._waiting)
+
+    def _waited(self, request: _Request[Item, Result], now: float) -> None:
+        request.queued += now - request.since
+        request.call.timings.queue += now - request.since
+        if not request.waiting:
+            self._observer.stage(Stage.QUEUE, request.queued)
+
+    def _overloaded(self, more: int) -> OverloadedError:
+        least, most = RETRY_SECONDS
+        return OverloadedError(
+            f"{self._waiting:,} images wait for {self._name} already, and {more:,} more would be over "
+            f"the {self._capacity:,} allowed; ask again later.",
+            retry_after=min(max(self._throughput.seconds_for(self._waiting), least), most),
+        )
+
+    def _late(self) -> DeadlineError:
+        return DeadlineError(
+            f"The time of this request was over before {self._name} had answered it; "
+            "ask again later, send fewer images, or give it longer."
+        )
 
 
 def _fail(request: _Request[Item, Result], error: Exception) -> None:

@@ -20,6 +20,13 @@ class Timings:
     decode: float = 0.0
     queue: float = 0.0
     inference: float = 0.0
+    output: float = 0.0  # labelling
+
+    def add(self, other: "Timings") -> None:
+        self.decode += other.decode
+        self.queue += other.queue
+        self.inference += other.inference
+        self.output += other.output
 
 
 @dataclass(frozen=True)

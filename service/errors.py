@@ -31,7 +31,12 @@ from schemas.prediction import ItemError
 
 
 class ServiceError(Exception):
-    """The message is one sentence for whoever asked: what is wrong and what to do."""
+    """The message is one sentence for whoever asked: what is wrong and what to do.
+
+    drained says whether the request's body was read to its end, so that its connection can go on.
+    """
+
+    drained = True
 
 
 class StartError(ServiceError):
@@ -76,7 +81,7 @@ class UnsupportedMediaTypeError(RequestError):
 
 
 class BodyTooLargeError(RequestError):
-    """More bytes than allowed. drained says whether the whole body was read, so that the connection can go on."""
+    """More bytes than allowed."""
 
     def __init__(self, limit: int, *, drained: bool) -> None:
         self.drained = drained

@@ -16,6 +16,7 @@ from schemas.metrics import measure, with_intervals, worst_mistakes
 from schemas.prediction import ItemError
 from service.errors import InvalidRequestError
 from service.images import Image, name_of, shortened
+from service.rejecting import rejecting
 
 _NAMED_LABELS = 20
 
@@ -58,8 +59,11 @@ class Scores:
         return right
 
 
-def report(scores: Scores) -> EvaluationReport:
-    """Raises InvalidRequestError where there is nothing that can be measured."""
+def report(scores: Scores, threshold: float | None = None) -> EvaluationReport:
+    """With a threshold, what rejecting below it does is in it too.
+
+    Raises InvalidRequestError where there is nothing that can be measured.
+    """
     manifest, rows = scores.model.manifest, scores.answered
     labels, probabilities = scores.labels[rows], scores.probabilities[rows]
     try:
@@ -75,6 +79,7 @@ def report(scores: Scores) -> EvaluationReport:
         variant=scores.model.variant,
         provider=scores.model.provider,
         errors=scores.errors,
+        reject=None if threshold is None else rejecting(labels, probabilities, threshold),
     )
 
 

@@ -1,6 +1,7 @@
 """From a bundle's folder to a model that may answer: its hashes, graph and golden samples were seen to be right."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from schemas.bundle import Bundle, open_bundle
 from schemas.errors import BundleError
 from schemas.manifest import ModelManifest
 from service.errors import InferenceError
+from service.observer import Observer
 from service.predictor import Model, checked_run
 from service.repository import Found
 from service.session import CUDA, Runtime, Session
@@ -56,9 +58,11 @@ Entry = Loaded | Refused | Unloaded
 class Loader:
     """load blocks: call it off the event loop."""
 
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, observer_of: Callable[[str], Observer]) -> None:
+        """observer_of gives who counts what a model of this name does."""
         self._settings = settings
         self._runtime = runtime
+        self._observer_of = observer_of
 
     def load(self, found: Found) -> Loaded | Refused:
         manifest = None
@@ -80,6 +84,8 @@ class Loader:
             max_batch=settings.max_batch,
             queue=settings.queue_images,
             max_pixels=settings.max_pixels,
+            max_wait=settings.max_wait_ms / 1000,
+            observer=self._observer_of(found.name),
         )
         return Loaded(found, bundle, model)
 

@@ -58,6 +58,9 @@ class Silent:
     def late(self) -> None: ...
 
 
+SILENT: Observer = Silent()
+
+
 class Watcher(Protocol):
     """What the registry tells of all models. Must not block."""
 
@@ -75,7 +78,7 @@ class Nobody:
     """Watches nothing."""
 
     def observer(self, model: str) -> Observer:  # noqa: ARG002 - the protocol's
-        return Silent()
+        return SILENT
 
     def loaded(self, model: str, *, succeeded: bool) -> None: ...
 

@@ -1,10 +1,10 @@
 """The transport-free core: images in, labelled answers out. Who speaks HTTP (or anything else) stands before it."""
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,13 +21,18 @@ from schemas.prediction import (
     OnError,
     Prediction,
     PredictResponse,
+    RejectedPrediction,
 )
 from service.batcher import Batcher
-from service.call import Call
-from service.errors import DeadlineError, InferenceError, InvalidImagesError
+from service.call import Call, Priority, Timings
+from service.errors import InferenceError, InvalidImagesError
 from service.evaluation import Label, Scored, Scores, label_indices, report
 from service.images import Image
+from service.observer import SILENT, Observer, Stage
+from service.rejecting import reject_threshold
 from service.session import Session
+from service.statistics import Statistics
+from service.tally import Tally
 from service.variants import Choice
 
 # Below this many, a hop to another thread costs more than the work it takes off the event loop.
@@ -46,91 +51,155 @@ class Refusal:
 Answer = FloatArray | Refusal
 """Probabilities float32 [classes] of one image, or why there are none."""
 
+_Work = tuple[Image, Timings]
+
 
 class Model:
-    """One model that answers. All methods may be used from the event loop: work is done in the batcher's thread."""
+    """One model that answers. All methods may be used from the event loop: work is done in the batcher's thread.
+
+    What is asked of it raises OverloadedError before anything is decoded; DeadlineError once the call's time is over,
+    even where the session never returns; InferenceError; NotReadyError where the model is closed before the answer.
+    """
 
     def __init__(
-        self, manifest: ModelManifest, choice: Choice, session: Session, *, max_batch: int, queue: int, max_pixels: int
+        self,
+        manifest: ModelManifest,
+        choice: Choice,
+        session: Session,
+        *,
+        max_batch: int,
+        queue: int,
+        max_pixels: int,
+        max_wait: float = 0.0,
+        observer: Observer = SILENT,
     ) -> None:
+        """max_wait is in seconds: how long an idle model lets a batch fill."""
         self.manifest = manifest
         self.choice = choice
         self.provider = session.provider
         self._session = session
         self._max_pixels = max_pixels
         self._window = max_batch * _WINDOW_BATCHES
-        self._batcher: Batcher[Image, Answer] = Batcher(
-            self._run, max_batch=max_batch, capacity=queue, name=manifest.name
+        self._observer = observer
+        self._tally = Tally(manifest.name, manifest.version)
+        self._batcher: Batcher[_Work, Answer] = Batcher(
+            self._run, max_batch=max_batch, capacity=queue, name=manifest.name, max_wait=max_wait, observer=observer
         )
 
-    async def predict(self, images: Sequence[Image], top_k: int | None, on_error: OnError | None) -> PredictResponse:
-        """The most probable class of each image, in order.
+    async def infer(self, images: Sequence[Image], *, call: Call | None = None) -> list[Answer]:
+        """What the model itself says of each image, in order."""
+        call = call or Call()
+        with self._tally.request(call.timings):
+            return await self._ask(images, call)
 
-        Raises InvalidImagesError unless on_error is item, OverloadedError before anything is decoded, InferenceError.
+    async def predict(
+        self,
+        images: Sequence[Image],
+        top_k: int | None,
+        on_error: OnError | None,
+        *,
+        reject: bool = False,
+        call: Call | None = None,
+    ) -> PredictResponse:
+        """The most probable class of each image, in order; with reject, of those that reach the reject threshold.
+
+        Raises InvalidImagesError unless on_error is item, and InvalidRequestError where there is no threshold.
         """
-        answers: list[Answer] = await asyncio.wrap_future(self._batcher.submit(images))
-        _check(answers, on_error)
-        if len(answers) <= INLINE_IMAGES:
-            return self._label(answers, top_k)
-        return await asyncio.to_thread(self._label, answers, top_k)
-
-    async def infer(self, images: Sequence[Image], *, call: Call) -> list[Answer]:
-        """Stand-in: nobody waits beyond the deadline, but the work goes on."""
-        seconds = call.deadline - time.monotonic()
-        try:
-            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
-                answers: list[Answer] = await asyncio.wrap_future(self._batcher.submit(images))
-        except TimeoutError as error:
-            raise DeadlineError("The time of this request was over before its images were done.") from error
-        return answers
+        call = call or Call()
+        with self._tally.request(call.timings):
+            threshold = reject_threshold(self.manifest) if reject else None
+            answers = await self._ask(images, call)
+            _check(answers, on_error)
+            started = time.monotonic()
+            if len(answers) <= INLINE_IMAGES:
+                response = self._label(answers, top_k, threshold)
+            else:
+                response = await asyncio.to_thread(self._label, answers, top_k, threshold)
+            call.timings.output += time.monotonic() - started
+            return response
 
     async def evaluate(
-        self, images: Sequence[Image], labels: Sequence[Label], on_error: OnError | None
+        self,
+        images: Sequence[Image],
+        labels: Sequence[Label],
+        on_error: OnError | None,
+        *,
+        reject: bool = False,
+        call: Call | None = None,
     ) -> EvaluationReport:
-        """The figures of this model on labelled images, one label an image.
+        """The figures of this model on labelled images, one label an image; with reject, those of rejecting too.
 
-        The images go through the queue a window at a time, so that other requests find places in it.
+        The images go through the queue a window at a time and behind predictions, whatever the call's priority.
         Raises as predict, and InvalidRequestError where the labels do not fit the images or the model.
         """
-        return await asyncio.to_thread(report, await self.score(images, labels, on_error))
+        threshold = reject_threshold(self.manifest) if reject else None
+        return await asyncio.to_thread(report, await self.score(images, labels, on_error, call=call), threshold)
 
-    async def score(self, images: Sequence[Image], labels: Sequence[Label], on_error: OnError | None) -> Scores:
+    async def score(
+        self, images: Sequence[Image], labels: Sequence[Label], on_error: OnError | None, *, call: Call | None = None
+    ) -> Scores:
         """What evaluate measures: the probabilities of each image, beside its label. Raises as evaluate."""
-        indices = label_indices(labels, images, self.manifest.labels)
-        probabilities = np.zeros((len(images), len(self.manifest.labels)), np.float32)
-        errors: list[ItemError] = []
-        for start in range(0, len(images), self._window):
-            window = images[start : start + self._window]
-            answers: list[Answer] = await asyncio.wrap_future(self._batcher.submit(window, continued=start > 0))
-            for i, answer in enumerate(answers, start):
-                if isinstance(answer, Refusal):
-                    errors.append(ItemError(index=i, reason=answer.reason))
-                else:
-                    probabilities[i] = answer
+        call = replace(call or Call(), priority=Priority.EVALUATE)
+        with self._tally.request(call.timings):
+            indices = label_indices(labels, images, self.manifest.labels)
+            probabilities = np.zeros((len(images), len(self.manifest.labels)), np.float32)
+            errors: list[ItemError] = []
+            for start in range(0, len(images), self._window):
+                answers = await self._ask(images[start : start + self._window], call, continued=start > 0)
+                for i, answer in enumerate(answers, start):
+                    if isinstance(answer, Refusal):
+                        errors.append(ItemError(index=i, reason=answer.reason))
+                    else:
+                        probabilities[i] = answer
         # With nothing left to measure, leaving the bad ones out is no answer.
         if errors and (on_error is not OnError.ITEM or len(errors) == len(images)):
             raise InvalidImagesError(tuple(errors), len(images))
         model = Scored(self.manifest, self.choice.variant.name, self.provider)
         return Scores(model, images, indices, probabilities, tuple(errors))
 
-    def close(self) -> None:
-        self._batcher.close()
-        del self._session  # the batcher and this know each other: its memory would wait for the garbage collector
+    def statistics(self) -> Statistics:
+        """Of this process alone."""
+        return self._tally.statistics()
 
-    def _run(self, images: Sequence[Image]) -> list[Answer]:
+    def close(self) -> None:
+        """Blocks until the running batch has ended, or for some seconds; what waits is told that it will not be run."""
+        self._batcher.close()
+        with suppress(AttributeError):  # closed before
+            del self._session  # the batcher and this know each other: its memory would wait for the garbage collector
+
+    async def _ask(self, images: Sequence[Image], call: Call, *, continued: bool = False) -> list[Answer]:
+        work = [(image, call.timings) for image in images]
+        return await self._batcher.ask(work, call=call, continued=continued)
+
+    def _run(self, work: Sequence[_Work]) -> list[Answer]:
         """Decode and infer, in the batcher's thread; at most one batch is decoded at any time."""
         spec = self.manifest.input
-        answers: list[Answer | None] = [None] * len(images)
+        answers: list[Answer | None] = [None] * len(work)
         decoded = []
-        for i, image in enumerate(images):
+        started = time.monotonic()
+        for i, (image, _) in enumerate(work):
             try:
                 decoded.append(image.decode(spec, self._max_pixels))
             except ImageError as error:
                 answers[i] = Refusal(str(error))
+        decoded_at = time.monotonic()
         rows = iter(checked_run(self._session, np.stack(decoded), len(self.manifest.labels)) if decoded else ())
+        self._told(work, len(decoded), decode=decoded_at - started, inference=time.monotonic() - decoded_at)
         return [next(rows) if answer is None else answer for answer in answers]
 
-    def _label(self, answers: Sequence[Answer], top_k: int | None) -> PredictResponse:
+    def _told(self, work: Sequence[_Work], images: int, *, decode: float, inference: float) -> None:
+        """Whoever had a part in this batch spent all of its time; a batch of bad images alone was never run."""
+        for timings in {id(timings): timings for _, timings in work}.values():
+            timings.decode += decode
+            timings.inference += inference
+        self._observer.stage(Stage.DECODE, decode)
+        if images:
+            self._observer.stage(Stage.INFERENCE, inference)
+            self._observer.batch(images)
+            self._observer.answered(images)
+            self._tally.batch(images)
+
+    def _label(self, answers: Sequence[Answer], top_k: int | None, threshold: float | None) -> PredictResponse:
         count = min(top_k or DEFAULT_TOP_K, len(self.manifest.labels))
         return PredictResponse(
             model=self.manifest.name,
@@ -138,7 +207,7 @@ class Model:
             predictions=tuple(
                 FailedPrediction(error=ItemError(index=i, reason=answer.reason))
                 if isinstance(answer, Refusal)
-                else _prediction(answer, count, self.manifest.labels)
+                else _prediction(answer, count, self.manifest.labels, threshold)
                 for i, answer in enumerate(answers)
             ),
         )
@@ -164,13 +233,18 @@ def checked_run(session: Session, images: Pixels, classes: int) -> FloatArray:
     return np.minimum(probabilities, np.float32(1))
 
 
-def _prediction(probabilities: FloatArray, count: int, labels: Sequence[str]) -> Prediction:
+def _prediction(
+    probabilities: FloatArray, count: int, labels: Sequence[str], threshold: float | None
+) -> Prediction | RejectedPrediction:
     # A stable sort of the negated values: among equals the lowest index comes first, as argmax has it.
     order = np.argsort(-probabilities, kind="stable")[:count].tolist()
     top = tuple(
         ClassProbability(label=labels[index], index=index, probability=float(probabilities[index])) for index in order
     )
-    return Prediction(**dict(top[0]), top=top)
+    if threshold is None or top[0].probability >= threshold:
+        return Prediction(**dict(top[0]), top=top)
+    reason = f"The most probable class has {top[0].probability:.6g}, which is below the threshold {threshold:.6g}."
+    return RejectedPrediction(probability=top[0].probability, reason=reason, top=top)
 
 
 def _errors(answers: Sequence[Answer]) -> tuple[ItemError, ...]:

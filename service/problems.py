@@ -22,6 +22,7 @@ TITLES = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    499: "Client Closed Request",  # nginx's word
     500: "Internal Server Error",
     501: "Not Implemented",
     503: "Service Unavailable",
@@ -68,7 +69,7 @@ _DESCRIBED = {
     422: (
         "The request can be read but not answered: a wrong field, or images that cannot be decoded (errors has each).",
         ProblemCode.INVALID_REQUEST,
-        "There is no field 'topk'; the fields are instances, top_k, on_error.",
+        "There is no field 'topk'; the fields are instances, top_k, on_error, reject.",
     ),
     500: (
         "The service failed; its log says how.",
@@ -88,7 +89,8 @@ _DESCRIBED = {
     504: (
         "The time that the request had is over; what was not begun was dropped.",
         ProblemCode.DEADLINE_EXCEEDED,
-        "The 60 seconds of this request were over before its images were; send fewer, or give it longer.",
+        "The time of this request was over before digits had answered it; ask again later, send fewer images, or "
+        "give it longer.",
     ),
 }
 

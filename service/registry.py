@@ -61,7 +61,7 @@ class Registry:
         self._settings = settings
         self._runtime = runtime
         self._watcher = watcher or Nobody()
-        self._loader = Loader(settings, runtime)
+        self._loader = Loader(settings, runtime, self._watcher.observer)
         self._shelf = _Shelf()
         self._models: Mapping[str, _Served] = {}
         self._unclosed: set[Loaded] = set()
@@ -143,7 +143,7 @@ class Registry:
 
     def statistics(self) -> Sequence[Statistics]:
         """One entry a version that serves, of this process alone."""
-        return tuple(_statistics(loaded) for loaded in self.loaded)
+        return tuple(loaded.model.statistics() for loaded in self.loaded)
 
     @property
     def runtime(self) -> Runtime:
@@ -291,11 +291,6 @@ def _announce(loaded: Loaded) -> None:
         "%s version %d serves as %s on %s (%s)",
         *(found.name, found.version, model.choice.variant.name, model.provider, model.choice.reason),
     )
-
-
-def _statistics(loaded: Loaded) -> Statistics:
-    """A stand-in until the model counts."""
-    return Statistics(name=loaded.found.name, version=loaded.found.version)
 
 
 def _serving(loaded: Loaded) -> Serving:

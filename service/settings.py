@@ -21,6 +21,7 @@ DEFAULT_MAX_ARCHIVE_BYTES = 2**30
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SomeSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Device(StrEnum):
@@ -99,10 +100,10 @@ class Settings(BaseSettings):
     body_memory_bytes: Positive = Field(
         default=2**30, description="bytes that the bodies of all requests together may hold in one process; then 503"
     )
-    request_timeout: Seconds = Field(
+    request_timeout: SomeSeconds = Field(
         default=60, description="seconds a request may take, unless X-Request-Timeout says less; then 504"
     )
-    evaluate_timeout: Seconds = Field(default=600, description="the same for /evaluate")
+    evaluate_timeout: SomeSeconds = Field(default=600, description="the same for /evaluate")
     drain_delay: Seconds = Field(
         default=0, description="seconds after SIGTERM in which /readyz says 503 and requests are still taken"
     )

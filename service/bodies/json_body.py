@@ -30,6 +30,7 @@ def _parse(incoming: Incoming) -> Submission:
         labels=request.labels if isinstance(request, EvaluateRequest) else (),
         top_k=request.top_k if isinstance(request, PredictRequest) else None,
         on_error=request.on_error,
+        reject=request.reject,
     )
 
 

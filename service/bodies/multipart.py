@@ -22,13 +22,15 @@ from service.images import EncodedImage, Image, shortened
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-FILES, ARCHIVE, LABELS, TOP_K, ON_ERROR = "files", "archive", "labels", "top_k", "on_error"
+FILES, ARCHIVE, LABELS = "files", "archive", "labels"
+TOP_K, ON_ERROR, REJECT = "top_k", "on_error", "reject"
 MAX_FIELD_BYTES = 1024
 
-_FIELDS = {Purpose.PREDICT: (TOP_K, ON_ERROR), Purpose.EVALUATE: (LABELS, ON_ERROR)}
+_FIELDS = {Purpose.PREDICT: (TOP_K, ON_ERROR, REJECT), Purpose.EVALUATE: (LABELS, ON_ERROR, REJECT)}
 _UPLOADS = {Purpose.PREDICT: (FILES,), Purpose.EVALUATE: (FILES, ARCHIVE)}
 _TOP_K: TypeAdapter[int] = TypeAdapter(TopK)
 _ON_ERROR = TypeAdapter(OnError)
+_REJECT = TypeAdapter(bool)
 
 T = TypeVar("T")
 
@@ -106,7 +108,7 @@ class _Form:
             wanted = f"plain text (curl -F {name}=...)" if is_file else f"a file (curl -F {name}=@...)"
             raise InvalidRequestError(f"The field '{name}' must be {wanted}.")
         count = len(came[name])
-        if name in {ARCHIVE, TOP_K, ON_ERROR} and count:
+        if name in {ARCHIVE, TOP_K, ON_ERROR, REJECT} and count:
             raise InvalidRequestError(f"The field '{name}' is there more than once; send it once.")
         if count >= self._max_images:
             raise TooManyImagesError(self._max_images)
@@ -131,6 +133,7 @@ def _parse(incoming: Incoming) -> Submission:
         labels=labels,
         top_k=_once(form, TOP_K, _TOP_K),
         on_error=_once(form, ON_ERROR, _ON_ERROR),
+        reject=_once(form, REJECT, _REJECT),
     )
 
 
@@ -183,6 +186,7 @@ def _openapi(extra: OpenApi, needed: OpenApi) -> OpenApi:
                     "description": "Image files; the field is repeated once an image.",
                 },
                 ON_ERROR: {"$ref": "#/components/schemas/OnError"},
+                REJECT: {"type": "boolean"},
                 **extra,
             },
             **needed,

@@ -1,6 +1,8 @@
 """A request -> its Submission: which kind of body it is, no more bytes of it than allowed, and its parsing."""
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 
 from starlette.concurrency import run_in_threadpool
@@ -8,11 +10,18 @@ from starlette.requests import ClientDisconnect, Request
 
 from service.bodies.archive import NPZ, ZIP
 from service.bodies.json_body import JSON
+from service.bodies.memory import HeldBody, held_body
 from service.bodies.multipart import MULTIPART
 from service.bodies.npy import NPY
 from service.bodies.raw_image import RAW_IMAGE
 from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Submission
-from service.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMediaTypeError
+from service.errors import (
+    BodyTooLargeError,
+    DeadlineError,
+    MalformedBodyError,
+    OverloadedError,
+    UnsupportedMediaTypeError,
+)
 from service.settings import Settings
 
 KINDS: Sequence[BodyKind] = (JSON, MULTIPART, RAW_IMAGE, NPY, ZIP, NPZ)
@@ -24,15 +33,19 @@ _DISCARD_SECONDS = 10.0
 INLINE_BYTES = 64 * 1024
 
 
-async def read_submission(request: Request, purpose: Purpose, settings: Settings) -> Submission:
+async def read_submission(
+    request: Request, purpose: Purpose, settings: Settings, deadline: float = math.inf
+) -> Submission:
     """Raises UnsupportedMediaTypeError, or as read_as."""
-    return await read_as(choose_kind(request, purpose), request, purpose, settings)
+    return await read_as(choose_kind(request, purpose), request, purpose, settings, deadline)
 
 
-async def read_as(kind: BodyKind, request: Request, purpose: Purpose, settings: Settings) -> Submission:
-    """Whatever Content-Type says. Raises BodyTooLargeError, or what the kind's parse raises."""
+async def read_as(
+    kind: BodyKind, request: Request, purpose: Purpose, settings: Settings, deadline: float = math.inf
+) -> Submission:
+    """Whatever Content-Type says. Raises what read_body or the kind's parse raises."""
     incoming = Incoming(
-        body=await read_body(request, settings.max_body_bytes),
+        body=await read_body(request, settings.max_body_bytes, deadline),
         content_type=request.headers.get("content-type", ""),
         purpose=purpose,
         max_images=settings.max_images,
@@ -58,29 +71,55 @@ def choose_kind(request: Request, purpose: Purpose) -> BodyKind:
     raise UnsupportedMediaTypeError(f"{said}; send one of {taken}.")
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, within limit bytes: Content-Length is looked at first, and what comes is counted all the same.
+async def read_body(request: Request, limit: int, deadline: float = math.inf) -> bytes:
+    """The body, within limit bytes, the memory left for bodies, and the deadline (in time.monotonic() seconds).
 
-    Raises BodyTooLargeError after having read and dropped the rest, up to DISCARD_BYTES.
+    Content-Length is looked at first, and what comes is counted all the same. Raises BodyTooLargeError or
+    OverloadedError after having read and dropped the rest, up to DISCARD_BYTES; DeadlineError; ClientDisconnect.
     """
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
         raise MalformedBodyError("Content-Length is no number.")
-    if int(length) > limit:
+    try:
+        async with asyncio.timeout(None if math.isinf(deadline) else deadline - time.monotonic()):
+            return await _read(request, int(length), limit)
+    except TimeoutError as error:
+        late = DeadlineError(
+            "The time of this request was over before its body had come; send less, or give it longer."
+        )
+        late.drained = False
+        raise late from error
+
+
+async def _read(request: Request, length: int, limit: int) -> bytes:
+    held, body, more = held_body(request.scope), bytearray(), True
+    refused = _refusal(held, length, limit)
+    if refused:
         # Who asks first (Expect: 100-continue) has sent nothing yet, and is told before it does.
-        asks_first = "expect" in request.headers
-        raise BodyTooLargeError(limit, drained=not asks_first and await _discard(request))
-    body, more = bytearray(), True
+        refused.drained = "expect" not in request.headers and await _discard(request)
+        raise refused
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")
         more = message.get("more_body", False)
-        if len(body) > limit:
+        refused = _refusal(held, len(body), limit)
+        if refused:
             body.clear()
-            raise BodyTooLargeError(limit, drained=not more or await _discard(request))
+            held.resize(0)
+            refused.drained = not more or await _discard(request)
+            raise refused
+        held.resize(len(body))
     return bytes(body)
+
+
+def _refusal(held: HeldBody, size: int, limit: int) -> BodyTooLargeError | OverloadedError | None:
+    if size > limit:
+        return BodyTooLargeError(limit, drained=False)
+    if not held.has_room(size):
+        return OverloadedError("The bodies of other requests take all the memory allowed for them; ask again later.")
+    return None
 
 
 def request_body(purpose: Purpose) -> OpenApi:

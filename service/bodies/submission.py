@@ -28,6 +28,7 @@ class Submission:
     labels: Sequence[Label] = ()
     top_k: int | None = None
     on_error: OnError | None = None
+    reject: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ ModelName = Annotated[str, Path(description="the model's name, as in GET /models
 Version = Annotated[int, Path(ge=1, description="the version that must answer")]
 
 ON_ERROR = "what a bad image does: fail the request (request, the default), or only its own item (item)"
+REJECT = "give no label, but the reason, where the model is less sure than its reject threshold"
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def described(purpose: Purpose, message: Any, said: str) -> dict[str, Any]:
         "tags": tags,
         "response_model": message,
         "response_description": said,
-        "responses": problems(400, 404, 413, 415, 422, 503),
+        "responses": problems(400, 404, 413, 415, 422, 503, 504),
         "openapi_extra": {"requestBody": request_body(purpose)},
     }
 
@@ -42,7 +43,8 @@ def described(purpose: Purpose, message: Any, said: str) -> dict[str, Any]:
 def agreed(name: str, in_query: T | None, in_body: T | None) -> T | None:
     """An option may be said in the query or in the body. Raises InvalidRequestError where both are there and differ."""
     if in_query is not None and in_body is not None and in_query != in_body:
-        raise InvalidRequestError(f"{name} is {in_query} in the query and {in_body} in the body; say it once.")
+        said = [str(value).lower() for value in (in_query, in_body)]  # true and false as the caller wrote them
+        raise InvalidRequestError(f"{name} is {said[0]} in the query and {said[1]} in the body; say it once.")
     return in_body if in_query is None else in_query
 
 

@@ -1,9 +1,11 @@
 """POST /evaluate: labelled images -> accuracy, precision, recall, F1, confusion matrix, log loss, calibration."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from schemas.base import Frozen
@@ -11,18 +13,24 @@ from schemas.comparison import EvaluationComparison
 from schemas.evaluation import EvaluationReport
 from schemas.prediction import OnError
 from service.bodies.reading import read_submission
-from service.bodies.submission import Purpose
+from service.bodies.submission import Purpose, Submission
+from service.call import Call, Timings
 from service.errors import InvalidRequestError
-from service.evaluation import check_comparable, compare
+from service.evaluation import Scores, check_comparable, compare
+from service.predictor import Model
 from service.registry import Registry
 from service.routes.asking import ON_ERROR, ModelName, Version, agreed, answer, described
+from service.routes.calls import calls, while_connected
 from service.settings import Settings
 
 
 class EvaluateQuery(Frozen):
-    """The option, which JSON bodies and forms may carry instead."""
+    """The options, which JSON bodies and forms may carry instead."""
 
     on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
+    reject: Annotated[
+        bool | None, Field(description="report coverage and accuracy with the model's reject threshold too")
+    ] = None
 
 
 class CompareQuery(EvaluateQuery):
@@ -50,45 +58,64 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         f"{said}; with `versions` those of both, and whether their difference is more than chance.",
     )
 
+    Asked = Annotated[Call, Depends(calls(settings.evaluate_timeout))]  # noqa: N806 - a type
+
     async def run(
-        request: Request, query: EvaluateQuery, name: str | None = None, version: int | None = None
+        request: Request, query: EvaluateQuery, call: Call, name: str | None = None, version: int | None = None
     ) -> Response:
         with registry.lease(name, version) as model:
-            submission = await read_submission(request, Purpose.EVALUATE, settings)
+            submission = await read_submission(request, Purpose.EVALUATE, settings, call.deadline)
             on_error = agreed("on_error", query.on_error, submission.on_error)
-            report = await model.evaluate(submission.images, submission.labels, on_error)
+            reject = bool(agreed("reject", query.reject, submission.reject))
+            evaluating = model.evaluate(submission.images, submission.labels, on_error, reject=reject, call=call)
+            report = await while_connected(request, evaluating)
             return await answer(report, len(submission.images))
 
-    async def run_two(request: Request, query: EvaluateQuery, name: str | None, versions: str) -> Response:
+    async def run_two(request: Request, query: EvaluateQuery, call: Call, name: str | None, versions: str) -> Response:
         first, second = map(int, versions.split(","))
         if first == second:
             raise InvalidRequestError(f"versions names version {first} twice; name two versions to compare.")
         with registry.lease(name, first) as a, registry.lease(name, second) as b:
-            submission = await read_submission(request, Purpose.EVALUATE, settings)
+            submission = await read_submission(request, Purpose.EVALUATE, settings, call.deadline)
             on_error = agreed("on_error", query.on_error, submission.on_error)
+            if agreed("reject", query.reject, submission.reject):
+                raise InvalidRequestError("reject is for one version; leave it out, or ask without versions.")
             check_comparable(a.manifest, b.manifest, submission.labels)
-            scores = [await model.score(submission.images, submission.labels, on_error) for model in (a, b)]
+            scores = await while_connected(request, _score((a, b), submission, on_error, call))
             return await answer(await asyncio.to_thread(compare, *scores), len(submission.images))
 
-    async def choose(request: Request, query: CompareQuery, name: str | None = None) -> Response:
+    async def choose(request: Request, query: CompareQuery, call: Call, name: str | None = None) -> Response:
         if query.versions is None:
-            return await run(request, query, name)
-        return await run_two(request, query, name, query.versions)
+            return await run(request, query, call, name)
+        return await run_two(request, query, call, name, query.versions)
 
     @routes.post("/evaluate", summary="Measure the default model on labelled images, or two versions of it", **about)
-    async def evaluate(request: Request, query: CompareOptions) -> Response:
-        return await choose(request, query)
+    async def evaluate(request: Request, query: CompareOptions, call: Asked) -> Response:
+        return await choose(request, query, call)
 
     @routes.post(
         "/models/{name}/evaluate", summary="Measure a model on labelled images, or two versions of it", **about
     )
-    async def evaluate_with(request: Request, query: CompareOptions, name: ModelName) -> Response:
-        return await choose(request, query, name)
+    async def evaluate_with(request: Request, query: CompareOptions, call: Asked, name: ModelName) -> Response:
+        return await choose(request, query, call, name)
 
     @routes.post(
         "/models/{name}/versions/{version}/evaluate", summary="Measure a version on labelled images", **about_one
     )
-    async def evaluate_with_version(request: Request, query: Options, name: ModelName, version: Version) -> Response:
-        return await run(request, query, name, version)
+    async def evaluate_with_version(
+        request: Request, query: Options, call: Asked, name: ModelName, version: Version
+    ) -> Response:
+        return await run(request, query, call, name, version)
 
     return routes
+
+
+async def _score(
+    models: Sequence[Model], submission: Submission, on_error: OnError | None, call: Call
+) -> Sequence[Scores]:
+    scores = []
+    for model in models:  # each with its own time, for its own statistics
+        own = replace(call, timings=Timings())
+        scores.append(await model.score(submission.images, submission.labels, on_error, call=own))
+        call.timings.add(own.timings)
+    return scores

@@ -8,7 +8,18 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from schemas.base import Frozen
-from schemas.manifest import InputSpec, ModelManifest, Provenance, SplitMetrics, Task, Variant, VariantName
+from schemas.manifest import (
+    DroppedVariant,
+    InputSpec,
+    ModelManifest,
+    Provenance,
+    Reject,
+    SplitMetrics,
+    Task,
+    TemperatureScaling,
+    Variant,
+    VariantName,
+)
 from service.errors import ReportNotFoundError
 from service.loading import Entry, Loaded, Refused, Unloaded
 from service.problems import problems
@@ -54,7 +65,10 @@ class ModelDetail(ModelSummary):
     """All that the bundle says of itself."""
 
     variants: tuple[Variant, ...] = ()
+    dropped_variants: tuple[DroppedVariant, ...] = ()
     metrics: SplitMetrics | None = None
+    calibration: TemperatureScaling | None = None
+    reject: Annotated[Reject | None, Field(description="the threshold that reject=true applies")] = None
     provenance: Provenance | None = None
 
 
@@ -80,11 +94,8 @@ def router(registry: Registry) -> APIRouter:
     def model(name: ModelName) -> ModelDetail:
         entry = registry.entry(name)
         manifest = _manifest(entry)
-        detail = (
-            {"variants": manifest.variants, "metrics": manifest.metrics, "provenance": manifest.provenance}
-            if manifest
-            else {}
-        )
+        more = set(ModelDetail.model_fields) - set(ModelSummary.model_fields)
+        detail = {field: getattr(manifest, field) for field in more} if manifest else {}
         return ModelDetail.model_validate(_summary(registry, entry) | detail)
 
     @routes.get(

@@ -2,15 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from schemas.base import Frozen
 from schemas.prediction import OnError, PredictResponse
 from service.bodies.reading import read_submission
 from service.bodies.submission import Purpose, TopK
+from service.call import Call
 from service.registry import Registry
-from service.routes.asking import ON_ERROR, ModelName, Version, agreed, answer, described
+from service.routes.asking import ON_ERROR, REJECT, ModelName, Version, agreed, answer, described
+from service.routes.calls import calls, while_connected
 from service.settings import Settings
 
 
@@ -21,6 +23,7 @@ class PredictQuery(Frozen):
         None
     )
     on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
+    reject: Annotated[bool | None, Field(description=REJECT)] = None
 
 
 Options = Annotated[PredictQuery, Query()]
@@ -30,26 +33,32 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter()
     about = described(Purpose.PREDICT, PredictResponse, "One prediction an image, in the order they were sent.")
 
+    Asked = Annotated[Call, Depends(calls(settings.request_timeout))]  # noqa: N806 - a type
+
     async def run(
-        request: Request, query: PredictQuery, name: str | None = None, version: int | None = None
+        request: Request, query: PredictQuery, call: Call, name: str | None = None, version: int | None = None
     ) -> Response:
         with registry.lease(name, version) as model:
-            submission = await read_submission(request, Purpose.PREDICT, settings)
+            submission = await read_submission(request, Purpose.PREDICT, settings, call.deadline)
             top_k = agreed("top_k", query.top_k, submission.top_k)
             on_error = agreed("on_error", query.on_error, submission.on_error)
-            response = await model.predict(submission.images, top_k, on_error)
+            reject = bool(agreed("reject", query.reject, submission.reject))
+            predicting = model.predict(submission.images, top_k, on_error, reject=reject, call=call)
+            response = await while_connected(request, predicting)
             return await answer(response, len(submission.images))
 
     @routes.post("/predict", summary="Classify images with the default model", **about)
-    async def predict(request: Request, query: Options) -> Response:
-        return await run(request, query)
+    async def predict(request: Request, query: Options, call: Asked) -> Response:
+        return await run(request, query, call)
 
     @routes.post("/models/{name}/predict", summary="Classify images with a model", **about)
-    async def predict_with(request: Request, query: Options, name: ModelName) -> Response:
-        return await run(request, query, name)
+    async def predict_with(request: Request, query: Options, call: Asked, name: ModelName) -> Response:
+        return await run(request, query, call, name)
 
     @routes.post("/models/{name}/versions/{version}/predict", summary="Classify images with a version", **about)
-    async def predict_with_version(request: Request, query: Options, name: ModelName, version: Version) -> Response:
-        return await run(request, query, name, version)
+    async def predict_with_version(
+        request: Request, query: Options, call: Asked, name: ModelName, version: Version
+    ) -> Response:
+        return await run(request, query, call, name, version)
 
     return routes

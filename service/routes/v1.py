@@ -5,23 +5,26 @@ Every error below /v1 is {"error": "..."}, which service/problems.py sees to.
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
 from schemas.base import Frozen
-from schemas.prediction import FailedPrediction, Prediction
+from schemas.prediction import FailedPrediction, Prediction, RejectedPrediction
 from service.bodies.json_body import JSON
 from service.bodies.reading import read_as
 from service.bodies.submission import Purpose
+from service.call import Call
 from service.problems import protocol_errors
 from service.registry import Registry
 from service.routes.asking import ModelName, answer
+from service.routes.calls import calls, while_connected
 from service.settings import Settings
 
 
 class Predictions(Frozen):
     predictions: Annotated[
-        tuple[Prediction | FailedPrediction, ...], Field(description="one an instance, in the order they were sent")
+        tuple[Prediction | RejectedPrediction | FailedPrediction, ...],
+        Field(description="one an instance, in the order they were sent"),
     ]
 
 
@@ -41,6 +44,7 @@ _REQUEST: dict[str, Any] = {
 
 def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter(prefix="/v1/models", tags=["KServe v1"], responses=protocol_errors(405, 500))
+    Asked = Annotated[Call, Depends(calls(settings.request_timeout))]  # noqa: N806 - a type
 
     @routes.get("", summary="List the models by name")
     async def models() -> ModelNames:
@@ -59,11 +63,15 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         responses=protocol_errors(400, 404, 413, 415, 503, 504),
         openapi_extra=_REQUEST,
     )
-    async def predict(request: Request, name: ModelName) -> Response:
+    async def predict(request: Request, name: ModelName, call: Asked) -> Response:
         # Content-Type is not looked at: clients of this protocol send whatever their library chose.
-        submission = await read_as(JSON, request, Purpose.PREDICT, settings)
+        submission = await read_as(JSON, request, Purpose.PREDICT, settings, call.deadline)
         with registry.lease(name) as model:
-            response = await model.predict(submission.images, submission.top_k, submission.on_error)
+            reject = bool(submission.reject)
+            predicting = model.predict(
+                submission.images, submission.top_k, submission.on_error, reject=reject, call=call
+            )
+            response = await while_connected(request, predicting)
         return await answer(Predictions(predictions=response.predictions), len(submission.images))
 
     return routes

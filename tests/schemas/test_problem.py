@@ -18,6 +18,10 @@ def test_the_codes_are_the_published_ones() -> None:
         "body_too_large",
         "too_many_images",
         "overloaded",
+        "deadline_exceeded",
+        "unauthorized",
+        "forbidden",
+        "not_implemented",
         "not_ready",
         "internal",
     }

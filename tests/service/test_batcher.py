@@ -1,23 +1,29 @@
+import asyncio
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batcher import Batcher
-from service.errors import InferenceError, NotReadyError, OverloadedError
+from service.batcher import PATIENCE, RETRY_SECONDS, Batcher
+from service.call import Call, Priority
+from service.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError
+from service.observer import Silent, Stage
 
 SOON = 20  # seconds; only a batcher that never answers waits so long
 
 
 @contextmanager
 def batcher_of(
-    run: Callable[[Sequence[int]], Sequence[int]], max_batch: int = 4, capacity: int = 100
+    run: Callable[[Sequence[int]], Sequence[int]], max_batch: int = 4, capacity: int = 100, **more: Any
 ) -> Iterator[Batcher[int, int]]:
-    batcher: Batcher[int, int] = Batcher(run, max_batch=max_batch, capacity=capacity, name="test")
+    batcher: Batcher[int, int] = Batcher(run, max_batch=max_batch, capacity=capacity, name="test", **more)
     try:
         yield batcher
     finally:
@@ -26,6 +32,16 @@ def batcher_of(
 
 def squares(items: Sequence[int]) -> list[int]:
     return [item * item for item in items]
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Gate:
@@ -105,7 +121,7 @@ def test_a_failing_batch_fails_only_its_own_requests() -> None:
         gate.open.set()
         assert first.result(SOON) == [0]
         for future in unlucky:
-            with pytest.raises(ValueError, match="unlucky"):
+            with pytest.raises(InferenceError, match="unlucky"):
                 future.result(SOON)
         assert later.result(SOON) == [225]
 
@@ -116,7 +132,7 @@ def test_what_is_left_of_a_split_request_is_not_run_after_a_part_failed() -> Non
         held(batcher, gate)
         split = batcher.submit([13, 14, 15, 16, 17, 18])
         gate.open.set()
-        with pytest.raises(ValueError, match="unlucky"):
+        with pytest.raises(InferenceError, match="unlucky"):
             split.result(SOON)
         assert batcher.submit([1]).result(SOON) == [1]
     assert gate.batches == [[0], [13, 14], [1]]
@@ -196,3 +212,304 @@ def test_a_run_that_hangs_does_not_leave_its_callers_waiting_at_close() -> None:
 def test_a_request_of_nothing_is_answered_with_nothing() -> None:
     with batcher_of(squares) as batcher:
         assert batcher.submit([]).result(SOON) == []
+
+
+def test_what_is_late_when_its_batch_is_formed_is_dropped_before_it_is_run() -> None:
+    gate, clock = Gate(), Clock()
+    with batcher_of(gate, clock=clock) as batcher:
+        held(batcher, gate)
+        late = batcher.submit([1, 2], call=Call(deadline=clock.now + 5))
+        in_time = batcher.submit([3], call=Call(deadline=clock.now + 6))
+        clock.now += 5
+        gate.open.set()
+        with pytest.raises(DeadlineError, match="was over before test had answered"):
+            late.result(SOON)
+        assert in_time.result(SOON) == [9]
+        assert batcher.waiting == 0
+    assert gate.batches == [[0], [3]]
+
+
+def test_what_is_left_of_a_split_request_is_dropped_once_it_is_late() -> None:
+    clock = Clock()
+    batches: list[list[int]] = []
+
+    def slow(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        clock.now += 1
+        return squares(items)
+
+    with batcher_of(slow, max_batch=2, clock=clock) as batcher:
+        with pytest.raises(DeadlineError):
+            batcher.submit(list(range(10)), call=Call(deadline=clock.now + 2)).result(SOON)
+        assert batcher.submit([1]).result(SOON) == [1]
+    assert batches == [[0, 1], [2, 3], [1]]
+
+
+def test_a_run_that_hangs_costs_each_caller_no_more_than_its_own_time() -> None:
+    gate = Gate()
+    batcher: Batcher[int, int] = Batcher(gate, max_batch=1, capacity=10, name="test", close_seconds=0.01)
+
+    async def ask() -> None:
+        asked = [batcher.ask([i], call=Call.within(0.01)) for i in range(3)]  # one runs, two wait
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(error) for error in ended] == [DeadlineError] * 3
+        await asyncio.to_thread(gate.wait_until_running)
+        assert batcher.waiting == 0
+
+    asyncio.run(ask())
+    batcher.close()
+    gate.open.set()
+
+
+def test_a_caller_that_is_cancelled_frees_its_places() -> None:
+    gate = Gate()
+
+    async def ask(batcher: Batcher[int, int]) -> None:
+        asking = asyncio.create_task(batcher.ask([1, 2], call=Call()))
+        await asyncio.sleep(0)
+        assert batcher.waiting == 2
+        asking.cancel()
+        await asyncio.wait([asking])
+        await asyncio.sleep(0)  # the loop hands the cancellation on
+        assert batcher.waiting == 0
+
+    with batcher_of(gate) as batcher:
+        held(batcher, gate)
+        asyncio.run(ask(batcher))
+        gate.open.set()
+    assert gate.batches == [[0]]
+
+
+@pytest.mark.parametrize("error", [SystemExit(), TimeoutError(), StopIteration(), CancelledError(), MemoryError()])
+def test_whatever_run_raises_the_caller_is_answered_and_the_worker_goes_on(error: BaseException) -> None:
+    def run(items: Sequence[int]) -> list[int]:
+        if 13 in items:
+            raise error
+        return squares(items)
+
+    async def ask(batcher: Batcher[int, int]) -> list[int]:
+        with pytest.raises(InferenceError, match=type(error).__name__):
+            await batcher.ask([13], call=Call.within(SOON))
+        return await batcher.ask([2], call=Call.within(SOON))
+
+    with batcher_of(run) as batcher:
+        assert asyncio.run(ask(batcher)) == [4]
+
+
+EVALUATE = Call(priority=Priority.EVALUATE)
+
+
+def test_evaluations_wait_behind_predictions_and_never_share_their_batch() -> None:
+    gate = Gate()
+    with batcher_of(gate, max_batch=4) as batcher:
+        held(batcher, gate)
+        futures = [batcher.submit([i], call=EVALUATE) for i in (1, 2)] + [batcher.submit([i]) for i in (3, 4)]
+        gate.open.set()
+        assert [future.result(SOON) for future in futures] == [[1], [4], [9], [16]]
+    assert gate.batches == [[0], [3, 4], [1, 2]]
+
+
+def test_an_evaluation_gets_its_turn_however_many_predictions_wait() -> None:
+    gate = Gate()
+    with batcher_of(gate, max_batch=1, capacity=1000) as batcher:
+        held(batcher, gate)
+        evaluation = batcher.submit([5, 6], call=EVALUATE)
+        predictions = [batcher.submit([1]) for _ in range(5 * PATIENCE)]
+        gate.open.set()
+        assert evaluation.result(SOON) == [25, 36]
+        assert [future.result(SOON) for future in predictions] == [[1]] * len(predictions)
+    turns = [i for i, batch in enumerate(gate.batches) if batch != [1]]
+    assert turns == [0, 1 + PATIENCE, 2 + 2 * PATIENCE]
+
+
+def test_with_a_wait_the_batch_fills_before_it_is_run() -> None:
+    gate = Gate()
+    gate.open.set()
+    with batcher_of(gate, max_batch=4, max_wait=1000) as batcher:
+        futures = [batcher.submit([1]), batcher.submit([2]), batcher.submit([3, 4, 5])]
+        assert [future.result(SOON) for future in futures[:2]] == [[1], [4]]
+    assert gate.batches == [[1, 2, 3, 4]]  # and 5 waits on until the close
+
+
+def test_a_wait_ends_with_the_oldest_requests_patience() -> None:
+    clock, gate = Clock(), Gate()
+    gate.open.set()
+    with batcher_of(gate, max_batch=4, max_wait=10, clock=clock) as batcher:
+        first = batcher.submit([1])
+        clock.now += 10
+        assert [batcher.submit([2]).result(SOON), first.result(SOON)] == [[4], [1]]
+
+
+def test_a_lone_request_is_answered_when_its_wait_is_over() -> None:
+    with batcher_of(squares, max_wait=0.001) as batcher:
+        assert batcher.submit([3]).result(SOON) == [9]
+
+
+def fill(batcher: Batcher[int, int], gate: Gate, items: int) -> OverloadedError:
+    """What a caller is told that finds so many waiting."""
+    held(batcher, gate)
+    batcher.submit([1] * items)
+    with pytest.raises(OverloadedError) as refused:
+        batcher.submit([1])
+    return refused.value
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.5, 40), (0.001, RETRY_SECONDS[0]), (1000, RETRY_SECONDS[1])])
+def test_who_is_turned_away_is_told_how_long_the_queue_takes_at_the_measured_rate(seconds: float, told: float) -> None:
+    clock, gate = Clock(), Gate()
+
+    def run(items: Sequence[int]) -> list[int]:
+        clock.now += seconds * len(items)
+        return gate(items)
+
+    gate.open.set()
+    with batcher_of(run, capacity=80, clock=clock) as batcher:
+        batcher.submit([1, 2, 3]).result(SOON)
+        batcher.submit([1]).result(SOON)
+        for _ in range(2):
+            gate.wait_until_running()
+        gate.open.clear()
+        assert fill(batcher, gate, 80).retry_after == pytest.approx(told)
+        gate.open.set()
+
+
+def test_who_is_turned_away_before_anything_was_measured_is_told_the_least() -> None:
+    gate = Gate()
+    with batcher_of(gate, capacity=5) as batcher:
+        assert fill(batcher, gate, 5).retry_after == RETRY_SECONDS[0]
+        gate.open.set()
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.queued: list[float] = []
+        self.lengths: list[int] = []
+        self.turned_away = self.gave_up = 0
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        assert stage is Stage.QUEUE
+        self.queued.append(seconds)
+
+    def waiting(self, images: int) -> None:
+        self.lengths.append(images)
+
+    def overloaded(self) -> None:
+        self.turned_away += 1
+
+    def late(self) -> None:
+        self.gave_up += 1
+
+
+def test_the_observer_hears_of_the_queue_its_length_and_who_is_turned_away() -> None:
+    clock, gate, told = Clock(), Gate(), Told()
+    with batcher_of(gate, max_batch=2, capacity=3, clock=clock, observer=told) as batcher:
+        held(batcher, gate)
+        call = Call()
+        waiting = batcher.submit([1, 2, 3], call=call)
+        with pytest.raises(OverloadedError):
+            batcher.submit([4])
+        clock.now += 7
+        gate.open.set()
+        waiting.result(SOON)
+    assert told.lengths == [1, 0, 3, 1, 0]
+    assert told.turned_away == 1
+    assert told.queued == [0, 7]
+    assert call.timings.queue == 7
+
+
+def test_the_observer_hears_once_of_each_deadline_that_passes() -> None:
+    clock, gate, told = Clock(), Gate(), Told()
+
+    async def ask(batcher: Batcher[int, int]) -> None:
+        dropped = asyncio.create_task(batcher.ask([1], call=Call(deadline=clock.now + SOON)))
+        gave_up = asyncio.create_task(batcher.ask([2], call=Call(deadline=clock.now)))
+        with pytest.raises(DeadlineError):
+            await gave_up
+        clock.now += SOON
+        gate.open.set()
+        with pytest.raises(DeadlineError):
+            await dropped
+
+    with batcher_of(gate, clock=clock, observer=told) as batcher:
+        held(batcher, gate)
+        asyncio.run(ask(batcher))
+    assert told.gave_up == 2
+    assert gate.batches == [[0]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request of the property below. The clock goes to 100 before it can be in a batch."""
+
+    size: int
+    unlucky: bool
+    deadline: float
+    priority: Priority
+    cancelled: bool
+
+
+REQUESTS = st.lists(
+    st.builds(
+        Asked,
+        size=st.integers(1, 9),
+        unlucky=st.integers(0, 5).map(lambda n: n == 0),
+        deadline=st.sampled_from([50, 150, math.inf]),
+        priority=st.sampled_from(Priority),
+        cancelled=st.integers(0, 3).map(lambda n: n == 0),
+    ),
+    max_size=12,
+)
+
+
+@given(requests=REQUESTS, max_batch=st.integers(1, 6), closed=st.booleans())
+def test_any_mix_of_requests_gives_each_its_own_answers_in_order_or_its_own_reason(
+    requests: list[Asked], max_batch: int, closed: bool
+) -> None:
+    clock, gate = Clock(), Gate()
+    clock.now = 0
+    items = [[100 * i + k for k in range(1, asked.size + 1)] for i, asked in enumerate(requests, 1)]
+    for mine, asked in zip(items, requests, strict=True):
+        mine[-1] = -mine[-1] if asked.unlucky else mine[-1]
+
+    def run(batch: Sequence[int]) -> list[int]:
+        answers = gate(batch)
+        if min(batch) < 0:
+            raise ValueError("unlucky")
+        return answers
+
+    with batcher_of(run, max_batch, capacity=1000, clock=clock) as batcher:
+        held(batcher, gate)
+        futures = [
+            batcher.submit(mine, call=Call(asked.deadline, asked.priority))
+            for mine, asked in zip(items, requests, strict=True)
+        ]
+        assert all(future.cancel() for asked, future in zip(requests, futures, strict=True) if asked.cancelled)
+        clock.now = 100
+        gate.open.set()
+        if closed:
+            batcher.close()
+        for asked, mine, future in zip(requests, items, futures, strict=True):
+            outcome = outcome_of(future)
+            if asked.cancelled:
+                assert outcome is CancelledError
+            elif closed and outcome is NotReadyError:
+                continue
+            elif asked.deadline == 50:
+                assert outcome is DeadlineError
+            elif outcome is InferenceError:
+                shared = [batch for batch in gate.batches if set(batch) & set(mine)]
+                assert min(min(batch) for batch in shared) < 0
+            else:
+                assert outcome == squares(mine)
+        assert batcher.waiting == 0
+    ran = {item for batch in gate.batches for item in batch}
+    dropped = [mine for mine, asked in zip(items, requests, strict=True) if asked.cancelled or asked.deadline == 50]
+    assert not any(ran & set(mine) for mine in dropped)
+
+
+def outcome_of(future: Future[list[int]]) -> object:
+    """The answer, or the kind of its error."""
+    try:
+        return future.result(SOON)
+    except Exception as error:
+        return type(error)

@@ -1,7 +1,9 @@
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,19 @@ from schemas.image import Pixels
 from schemas.manifest import InputSpec
 from schemas.metrics import measure
 from schemas.prediction import FailedPrediction, OnError, Prediction
-from service.errors import InferenceError, InvalidImagesError, InvalidRequestError, OverloadedError
+from service.call import Call
+from service.errors import (
+    DeadlineError,
+    InferenceError,
+    InvalidImagesError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    ServiceError,
+)
 from service.images import EncodedImage, Image, PixelArray
-from service.predictor import Model
+from service.observer import Silent, Stage
+from service.predictor import Model, Refusal
 from service.session import FakeSession
 from service.variants import Choice
 from tests.bundles import COLOURS, write_bundle
@@ -37,10 +49,12 @@ def model_of(tmp_path: Path) -> Iterator[MakeModel]:
     manifest = open_bundle(write_bundle(tmp_path)).manifest
     models: list[Model] = []
 
-    def make(answer: Callable[[Pixels], FloatArray] = brightness, max_batch: int = 4, queue: int = 100) -> Model:
+    def make(
+        answer: Callable[[Pixels], FloatArray] = brightness, max_batch: int = 4, queue: int = 100, **more: Any
+    ) -> Model:
         session = FakeSession(manifest.input.shape, len(manifest.labels), answer)
         choice = Choice(manifest.fp32, "for the test")
-        models.append(Model(manifest, choice, session, max_batch=max_batch, queue=queue, max_pixels=10_000))
+        models.append(Model(manifest, choice, session, max_batch=max_batch, queue=queue, max_pixels=10_000, **more))
         return models[-1]
 
     yield make
@@ -262,3 +276,135 @@ def test_evaluate_with_nothing_left_to_measure_names_the_bad_images(model_of: Ma
 def test_labels_that_do_not_fit_are_said(model_of: MakeModel, labels: list[str | int], said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said):
         asyncio.run(model_of().evaluate([grey(1), grey(2)], labels, None))
+
+
+def test_infer_gives_what_the_model_says_of_each_image_and_why_another_has_nothing(model_of: MakeModel) -> None:
+    bright, refusal, dark = asyncio.run(model_of().infer([grey(255), BROKEN, grey(0)]))
+    assert isinstance(refusal, Refusal)
+    assert "image" in refusal.reason
+    np.testing.assert_array_equal(np.array([bright, dark]), [[1, 0, 0], [0, 0.5, 0.5]])
+
+
+class Gate:
+    """Answers, once it is let go, and says when it was asked."""
+
+    def __init__(self) -> None:
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.seen: list[int] = []
+
+    def __call__(self, images: Pixels) -> FloatArray:
+        self.seen.append(int(images.max()))
+        self.entered.set()
+        assert self.open.wait(20)
+        return brightness(images)
+
+
+def test_a_session_that_hangs_does_not_outlast_the_callers_time(model_of: MakeModel) -> None:
+    gate = Gate()
+
+    async def ask(model: Model) -> None:
+        for _ in range(2):  # the first hangs in the session, the second behind it
+            with pytest.raises(DeadlineError):
+                await model.predict([grey(1)], None, None, call=Call.within(0.01))
+        with pytest.raises(DeadlineError):
+            await model.evaluate([grey(1)] * 50, ["red"] * 50, None, call=Call.within(0.01))
+
+    model = model_of(gate)
+    asyncio.run(ask(model))
+    gate.open.set()
+
+
+def test_predictions_go_before_an_evaluation_that_came_first(model_of: MakeModel) -> None:
+    gate = Gate()
+
+    async def ask(model: Model) -> None:
+        busy = asyncio.create_task(model.infer([grey(1)]))
+        await asyncio.to_thread(gate.entered.wait, 20)
+        evaluating = asyncio.create_task(model.evaluate([grey(2)], ["red"], None))
+        await asyncio.sleep(0)
+        predicting = asyncio.create_task(model.predict([grey(3)], None, None))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(busy, evaluating, predicting)
+
+    asyncio.run(ask(model_of(gate)))
+    assert gate.seen == [1, 3, 2]
+
+
+def test_an_evaluation_ends_with_an_error_where_the_model_is_closed_in_between(model_of: MakeModel) -> None:
+    gate = Gate()
+
+    async def ask(model: Model) -> None:
+        evaluating = asyncio.create_task(model.evaluate([grey(1)] * 50, ["red"] * 50, None))
+        await asyncio.to_thread(gate.entered.wait, 20)
+        closing = asyncio.create_task(asyncio.to_thread(model.close))
+        with pytest.raises(NotReadyError, match="colours was shut down"):
+            await evaluating
+        gate.open.set()
+        await closing
+        with pytest.raises(NotReadyError, match="colours is being shut down"):
+            await model.predict([grey(1)], None, None)
+
+    asyncio.run(ask(model_of(gate)))
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.stages: list[Stage] = []
+        self.batches: list[int] = []
+        self.images = 0
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        assert seconds >= 0
+        self.stages.append(stage)
+
+    def batch(self, images: int) -> None:
+        self.batches.append(images)
+
+    def answered(self, images: int) -> None:
+        self.images += images
+
+
+def test_the_observer_hears_of_each_stage_and_of_the_images_that_were_answered(model_of: MakeModel) -> None:
+    told = Told()
+    model = model_of(max_batch=2, observer=told)
+    asyncio.run(model.predict([grey(1), BROKEN, BROKEN, BROKEN, grey(2)], None, OnError.ITEM))
+    assert told.stages == [Stage.DECODE, Stage.INFERENCE, Stage.DECODE, Stage.QUEUE, Stage.DECODE, Stage.INFERENCE]
+    assert (told.batches, told.images) == ([1, 1], 2)
+
+
+def test_a_calls_timings_hold_all_of_its_batches(model_of: MakeModel) -> None:
+    def slow(images: Pixels) -> FloatArray:
+        time.sleep(0.01)
+        return brightness(images)
+
+    call = Call()
+    asyncio.run(model_of(slow, max_batch=1).predict([grey(1)] * 3, None, None, call=call))
+    assert call.timings.inference >= 0.03
+    assert call.timings.decode > 0
+    assert call.timings.output > 0
+
+
+def test_statistics_count_what_was_asked_and_what_came_of_it(model_of: MakeModel) -> None:
+    model = model_of(max_batch=2)
+    assert model.statistics().model_dump(exclude_defaults=True) == {"name": "colours", "version": 1}
+    calls = [Call(), Call()]
+    asyncio.run(model.predict([grey(1)] * 3, None, None, call=calls[0]))
+    asyncio.run(model.infer([grey(1), BROKEN], call=calls[1]))
+    asyncio.run(model.evaluate([grey(1)], ["red"], None))
+    refused = [
+        model.predict([BROKEN], None, None),
+        model.evaluate([grey(1)], ["purple"], None),
+        model.predict([grey(1)], None, None, call=Call.within(0)),
+    ]
+    for coroutine in refused:
+        with pytest.raises(ServiceError):
+            asyncio.run(coroutine)
+    said = model.statistics()
+    assert (said.success.count, said.fail.count) == (3, 3)
+    assert (said.inference_count, said.execution_count) == (5, 4)
+    counts = [said.queue.count, said.compute_input.count, said.compute_infer.count, said.compute_output.count]
+    assert counts == [3, 3, 3, 3]
+    assert said.compute_infer.ns > 1e9 * sum(call.timings.inference for call in calls)
+    assert said.success.ns > said.compute_input.ns + said.compute_infer.ns
+    assert said.last_inference > 1.7e12  # milliseconds since the epoch

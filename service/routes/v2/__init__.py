@@ -2,16 +2,17 @@
 
 from fastapi import APIRouter
 
+from service.drain import Drain
 from service.registry import Registry
 from service.routes.v2 import health, infer, metadata, repository, statistics
 from service.settings import Settings
 
 
-def router(registry: Registry, settings: Settings) -> APIRouter:
+def router(registry: Registry, settings: Settings, drain: Drain) -> APIRouter:
     routes = APIRouter()
     # Statistics ahead of metadata: in /v2/models/stats, stats is no model's name.
     for part in (
-        health.router(registry),
+        health.router(registry, drain),
         statistics.router(registry),
         metadata.router(registry, settings),
         infer.router(registry, settings),

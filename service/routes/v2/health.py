@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from service.drain import Drain
 from service.errors import ServiceError
 from service.problems import protocol_errors
 from service.registry import Registry
@@ -16,7 +17,7 @@ _ABOUT: dict[str, Any] = {
 }
 
 
-def router(registry: Registry) -> APIRouter:
+def router(registry: Registry, drain: Drain) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/health/live", summary="Does the process answer?", **_ABOUT)
@@ -25,7 +26,7 @@ def router(registry: Registry) -> APIRouter:
 
     @routes.get("/health/ready", summary="Does at least one model serve?", **_ABOUT)
     async def ready() -> Response:
-        return Response(status_code=200 if registry.loaded else 400)
+        return Response(status_code=200 if registry.loaded and not drain.begun else 400)
 
     @routes.get("/models/{name}/ready", summary="Does the model serve?", **_ABOUT)
     async def model_ready(name: ModelName) -> Response:

@@ -1,11 +1,12 @@
 """POST /v2/models/{name}/infer: tensors or encoded images in, probabilities or classes out."""
 
-import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from schemas.bundle import FloatArray
@@ -18,6 +19,7 @@ from service.predictor import INLINE_IMAGES, Answer, Refusal
 from service.problems import protocol_errors
 from service.registry import Registry
 from service.routes.asking import ModelName, Version
+from service.routes.calls import calls, while_connected
 from service.settings import Settings
 from service.tensors.incoming import read_infer
 from service.tensors.outgoing import write_infer
@@ -75,31 +77,36 @@ JsonLength = Annotated[
 def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter()
 
-    async def run(request: Request, header: str | None, name: str, version: int | None = None) -> Response:
-        body = await read_body(request, settings.max_body_bytes)
+    Asked = Annotated[Call, Depends(calls(settings.request_timeout))]  # noqa: N806 - a type
+
+    async def run(request: Request, header: str | None, call: Call, name: str, version: int | None = None) -> Response:
+        body = await read_body(request, settings.max_body_bytes, call.deadline)
         with registry.lease(name, version) as model:
             read = partial(read_infer, body, header, model.manifest, settings)
             asked, images = read() if len(body) <= INLINE_BYTES else await run_in_threadpool(read)
-            answers = await model.infer(images, call=_call(asked.parameters, settings))
+            answers = await while_connected(request, model.infer(images, call=_within(call, asked.parameters)))
             write = partial(write_infer, asked, _all_good(answers), model.manifest)
             encoded = write() if len(images) <= INLINE_IMAGES else await run_in_threadpool(write)
         return Response(encoded.body, headers=dict(encoded.headers))
 
     @routes.post("/models/{name}/infer", summary="Classify images with a model", **_ABOUT)
-    async def infer(request: Request, name: ModelName, header: JsonLength = None) -> Response:
-        return await run(request, header, name)
+    async def infer(request: Request, name: ModelName, call: Asked, header: JsonLength = None) -> Response:
+        return await run(request, header, call, name)
 
     @routes.post("/models/{name}/versions/{version}/infer", summary="Classify images with a version", **_ABOUT)
-    async def infer_version(request: Request, name: ModelName, version: Version, header: JsonLength = None) -> Response:
-        return await run(request, header, name, version)
+    async def infer_version(
+        request: Request, name: ModelName, version: Version, call: Asked, header: JsonLength = None
+    ) -> Response:
+        return await run(request, header, call, name, version)
 
     return routes
 
 
-def _call(parameters: RequestParameters, settings: Settings) -> Call:
-    """A request may ask for less time than the service allows, not for more."""
-    asked = parameters.timeout / 1e6 if parameters.timeout else math.inf
-    return Call.within(min(asked, settings.request_timeout))
+def _within(call: Call, parameters: RequestParameters) -> Call:
+    """The protocol's timeout counts from here, and can only shorten."""
+    if not parameters.timeout:
+        return call
+    return replace(call, deadline=min(call.deadline, time.monotonic() + parameters.timeout / 1e6))
 
 
 def _all_good(answers: Sequence[Answer]) -> list[FloatArray]:

@@ -1,6 +1,5 @@
 """Loads and unloads by the protocol, down to the models that answer."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,6 @@ from service.settings import Reload
 from tests.bundles import write_bundle
 from tests.service.conftest import Serve
 from tests.service.inferring import body_of, error_of, pixels, uint8
-
-pytestmark = pytest.mark.skipif(find_spec("service.coordinator") is None, reason="nobody here decides what serves")
 
 RED = pixels("red")
 GOOD = body_of({"inputs": [uint8(RED)]}, RED.tobytes())

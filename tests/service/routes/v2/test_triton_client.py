@@ -1,7 +1,6 @@
 """Triton's own client against a real server."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -119,7 +118,6 @@ def test_many_requests_at_a_time_are_each_answered_with_their_own(client: "http.
     assert [answer.get_response()["id"] for answer in answers] == asked
 
 
-@pytest.mark.skipif(find_spec("service.middleware") is None, reason="bodies are packed and unpacked in the middleware")
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 @pytest.mark.parametrize("binary", [True, False])
 def test_bodies_are_packed_both_ways(client: "http.InferenceServerClient", algorithm: str, binary: bool) -> None:

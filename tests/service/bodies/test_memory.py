@@ -1,0 +1,95 @@
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from service.app import create_app
+from service.bodies.memory import BodyMemory, HeldBody
+from service.bodies.reading import read_body
+from service.errors import OverloadedError
+from service.settings import Device, Settings
+from tests.bundles import solid
+from tests.service.asking import b64
+from tests.service.serving import Address, listening, request_bytes
+
+
+async def nothing(*_: object) -> None: ...
+
+
+def test_what_all_hold_is_bounded_but_a_lone_one_always_has_room() -> None:
+    memory = BodyMemory(nothing, limit=10)
+    first, second = HeldBody(memory), HeldBody(memory)
+    assert first.has_room(50)
+    first.resize(6)
+    assert second.has_room(4)
+    assert not second.has_room(5)
+    second.resize(4)
+    assert not first.has_room(7)
+    first.resize(0)
+    assert second.has_room(50)
+    assert memory.held == 4
+
+
+def test_a_body_that_is_refused_halfway_holds_nothing_while_its_rest_is_thrown_away() -> None:
+    held: list[int] = []
+    chunks = iter([b"abc", b"de", b"fgh"])
+
+    async def receive() -> Message:
+        held.append(memory.held)
+        chunk = next(chunks)
+        return {"type": "http.request", "body": chunk, "more_body": chunk != b"fgh"}
+
+    async def read(scope: Scope, receive: Receive, _: Send) -> None:
+        await read_body(Request(scope, receive), limit=100)
+
+    async def send(_: Message) -> None: ...
+
+    memory = BodyMemory(read, limit=10)
+    memory.held = 6  # others'
+    with pytest.raises(OverloadedError) as refused:
+        asyncio.run(memory({"type": "http", "headers": []}, receive, send))
+    assert refused.value.drained
+    assert held == [6, 9, 6]
+    assert memory.held == 6
+
+
+def ask(address: Address, body: bytes, **headers: str) -> tuple[bytes, bytes]:
+    """(head, body) of the answer, on a connection that the service must keep open."""
+    with address.connect() as connection:
+        connection.sendall(request_bytes("/predict", body, **headers))
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(65536)
+        head, _, rest = received.partition(b"\r\n\r\n")
+        (length,) = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
+        while len(rest) < int(length):
+            rest += connection.recv(65536)
+        return head, rest
+
+
+def test_a_body_for_which_there_is_no_memory_is_503_until_another_request_has_ended(artifacts: Path) -> None:
+    settings = Settings(artifacts=artifacts, device=Device.CPU, body_memory_bytes=1000)
+    body = json.dumps({"instances": [b64(solid("red"))]}).encode().ljust(600)
+    with listening(create_app(settings)) as address:
+        assert ask(address, body)[0].startswith(b"HTTP/1.1 200")
+        with address.connect() as slow:
+            slow.sendall(request_bytes("/predict", body[:500], content_length="600"))
+            announced = b""
+            while not announced.startswith(b"HTTP/1.1 503"):  # until the half of the slow one has come
+                announced, problem = ask(address, body)
+            unannounced = request_bytes("/predict", b"", transfer_encoding="chunked").replace(
+                b"content-length: 0\r\n", b""
+            )
+            with address.connect() as chunked:
+                chunked.sendall(unannounced + b"258\r\n" + body + b"\r\n0\r\n\r\n")
+                assert chunked.recv(65536).startswith(b"HTTP/1.1 503")
+            assert ask(address, body[:400])[0].startswith(b"HTTP/1.1 200")  # there is room for so much
+            slow.sendall(body[500:])
+            assert slow.recv(65536).startswith(b"HTTP/1.1 200")
+        assert b"\r\nretry-after: 1" in announced.lower()
+        assert b"connection: close" not in announced.lower()
+        assert json.loads(problem)["code"] == "overloaded"
+        assert ask(address, body)[0].startswith(b"HTTP/1.1 200")

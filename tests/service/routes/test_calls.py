@@ -1,0 +1,159 @@
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from starlette.requests import Request
+
+from schemas.bundle import FloatArray
+from schemas.image import Pixels
+from service.app import create_app
+from service.call import Timings
+from service.routes.calls import calls
+from service.session import FakeRuntime, FakeSession
+from service.settings import Device, Settings
+from tests.bundles import COLOURS, solid
+from tests.service.asking import b64, labels_of, problem_of
+from tests.service.conftest import Serve
+from tests.service.serving import Address, answer_on, listening, request_bytes
+
+RED = {"instances": [b64(solid("red"))]}
+HANGS = {"instances": [[[77]]]}
+
+
+class Session:
+    """The colours model, which hangs on an image of 77 until it is let go, and remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.seen: list[int] = []
+
+    def __call__(self, images: Pixels) -> FloatArray:
+        self.seen += [int(image.max()) for image in images]
+        if (images == 77).any():
+            self.entered.set()
+            assert self.open.wait(20)
+        logits = images.mean(axis=(1, 2)) * 20 / 255
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: FloatArray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        return probabilities
+
+    @property
+    def runtime(self) -> FakeRuntime:
+        return FakeRuntime(lambda _: FakeSession((8, 8, 3), len(COLOURS), self))
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    session = Session()
+    yield session
+    session.open.set()
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "soon", "1s", ""])
+@pytest.mark.parametrize("path", ["/predict", "/evaluate"])
+def test_a_time_that_is_none_is_said_of_its_header(client: TestClient, path: str, said: str) -> None:
+    body = RED | ({"labels": ["red"]} if path == "/evaluate" else {})
+    response = client.post(path, json=body, headers={"X-Request-Timeout": said})
+    assert "X-Request-Timeout in the header" in problem_of(response, 422, "invalid_request").detail
+
+
+def test_a_time_that_suffices_changes_nothing(client: TestClient) -> None:
+    assert labels_of(client.post("/predict", json=RED, headers={"X-Request-Timeout": "1e1"})) == ["red"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers"),
+    [
+        ({}, {"X-Request-Timeout": "0.01"}),
+        ({"request_timeout": 0.01, "evaluate_timeout": 0.01}, {}),
+        ({"request_timeout": 0.01, "evaluate_timeout": 0.01}, {"X-Request-Timeout": "1000"}),
+    ],
+    ids=["the caller's", "the service's", "the lesser"],
+)
+@pytest.mark.parametrize("path", ["/predict", "/evaluate"])
+def test_late_is_504_though_the_session_hangs(
+    serve: Serve, session: Session, path: str, settings: dict[str, float], headers: dict[str, str]
+) -> None:
+    with_labels = {"labels": ["red"]} if path == "/evaluate" else {}
+    client = serve(session.runtime, **settings)
+    for body in (HANGS, RED):  # the second waits behind the first
+        response = client.post(path, json=body | with_labels, headers=headers)
+        assert "was over before colours had answered" in problem_of(response, 504, "deadline_exceeded").detail
+    session.open.set()
+
+
+def test_predictions_and_evaluations_have_limits_of_their_own(serve: Serve, session: Session) -> None:
+    client = serve(session.runtime, request_timeout=0.01, evaluate_timeout=100)
+    problem_of(client.post("/predict", json=HANGS), 504, "deadline_exceeded")
+    session.open.set()
+    assert client.post("/evaluate", json=RED | {"labels": ["red"]}).status_code == 200
+
+
+def test_what_was_late_is_never_run(serve: Serve, session: Session) -> None:
+    client = serve(session.runtime)
+    problem_of(client.post("/predict", json=HANGS, headers={"X-Request-Timeout": "0.01"}), 504, "deadline_exceeded")
+    dropped = {"instances": [[[5]]]}
+    problem_of(client.post("/predict", json=dropped, headers={"X-Request-Timeout": "0.01"}), 504, "deadline_exceeded")
+    session.open.set()
+    assert labels_of(client.post("/predict", json=RED)) == ["red"]
+    assert 5 not in session.seen
+
+
+@pytest.fixture
+def address(artifacts: Path, session: Session) -> Iterator[Address]:
+    """One image at a time, and room for one more."""
+    settings = Settings(artifacts=artifacts, device=Device.CPU, max_batch=1, queue_images=1)
+    with listening(create_app(settings, session.runtime)) as address:
+        yield address
+        session.open.set()
+
+
+def post(address: Address, body: object, **headers: str) -> httpx2.Response:
+    return httpx2.post(f"{address.url}/predict", json=body, headers=headers, timeout=30)
+
+
+def test_a_caller_that_hangs_up_frees_its_place_and_is_not_run(address: Address, session: Session) -> None:
+    def has_room() -> bool:
+        """Whether this request got the one place, where its time passes, or was turned away."""
+        response = post(address, RED, **{"X-Request-Timeout": "0.1"})
+        return "before colours had answered" in response.text
+
+    with ThreadPoolExecutor(1) as caller, address.connect() as waiting:
+        running = caller.submit(post, address, HANGS)
+        assert session.entered.wait(20)
+        waiting.sendall(request_bytes("/predict", json.dumps({"instances": [[[5]]]}).encode()))
+        while has_room():
+            pass
+        waiting.close()
+        while not has_room():
+            pass
+        session.open.set()
+        assert running.result(20).status_code == 200
+    assert labels_of(post(address, RED)) == ["red"]
+    assert 5 not in session.seen
+
+
+def test_the_time_counts_from_the_requests_arrival_and_bounds_a_slow_body(address: Address) -> None:
+    with address.connect() as connection:
+        connection.sendall(request_bytes("/predict", b'{"inst', content_length="1000", x_request_timeout="0.05"))
+        head, _, body = answer_on(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 504")
+    assert b"connection: close" in head.lower()
+    assert "before its body had come" in json.loads(body)["detail"]
+
+
+def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:
+    timings = Timings()
+    request = Request({"type": "http", "state": {"timings": timings}})
+    before = time.monotonic()
+    call = asyncio.run(calls(5)(request, timeout=9))
+    assert call.timings is timings
+    assert before + 5 <= call.deadline <= time.monotonic() + 5
