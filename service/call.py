@@ -40,7 +40,3 @@ class Call:
     @classmethod
     def within(cls, seconds: float, priority: Priority = Priority.PREDICT) -> "Call":
         return cls(time.monotonic() + seconds, priority)
-
-    @property
-    def late(self) -> bool:
-        return time.monotonic() >= self.deadline
