@@ -89,6 +89,7 @@ class Worker:
             ws="none",
             log_config=None,
             access_log=settings.access_log,
+            proxy_headers=False,  # who asks is who is connected: admin calls depend on it
             server_header=False,
             timeout_graceful_shutdown=settings.drain_seconds,
         )

@@ -203,7 +203,9 @@ def test_where_nobody_is_left_a_version_waits_for_who_comes(fakes: Fakes) -> Non
             await pool.start()
             await pool.serve(Plan())
             assert await pool.prepare("colours", version(DEADLY)) is not None
+            await until(lambda: not fakes.alive())
             assert await pool.prepare("colours", version(2)) is None
+            assert fakes.who_got("prepare") & fakes.alive()
 
     run(test)
 
