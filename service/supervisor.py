@@ -103,7 +103,9 @@ class Supervisor:
     async def _start(self) -> None:
         await self._pool.start()
         await self._coordinator.start()
-        logger.info("ready: %d worker processes serve", self._pool.size)
+        if self._pool.plan is None:  # nothing is there to serve, which the workers say to whoever asks
+            await self._pool.serve(self._coordinator.plan)
+        logger.info("ready: %d worker processes serve", len(self._pool.pids))
 
     async def _drain(self) -> None:
         await self._coordinator.close()

@@ -82,12 +82,18 @@ class Pool:
         self._spawned: set[Member] = set()
         self._members: list[Member] = []  # those that have started: they are asked
         self._keepers: list[asyncio.Task[None]] = []
+        self._someone = asyncio.Event()  # is there to be asked
         self._plan: Plan | None = None
 
     @property
-    def size(self) -> int:
-        """Those that can be asked now."""
-        return len(self._members)
+    def pids(self) -> list[int]:
+        """The process ids of those that take requests."""
+        return [member.process.pid for member in self._members if member.serving]
+
+    @property
+    def plan(self) -> Plan | None:
+        """What every worker serves; None before the first one."""
+        return self._plan
 
     async def start(self) -> None:
         """Starts the first worker, which knows the device, and then the others. Raises StartError for any."""
@@ -103,8 +109,9 @@ class Pool:
         self._keepers = [asyncio.create_task(self._keep(member)) for member in members]
 
     async def prepare(self, name: str, version: PlannedVersion) -> str | None:
-        """One worker goes ahead once they serve: a version that kills a process shall not kill them all."""
+        """Once they serve, one worker goes ahead: a version that kills a process shall not kill them all."""
         call = messages.Prepare(name=name, version=version)
+        await self._someone.wait()
         members = list(self._members)
         groups = [members[:1], members[1:]] if self._plan is not None else [members]
         lost = "No worker process lived through loading it; the log says how it ended. Load it again to try once more."
@@ -115,7 +122,7 @@ class Pool:
                 return lost
             if reason := next(filter(None, reasons), None):
                 return reason
-        return None if members else lost
+        return None
 
     async def serve(self, plan: Plan) -> None:
         """Whoever dies meanwhile is replaced by one that starts with this plan. Raises StartError at the first plan."""
@@ -175,6 +182,7 @@ class Pool:
                 raise
             raise StartError(f"A worker process cannot start: {error} What it wrote above says why.") from error
         self._members.append(member)
+        self._someone.set()
         return member, started
 
     async def _stop_replacing(self) -> None:
@@ -203,9 +211,12 @@ class Pool:
 
     async def _buried(self, member: Member) -> str:
         """Waits for its end and takes it out of everything; how it ended."""
-        how = await member.ended()
+        await member.channel.wait_closed()
         if member in self._members:
             self._members.remove(member)
+        if not self._members:
+            self._someone.clear()
+        how = await member.ended()
         if member in self._spawned:
             self._spawned.remove(member)
             mark_process_dead(member.process.pid, self._environment[METRICS_FOLDER])  # type: ignore[no-untyped-call]
@@ -255,7 +266,7 @@ class Pool:
 
 def pause_before(deaths: int) -> float:
     """Seconds to wait before the next try, after so many deaths in a row: 0, 1, 2, 4..."""
-    return min(LONGEST_PAUSE, 2.0 ** (deaths - 2)) if deaths > 1 else 0.0
+    return min(LONGEST_PAUSE, 2.0 ** min(deaths - 2, 10)) if deaths > 1 else 0.0
 
 
 def said(status: int) -> str:

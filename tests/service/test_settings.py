@@ -1,11 +1,12 @@
+import json
 import traceback
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from service.errors import SettingsError
-from service.settings import Device, Settings, read_settings, settings_table, unknown_variables
+from service.settings import Device, Settings, read_settings, readable, settings_table, unknown_variables
 
 
 def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +71,10 @@ def test_the_table_describes_every_setting() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1
+
+
+def test_settings_arrive_in_another_process_as_they_are_with_their_secrets() -> None:
+    settings = Settings(artifacts=Path("elsewhere"), workers=3, drain_delay=0.5, api_keys=SecretStr("a,b"))
+    arrived = Settings(**json.loads(json.dumps(readable(settings))))
+    assert arrived == settings
+    assert arrived.api_keys.get_secret_value() == "a,b"

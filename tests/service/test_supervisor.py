@@ -4,6 +4,7 @@ import http.client
 import signal
 import socket
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -11,7 +12,7 @@ from service.session import CUDA, OnnxRuntime
 from service.settings import Device
 from tests.bundles import solid
 from tests.service.asking import b64
-from tests.service.running import SOON, alive, serving, start, until
+from tests.service.running import SOON, Service, alive, serving, start, until
 
 
 def refusal(**settings: object) -> tuple[int, str]:
@@ -119,6 +120,20 @@ def test_cuda_where_there_is_none_is_one_sentence_and_status_1(artifacts: Path, 
     status, said = refusal(artifacts=artifacts, port=0, device="cuda", workers=workers)
     assert status == 1
     assert said.startswith("convoy: CONVOY_DEVICE=cuda, but CUDA cannot be used: ")
+
+
+def test_without_any_model_it_takes_requests_and_says_so(tmp_path: Path) -> None:
+    process = start(artifacts=tmp_path, port=0, device="cpu", workers=2)
+    try:
+        service = Service(process)
+        service.wait_for_log("ready: 2 worker")
+        with pytest.raises(HTTPError) as refused:
+            service.get("/readyz")
+        with refused.value as answer:
+            assert answer.code == 503
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_callers_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:

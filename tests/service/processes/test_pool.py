@@ -1,0 +1,233 @@
+import asyncio
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.control import Plan, PlannedVersion
+from service.errors import DeviceError, NotReadyError, StartError
+from service.processes import messages
+from service.processes.messages import Drained
+from service.processes.pool import LONGEST_PAUSE, METRICS_FOLDER, Pool, pause_before
+from service.settings import Settings
+from tests.service.processes.fake_worker import BAD, DEAD, DEADLY
+from tests.service.running import SOON, alive
+
+FAKE = "tests.service.processes.fake_worker"
+
+
+def version(number: int) -> PlannedVersion:
+    return PlannedVersion(version=number, path=Path("nowhere"))
+
+
+async def nothing_to_ask(call: messages.Call) -> messages.Answer:
+    raise NotReadyError(f"Nobody should ask {call}.")
+
+
+class Fakes:
+    """The folder that tells fake workers what to do, and that they tell what they did."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def shall(self, what: str) -> None:
+        (self.folder / what).touch()
+
+    def shall_no_more(self, what: str) -> None:
+        (self.folder / what).unlink()
+
+    def who_got(self, call: str) -> set[int]:
+        return {int(path.name.rsplit("-", 1)[1]) for path in self.folder.glob(f"{call}-*")}
+
+    def alive(self) -> set[int]:
+        return {pid for pid in self.who_got("start") if alive(pid)}
+
+    @asynccontextmanager
+    async def pool(self, workers: int = 2) -> AsyncIterator[Pool]:
+        with socket.socket() as listener:
+            environment = {**os.environ, METRICS_FOLDER: str(self.folder), "FAKE_WORKER": str(self.folder)}
+            pool = Pool(Settings(workers=workers), listener, environment, nothing_to_ask, module=FAKE)
+            try:
+                yield pool
+            finally:
+                await pool.kill()
+                assert self.alive() == set()
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return Fakes(tmp_path)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), SOON))
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.02)
+
+
+def test_what_is_asked_is_asked_of_every_worker(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=3) as pool:
+            await pool.start()
+            assert await pool.prepare("colours", version(1)) is None
+            await pool.serve(Plan())
+            assert fakes.who_got("prepare") == fakes.who_got("serve") == fakes.alive()
+            assert set(pool.pids) == fakes.alive()
+            assert len(pool.pids) == 3
+
+    run(test)
+
+
+def test_what_one_worker_refuses_is_refused(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            assert await pool.prepare("colours", version(BAD)) == "It is bad."
+
+    run(test)
+
+
+def test_statistics_are_whole_over_all_workers(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=3) as pool:
+            await pool.start()
+            (whole,) = await pool.statistics()
+            assert (whole.name, whole.version, whole.inference_count) == ("colours", 1, 15)
+
+    run(test)
+
+
+def test_a_drain_counts_the_requests_of_all_and_leaves_nobody(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            assert await pool.drain() == Drained(accepted=6, answered=4)
+            assert fakes.alive() == set()
+
+    run(test)
+
+
+def test_on_a_gpu_auto_is_one_worker(fakes: Fakes) -> None:
+    fakes.shall("gpu")
+
+    async def test() -> None:
+        with socket.socket() as listener:
+            environment = {**os.environ, METRICS_FOLDER: str(fakes.folder), "FAKE_WORKER": str(fakes.folder)}
+            pool = Pool(Settings(), listener, environment, nothing_to_ask, module=FAKE)
+            await pool.start()
+            assert len(fakes.alive()) == 1
+            await pool.kill()
+
+    run(test)
+
+
+def test_an_error_of_the_start_is_said_as_it_was(fakes: Fakes) -> None:
+    fakes.shall("no-device")
+
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            with pytest.raises(DeviceError, match=r"^There is no device\.$"):
+                await pool.start()
+
+    run(test)
+
+
+def test_a_worker_that_dies_before_it_could_start_ends_the_service(fakes: Fakes) -> None:
+    fakes.shall("die-at-start")
+
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            with pytest.raises(StartError, match=rf"ended with status {DEAD} before it could start"):
+                await pool.start()
+
+    run(test)
+
+
+def test_a_dead_worker_is_replaced_by_one_that_has_the_plan(fakes: Fakes, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            before = fakes.alive()
+            victim = min(before)
+            os.kill(victim, signal.SIGKILL)
+            await until(lambda: len(fakes.who_got("serve")) == 3)
+            assert fakes.alive() == fakes.who_got("serve") - {victim}
+            assert f"worker process {victim} was ended by SIGKILL; a new one takes its place" in caplog.text
+            await until(lambda: len(pool.pids) == 2)
+
+    run(test)
+
+
+def test_a_call_ends_though_a_worker_dies_of_it(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            fakes.shall("die-at-serve")
+            await pool.serve(Plan())
+            assert await pool.statistics() == []
+
+    run(test)
+
+
+def test_a_version_that_kills_who_loads_it_costs_one_worker_and_is_refused(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=3) as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            before = fakes.alive()
+            reason = await pool.prepare("colours", version(DEADLY))
+            assert reason
+            assert reason.startswith("No worker process lived through loading it")
+            await until(lambda: len(before & fakes.alive()) == 2)
+            await until(lambda: len(pool.pids) == 3 and len(fakes.alive()) == 3)
+            assert len(before & fakes.alive()) == 2
+            assert await pool.prepare("colours", version(2)) is None
+
+    run(test)
+
+
+def test_where_nobody_is_left_a_version_waits_for_who_comes(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=1) as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            assert await pool.prepare("colours", version(DEADLY)) is not None
+            await until(lambda: not fakes.alive())
+            assert await pool.prepare("colours", version(2)) is None
+            assert fakes.who_got("prepare") & fakes.alive()
+
+    run(test)
+
+
+def test_who_dies_at_once_again_and_again_is_replaced_after_growing_pauses(
+    fakes: Fakes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=1) as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            fakes.shall("die-at-serve")
+            os.kill(min(fakes.alive()), signal.SIGKILL)
+            await until(lambda: "death 2 in a row" in caplog.text)
+            assert re.search(rf"worker process \d+ ended with status {DEAD}; that is death 2 in a row", caplog.text)
+            assert "the next try is in 1 seconds" in caplog.text
+            fakes.shall_no_more("die-at-serve")
+            await until(lambda: len(fakes.who_got("serve")) == 2)
+
+    run(test)
+
+
+def test_the_pauses_double_up_to_a_bound() -> None:
+    assert [pause_before(deaths) for deaths in (1, 2, 3, 4, 5)] == [0, 1, 2, 4, 8]
+    assert pause_before(10_000) == LONGEST_PAUSE
