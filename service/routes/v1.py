@@ -50,11 +50,7 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     async def models() -> ModelNames:
         return ModelNames(models=tuple(dict.fromkeys(entry.found.name for entry in registry.entries)))
 
-    @routes.get("/{name}", summary="Does the model serve?", responses=protocol_errors(404, 503))
-    async def ready(name: ModelName) -> Readiness:
-        with registry.lease(name):
-            return Readiness(name=name)
-
+    # Ahead of the next, whose name would take in the colon: the methods of this path are its own.
     @routes.post(
         "/{name}:predict",
         summary="Classify images with a model",
@@ -73,5 +69,10 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
             )
             response = await while_connected(request, predicting)
         return await answer(Predictions(predictions=response.predictions), len(submission.images))
+
+    @routes.get("/{name}", summary="Does the model serve?", responses=protocol_errors(404, 503))
+    async def ready(name: ModelName) -> Readiness:
+        with registry.lease(name):
+            return Readiness(name=name)
 
     return routes
