@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +80,13 @@ def main() -> int:
     return int(bool(bad))
 
 
-def soak(module: str, artifacts: Path, bundle: Bundle, requests: int, clients: int) -> Soaked:
-    """Starts `python -m module` over the bundle and asks it so many requests over so many connections."""
+def soak(
+    module: str, artifacts: Path, bundle: Bundle, requests: int, clients: int, sample: float = SAMPLE_SECONDS
+) -> Soaked:
+    """Starts `python -m module` over the bundle and asks it so many requests over so many connections.
+
+    Memory is looked at every sample seconds, which must be often enough for a slope to be fitted.
+    """
     manifest = bundle.manifest
     draw = asks([sample.image for sample in bundle.golden_samples()], manifest.labels, manifest.input.shape)
     environment = {
@@ -96,7 +102,7 @@ def soak(module: str, artifacts: Path, bundle: Bundle, requests: int, clients: i
         crowd.start()
         while crowd.alive:
             watch.look(crowd.done)
-            time.sleep(SAMPLE_SECONDS)
+            time.sleep(sample)
         seconds = time.monotonic() - began
         watch.look(crowd.done)
     done, rss = np.array(watch.seen, dtype=np.float64).T
@@ -153,16 +159,16 @@ class _Crowd:
 
     def _ask_all(self, seed: int, requests: int) -> None:
         generator = random.Random(seed)  # noqa: S311 - it draws requests, no secrets
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-        for _ in range(requests):
-            ask = self._draw(generator)
-            try:
-                status = self._ask(connection, ask)
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                self._count(ask, None, repr(error))
-            else:
-                self._count(ask, status, "")
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
+            for _ in range(requests):
+                ask = self._draw(generator)
+                try:
+                    status = self._ask(connection, ask)
+                except (OSError, http.client.HTTPException) as error:
+                    connection.close()
+                    self._count(ask, None, repr(error))
+                else:
+                    self._count(ask, status, "")
 
     def _ask(self, connection: http.client.HTTPConnection, ask: Ask) -> int:
         path = ask.path.replace("{model}", self._model)

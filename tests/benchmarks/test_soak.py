@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak import MAX_SLOPE, Soaked, Soaks, render, soak
+from schemas.bundle import open_bundle
+from tests.bundles import write_bundle
+
+REQUESTS = 300
+
+
+def soaked(service: str, slope: float) -> Soaked:
+    return Soaked(
+        service=service,
+        requests=REQUESTS,
+        seconds=2.0,
+        kinds={"one image": {200: 299, 503: 1}},
+        unexpected={"no JSON: 500 instead of 400": 2},
+        lost=0,
+        rss_start=2**20,
+        rss_warm=2**21,
+        rss_end=2**21,
+        slope=slope,
+    )
+
+
+@pytest.mark.parametrize("module", ["service", "benchmarks.leaky_service"])
+def test_every_request_of_a_soak_has_the_answer_that_it_must_get(tmp_path: Path, module: str) -> None:
+    bundle = open_bundle(write_bundle(tmp_path))
+    found = soak(module, tmp_path, bundle, REQUESTS, clients=3, sample=0.02)
+    assert (found.unexpected, found.lost) == ({}, 0)
+    assert found.requests == sum(count for counts in found.kinds.values() for count in counts.values()) == REQUESTS
+    assert found.rss_end > 2**20
+
+
+def test_a_slope_above_the_limit_is_a_leak_and_the_table_says_so() -> None:
+    service, control = soaked("service", MAX_SLOPE - 1), soaked("control", MAX_SLOPE + 1)
+    assert (service.leaks, control.leaks) == (False, True)
+    text = render(Soaks(service=service, control=control, machine="a laptop"))
+    assert "| service | 300 | 2 | 1.0 | 2.0 | 2.0 | +99.0 | no |" in text
+    assert "| control | 300 | 2 | 1.0 | 2.0 | 2.0 | +101.0 | yes |" in text
+    assert "no JSON: 500 instead of 400 (2)" in text
+    assert "| one image | 200: 299, 503: 1 |" in text
