@@ -10,7 +10,8 @@ import numpy as np
 from schemas.bundle import Bundle, open_bundle
 from schemas.errors import BundleError
 from schemas.manifest import ModelManifest
-from service.errors import InferenceError
+from service.cores import usable_cores
+from service.errors import ServiceError
 from service.observer import Observer
 from service.predictor import Model, checked_run
 from service.repository import Found
@@ -70,7 +71,7 @@ class Loader:
             bundle = open_bundle(found.path)
             manifest = bundle.manifest
             choice, session = self._open_variant(bundle)
-        except (BundleError, InferenceError) as error:
+        except (BundleError, ServiceError) as error:
             logger.error("%s version %d is refused: %s", found.name, found.version, error)  # noqa: TRY400 - it is said
             return Refused(found, str(error), manifest)
         except Exception:
@@ -85,17 +86,18 @@ class Loader:
             queue=settings.queue_images,
             max_pixels=settings.max_pixels,
             max_wait=settings.max_wait_ms / 1000,
+            decode_threads=usable_cores() if session.provider == CUDA else 0,
             observer=self._observer_of(found.name),
         )
         return Loaded(found, bundle, model)
 
     def _open_variant(self, bundle: Bundle) -> tuple[Choice, Session]:
-        """The variant of choice, or fp32 in its place. Raises BundleError or InferenceError where fp32 fails."""
+        """The variant of choice, or fp32 in its place. Raises BundleError or ServiceError where fp32 fails."""
         gpu = self._runtime.provider == CUDA
         choice = choose(bundle.manifest, gpu=gpu, policy=self._settings.variant)
         try:
             return choice, self._open(bundle, choice)
-        except (BundleError, InferenceError) as error:
+        except (BundleError, ServiceError) as error:
             instead = fall_back(bundle.manifest, choice, str(error))
             if instead is None:
                 raise

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -71,9 +72,13 @@ class Model:
         queue: int,
         max_pixels: int,
         max_wait: float = 0.0,
+        decode_threads: int = 0,
         observer: Observer = SILENT,
     ) -> None:
-        """max_wait is in seconds: how long an idle model lets a batch fill."""
+        """max_wait is in seconds: how long an idle model lets a batch fill.
+
+        decode_threads decode a batch together, where the session leaves the cores free; 0: the batcher's thread alone.
+        """
         self.manifest = manifest
         self.choice = choice
         self.provider = session.provider
@@ -82,6 +87,7 @@ class Model:
         self._window = max_batch * _WINDOW_BATCHES
         self._observer = observer
         self._tally = Tally(manifest.name, manifest.version)
+        self._pool = ThreadPoolExecutor(decode_threads, f"decode-{manifest.name}") if decode_threads else None
         self._batcher: Batcher[_Work, Answer] = Batcher(
             self._run, max_batch=max_batch, capacity=queue, name=manifest.name, max_wait=max_wait, observer=observer
         )
@@ -164,6 +170,8 @@ class Model:
     def close(self) -> None:
         """Blocks until the running batch has ended, or for some seconds; what waits is told that it will not be run."""
         self._batcher.close()
+        if self._pool:
+            self._pool.shutdown(wait=False)
         with suppress(AttributeError):  # closed before
             del self._session  # the batcher and this know each other: its memory would wait for the garbage collector
 
@@ -173,19 +181,20 @@ class Model:
 
     def _run(self, work: Sequence[_Work]) -> list[Answer]:
         """Decode and infer, in the batcher's thread; at most one batch is decoded at any time."""
-        spec = self.manifest.input
-        answers: list[Answer | None] = [None] * len(work)
-        decoded = []
         started = time.monotonic()
-        for i, (image, _) in enumerate(work):
-            try:
-                decoded.append(image.decode(spec, self._max_pixels))
-            except ImageError as error:
-                answers[i] = Refusal(str(error))
+        each = self._pool.map if self._pool else map
+        decoded = list(each(self._decode, [image for image, _ in work]))
         decoded_at = time.monotonic()
-        rows = iter(checked_run(self._session, np.stack(decoded), len(self.manifest.labels)) if decoded else ())
-        self._told(work, len(decoded), decode=decoded_at - started, inference=time.monotonic() - decoded_at)
-        return [next(rows) if answer is None else answer for answer in answers]
+        good = [pixels for pixels in decoded if not isinstance(pixels, Refusal)]
+        rows = iter(checked_run(self._session, np.stack(good), len(self.manifest.labels)) if good else ())
+        self._told(work, len(good), decode=decoded_at - started, inference=time.monotonic() - decoded_at)
+        return [pixels if isinstance(pixels, Refusal) else next(rows) for pixels in decoded]
+
+    def _decode(self, image: Image) -> Pixels | Refusal:
+        try:
+            return image.decode(self.manifest.input, self._max_pixels)
+        except ImageError as error:
+            return Refusal(str(error))
 
     def _told(self, work: Sequence[_Work], images: int, *, decode: float, inference: float) -> None:
         """Whoever had a part in this batch spent all of its time; a batch of bad images alone was never run."""

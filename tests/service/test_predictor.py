@@ -146,6 +146,20 @@ def test_decoding_and_inference_leave_the_event_loops_thread_alone(model_of: Mak
     assert set(threads) == {"batcher-colours"}
 
 
+def test_a_batch_is_decoded_by_several_threads_where_it_is_given_them(model_of: MakeModel) -> None:
+    met = threading.Barrier(2, timeout=20)
+
+    class Meeting(PixelArray):
+        def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+            met.wait()
+            return super().decode(spec, max_pixels)
+
+    images = [Meeting(np.full((8, 8, 3), value, np.uint8)) for value in (0, 255)]
+    response = asyncio.run(model_of(brightness, decode_threads=2).predict(images, 1, None))
+    alone = asyncio.run(model_of(brightness).predict([grey(0), grey(255)], 1, None))
+    assert response == alone
+
+
 def test_at_most_one_batch_is_decoded_at_a_time(model_of: MakeModel) -> None:
     steps: list[str] = []
 
