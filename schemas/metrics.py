@@ -154,7 +154,9 @@ def wilson_interval(successes: int, n: int) -> Interval:
     rate, z2 = successes / n, Z_95**2
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Interval(lower=max(0.0, centre - half), upper=min(1.0, centre + half))
+    # At the ends the formula is exact, and its rounding is not.
+    lower = 0.0 if successes == 0 else max(0.0, centre - half)
+    return Interval(lower=lower, upper=1.0 if successes == n else min(1.0, centre + half))
 
 
 def _notes(names: Sequence[str], absent: Sequence[str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ _INSTANCE_KINDS = 'an instance is {"b64": "..."} or rows of pixels'
 
 def shortened(text: object, length: int = 60) -> str:
     """What a caller sent, fit to be said back to it."""
-    said = str(text)
+    said = str(text).encode("utf-8", "backslashreplace").decode()  # half a character can be put into no answer
     return said if len(said) <= length else f"{said[:length]}..."
 
 

@@ -30,11 +30,6 @@ class _Served:
     current: Loaded | None = None
 
     @property
-    def main(self) -> Entry | None:
-        """What is shown of the model where one version must do: the current, or where none is the newest."""
-        return self.current or (self.entries[-1] if self.entries else None)
-
-    @property
     def loaded(self) -> Mapping[int, Loaded]:
         return {entry.found.version: entry for entry in self.entries if isinstance(entry, Loaded)}
 
@@ -173,17 +168,21 @@ class Registry:
             return self._settings.default_model
         return next(iter(self._models)) if len(self._models) == 1 else None
 
-    def entry(self, name: str) -> Entry:
-        """The version that answers for the model, or where none does the newest. Raises ModelNotFoundError."""
+    def entry(self, name: str, version: int | None = None) -> Entry:
+        """A version of the model; without one, that which answers, or where none does the newest.
+
+        Raises ModelNotFoundError.
+        """
         served = self._model(name)
-        return served.current or served.entries[-1]
+        if version is None:
+            return served.current or served.entries[-1]
+        for entry in served.entries:
+            if entry.found.version == version:
+                return entry
+        raise ModelNotFoundError(f"Version {version} of {name} neither serves nor should; GET /models lists what does.")
 
     def is_current(self, entry: Entry) -> bool:
         return entry is self._models.get(entry.found.name, _NOTHING).current
-
-    def is_main(self, entry: Entry) -> bool:
-        """Whether it is what entry() gives of its model."""
-        return entry is self._models.get(entry.found.name, _NOTHING).main
 
     def _model(self, name: str) -> _Served:
         if name not in self._models:

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     )
     max_images: Positive = Field(default=10_000, description="images a request may hold")
     max_json_values: Positive = Field(
-        default=12_000_000,
+        default=2_000_000,
         description="numbers in a JSON body, a list counted as three more; npy is the way for more pixels",
     )
     max_archive_bytes: Positive = Field(

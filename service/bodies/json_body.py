@@ -4,6 +4,8 @@ Limits: what the parser would have to make of the body is counted before it is p
 lists takes gigabytes, and nothing else runs meanwhile. Each instance is decoded only after admission.
 """
 
+from dataclasses import dataclass
+
 from pydantic import ValidationError
 
 from schemas.evaluation import EvaluateRequest
@@ -13,6 +15,7 @@ from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Subm
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError, TooManyValuesError
 from service.images import JsonInstance, shortened
 
+SPARE_KEYS = 1000
 _LIST_COST = 3
 
 
@@ -35,23 +38,31 @@ def _parse(incoming: Incoming) -> Submission:
 
 
 def _check_values(incoming: Incoming) -> None:
-    objects, values = json_cost(incoming.body)
-    if objects > 2 * incoming.max_images:  # one an image, and room for labels with braces in them
+    cost = json_cost(incoming.body)
+    if cost.objects > 2 * incoming.max_images:  # one an image, and room for labels with braces in them
         raise TooManyImagesError(incoming.max_images)
-    if values > incoming.max_json_values:
+    if cost.keys > 2 * incoming.max_images + SPARE_KEYS:
+        raise TooManyValuesError("The JSON body has far more fields than an image has, one; send fewer.")
+    if cost.values > incoming.max_json_values:
         raise TooManyValuesError(
             f"The JSON body holds more than the {incoming.max_json_values:,} values allowed (a list counts as "
             f"{_LIST_COST}); send pixels as application/x-npy, or images as files."
         )
 
 
-def json_cost(body: bytes) -> tuple[int, int]:
-    """(objects, values with lists counted as more) that a parser would make of the body, by its bytes alone.
+@dataclass(frozen=True)
+class JsonCost:
+    """What a parser would make of a body. Each unknown key costs a validator a whole error; a list counts as more."""
 
-    A string that holds brackets or commas counts too much.
-    """
-    objects, lists, commas = (body.count(sign) for sign in (b"{", b"[", b","))
-    return objects, commas + _LIST_COST * lists
+    objects: int
+    keys: int
+    values: int
+
+
+def json_cost(body: bytes) -> JsonCost:
+    """By the bytes alone: a string that holds brackets, colons or commas counts too much."""
+    objects, keys, lists, commas = (body.count(sign) for sign in (b"{", b":", b"[", b","))
+    return JsonCost(objects, keys, commas + _LIST_COST * lists)
 
 
 def _said(error: ValidationError, fields: list[str]) -> MalformedBodyError | InvalidRequestError:

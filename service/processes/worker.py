@@ -25,6 +25,7 @@ from service.local_workers import LocalWorkers
 from service.logs import log_config
 from service.processes import messages
 from service.processes.channel import Channel
+from service.processes.protocol import BoundedProtocol
 from service.processes.server import Gate, Server
 from service.session import CUDA
 from service.settings import Settings
@@ -85,6 +86,7 @@ class Worker:
         self._gate = Gate(app, self._drain)
         config = uvicorn.Config(
             self._gate,
+            http=BoundedProtocol,
             lifespan="on",
             ws="none",
             log_config=None,

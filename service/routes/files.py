@@ -21,6 +21,7 @@ class WholeFileResponse(FileResponse):
         if self.stat_result is None:
             self.stat_result = await asyncio.to_thread(os.stat, self.path)
             self.set_stat_headers(self.stat_result)
+            del self.headers["accept-ranges"]
         if _CONDITIONS.is_not_modified(self.headers, Headers(scope=scope)):
             await NotModifiedResponse(self.headers)(scope, receive, send)
             return

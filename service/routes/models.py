@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -21,15 +21,23 @@ from schemas.manifest import (
     VariantName,
 )
 from service.errors import ReportNotFoundError
+from service.images import shortened
 from service.loading import Entry, Loaded, Refused, Unloaded
 from service.problems import problems
 from service.registry import Registry
-from service.routes.asking import ModelName
+from service.routes.asking import ModelName, Version
 from service.routes.files import WholeFileResponse
 
 REPORT = "report"
 # A bundle may be from elsewhere: whatever lies in its report cannot run as a page of this host.
 _REPORT_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+
+
+_A_FILE: dict[str, Any] = {
+    "response_class": WholeFileResponse,
+    "response_description": "The file.",
+    "responses": problems(404),
+}
 
 
 class State(StrEnum):
@@ -57,7 +65,8 @@ class ModelSummary(Frozen):
     variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
     provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
     report: Annotated[
-        tuple[str, ...], Field(description="files at /models/{name}/report/{file}; of the version that answers")
+        tuple[str, ...],
+        Field(description="files at /models/{name}/versions/{version}/report/{file}"),
     ] = ()
 
 
@@ -92,23 +101,32 @@ def router(registry: Registry) -> APIRouter:
 
     @routes.get("/models/{name}", summary="Describe a model", responses=problems(404))
     def model(name: ModelName) -> ModelDetail:
-        entry = registry.entry(name)
+        return describe(name)
+
+    @routes.get("/models/{name}/versions/{version}", summary="Describe a version", responses=problems(404))
+    def version(name: ModelName, version: Version) -> ModelDetail:
+        return describe(name, version)
+
+    def describe(name: str, version: int | None = None) -> ModelDetail:
+        entry = registry.entry(name, version)
         manifest = _manifest(entry)
         more = set(ModelDetail.model_fields) - set(ModelSummary.model_fields)
         detail = {field: getattr(manifest, field) for field in more} if manifest else {}
         return ModelDetail.model_validate(_summary(registry, entry) | detail)
 
-    @routes.get(
-        "/models/{name}/report/{file}",
-        summary="A file of a model's report",
-        response_class=WholeFileResponse,
-        response_description="The file.",
-        responses=problems(404),
-    )
+    @routes.get("/models/{name}/report/{file}", summary="A file of a model's report", **_A_FILE)
     def report(name: ModelName, file: str) -> WholeFileResponse:
-        bundle = registry.entry(name).found.path
+        return send(file, name)
+
+    @routes.get("/models/{name}/versions/{version}/report/{file}", summary="A file of a version's report", **_A_FILE)
+    def version_report(name: ModelName, version: Version, file: str) -> WholeFileResponse:
+        return send(file, name, version)
+
+    def send(file: str, name: str, version: int | None = None) -> WholeFileResponse:
+        bundle = registry.entry(name, version).found.path
         if file not in _files(bundle):
-            raise ReportNotFoundError(f"The report of {name} has no file '{file}'; GET /models/{name} lists them.")
+            said = shortened(file)
+            raise ReportNotFoundError(f"The report of {name} has no file '{said}'; GET /models/{name} lists them.")
         return WholeFileResponse(bundle / REPORT / file, headers=_REPORT_HEADERS)
 
     return routes
@@ -122,9 +140,8 @@ def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
         "state": _STATES[type(entry)],
         "current": registry.is_current(entry),
         "reason": None if isinstance(entry, Loaded) else entry.reason,
+        "report": _files(found.path),
     }
-    if registry.is_main(entry):
-        summary["report"] = _files(found.path)
     if manifest:
         summary |= {
             "task": manifest.task,

@@ -87,11 +87,12 @@ function modelCard(model) {
     card.querySelector(".reason").hidden = false;
   }
   for (const [term, value] of facts(model)) card.querySelector("dl").append(element("dt", term), element("dd", value));
-  const address = (file) => `models/${model.name}/report/${file}`;
+  const home = `models/${model.name}/versions/${model.version}`;
+  const address = (file) => `${home}/report/${file}`;
   const isPlot = (file) => file.endsWith(".png");
   card.querySelector(".plots").replaceChildren(...model.report.filter(isPlot).map((file) => plot(address(file), file)));
   card.querySelector(".files").replaceChildren(
-    link(`models/${model.name}`, "all about it"),
+    link(home, "all about it"),
     ...model.report.filter((file) => !isPlot(file)).map((file) => link(address(file), file)),
   );
   return card;
@@ -113,7 +114,8 @@ function facts(model) {
 function plot(address, file) {
   const anchor = link(address, "");
   const image = element("img", "");
-  Object.assign(image, { src: address, alt: "", loading: "lazy" });
+  Object.assign(image, { alt: "", loading: "lazy" });
+  loadable(address).then((source) => (image.src = source));
   anchor.append(image, element("span", file.replace(".png", "").replaceAll("_", " ")));
   return anchor;
 }
@@ -121,7 +123,19 @@ function plot(address, file) {
 function link(address, text) {
   const anchor = element("a", text);
   anchor.href = address;
+  anchor.addEventListener("click", async (event) => {
+    if (!sessionStorage.getItem("key")) return;
+    event.preventDefault();
+    location.assign(await loadable(address));
+  });
   return anchor;
+}
+
+// The browser itself sends no key: with one, a file is fetched and handed to it as a blob.
+async function loadable(address) {
+  if (!sessionStorage.getItem("key")) return address;
+  const response = await fetch(address, { headers: keyHeader() });
+  return URL.createObjectURL(await response.blob());
 }
 
 function element(tag, text) {

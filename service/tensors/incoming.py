@@ -27,7 +27,7 @@ from schemas.inference_protocol import (
     RequestParameters,
 )
 from schemas.manifest import ModelManifest
-from service.bodies.json_body import json_cost
+from service.bodies.json_body import SPARE_KEYS, json_cost
 from service.errors import (
     InvalidRequestError,
     MalformedBodyError,
@@ -81,11 +81,11 @@ def _bare(size: int, manifest: ModelManifest) -> InferRequest:
 
 
 def _parse(body: bytes, settings: Settings) -> InferRequest:
-    objects, values = json_cost(body)
-    if objects > _MAX_OBJECTS or values > settings.max_json_values:
+    cost = json_cost(body)
+    if cost.objects > _MAX_OBJECTS or cost.keys > SPARE_KEYS or cost.values > settings.max_json_values:
         raise TooManyValuesError(
-            f"The JSON holds more than the {settings.max_json_values:,} values or {_MAX_OBJECTS:,} objects allowed; "
-            "send the tensor as binary data."
+            f"The JSON holds more than the {settings.max_json_values:,} values, {_MAX_OBJECTS:,} objects or "
+            f"{SPARE_KEYS:,} fields allowed; send the tensor as binary data."
         )
     try:
         return InferRequest.model_validate_json(body)

@@ -288,3 +288,9 @@ def test_perfect_answers_in_nine_classes_are_exactly_perfect() -> None:
     """Nine times 1/9, added up in floating point, is above 1."""
     found = measure(np.arange(9), np.eye(9), [str(i) for i in range(9)])
     assert figures(found.macro) == figures(found.weighted) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("n", [1, 7, 12, 1000])
+def test_nothing_and_everything_right_end_at_0_and_1(n: int) -> None:
+    assert wilson_interval(0, n).lower == 0
+    assert wilson_interval(n, n).upper == 1

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -27,9 +28,9 @@ class Address:
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[Address]:
+def listening(app: FastAPI, **options: Any) -> Iterator[Address]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", ws="none", log_config=None))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", ws="none", log_config=None, **options))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

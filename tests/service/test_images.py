@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import ImageError, ImageTooLargeError
-from service.images import EncodedImage, JsonInstance, PixelArray
+from service.images import EncodedImage, JsonInstance, PixelArray, shortened
 from tests.bundles import COLOURS, SPEC, solid
 from tests.service.asking import b64
 
@@ -65,3 +65,8 @@ def test_pixels_count_against_the_limit_as_encoded_images_do() -> None:
     for image in (PixelArray(np.zeros((101, 100, 3), np.uint8)), JsonInstance([[0] * 101] * 100)):
         with pytest.raises(ImageTooLargeError, match="at most 10,000"):
             image.decode(SPEC, MAX_PIXELS)
+
+
+def test_what_is_said_back_is_short_and_can_be_encoded() -> None:
+    assert shortened("a" * 100) == "a" * 60 + "..."
+    shortened("half a \ud800 character").encode()

@@ -86,3 +86,9 @@ def test_what_a_caller_sent_is_not_said_back_at_length() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse({"instances": [1], "x" * 5000: 1})
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("keys", [b",".join(b'"%x":0' % i for i in range(5000)), b'"a":0,' * 5000 + b'"a":0'])
+def test_a_body_of_more_fields_than_images_need_is_refused_before_it_is_parsed(keys: bytes) -> None:
+    with pytest.raises(TooManyValuesError, match="more fields than"):
+        parse(b"{" + keys)  # cut short: a parser would say so

@@ -107,3 +107,15 @@ def test_a_range_is_ignored_and_hidden_files_are_not_there(artifacts: Path, serv
         assert (answer.status_code, answer.content) == (200, whole.content)
     assert "sandbox" in whole.headers["content-security-policy"]
     problem_of(client.get("/models/colours/report/.hidden"), 404, "not_found")
+
+
+def test_each_version_is_described_and_has_its_own_report(artifacts: Path, serve: Serve) -> None:
+    newer = write_bundle(artifacts, version=2)
+    (newer / "report" / "history.csv").write_text("the second")
+    client = serve(versions="all")
+    assert [client.get(f"/models/colours/versions/{n}").json()["version"] for n in (1, 2)] == [1, 2]
+    assert client.get("/models/colours").json()["version"] == 2
+    assert client.get("/models/colours/versions/1/report/history.csv").text.startswith("epoch,")
+    assert client.get("/models/colours/versions/2/report/history.csv").text == "the second"
+    problem_of(client.get("/models/colours/versions/3"), 404, "model_not_found")
+    problem_of(client.get("/models/colours/versions/3/report/history.csv"), 404, "model_not_found")

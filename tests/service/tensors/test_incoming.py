@@ -223,3 +223,8 @@ def test_hostile_text_comes_back_short(read: Reader) -> None:
         with pytest.raises(RequestError) as caught:
             read(request)
         assert len(str(caught.value)) < 300
+
+
+def test_more_fields_than_a_request_has_are_refused_before_it_is_parsed(read: Reader) -> None:
+    with pytest.raises(TooManyValuesError, match="send the tensor as binary data"):
+        read.raw(b'{"parameters": {' + b'"a":0,' * 5000)

@@ -1,0 +1,69 @@
+"""What comes before there is a request: real connections to a real listener."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.app import create_app
+from service.processes.protocol import HEAD_BYTES, BoundedProtocol
+from service.settings import Device, Settings
+from tests.service.serving import Address, answer_on, listening
+
+LIVE = b"GET /livez HTTP/1.1\r\nhost: test\r\n"
+
+
+class Hasty(BoundedProtocol):
+    head_seconds = 0.3
+
+
+@pytest.fixture
+def service(artifacts: Path) -> Iterator[Address]:
+    app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
+    with listening(app, http=Hasty) as address:
+        yield address
+
+
+def answered(address: Address, request: bytes) -> tuple[int, dict[str, object]]:
+    with address.connect() as connection:
+        connection.sendall(request)
+        head, _, body = answer_on(connection).partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [b"x: " + b"a" * (4 * HEAD_BYTES), b"".join(b"x%d: a\r\n" % i for i in range(HEAD_BYTES // 2))],
+    ids=["one", "many"],
+)
+def test_headers_without_end_are_431(service: Address, lines: bytes) -> None:
+    status, problem = answered(service, LIVE + lines)
+    assert (status, problem["status"], problem["code"]) == (431, 431, "invalid_request")
+
+
+def test_what_is_no_http_is_a_problem_too(service: Address) -> None:
+    status, problem = answered(service, b"hello?\r\n\r\n")
+    assert (status, problem["status"]) == (400, 400)
+
+
+@pytest.mark.parametrize("begun", [b"", LIVE], ids=["nothing", "a part"])
+def test_a_head_that_does_not_come_in_time_ends_the_connection(service: Address, begun: bytes) -> None:
+    assert answered(service, begun)[0] == 408
+
+
+def test_so_does_a_further_head_of_a_kept_connection(service: Address) -> None:
+    with service.connect() as connection:
+        connection.sendall(LIVE + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(LIVE)
+        assert answer_on(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_large_bodies_and_kept_connections_are_no_heads(service: Address) -> None:
+    body = b"\x89PNG" + bytes(8 * HEAD_BYTES)
+    request = b"POST /predict HTTP/1.1\r\nhost: test\r\ncontent-type: image/png\r\ncontent-length: %d\r\n" % len(body)
+    with service.connect() as connection:
+        connection.sendall((request + b"\r\n" + body) * 2 + request + b"connection: close\r\n\r\n" + body)
+        assert answer_on(connection).count(b"HTTP/1.1 422") == 3
