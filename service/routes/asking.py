@@ -15,6 +15,8 @@ from service.control import ModelControl
 from service.errors import InvalidRequestError
 from service.predictor import INLINE_IMAGES
 from service.problems import problems
+from service.routes.calls import CALL_PARAMETERS
+from service.routes.parameters import parameters
 
 ModelName = Annotated[str, Path(description="the model's name, as in GET /models")]
 Version = Annotated[int, Path(ge=1, description="the version that must answer")]
@@ -25,8 +27,8 @@ REJECT = "give no label, but the reason, where the model is less sure than its r
 T = TypeVar("T")
 
 
-def described(purpose: Purpose, message: Any, said: str) -> dict[str, Any]:
-    """The keyword arguments of a route: its 200, each of its errors, and every kind of body.
+def described(purpose: Purpose, query: type[BaseModel], message: Any, said: str) -> dict[str, Any]:
+    """The keyword arguments of a route: its parameters, every kind of body, its 200, and each of its errors.
 
     message is the type of the answer, or a union of types.
     """
@@ -36,7 +38,10 @@ def described(purpose: Purpose, message: Any, said: str) -> dict[str, Any]:
         "response_model": message,
         "response_description": said,
         "responses": problems(400, 404, 413, 415, 422, 503, 504),
-        "openapi_extra": {"requestBody": request_body(purpose)},
+        "openapi_extra": {
+            "parameters": parameters(query, "query") + CALL_PARAMETERS,
+            "requestBody": request_body(purpose),
+        },
     }
 
 

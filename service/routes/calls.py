@@ -2,43 +2,49 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Header, Request
+from fastapi import Request
+from pydantic import Field
 from starlette.requests import ClientDisconnect
 
+from schemas.base import Frozen
 from service.call import Call, Timings
+from service.routes.parameters import parameters, read_parameters
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 
-RequestTimeout = Annotated[
-    float | None,
-    Header(
-        alias=TIMEOUT_HEADER,
-        gt=0,
-        allow_inf_nan=False,
-        description="seconds, from the request's arrival, in which the answer is of use; then 504, and what was not "
-        "begun is dropped. The service's own limit stands where it is less",
-    ),
-]
+
+class _Headers(Frozen):
+    timeout: Annotated[
+        float | None,
+        Field(
+            alias=TIMEOUT_HEADER,
+            gt=0,
+            description="seconds, from the request's arrival, in which the answer is of use; then 504, and what was "
+            "not begun is dropped. The service's own limit stands where it is less",
+        ),
+    ] = None
+
+
+CALL_PARAMETERS = parameters(_Headers, "header")
+"""For the description of each route that has call_of read them."""
 
 T = TypeVar("T")
 
 
-def calls(limit: float) -> Callable[..., Coroutine[Any, Any, Call]]:
-    """The dependency that makes a request's Call; limit is in seconds.
+def call_of(request: Request, limit: float) -> Call:
+    """To be asked for before the body is read, whose time counts too; limit is in seconds.
 
-    Dependencies are asked before the body is read, so its time counts too. The request's timings are those that are
-    found in its state, where whoever stands around the application has put some.
+    The request's timings are those that are found in its state, where whoever stands around the application has put
+    some. Raises RequestValidationError.
     """
-
-    async def call(request: Request, timeout: RequestTimeout = None) -> Call:
-        seconds = limit if timeout is None else min(timeout, limit)
-        timings = getattr(request.state, "timings", None)
-        return Call(time.monotonic() + seconds, timings=timings if isinstance(timings, Timings) else Timings())
-
-    return call
+    said = request.headers.get(TIMEOUT_HEADER)
+    timeout = None if said is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: said}).timeout
+    seconds = limit if timeout is None else min(timeout, limit)
+    timings = getattr(request.state, "timings", None)
+    return Call(time.monotonic() + seconds, timings=timings if isinstance(timings, Timings) else Timings())
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

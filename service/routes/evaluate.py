@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from schemas.base import Frozen
@@ -20,7 +20,8 @@ from service.evaluation import Scores, check_comparable, compare
 from service.predictor import Model
 from service.registry import Registry
 from service.routes.asking import ON_ERROR, ModelName, Version, agreed, answer, described
-from service.routes.calls import calls, while_connected
+from service.routes.calls import call_of, while_connected
+from service.routes.parameters import read_query
 from service.settings import Settings
 
 
@@ -44,21 +45,16 @@ class CompareQuery(EvaluateQuery):
     ] = None
 
 
-Options = Annotated[EvaluateQuery, Query()]
-CompareOptions = Annotated[CompareQuery, Query()]
-
-
 def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter()
     said = "The figures, with the variant and provider that answered"
-    about_one = described(Purpose.EVALUATE, EvaluationReport, f"{said}.")
+    about_one = described(Purpose.EVALUATE, EvaluateQuery, EvaluationReport, f"{said}.")
     about = described(
         Purpose.EVALUATE,
+        CompareQuery,
         EvaluationReport | EvaluationComparison,
         f"{said}; with `versions` those of both, and whether their difference is more than chance.",
     )
-
-    Asked = Annotated[Call, Depends(calls(settings.evaluate_timeout))]  # noqa: N806 - a type
 
     async def run(
         request: Request, query: EvaluateQuery, call: Call, name: str | None = None, version: int | None = None
@@ -84,27 +80,27 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
             scores = await while_connected(request, _score((a, b), submission, on_error, call))
             return await answer(await asyncio.to_thread(compare, *scores), len(submission.images))
 
-    async def choose(request: Request, query: CompareQuery, call: Call, name: str | None = None) -> Response:
+    async def choose(request: Request, name: str | None = None) -> Response:
+        call, query = call_of(request, settings.evaluate_timeout), read_query(request, CompareQuery)
         if query.versions is None:
             return await run(request, query, call, name)
         return await run_two(request, query, call, name, query.versions)
 
     @routes.post("/evaluate", summary="Measure the default model on labelled images, or two versions of it", **about)
-    async def evaluate(request: Request, query: CompareOptions, call: Asked) -> Response:
-        return await choose(request, query, call)
+    async def evaluate(request: Request) -> Response:
+        return await choose(request)
 
     @routes.post(
         "/models/{name}/evaluate", summary="Measure a model on labelled images, or two versions of it", **about
     )
-    async def evaluate_with(request: Request, query: CompareOptions, call: Asked, name: ModelName) -> Response:
-        return await choose(request, query, call, name)
+    async def evaluate_with(request: Request, name: ModelName) -> Response:
+        return await choose(request, name)
 
     @routes.post(
         "/models/{name}/versions/{version}/evaluate", summary="Measure a version on labelled images", **about_one
     )
-    async def evaluate_with_version(
-        request: Request, query: Options, call: Asked, name: ModelName, version: Version
-    ) -> Response:
+    async def evaluate_with_version(request: Request, name: ModelName, version: Version) -> Response:
+        call, query = call_of(request, settings.evaluate_timeout), read_query(request, EvaluateQuery)
         return await run(request, query, call, name, version)
 
     return routes

@@ -2,17 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from schemas.base import Frozen
 from schemas.prediction import OnError, PredictResponse
 from service.bodies.reading import read_submission
 from service.bodies.submission import Purpose, TopK
-from service.call import Call
 from service.registry import Registry
 from service.routes.asking import ON_ERROR, REJECT, ModelName, Version, agreed, answer, described
-from service.routes.calls import calls, while_connected
+from service.routes.calls import call_of, while_connected
+from service.routes.parameters import read_query
 from service.settings import Settings
 
 
@@ -26,18 +26,14 @@ class PredictQuery(Frozen):
     reject: Annotated[bool | None, Field(description=REJECT)] = None
 
 
-Options = Annotated[PredictQuery, Query()]
-
-
 def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter()
-    about = described(Purpose.PREDICT, PredictResponse, "One prediction an image, in the order they were sent.")
+    about = described(
+        Purpose.PREDICT, PredictQuery, PredictResponse, "One prediction an image, in the order they were sent."
+    )
 
-    Asked = Annotated[Call, Depends(calls(settings.request_timeout))]  # noqa: N806 - a type
-
-    async def run(
-        request: Request, query: PredictQuery, call: Call, name: str | None = None, version: int | None = None
-    ) -> Response:
+    async def run(request: Request, name: str | None = None, version: int | None = None) -> Response:
+        call, query = call_of(request, settings.request_timeout), read_query(request, PredictQuery)
         with registry.lease(name, version) as model:
             submission = await read_submission(request, Purpose.PREDICT, settings, call.deadline)
             top_k = agreed("top_k", query.top_k, submission.top_k)
@@ -48,17 +44,15 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
             return await answer(response, len(submission.images))
 
     @routes.post("/predict", summary="Classify images with the default model", **about)
-    async def predict(request: Request, query: Options, call: Asked) -> Response:
-        return await run(request, query, call)
+    async def predict(request: Request) -> Response:
+        return await run(request)
 
     @routes.post("/models/{name}/predict", summary="Classify images with a model", **about)
-    async def predict_with(request: Request, query: Options, call: Asked, name: ModelName) -> Response:
-        return await run(request, query, call, name)
+    async def predict_with(request: Request, name: ModelName) -> Response:
+        return await run(request, name)
 
     @routes.post("/models/{name}/versions/{version}/predict", summary="Classify images with a version", **about)
-    async def predict_with_version(
-        request: Request, query: Options, call: Asked, name: ModelName, version: Version
-    ) -> Response:
-        return await run(request, query, call, name, version)
+    async def predict_with_version(request: Request, name: ModelName, version: Version) -> Response:
+        return await run(request, name, version)
 
     return routes

@@ -5,7 +5,7 @@ Every error below /v1 is {"error": "..."}, which service/problems.py sees to.
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from schemas.base import Frozen
@@ -13,11 +13,10 @@ from schemas.prediction import FailedPrediction, Prediction, RejectedPrediction
 from service.bodies.json_body import JSON
 from service.bodies.reading import read_as
 from service.bodies.submission import Purpose
-from service.call import Call
 from service.problems import protocol_errors
 from service.registry import Registry
 from service.routes.asking import ModelName, answer
-from service.routes.calls import calls, while_connected
+from service.routes.calls import CALL_PARAMETERS, call_of, while_connected
 from service.settings import Settings
 
 
@@ -38,13 +37,13 @@ class Readiness(Frozen):
 
 
 _REQUEST: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/json": JSON.openapi[Purpose.PREDICT]}}
+    "parameters": CALL_PARAMETERS,
+    "requestBody": {"required": True, "content": {"application/json": JSON.openapi[Purpose.PREDICT]}},
 }
 
 
 def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter(prefix="/v1/models", tags=["KServe v1"], responses=protocol_errors(405, 500))
-    Asked = Annotated[Call, Depends(calls(settings.request_timeout))]  # noqa: N806 - a type
 
     @routes.get("", summary="List the models by name")
     async def models() -> ModelNames:
@@ -59,7 +58,8 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         responses=protocol_errors(400, 404, 413, 415, 503, 504),
         openapi_extra=_REQUEST,
     )
-    async def predict(request: Request, name: ModelName, call: Asked) -> Response:
+    async def predict(request: Request, name: ModelName) -> Response:
+        call = call_of(request, settings.request_timeout)
         # Content-Type is not looked at: clients of this protocol send whatever their library chose.
         submission = await read_as(JSON, request, Purpose.PREDICT, settings, call.deadline)
         with registry.lease(name) as model:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from schemas.bundle import FloatArray
@@ -19,7 +19,7 @@ from service.predictor import INLINE_IMAGES, Answer, Refusal
 from service.problems import protocol_errors
 from service.registry import Registry
 from service.routes.asking import ModelName, Version
-from service.routes.calls import calls, while_connected
+from service.routes.calls import CALL_PARAMETERS, call_of, while_connected
 from service.settings import Settings
 from service.tensors.incoming import read_infer
 from service.tensors.outgoing import write_infer
@@ -54,13 +54,14 @@ _ABOUT: dict[str, Any] = {
         **protocol_errors(400, 404, 405, 413, 415, 500, 501, 503, 504),
     },
     "openapi_extra": {
+        "parameters": CALL_PARAMETERS,
         "requestBody": {
             "required": True,
             "content": {
                 "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}, "examples": _EXAMPLES},
                 "application/octet-stream": _BINARY,
             },
-        }
+        },
     },
 }
 
@@ -77,9 +78,8 @@ JsonLength = Annotated[
 def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter()
 
-    Asked = Annotated[Call, Depends(calls(settings.request_timeout))]  # noqa: N806 - a type
-
-    async def run(request: Request, header: str | None, call: Call, name: str, version: int | None = None) -> Response:
+    async def run(request: Request, header: str | None, name: str, version: int | None = None) -> Response:
+        call = call_of(request, settings.request_timeout)
         body = await read_body(request, settings.max_body_bytes, call.deadline)
         with registry.lease(name, version) as model:
             read = partial(read_infer, body, header, model.manifest, settings)
@@ -90,14 +90,12 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         return Response(encoded.body, headers=dict(encoded.headers))
 
     @routes.post("/models/{name}/infer", summary="Classify images with a model", **_ABOUT)
-    async def infer(request: Request, name: ModelName, call: Asked, header: JsonLength = None) -> Response:
-        return await run(request, header, call, name)
+    async def infer(request: Request, name: ModelName, header: JsonLength = None) -> Response:
+        return await run(request, header, name)
 
     @routes.post("/models/{name}/versions/{version}/infer", summary="Classify images with a version", **_ABOUT)
-    async def infer_version(
-        request: Request, name: ModelName, version: Version, call: Asked, header: JsonLength = None
-    ) -> Response:
-        return await run(request, header, call, name, version)
+    async def infer_version(request: Request, name: ModelName, version: Version, header: JsonLength = None) -> Response:
+        return await run(request, header, name, version)
 
     return routes
 

@@ -1,4 +1,3 @@
-import asyncio
 import json
 import threading
 import time
@@ -16,7 +15,7 @@ from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.app import create_app
 from service.call import Timings
-from service.routes.calls import calls
+from service.routes.calls import call_of
 from service.session import FakeRuntime, FakeSession
 from service.settings import Device, Settings
 from tests.bundles import COLOURS, solid
@@ -152,8 +151,8 @@ def test_the_time_counts_from_the_requests_arrival_and_bounds_a_slow_body(addres
 
 def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:
     timings = Timings()
-    request = Request({"type": "http", "state": {"timings": timings}})
+    request = Request({"type": "http", "headers": [(b"x-request-timeout", b"9")], "state": {"timings": timings}})
     before = time.monotonic()
-    call = asyncio.run(calls(5)(request, timeout=9))
+    call = call_of(request, 5)
     assert call.timings is timings
     assert before + 5 <= call.deadline <= time.monotonic() + 5

@@ -1,0 +1,46 @@
+"""Parameters as a pydantic model, read and described by ourselves on the routes that are asked most.
+
+FastAPI's Query() and Header() take their model apart anew for every request, which shows beside one small image.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+Place = Literal["query", "header"]
+Parameters = TypeVar("Parameters", bound=BaseModel)
+
+
+def read_query(request: Request, model: type[Parameters]) -> Parameters:
+    """The query of the request. Raises as read_parameters."""
+    return read_parameters(model, "query", dict(request.query_params))
+
+
+def read_parameters(model: type[Parameters], place: Place, values: Mapping[str, str]) -> Parameters:
+    """Raises RequestValidationError, which says of each error where it is, as FastAPI does."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        raise RequestValidationError([{**said, "loc": (place, *said["loc"])} for said in errors]) from error
+
+
+def parameters(model: type[BaseModel], place: Place) -> list[dict[str, Any]]:
+    """OpenAPI's parameters, one a field, all of them optional.
+
+    An enumeration among their types is referred to; it is among the schemas for some message's sake.
+    """
+    fields = model.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
+    return [
+        {
+            "name": name,
+            "in": place,
+            "required": False,
+            "schema": {key: value for key, value in field.items() if key != "default"},
+            "description": field["description"],
+        }
+        for name, field in fields.items()
+    ]
