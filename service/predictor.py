@@ -26,7 +26,7 @@ from schemas.prediction import (
 )
 from service.batcher import Batcher
 from service.call import Call, Priority, Timings
-from service.errors import InferenceError, InvalidImagesError
+from service.errors import InferenceError, InvalidImagesError, InvalidRequestError
 from service.evaluation import Label, Scored, Scores, label_indices, report
 from service.images import Image
 from service.observer import SILENT, Observer, Stage
@@ -92,11 +92,20 @@ class Model:
             self._run, max_batch=max_batch, capacity=queue, name=manifest.name, max_wait=max_wait, observer=observer
         )
 
-    async def infer(self, images: Sequence[Image], *, call: Call | None = None) -> list[Answer]:
-        """What the model itself says of each image, in order."""
+    async def infer(self, images: Sequence[Image], *, call: Call | None = None) -> list[FloatArray]:
+        """The probabilities float32 [classes] of each image, in order.
+
+        Raises InvalidRequestError for the first bad image: who asks so has no answer for a part of a request.
+        """
         call = call or Call()
         with self._tally.request(call.timings):
-            return await self._ask(images, call)
+            answers = await self._ask(images, call)
+            for i, answer in enumerate(answers):
+                if isinstance(answer, Refusal):
+                    raise InvalidRequestError(
+                        f"Image {i} of {len(answers)} (counted from 0) cannot be used: {answer.reason}"
+                    )
+            return [answer for answer in answers if not isinstance(answer, Refusal)]
 
     async def predict(
         self,

@@ -15,8 +15,10 @@ from service.bodies.reading import read_as
 from service.bodies.submission import Purpose
 from service.problems import protocol_errors
 from service.registry import Registry
-from service.routes.asking import ModelName, answer
+from service.routes.asking import ModelName, agreed, answer
 from service.routes.calls import CALL_PARAMETERS, call_of, while_connected
+from service.routes.parameters import parameters, read_query
+from service.routes.predict import PredictQuery
 from service.settings import Settings
 
 
@@ -37,7 +39,7 @@ class Readiness(Frozen):
 
 
 _REQUEST: dict[str, Any] = {
-    "parameters": CALL_PARAMETERS,
+    "parameters": [*parameters(PredictQuery, "query"), *CALL_PARAMETERS],
     "requestBody": {"required": True, "content": {"application/json": JSON.openapi[Purpose.PREDICT]}},
 }
 
@@ -59,14 +61,14 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         openapi_extra=_REQUEST,
     )
     async def predict(request: Request, name: ModelName) -> Response:
-        call = call_of(request, settings.request_timeout)
+        call, query = call_of(request, settings.request_timeout), read_query(request, PredictQuery)
         # Content-Type is not looked at: clients of this protocol send whatever their library chose.
         submission = await read_as(JSON, request, Purpose.PREDICT, settings, call.deadline)
+        top_k = agreed("top_k", query.top_k, submission.top_k)
+        on_error = agreed("on_error", query.on_error, submission.on_error)
+        reject = bool(agreed("reject", query.reject, submission.reject))
         with registry.lease(name) as model:
-            reject = bool(submission.reject)
-            predicting = model.predict(
-                submission.images, submission.top_k, submission.on_error, reject=reject, call=call
-            )
+            predicting = model.predict(submission.images, top_k, on_error, reject=reject, call=call)
             response = await while_connected(request, predicting)
         return await answer(Predictions(predictions=response.predictions), len(submission.images))
 

@@ -25,7 +25,7 @@ from service.errors import (
 )
 from service.images import EncodedImage, Image, PixelArray
 from service.observer import Silent, Stage
-from service.predictor import Model, Refusal
+from service.predictor import Model
 from service.session import FakeSession
 from service.variants import Choice
 from tests.bundles import COLOURS, write_bundle
@@ -292,11 +292,11 @@ def test_labels_that_do_not_fit_are_said(model_of: MakeModel, labels: list[str |
         asyncio.run(model_of().evaluate([grey(1), grey(2)], labels, None))
 
 
-def test_infer_gives_what_the_model_says_of_each_image_and_why_another_has_nothing(model_of: MakeModel) -> None:
-    bright, refusal, dark = asyncio.run(model_of().infer([grey(255), BROKEN, grey(0)]))
-    assert isinstance(refusal, Refusal)
-    assert "image" in refusal.reason
-    np.testing.assert_array_equal(np.array([bright, dark]), [[1, 0, 0], [0, 0.5, 0.5]])
+def test_infer_gives_what_the_model_says_of_each_image_or_names_the_first_bad_one(model_of: MakeModel) -> None:
+    model = model_of()
+    np.testing.assert_array_equal(asyncio.run(model.infer([grey(255), grey(0)])), [[1, 0, 0], [0, 0.5, 0.5]])
+    with pytest.raises(InvalidRequestError, match=r"Image 1 of 3 \(counted from 0\) cannot be used: .*image"):
+        asyncio.run(model.infer([grey(255), BROKEN, BROKEN]))
 
 
 class Gate:
@@ -404,10 +404,11 @@ def test_statistics_count_what_was_asked_and_what_came_of_it(model_of: MakeModel
     assert model.statistics().model_dump(exclude_defaults=True) == {"name": "colours", "version": 1}
     calls = [Call(), Call()]
     asyncio.run(model.predict([grey(1)] * 3, None, None, call=calls[0]))
-    asyncio.run(model.infer([grey(1), BROKEN], call=calls[1]))
+    asyncio.run(model.infer([grey(1)], call=calls[1]))
     asyncio.run(model.evaluate([grey(1)], ["red"], None))
     refused = [
         model.predict([BROKEN], None, None),
+        model.infer([BROKEN]),
         model.evaluate([grey(1)], ["purple"], None),
         model.predict([grey(1)], None, None, call=Call.within(0)),
     ]
@@ -415,7 +416,7 @@ def test_statistics_count_what_was_asked_and_what_came_of_it(model_of: MakeModel
         with pytest.raises(ServiceError):
             asyncio.run(coroutine)
     said = model.statistics()
-    assert (said.success.count, said.fail.count) == (3, 3)
+    assert (said.success.count, said.fail.count) == (3, 4)
     assert (said.inference_count, said.execution_count) == (5, 4)
     counts = [said.queue.count, said.compute_input.count, said.compute_infer.count, said.compute_output.count]
     assert counts == [3, 3, 3, 3]

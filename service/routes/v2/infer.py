@@ -1,7 +1,6 @@
 """POST /v2/models/{name}/infer: tensors or encoded images in, probabilities or classes out."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -9,13 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from schemas.bundle import FloatArray
 from schemas.inference_protocol import BINARY_HEADER, InferResponse, RequestParameters
 from service.bodies.examples import PNG_BASE64
 from service.bodies.reading import INLINE_BYTES, read_body
 from service.call import Call
-from service.errors import InvalidRequestError
-from service.predictor import INLINE_IMAGES, Answer, Refusal
+from service.predictor import INLINE_IMAGES
 from service.problems import protocol_errors
 from service.registry import Registry
 from service.routes.asking import ModelName, Version
@@ -85,7 +82,7 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
             read = partial(read_infer, body, header, model.manifest, settings)
             asked, images = read() if len(body) <= INLINE_BYTES else await run_in_threadpool(read)
             answers = await while_connected(request, model.infer(images, call=_within(call, asked.parameters)))
-            write = partial(write_infer, asked, _all_good(answers), model.manifest)
+            write = partial(write_infer, asked, answers, model.manifest)
             encoded = write() if len(images) <= INLINE_IMAGES else await run_in_threadpool(write)
         return Response(encoded.body, headers=dict(encoded.headers))
 
@@ -105,11 +102,3 @@ def _within(call: Call, parameters: RequestParameters) -> Call:
     if not parameters.timeout:
         return call
     return replace(call, deadline=min(call.deadline, time.monotonic() + parameters.timeout / 1e6))
-
-
-def _all_good(answers: Sequence[Answer]) -> list[FloatArray]:
-    """The protocol has no answer for a part of a request: the first bad image fails it."""
-    for i, answer in enumerate(answers):
-        if isinstance(answer, Refusal):
-            raise InvalidRequestError(f"Image {i} of {len(answers)} (counted from 0) cannot be used: {answer.reason}")
-    return [answer for answer in answers if not isinstance(answer, Refusal)]

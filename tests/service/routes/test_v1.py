@@ -68,3 +68,13 @@ def test_models_are_listed_by_name_and_ready_when_they_serve(artifacts: Path, se
 )
 def test_what_is_not_there_has_the_protocols_shape(client: TestClient, method: str, path: str, status: int) -> None:
     error_of(client.request(method, path), status)
+
+
+def test_the_query_has_the_options_of_predict(client: TestClient) -> None:
+    instances = {"instances": [b64(solid("red")), b64(BROKEN)]}
+    response = client.post("/v1/models/colours:predict?on_error=item&top_k=1", json=instances)
+    good, bad = response.json()["predictions"]
+    assert (len(good["top"]), bad["error"]["index"]) == (1, 1)
+    refused = client.post("/v1/models/colours:predict?foo=bar", json=instances)
+    assert refused.status_code == 400
+    assert "foo" in refused.json()["error"]
