@@ -52,6 +52,11 @@ class Coordinator:
             await self._take(await asyncio.to_thread(scan, self._artifacts))
         for name in sorted(set(self._policy.pins) - set(self._found)):
             logger.warning("CONVOY_VERSIONS pins %s, which is no model that is there", name)
+        for name, version in self._policy.pins.items():
+            if name in self._found and version not in {found.version for found in self._found[name]}:
+                logger.warning(
+                    "CONVOY_VERSIONS pins %s to version %d, which is not there: nothing of it serves", name, version
+                )
         if self._reload is Reload.POLL:
             self._polling = asyncio.create_task(self._poll())
 

@@ -17,6 +17,8 @@ class Keys:
         """Raises ValueError, whose text holds nothing of the setting."""
         entries = [entry.strip() for entry in setting.get_secret_value().split(",")]
         self._digests: Sequence[bytes] = [_digest(entry, i) for i, entry in enumerate(entries, 1) if entry]
+        if setting.get_secret_value() and not self._digests:
+            raise ValueError("there is no key in it; leave it empty to ask for none")
 
     def __bool__(self) -> bool:
         return bool(self._digests)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.bundle import Bundle, open_bundle
-from schemas.errors import BundleError
+from schemas.errors import BundleError, ManifestError
 from schemas.manifest import ModelManifest
 from service.cores import usable_cores
 from service.errors import ServiceError
@@ -70,6 +70,7 @@ class Loader:
         try:
             bundle = open_bundle(found.path)
             manifest = bundle.manifest
+            _check_place(found, manifest)
             choice, session = self._open_variant(bundle)
         except (BundleError, ServiceError) as error:
             logger.error("%s version %d is refused: %s", found.name, found.version, error)  # noqa: TRY400 - it is said
@@ -113,6 +114,12 @@ class Loader:
             checked_run(session, np.zeros((batch, *spec.shape), np.uint8), classes)
         bundle.check_golden(choice.variant, lambda images: checked_run(session, images, classes))
         return session
+
+
+def _check_place(found: Found, manifest: ModelManifest) -> None:
+    """Raises ManifestError for a link under another name: it must not answer as what it leads to."""
+    if (manifest.name, manifest.version) != (found.name, found.version):
+        raise ManifestError(f"It is a link to {manifest.name} version {manifest.version}; copy that instead.")
 
 
 def read_manifest(path: Path) -> ModelManifest | None:

@@ -1,5 +1,7 @@
 """The model card: README.md of a bundle, with Hugging Face front matter (Mitchell et al., 2019)."""
 
+import json
+
 from schemas.evaluation import Metrics
 from schemas.manifest import ModelManifest
 
@@ -9,18 +11,19 @@ def model_card(manifest: ModelManifest) -> str:
     spec = manifest.input
     kind = "grey" if spec.channels == 1 else "RGB"
     network = manifest.provenance.recipe["network"]
+    name = json.dumps(data.name, ensure_ascii=False)  # which is YAML as well, whatever a folder is called
     architecture = network["name"] if isinstance(network, dict) else network
     return f"""---
 library_name: onnx
 pipeline_tag: image-classification
 tags: [convoy, image-classification]
-datasets: [{data.name}]
+datasets: [{name}]
 metrics: [accuracy, f1]
 model-index:
 - name: {manifest.name}
   results:
   - task: {{type: image-classification}}
-    dataset: {{name: {data.name}, type: {data.name}, split: test}}
+    dataset: {{name: {name}, type: {name}, split: test}}
     metrics:
     - {{type: accuracy, value: {test.accuracy:.6f}}}
     - {{type: f1, value: {test.macro.f1:.6f}, name: macro F1}}

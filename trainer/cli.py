@@ -54,7 +54,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def _interrupted(command: str) -> str:
     by = " (by torchrun, as it does where another process of the run has ended)" * ("TORCHELASTIC_RUN_ID" in os.environ)
     goes_on = {
-        "train": "; no bundle was written. --resume goes on from the last checkpoint.",
+        "train": "; no bundle was written. --resume goes on from the last checkpoint, if there is one yet.",
         "tune": "; the same command goes on with its study.",
     }
     return f"Interrupted{by}{goes_on.get(command, '.')}"

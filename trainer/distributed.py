@@ -100,6 +100,9 @@ def join(device: torch.device) -> Iterator[World]:
     if not started_by_torchrun():
         yield ALONE
         return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ProcessError(f"WORLD_SIZE is set, but not {', '.join(missing)}: start several processes with torchrun.")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -16,7 +16,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.data.split import Splits
 from trainer.device import autocast, computes_in_bf16
 from trainer.distributed import ALONE, World
-from trainer.errors import NonFiniteError
+from trainer.errors import NonFiniteError, RecipeError
 from trainer.finite import advice, check_step, largest_gradients
 from trainer.head import body_parameters
 from trainer.optimizers import build_optimizers, moving_average
@@ -95,6 +95,10 @@ class TrainingRun:
     def __init__(
         self, network: nn.Module, data: Splits, recipe: Recipe, device: torch.device, world: World = ALONE
     ) -> None:
+        if recipe.batch_size < world.size:
+            raise RecipeError(
+                f"batch_size is {recipe.batch_size}, which cannot be divided among {world.size} processes."
+            )
         self.recipe, self.device, self.world = recipe, device, world
         self.train = batches_on(device, data.train)
         self.validation = batches_on(device, data.validation)

@@ -19,7 +19,7 @@ from trainer.recipe import Recipe
 _LOWEST, _HIGHEST = 1e-4, 1e3
 _SMOOTHING = 0.9
 _EXPLODED = 4.0
-_LEAST_STEPS = 10
+LEAST_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def find_learning_rate(
             break
         rates.append(rate)
         losses.append(smooth)
-    if len(rates) < _LEAST_STEPS:
+    if len(rates) < LEAST_STEPS:
         raise RunError(
             f"The loss exploded after {len(rates)} steps; the range begins at a {1 / _LOWEST:,.0f}th of "
-            "optimizer.learning_rate: set that lower, or --steps higher."
+            "optimizer.learning_rate: set that lower."
         )
     return RangeTest(tuple(rates), tuple(losses), rates[losses.index(min(losses))] / 10)
 
@@ -70,7 +70,7 @@ def write_plot(path: Path, test: RangeTest, recipe: Recipe) -> None:
     axes.set(xscale="log", xlabel="optimizer.learning_rate", ylabel="training loss", title=f"{recipe.name}: range test")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")
 
 
 def _batches(run: TrainingRun) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,15 +46,15 @@ def write_report(folder: Path, report: ReportInput) -> None:
     _write_history(folder / "history.csv", report.history)
     (folder / "model.txt").write_text(report.summary)
     (folder / "classification_report.json").write_text(report.test.metrics.model_dump_json(indent=2) + "\n")
-    _save(_curves(report.history, report.best_epoch), folder / "curves.png")
-    _save(_confusion(report.test.metrics, report.labels), folder / "confusion_matrix.png")
+    save(_curves(report.history, report.best_epoch), folder / "curves.png")
+    save(_confusion(report.test.metrics, report.labels), folder / "confusion_matrix.png")
     curve = coverage_of(report.test)
     write_coverage(folder / "coverage.csv", curve)
-    _save(coverage(curve, report.reject), folder / "coverage.png")
-    _save(reliability(report.test), folder / "reliability.png")
-    _save(_samples(report), folder / "samples.png")
-    _save(_predictions(report), folder / "predictions.png")
-    _save(_mistakes(report), folder / "mistakes.png")
+    save(coverage(curve, report.reject), folder / "coverage.png")
+    save(reliability(report.test), folder / "reliability.png")
+    save(_samples(report), folder / "samples.png")
+    save(_predictions(report), folder / "predictions.png")
+    save(_mistakes(report), folder / "mistakes.png")
 
 
 def _write_history(path: Path, history: Sequence[Epoch]) -> None:
@@ -63,8 +64,16 @@ def _write_history(path: Path, history: Sequence[Epoch]) -> None:
         writer.writerows(dataclasses.asdict(epoch) for epoch in history)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110)
+def save(figure: Figure, path: Path) -> None:
+    """As PNG. A class may be called what the font has no signs for: they are boxes, and nobody is warned."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path, dpi=110, format="png")
+
+
+def shortened(label: str, length: int = 16) -> str:
+    """The name of a class, fit to stand beside others in a picture."""
+    return label if len(label) <= length else f"{label[: length - 1]}…"
 
 
 def _curves(history: Sequence[Epoch], best_epoch: int) -> Figure:
@@ -95,8 +104,9 @@ def _confusion(metrics: Metrics, labels: tuple[str, ...]) -> Figure:
     picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
     ticks = range(len(labels))
-    axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 2 else 0)
-    axes.set_yticks(ticks, labels)
+    shown = [shortened(label) for label in labels]
+    axes.set_xticks(ticks, shown, rotation=45 if max(map(len, labels)) > 2 else 0)
+    axes.set_yticks(ticks, shown)
     axes.set(xlabel="predicted", ylabel="true", title=f"Test split, n = {metrics.n:,}: accuracy {metrics.accuracy:.2%}")
     if len(labels) <= _LARGEST_ANNOTATED_MATRIX:
         for row, column in np.argwhere(counts > 0):
@@ -108,7 +118,7 @@ def _confusion(metrics: Metrics, labels: tuple[str, ...]) -> Figure:
 def _samples(report: ReportInput) -> Figure:
     figure, cells = grid("Training images as the network sees them, augmented", len(report.samples))
     for axes, image, label in zip(cells, report.samples, report.sample_labels, strict=False):
-        draw(axes, image, report.labels[label])
+        draw(axes, image, shortened(report.labels[label]))
     return figure
 
 
@@ -135,9 +145,9 @@ def _show_answers(cells: Sequence[Axes], chosen: npt.NDArray[np.int64], report: 
     for axes, i in zip(cells, chosen, strict=False):
         row, true = report.test.probabilities[i], int(report.test.data.labels[i])
         said = int(row.argmax())
-        text = f"{report.labels[said]} ({row[said]:.0%})"
+        text = f"{shortened(report.labels[said])} ({row[said]:.0%})"
         if said != true:
-            text += f"\nis {report.labels[true]}"
+            text += f"\nis {shortened(report.labels[true])}"
         draw(axes, report.test.data.images[i], text, _RIGHT if said == true else _WRONG)
 
 

@@ -13,7 +13,7 @@ from trainer.data.source import LabelledImages
 from trainer.data.split import Splits
 from trainer.errors import WriteError
 from trainer.recipe import AugmentConfig, Recipe
-from trainer.report import draw, grid
+from trainer.report import draw, grid, save, shortened
 
 _COLUMNS = 8
 _TITLE_WIDTH = 120  # letters that fit above so many columns
@@ -44,11 +44,11 @@ def write_show(path: Path, recipe: Recipe, data: Splits, count: int) -> int:
         seen, mixed = as_seen(images, recipe.augment, recipe.seed + row)
         above, below = cells[2 * row * _COLUMNS :], cells[(2 * row + 1) * _COLUMNS :]
         for i, label in enumerate(images.labels):
-            draw(above[i], images.images[i], data.labels[label])
+            draw(above[i], images.images[i], shortened(data.labels[label]))
             draw(below[i], seen[i], _mixture(mixed, i, data.labels) if mixed is not None else "")
     try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:  # matplotlib raises ValueError for an ending that it does not know
+        save(figure, path)
+    except OSError as error:
         raise WriteError(f"{path} could not be written ({error}).") from error
     return len(chosen)
 
@@ -83,4 +83,4 @@ def _title(recipe: Recipe, data: Splits) -> str:
 
 def _mixture(mixed: Mixed, i: int, labels: tuple[str, ...]) -> str:
     share, label, other = float(mixed.share), labels[int(mixed.labels[i])], labels[int(mixed.others[i])]
-    return f"{share:.0%} {label}\n{1 - share:.0%} {other}"
+    return f"{share:.0%} {shortened(label)}\n{1 - share:.0%} {shortened(other)}"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
@@ -73,8 +74,8 @@ def search(
 ) -> Search:
     """Goes on in the study until it has so many trials; the recipe's own values are the first.
 
-    The same seed gives the same trials, in one go or in several. One process at a time: a trial that another one has
-    begun is taken for a killed one, and done again. Raises StudyError for a study that is of something else.
+    The same seed gives the same trials, in one go or in several. A trial that was begun is taken for a killed one, and
+    done again. Raises StudyError for a study that is of something else, or that another process is at.
     """
     start = starting_weights(recipe)
     recipe = as_run(recipe, start)
@@ -152,10 +153,14 @@ def _open(path: Path, recipe: Recipe, facts: dict[str, Any]) -> Iterator[optuna.
     pruner = optuna.pruners.MedianPruner(_TRIALS_BEFORE_PRUNING, int(_WARM_UP * recipe.epochs))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f"{path.name}.lock"))
+        lock.acquire(blocking=False)
         storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(path)).render_as_string())
         study = optuna.create_study(
             storage=storage, study_name="tune", direction="maximize", pruner=pruner, load_if_exists=True
         )
+    except Timeout as error:
+        raise StudyError(f"{path} is being searched by another process; wait for it or stop it.") from error
     except (OSError, SQLAlchemyError, RuntimeError) as error:
         raise StudyError(f"{path} is no study that can be read or written; name another --study.") from error
     try:
@@ -164,6 +169,7 @@ def _open(path: Path, recipe: Recipe, facts: dict[str, Any]) -> Iterator[optuna.
     finally:
         storage.remove_session()
         storage.engine.dispose()
+        lock.release()
 
 
 def _check_facts(path: Path, study: optuna.Study, facts: dict[str, Any]) -> None:

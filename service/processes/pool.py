@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from operator import add
+from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -16,12 +17,13 @@ from service.control import Plan, PlannedVersion
 from service.cores import worker_count
 from service.errors import NotReadyError, StartError
 from service.processes import messages
-from service.processes.channel import Channel, Handler
+from service.processes.channel import A, Channel, Handler
 from service.settings import Settings, readable
 from service.statistics import Statistics
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 WORKER = "service.processes.worker"
+ANSWER_SECONDS = 120.0  # to load a version, at most; all else is quick
 STABLE_SECONDS = 30.0  # who served so long did not die of its start
 LONGEST_PAUSE = 30.0
 END_SECONDS = 20.0  # what a worker may take beyond its time to drain; then it is killed
@@ -73,12 +75,14 @@ class Pool:
         handle: Handler,
         *,
         module: str = WORKER,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._environment = environment
         self._handle = handle
         self._module = module
+        self._answer_seconds = answer_seconds
         self._spawned: set[Member] = set()
         self._members: list[Member] = []  # those that have started: they are asked
         self._keepers: list[asyncio.Task[None]] = []
@@ -165,6 +169,8 @@ class Pool:
 
     async def _spawn(self) -> tuple[Member, messages.Started]:
         """A worker that has started and does not serve yet. Raises StartError."""
+        # Whoever clears up temporary files may take this folder, and without it no worker could start.
+        Path(self._environment[METRICS_FOLDER]).mkdir(parents=True, exist_ok=True)
         try:
             member = await Member.spawn(self._module, self._listener, self._environment, self._handle)
         except OSError as error:
@@ -206,8 +212,26 @@ class Pool:
                 how = f"a worker process could not start: {error}"
                 continue
             if self._plan is not None:
+                lacking = await self._lacking(member, self._plan)
+                if lacking is not None:
+                    member.kill()
+                    await self._buried(member)
+                    how = f"a new worker process cannot serve what the others do, {lacking}"
+                    continue
                 await self._apply(member, self._plan)
             how = await self._buried(member)
+
+    async def _lacking(self, member: Member, plan: Plan) -> str | None:
+        """What the others serve and this worker cannot, so that it must not take connections from them.
+
+        Where nobody else serves, whatever it can is better than nothing.
+        """
+        for model in plan.models if self.pids else ():
+            for version in model.serving:
+                verdict = await self._verdict(member, messages.Prepare(name=model.name, version=version))
+                if verdict is not None and verdict.reason is not None:
+                    return f"{model.name} version {version.version}: {verdict.reason}"
+        return None
 
     async def _buried(self, member: Member) -> str:
         """Waits for its end and takes it out of everything; how it ended."""
@@ -225,14 +249,27 @@ class Pool:
     async def _verdict(self, member: Member, call: messages.Prepare) -> messages.Verdict | None:
         """None where the worker died, of this or of something else."""
         try:
-            return await member.channel.call(call, messages.Verdict)
+            return await self._call(member, call, messages.Verdict)
         except NotReadyError:
             return None
+
+    async def _call(self, member: Member, call: messages.Call, answer: type[A]) -> A:
+        """A worker that does not answer is ended: it would hold up every change for ever. Raises as Channel.call."""
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                return await member.channel.call(call, answer)
+        except TimeoutError as error:
+            logger.error(  # noqa: TRY400 - it is said
+                "worker process %d did not answer '%s' within %.0f seconds, and is ended",
+                *(member.process.pid, call.kind, self._answer_seconds),
+            )
+            member.kill()
+            raise NotReadyError("A worker process did not answer and was ended; ask again in a moment.") from error
 
     async def _apply(self, member: Member, plan: Plan) -> Exception | None:
         """A worker that cannot is ended, as it would serve something else than it should; then, why it cannot."""
         try:
-            await member.channel.call(messages.Serve(plan=plan), messages.Done)
+            await self._call(member, messages.Serve(plan=plan), messages.Done)
             member.serving = True
         except NotReadyError:
             return None  # it died, and its keeper knows
@@ -244,7 +281,7 @@ class Pool:
 
     async def _asked(self, member: Member) -> Sequence[Statistics]:
         try:
-            return (await member.channel.call(messages.GetStatistics(), messages.AllStatistics)).entries
+            return (await self._call(member, messages.GetStatistics(), messages.AllStatistics)).entries
         except NotReadyError:
             return ()
 

@@ -234,3 +234,15 @@ def test_what_is_prepared_after_the_close_is_closed_at_once(tmp_path: Path) -> N
     registry.close()
     assert registry.prepare("colours", PlannedVersion(version=1, path=bundle)) == "The service is going down."
     assert not any(thread.name == "batcher-colours" for thread in threading.enumerate())
+
+
+def test_a_link_under_another_name_does_not_answer_as_what_it_leads_to(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    (tmp_path / "colours" / "2").symlink_to(bundle)
+    registry = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
+    try:
+        said = registry.prepare("colours", PlannedVersion(version=2, path=tmp_path / "colours" / "2"))
+        assert said is not None
+        assert "a link to colours version 1" in said
+    finally:
+        registry.close()

@@ -78,3 +78,10 @@ def test_settings_arrive_in_another_process_as_they_are_with_their_secrets() -> 
     arrived = Settings(**json.loads(json.dumps(readable(settings))))
     assert arrived == settings
     assert arrived.api_keys.get_secret_value() == "a,b"
+
+
+@pytest.mark.parametrize("keys", [",", " , ", " "])
+def test_a_setting_for_keys_that_holds_none_is_no_open_door(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+    monkeypatch.setenv("CONVOY_API_KEYS", keys)
+    with pytest.raises(SettingsError, match="there is no key in it"):
+        read_settings()

@@ -275,3 +275,26 @@ def test_predict_does_not_need_pytorch(tmp_path: Path, photos: Path) -> None:
         f"sys.exit(main(['predict', {str(write_bundle(tmp_path))!r}, {str(photos)!r}]))"
     )
     assert python("-c", code).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lr-find", "digits", "--out", "nowhere/lr.png"], "there is no folder 'nowhere'"),
+        (["show", "digits", "--out", "."], "is a folder; name a file in it"),
+        (["tune", "digits", "--trials", "1", "--out", "nowhere/best.json"], "there is no folder 'nowhere'"),
+        (["lr-find", "digits", "--steps", "3"], "--steps 3 are too few"),
+    ],
+)
+def test_what_cannot_be_written_or_shown_is_said_before_the_work(arguments: list[str], said: str) -> None:
+    ended = trainer(*arguments)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_world_that_torchrun_did_not_make_is_one_sentence(tmp_path: Path) -> None:
+    ended = trainer(*quick(tmp_path / "artifacts"), environment={"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"})
+    assert ended.returncode == 1
+    assert "start several processes with torchrun" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -13,7 +13,8 @@ from schemas.image import Pixels
 from tests.trainer import colours
 from trainer.augment import Mixed
 from trainer.data.source import LabelledImages
-from trainer.errors import NonFiniteError
+from trainer.distributed import World
+from trainer.errors import NonFiniteError, RecipeError
 from trainer.loop import Fitted, TrainingRun, fit
 from trainer.models.fast import FastConfig
 from trainer.prepare import build_network, load_splits
@@ -280,3 +281,10 @@ def test_a_last_batch_of_one_image_is_left_out_for_batch_norm_cannot_take_it() -
     recorder = Recorder()
     fit(build_network(recipe, data), data, recipe, CPU, recorder)
     assert recorder.steps[-1] == (1, 1)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused() -> None:
+    recipe = colours.recipe(batch_size=1)
+    data = load_splits(recipe, colours.source())
+    with pytest.raises(RecipeError, match="cannot be divided among 2 processes"):
+        TrainingRun(build_network(recipe, data), data, recipe, CPU, World(0, 2))

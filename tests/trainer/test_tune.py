@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from filelock import FileLock
 from optuna.trial import TrialState
 from PIL import Image
 
@@ -190,3 +191,9 @@ def test_a_setting_that_the_data_does_not_allow_ends_a_search_only_where_it_is_t
     assert any("sigmoid=true is for two classes" in line for line in said)
     with pytest.raises(RecipeError, match="sigmoid=true is for two classes"):
         tuned(tmp_path / "b", 5, space=space, of=recipe(sigmoid=True))
+
+
+def test_two_searches_at_one_study_are_refused(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "study.db.lock"), pytest.raises(StudyError, match="searched by another process"):
+        tuned(tmp_path, 1)
+    assert len(tuned(tmp_path, 1)[0].trials) == 1

@@ -5,13 +5,16 @@ import sys
 from pathlib import Path
 
 from trainer.commands.recipe_options import add_recipe_options, recipe_of
-from trainer.commands.values import positive
+from trainer.commands.values import new_file, positive
+from trainer.errors import UsageError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_recipe_options(parser)
     parser.add_argument("--steps", type=positive, default=100, metavar="N", help="rates to try (100)")
-    parser.add_argument("--out", type=Path, default=Path("lr-find.png"), metavar="FILE", help="the plot (lr-find.png)")
+    parser.add_argument(
+        "--out", type=new_file, default=Path("lr-find.png"), metavar="FILE", help="the plot (lr-find.png)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,10 +22,12 @@ def run(options: argparse.Namespace) -> int:
 
     from trainer.data.sources import open_source  # noqa: PLC0415
     from trainer.device import choose_device, describe  # noqa: PLC0415
-    from trainer.lr_find import find_learning_rate, write_plot  # noqa: PLC0415
+    from trainer.lr_find import LEAST_STEPS, find_learning_rate, write_plot  # noqa: PLC0415
     from trainer.prepare import build_network, load_splits  # noqa: PLC0415
     from trainer.weights import as_run, starting_weights  # noqa: PLC0415
 
+    if options.steps < LEAST_STEPS:
+        raise UsageError(f"--steps {options.steps} are too few to see a course in; give {LEAST_STEPS} or more.")
     recipe = recipe_of(options)
     start = starting_weights(recipe)
     recipe = as_run(recipe, start)

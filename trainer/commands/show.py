@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from trainer.commands.recipe_options import DEFAULT_DATA, settings_of
-from trainer.commands.values import positive
+from trainer.commands.values import new_file, positive
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="where a recipe's data sets lie (data)")
     parser.add_argument("--skip-bad", action="store_true", help="leave out files that are no readable images")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where decoded images are kept (beside the data)")
-    parser.add_argument("--out", type=Path, default=Path("show.png"), metavar="FILE", help="the picture (show.png)")
+    parser.add_argument("--out", type=new_file, default=Path("show.png"), metavar="FILE", help="the picture (show.png)")
     parser.add_argument("--count", type=positive, default=32, metavar="N", help="images (32)")
     parser.add_argument("--seed", metavar="N", help="which images, and how they are changed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")

@@ -2,11 +2,12 @@
 
 import argparse
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 from trainer.commands.recipe_options import add_recipe_options, recipe_of
-from trainer.commands.values import positive
+from trainer.commands.values import new_file, positive
 from trainer.errors import UsageError
 
 FOLDER = Path("runs/tune")
@@ -16,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_recipe_options(parser)
     parser.add_argument("--trials", type=positive, required=True, metavar="N", help="how many in all, those before too")
     parser.add_argument("--study", type=Path, metavar="FILE", help="what to go on with (runs/tune/<recipe>.db)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the best recipe (runs/tune/<recipe>.json)")
+    parser.add_argument("--out", type=new_file, metavar="FILE", help="the best recipe (runs/tune/<recipe>.json)")
     parser.add_argument(
         "--space",
         action="append",
@@ -29,6 +30,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("optuna") is None:
         raise UsageError("tune needs Optuna, which is not installed; install it with: make .venv/.extras")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("tune runs in one process; start it without torchrun.")
     from trainer.data.sources import open_source  # noqa: PLC0415
     from trainer.device import choose_device, describe  # noqa: PLC0415
     from trainer.recipe_file import write_recipe  # noqa: PLC0415

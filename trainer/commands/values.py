@@ -1,6 +1,7 @@
 """What an option's text must be, for argparse."""
 
 import argparse
+from pathlib import Path
 
 
 def positive(text: str) -> int:
@@ -17,3 +18,15 @@ def seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is no time in seconds")
     return value
+
+
+def new_file(text: str) -> Path:
+    """Asked before the work is done that is to be written there."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"'{text}' is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"there is no folder '{path.parent}' to write '{path.name}' into; make it first"
+        )
+    return path

@@ -1,6 +1,7 @@
 """A worker process that loads nothing and can die on request: `python -m tests.service.processes.fake_worker`.
 
-The folder in FAKE_WORKER holds what it shall do: a file `die-at-<call>` ends it at that call.
+The folder in FAKE_WORKER holds what it shall do: a file `die-at-<call>` ends it at that call,
+`hang-at-<call>-<pid>` makes it wait there, `refuse` makes it refuse every version.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ async def answer(call: messages.Call) -> messages.Answer:
     if (folder / f"die-at-{call.kind}").exists():
         os._exit(DEAD)
     (folder / f"{call.kind}-{os.getpid()}").touch()
+    if (folder / f"hang-at-{call.kind}-{os.getpid()}").exists():
+        await asyncio.sleep(3600)
     match call:
         case messages.Start():
             if (folder / "no-device").exists():
@@ -32,7 +35,9 @@ async def answer(call: messages.Call) -> messages.Answer:
         case messages.Prepare():
             if call.version.version == DEADLY:
                 os._exit(DEAD)
-            return messages.Verdict(reason="It is bad." if call.version.version == BAD else None)
+            return messages.Verdict(
+                reason="It is bad." if call.version.version == BAD or (folder / "refuse").exists() else None
+            )
         case messages.GetStatistics():
             return messages.AllStatistics(entries=(Statistics(name="colours", version=1, inference_count=5),))
         case messages.Drain():

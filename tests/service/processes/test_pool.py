@@ -1,6 +1,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.control import Plan, PlannedVersion
+from service.control import Plan, PlannedModel, PlannedVersion
 from service.errors import DeviceError, NotReadyError, StartError
 from service.processes import messages
 from service.processes.messages import Drained
@@ -24,6 +25,9 @@ FAKE = "tests.service.processes.fake_worker"
 
 def version(number: int) -> PlannedVersion:
     return PlannedVersion(version=number, path=Path("nowhere"))
+
+
+PLAN = Plan(models=(PlannedModel(name="colours", versions=(version(1),), current=1),))
 
 
 async def nothing_to_ask(call: messages.Call) -> messages.Answer:
@@ -49,10 +53,10 @@ class Fakes:
         return {pid for pid in self.who_got("start") if alive(pid)}
 
     @asynccontextmanager
-    async def pool(self, workers: int = 2) -> AsyncIterator[Pool]:
+    async def pool(self, workers: int = 2, **options: Any) -> AsyncIterator[Pool]:
         with socket.socket() as listener:
-            environment = {**os.environ, METRICS_FOLDER: str(self.folder), "FAKE_WORKER": str(self.folder)}
-            pool = Pool(Settings(workers=workers), listener, environment, nothing_to_ask, module=FAKE)
+            environment = {**os.environ, METRICS_FOLDER: str(self.folder / "metrics"), "FAKE_WORKER": str(self.folder)}
+            pool = Pool(Settings(workers=workers), listener, environment, nothing_to_ask, module=FAKE, **options)
             try:
                 yield pool
             finally:
@@ -231,3 +235,47 @@ def test_who_dies_at_once_again_and_again_is_replaced_after_growing_pauses(
 def test_the_pauses_double_up_to_a_bound() -> None:
     assert [pause_before(deaths) for deaths in (1, 2, 3, 4, 5)] == [0, 1, 2, 4, 8]
     assert pause_before(10_000) == LONGEST_PAUSE
+
+
+def test_a_worker_that_does_not_answer_is_ended_and_replaced(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool(answer_seconds=1.0) as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            hung = min(fakes.alive())
+            fakes.shall(f"hang-at-{messages.GetStatistics().kind}-{hung}")
+            (entry,) = await pool.statistics()
+            assert entry.inference_count == 5  # the other's
+            await until(lambda: len(pool.pids) == 2 and hung not in pool.pids)
+
+    run(ask)
+
+
+def test_a_replacement_that_cannot_serve_what_the_others_do_takes_no_connections(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            first, second = sorted(fakes.alive())
+            fakes.shall("refuse")
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: len(fakes.who_got("start")) > 3)
+            assert fakes.who_got("serve") == {first, second}
+            fakes.shall_no_more("refuse")
+            await until(lambda: len(pool.pids) == 2)
+
+    run(ask)
+
+
+def test_a_folder_for_metrics_that_somebody_removed_is_made_again(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            shutil.rmtree(fakes.folder / "metrics")
+            gone = min(fakes.alive())
+            os.kill(gone, signal.SIGKILL)
+            await until(lambda: len(pool.pids) == 2 and gone not in pool.pids)
+            assert (fakes.folder / "metrics").is_dir()
+
+    run(ask)
