@@ -1,6 +1,7 @@
 """Starts the worker processes and keeps them, or says in one sentence why it cannot. It serves nothing itself."""
 
 import asyncio
+import errno
 import logging
 import logging.config
 import os
@@ -128,6 +129,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise StartError(f"The address {host} is none of this machine's; set CONVOY_HOST.") from error
         raise StartError(
             f"Port {port} of {host} cannot be used: {error.strerror}; set CONVOY_PORT to another, or stop who has it."
         ) from error

@@ -110,9 +110,12 @@ class _ModelFigures:
         )
         self.overloaded = Counter("convoy_overloaded", "Requests refused: no room in the queue", ["model"], registry=r)
         self.late = Counter("convoy_deadline_missed", "Requests whose deadline passed", ["model"], registry=r)
-        self.loads = Counter("convoy_model_loads", "Versions loaded and checked", ["model"], registry=r)
+        self.loads = Counter("convoy_model_loads", "Versions loaded and checked, by each worker", ["model"], registry=r)
         self.load_failures = Counter(
-            "convoy_model_load_failures", "Versions that failed to load or to be right", ["model"], registry=r
+            "convoy_model_load_failures",
+            "Versions that failed to load or to be right, by each worker",
+            ["model"],
+            registry=r,
         )
 
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import logging.config
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ from service.processes.server import Gate, Server
 from service.session import CUDA
 from service.settings import Settings
 from service.statistics import Statistics
+from service.telemetry import MULTIPROCESS_DIR
 
 EXIT_SECONDS = 3.0
 
@@ -56,6 +58,8 @@ class Worker:
         await self._channel.wait_closed()
         if self._drained is None and self._serving is not None:
             logger.error("the supervisor is gone; this worker answers what it has and ends")
+            if folder := os.environ.get(MULTIPROCESS_DIR):  # nobody else will
+                shutil.rmtree(folder, ignore_errors=True)
         await self._end()
 
     async def handle(self, call: messages.Call) -> messages.Answer:

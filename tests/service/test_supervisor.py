@@ -68,8 +68,10 @@ def test_a_second_signal_ends_it_at_once(artifacts: Path) -> None:
         assert not any(alive(worker) for worker in workers)
 
 
-def test_a_supervisor_that_is_killed_leaves_no_worker_behind(artifacts: Path) -> None:
-    with serving(artifacts=artifacts, workers=2) as service:
+def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artifacts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    with serving({"TMPDIR": str(folder)}, artifacts=artifacts, workers=2) as service:
         service.wait_for_log("ready")
         workers = service.workers()
         assert len(workers) == 2
@@ -77,6 +79,7 @@ def test_a_supervisor_that_is_killed_leaves_no_worker_behind(artifacts: Path) ->
         until(lambda: not any(alive(worker) for worker in workers))
         service.wait()
         assert "the supervisor is gone" in "".join(service.log)
+    assert list(folder.iterdir()) == []
 
 
 def test_the_folder_of_the_metrics_is_gone_at_the_end(artifacts: Path, tmp_path: Path) -> None:
