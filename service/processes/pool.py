@@ -43,15 +43,21 @@ class Member:
     async def spawn(
         cls, module: str, listener: socket.socket, environment: Mapping[str, str], handle: Handler
     ) -> "Member":
+        """Raises OSError. Whoever gives up waiting for it leaves neither a socket nor a process behind."""
         ours, its = socket.socketpair()
         with its:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", module, str(listener.fileno()), str(its.fileno())),
-                pass_fds=(listener.fileno(), its.fileno()),
-                env=environment,
-                process_group=0,  # ^C is for the supervisor
-            )
-        return cls(process, await Channel.over(ours, handle))
+            channel = await Channel.over(ours, handle)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", module, str(listener.fileno()), str(its.fileno())),
+                    pass_fds=(listener.fileno(), its.fileno()),
+                    env=environment,
+                    process_group=0,  # ^C is for the supervisor
+                )
+            except BaseException:
+                await channel.close()
+                raise
+        return cls(process, channel)
 
     async def ended(self) -> str:
         """Waits for the end of the process; how it ended."""

@@ -15,7 +15,7 @@ from service.control import Plan, PlannedModel, PlannedVersion
 from service.errors import DeviceError, NotReadyError, StartError
 from service.processes import messages
 from service.processes.messages import Drained
-from service.processes.pool import LONGEST_PAUSE, METRICS_FOLDER, Pool, pause_before
+from service.processes.pool import LONGEST_PAUSE, METRICS_FOLDER, Member, Pool, pause_before
 from service.settings import Settings
 from tests.service.processes.fake_worker import BAD, DEAD, DEADLY
 from tests.service.running import SOON, alive
@@ -71,6 +71,10 @@ def fakes(tmp_path: Path) -> Fakes:
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), SOON))
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -197,6 +201,22 @@ def test_a_version_that_kills_who_loads_it_costs_one_worker_and_is_refused(fakes
             await until(lambda: len(pool.pids) == 3 and len(fakes.alive()) == 3)
             assert len(before & fakes.alive()) == 2
             assert await pool.prepare("colours", version(2)) is None
+
+    run(test)
+
+
+def test_who_gives_up_starting_a_worker_leaves_no_socket_open() -> None:
+    async def test() -> None:
+        with socket.socket() as listener:
+            before = open_files()
+            for turns in range(4):  # of the event loop, before it gives up
+                starting = asyncio.create_task(Member.spawn(FAKE, listener, dict(os.environ), nothing_to_ask))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                starting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await starting
+            await until(lambda: open_files() == before)
 
     run(test)
 
