@@ -52,17 +52,20 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     For requests whose body was read to its end.
     """
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_hung_up(request))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
+        async with asyncio.timeout(None) as connected:
+            leaving = asyncio.create_task(_end_when_left(request, connected))
+            try:
+                return await work
+            finally:
+                leaving.cancel()
+    except TimeoutError:
+        if connected.expired():
+            raise ClientDisconnect from None
+        raise
 
 
-async def _hung_up(request: Request) -> None:
+async def _end_when_left(request: Request, connected: asyncio.Timeout) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    connected.reschedule(0)
