@@ -7,15 +7,17 @@ from tests.bundles import solid, write_bundle
 
 
 def measured(contender: str, rate: float) -> Measured:
-    return Measured(contender=contender, connections=32, requests_per_second=rate, p50=1.0, p99=2.0, failed=0)
+    return Measured(
+        contender=contender, variant="fp32", connections=32, requests_per_second=rate, p50=1.0, p99=2.0, failed=0
+    )
 
 
 def test_the_ratio_is_to_the_better_tutorial_and_the_best_rounds_count() -> None:
-    rates = {"tutorial": (90.0, 100.0), "tutorial, a process a core": (200.0, 150.0), "convoy": (250.0, 300.0)}
+    rates = {"tutorial": (90.0, 100.0), "tutorial, a process a core": (200.0, 150.0), "convoy as fp32": (250.0, 300.0)}
     rounds = tuple(measured(name, found[i]) for i in range(2) for name, found in rates.items())
-    text = render(Throughput(model="digits", variant="fp32", machine="a laptop", rounds=rounds))
-    assert "| 32 | tutorial | 100 | 0.50 |" in text
-    assert "| 32 | convoy | 300 | 1.50 |" in text
+    text = render(Throughput(model="digits", machine="a laptop", rounds=rounds))
+    assert "| 32 | tutorial | fp32 | 100 | 0.50 |" in text
+    assert "| 32 | convoy as fp32 | fp32 | 300 | 1.50 |" in text
 
 
 def test_the_client_counts_answers_and_failures(tmp_path: Path) -> None:
