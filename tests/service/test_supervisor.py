@@ -1,6 +1,7 @@
 """The real program in a process of its own: how it starts, refuses to start, and stops."""
 
 import http.client
+import os
 import signal
 import socket
 from pathlib import Path
@@ -149,3 +150,13 @@ def test_callers_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_worker_that_was_killed_is_counted_where_the_figures_of_the_others_are(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=2) as service:
+        service.wait_for_log("ready: 2 worker")
+        assert 'convoy_worker_restarts_total{cause="killed"} 0.0' in service.metrics()
+        victim = service.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        service.wait_for_log(f"worker process {victim} was ended by SIGKILL; a new one takes its place")
+        assert 'convoy_worker_restarts_total{cause="killed"} 1.0' in service.metrics()
