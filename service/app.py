@@ -130,7 +130,7 @@ def create_app(
     )
     app.state.registry = registry
     app.state.control = control or own
-    app.add_middleware(BodyMemory, settings.body_memory_bytes)
+    app.add_middleware(BodyMemory, settings.body_memory_bytes, telemetry.body_refused)
     app.include_router(predict.router(registry, settings))
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))

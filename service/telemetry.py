@@ -38,6 +38,7 @@ class Telemetry:
             registry=r,
         )
         self._models = _ModelFigures(r)
+        self._bodies_refused = self._models.overloaded.labels("", "body_memory")
         self._version = Gauge(
             "convoy_model_version",
             "Version that answers where none is named; 0: none does, or another variant",
@@ -59,6 +60,10 @@ class Telemetry:
         """A request was answered. route is a template of ours, not the path that was asked for."""
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
+
+    def body_refused(self) -> None:
+        """There was no room in the memory for bodies."""
+        self._bodies_refused.inc()
 
     def observer(self, model: str) -> Observer:
         return _ModelObserver(self._models, model)
@@ -108,7 +113,12 @@ class _ModelFigures:
         self.waiting = Gauge(
             "convoy_images_waiting", "Images in the queue", ["model"], registry=r, multiprocess_mode="livesum"
         )
-        self.overloaded = Counter("convoy_overloaded", "Requests refused: no room in the queue", ["model"], registry=r)
+        self.overloaded = Counter(
+            "convoy_overloaded",
+            "Requests refused for want of room: in a model's queue, or in the memory for all bodies (of no model)",
+            ["model", "reason"],
+            registry=r,
+        )
         self.late = Counter("convoy_deadline_missed", "Requests whose deadline passed", ["model"], registry=r)
         self.loads = Counter("convoy_model_loads", "Versions loaded and checked, by each worker", ["model"], registry=r)
         self.load_failures = Counter(
@@ -127,7 +137,7 @@ class _ModelObserver:
         self._images = figures.images.labels(model)
         self._batch = figures.batch.labels(model)
         self._waiting = figures.waiting.labels(model)
-        self._overloaded = figures.overloaded.labels(model)
+        self._overloaded = figures.overloaded.labels(model, "queue")
         self._late = figures.late.labels(model)
 
     def stage(self, stage: Stage, seconds: float) -> None:
