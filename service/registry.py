@@ -293,4 +293,5 @@ def _announce(loaded: Loaded) -> None:
 
 
 def _serving(loaded: Loaded) -> Serving:
-    return Serving(loaded.found.version, loaded.model.choice.variant.name, loaded.model.provider)
+    choice = loaded.model.choice
+    return Serving(loaded.found.version, choice.variant.name, loaded.model.provider, choice.in_place_of)

@@ -46,6 +46,13 @@ class Telemetry:
             registry=r,
             multiprocess_mode="livemax",
         )
+        self._fallback = Gauge(
+            "convoy_model_fallback",
+            "1: fp32 answers in place of this variant, which the bundle lacks or which failed its checks",
+            ["model", "variant"],
+            registry=r,
+            multiprocess_mode="livemax",
+        )
         self._refused = Gauge(
             "convoy_model_refused_versions",
             "Versions that are there and may not answer; GET /models says why",
@@ -78,9 +85,13 @@ class Telemetry:
         before = self._serving.pop(model, None)
         if before and before != serving:
             self._version.labels(model, before.variant, before.provider).set(0)
+            if before.in_place_of:
+                self._fallback.labels(model, before.in_place_of).set(0)
         if serving:
             self._serving[model] = serving
             self._version.labels(model, serving.variant, serving.provider).set(serving.version)
+            if serving.in_place_of:
+                self._fallback.labels(model, serving.in_place_of).set(1)
         self._refused.labels(model).set(refused)
 
     def render(self, accept: str) -> tuple[bytes, str]:

@@ -42,7 +42,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     telemetry = Telemetry("CPU")
     telemetry.request("/predict", 200, 0.1)
     telemetry.loaded("mnist", succeeded=True)
-    telemetry.state("mnist", Serving(1, "fp32", "CPU"), refused=0)
+    telemetry.state("mnist", Serving(1, "fp32", "CPU", in_place_of="int8"), refused=0)
     observer = telemetry.observer("mnist")
     observer.stage(Stage.QUEUE, 0.1)
     text = telemetry.render("")[0].decode()
@@ -86,6 +86,7 @@ def test_there_is_an_alert_for_each_way_to_go_wrong_that_says_what_to_do() -> No
         "ConvoyOverloaded",
         "ConvoyLate",
         "ConvoyVersionRefused",
+        "ConvoyFallback",
         "ConvoyWorkersDie",
         "ConvoySlow",
     }

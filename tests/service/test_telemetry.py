@@ -99,6 +99,14 @@ def test_the_version_that_answers_and_the_refused_ones_are_shown() -> None:
     assert [read(telemetry)[name] for name in (fp32, int8, refused)] == [0, 0, 1]
 
 
+def test_it_is_shown_while_fp32_answers_in_place_of_another_variant() -> None:
+    telemetry = Telemetry("CPU")
+    telemetry.state("mnist", Serving(3, "fp32", "CPU", in_place_of="int8"), refused=0)
+    assert read(telemetry)["convoy_model_fallback{model=mnist,variant=int8}"] == 1
+    telemetry.state("mnist", INT8, refused=0)
+    assert read(telemetry)["convoy_model_fallback{model=mnist,variant=int8}"] == 0
+
+
 def test_a_load_counts_as_done_or_as_failed() -> None:
     telemetry = Telemetry("CPU")
     telemetry.loaded("mnist", succeeded=False)
