@@ -47,6 +47,20 @@ def test_sigint_ends_it_as_sigterm_does(artifacts: Path) -> None:
         assert "Traceback" not in "".join(service.log)
 
 
+def test_an_interrupt_before_the_imports_are_done_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text("import time\nprint('imported', flush=True)\ntime.sleep(3600)\n")
+    process = start({"PYTHONPATH": str(tmp_path)})
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "imported\n"
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=SOON)
+        assert (process.returncode, error) == (130, "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_signal_while_models_load_ends_it_too(artifacts: Path) -> None:
     process = start(artifacts=artifacts, port=0, device="cpu", workers=2)
     assert process.stderr
@@ -106,7 +120,7 @@ def test_a_bad_setting_is_one_sentence_and_status_2(artifacts: Path) -> None:
 def test_a_missing_artifacts_folder_is_one_sentence_and_status_1(tmp_path: Path) -> None:
     status, said = refusal(artifacts=tmp_path / "nowhere")
     assert status == 1
-    assert said.startswith("convoy: The folder of bundles")
+    assert said.startswith(f"convoy: The folder of bundles {tmp_path / 'nowhere'} is not there")
 
 
 def test_a_port_that_is_taken_is_one_sentence_and_status_1(artifacts: Path) -> None:
@@ -131,6 +145,7 @@ def test_without_any_model_it_takes_requests_and_says_so(tmp_path: Path) -> None
     try:
         service = Service(process)
         service.wait_for_log("ready: 2 worker")
+        service.wait_for_log(f"no model serves from {tmp_path}: train one")
         with pytest.raises(HTTPError) as refused:
             service.get("/readyz")
         with refused.value as answer:
