@@ -3,10 +3,20 @@
 import os
 import sys
 
-# Read when the library is imported: ONNX Runtime's official builds report usage unless told not to.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-from service.supervisor import main
+
+def main() -> int:
+    """The exit status: the supervisor's, or that of ^C before the supervisor takes signals."""
+    # Read when the library is imported: ONNX Runtime's official builds report usage unless told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        from service import supervisor  # noqa: PLC0415 - it takes a while, in which somebody may think better of it
+
+        return supervisor.main()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -103,6 +103,7 @@ def create_app(
     drain = drain or Drain()
     telemetry = Telemetry(runtime.provider)
     registry = Registry(settings, runtime, telemetry)
+    guard = Guard(settings)
     own = Coordinator(settings, LocalWorkers(registry)) if control is None else None
 
     @asynccontextmanager
@@ -121,7 +122,7 @@ def create_app(
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        dependencies=[Depends(Guard(settings))],
+        dependencies=[Depends(guard)],
         responses=problems(405, 500),
         telemetry=tracing(settings, span_exporter),
         docs_url=None,
@@ -130,11 +131,11 @@ def create_app(
     )
     app.state.registry = registry
     app.state.control = control or own
-    app.add_middleware(BodyMemory, settings.body_memory_bytes)
+    app.add_middleware(BodyMemory, settings.body_memory_bytes, telemetry.body_refused)
     app.include_router(predict.router(registry, settings))
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))
-    app.include_router(health.router(registry, drain))
+    app.include_router(health.router(registry, drain, guard))
     app.include_router(metrics.router(telemetry))
     app.include_router(v2.router(registry, settings, drain))
     app.include_router(v1.router(registry, settings))

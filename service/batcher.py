@@ -26,14 +26,13 @@ from typing import Generic, TypeVar
 from service.call import Call, Priority
 from service.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError, ServiceError
 from service.observer import SILENT, Observer, Stage
-from service.throughput import Throughput
+from service.throughput import Throughput, retry_after
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CLOSE_SECONDS = 10.0  # how long close waits for the running batch
 PATIENCE = 8  # batches that pass the last line over before it has its turn
-RETRY_SECONDS = (1.0, 60.0)  # bounds of what a caller that is turned away is told
 
 logger = logging.getLogger(__name__)
 
@@ -257,11 +256,10 @@ class Batcher(Generic[Item, Result]):
             self._observer.stage(Stage.QUEUE, request.queued)
 
     def _overloaded(self, more: int) -> OverloadedError:
-        least, most = RETRY_SECONDS
         return OverloadedError(
             f"{self._waiting:,} images wait for {self._name} already, and {more:,} more would be over "
             f"the {self._capacity:,} allowed; ask again later.",
-            retry_after=min(max(self._throughput.seconds_for(self._waiting), least), most),
+            retry_after=retry_after(self._throughput.seconds_for(self._waiting)),
         )
 
     def _late(self) -> DeadlineError:

@@ -97,13 +97,16 @@ class Loader:
         gpu = self._runtime.provider == CUDA
         choice = choose(bundle.manifest, gpu=gpu, policy=self._settings.variant)
         try:
-            return choice, self._open(bundle, choice)
+            session = self._open(bundle, choice)
         except (BundleError, ServiceError) as error:
             instead = fall_back(bundle.manifest, choice, str(error))
             if instead is None:
                 raise
-            logger.warning("%s: %s; fp32 in its place", bundle.manifest.name, instead.reason)
-            return instead, self._open(bundle, instead)
+            choice, session = instead, self._open(bundle, instead)
+        if choice.in_place_of:
+            said = (bundle.manifest.name, bundle.manifest.version, choice.variant.name, choice.reason)
+            logger.warning("%s version %d runs as %s: %s", *said)
+        return choice, session
 
     def _open(self, bundle: Bundle, choice: Choice) -> Session:
         """From the very bytes that were hashed to a session that has answered the golden samples."""

@@ -13,11 +13,12 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Serving:
-    """The version that answers where none is named, and what it runs as."""
+    """The version that answers where none is named, what it runs as, and the variant that should have run instead."""
 
     version: int
     variant: str
     provider: str
+    in_place_of: str | None = None
 
 
 class Observer(Protocol):

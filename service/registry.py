@@ -101,7 +101,8 @@ class Registry:
         if default and default not in self._models:
             logger.warning("CONVOY_DEFAULT_MODEL=%s names no model that is there", default)
         if not self.loaded:
-            logger.warning("no model serves from %s", self._settings.artifacts)
+            advice = "GET /models says why" if self._models else "train one (make train), or set CONVOY_ARTIFACTS"
+            logger.warning("no model serves from %s: %s", self._settings.artifacts.absolute(), advice)
 
     def close(self) -> None:
         """Ends everything, whoever waits for it."""
@@ -293,4 +294,5 @@ def _announce(loaded: Loaded) -> None:
 
 
 def _serving(loaded: Loaded) -> Serving:
-    return Serving(loaded.found.version, loaded.model.choice.variant.name, loaded.model.provider)
+    choice = loaded.model.choice
+    return Serving(loaded.found.version, choice.variant.name, loaded.model.provider, choice.in_place_of)

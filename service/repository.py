@@ -66,10 +66,19 @@ def _model_folders(artifacts: Path) -> list[Path]:
         return sorted(path for path in artifacts.iterdir() if re.fullmatch(NAME_PATTERN, path.name))
     except FileNotFoundError as error:
         raise StartError(
-            f"The folder of bundles {artifacts} is not there; train a model (make train), or set CONVOY_ARTIFACTS."
+            f"The folder of bundles {artifacts.absolute()} is not there; "
+            "train a model (make train), or set CONVOY_ARTIFACTS."
+        ) from error
+    except NotADirectoryError as error:
+        raise StartError(
+            f"The folder of bundles {artifacts.absolute()} is a file, or in one; "
+            "set CONVOY_ARTIFACTS to the folder that holds <model>/<version>/."
         ) from error
     except OSError as error:
-        raise StartError(f"The folder of bundles {artifacts} cannot be read: {error.strerror}.") from error
+        raise StartError(
+            f"The folder of bundles {artifacts.absolute()} cannot be read: {error.strerror}; "
+            "let the service's user read it, or set CONVOY_ARTIFACTS to another."
+        ) from error
 
 
 def _is_version(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Who may ask for what: the whole of it is in this file. docs/decisions/0013-who-may-ask.md says why.
 
-open    anybody: health, the page, the documentation; the same for every installation
+open    anybody: health, the page, the documentation; the same for every installation. What health tells of models, by
+        name, it tells those alone who may ask
 asking  where CONVOY_API_KEYS is set, one of its keys or of CONVOY_ADMIN_KEYS: predictions, and all that tells of models
 admin   one of CONVOY_ADMIN_KEYS; where that is not set, callers on this machine alone: whatever changes something
 """
@@ -66,6 +67,13 @@ class Guard:
             self._check_key(request, admin=True)
         elif wanted is Access.ADMIN:
             _check_local(request)
+
+    def may_ask(self, request: Request) -> bool:
+        """Whether the caller may be told of models, where a route is open to those too who may not."""
+        if not self._asking:
+            return True
+        key = _key(request.headers)
+        return key is not None and (key in self._admin or key in self._asking)
 
     def _check_key(self, request: Request, *, admin: bool) -> None:
         key = _key(request.headers)

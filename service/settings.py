@@ -151,11 +151,14 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors(include_url=False)[-1]  # of a union's members the last, which names all its values
+        first, *others = error.errors(include_url=False)
         field = str(first["loc"][0])
+        # Each member of a union says what it would have taken, as in: Input should be 'auto'.
+        also = [other["msg"].removeprefix("Input should be ") for other in others if other["loc"][0] == field]
+        said = " or ".join([_lower_first(first["msg"]), *also])
         secret = Settings.model_fields[field].annotation is SecretStr
         given = "" if secret else f"={first['input']}"
-        raise SettingsError(f"{PREFIX}{field.upper()}{given} cannot be used: {_lower_first(first['msg'])}.") from error
+        raise SettingsError(f"{PREFIX}{field.upper()}{given} cannot be used: {said}.") from error
 
 
 def readable(settings: Settings) -> dict[str, Any]:

@@ -38,10 +38,18 @@ class Telemetry:
             registry=r,
         )
         self._models = _ModelFigures(r)
+        self._bodies_refused = self._models.overloaded.labels("", "body_memory")
         self._version = Gauge(
             "convoy_model_version",
             "Version that answers where none is named; 0: none does, or another variant",
             ["model", "variant", "provider"],
+            registry=r,
+            multiprocess_mode="livemax",
+        )
+        self._fallback = Gauge(
+            "convoy_model_fallback",
+            "1: fp32 answers in place of this variant, which the bundle lacks or which failed its checks",
+            ["model", "variant"],
             registry=r,
             multiprocess_mode="livemax",
         )
@@ -60,6 +68,10 @@ class Telemetry:
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
+    def body_refused(self) -> None:
+        """There was no room in the memory for bodies."""
+        self._bodies_refused.inc()
+
     def observer(self, model: str) -> Observer:
         return _ModelObserver(self._models, model)
 
@@ -73,9 +85,13 @@ class Telemetry:
         before = self._serving.pop(model, None)
         if before and before != serving:
             self._version.labels(model, before.variant, before.provider).set(0)
+            if before.in_place_of:
+                self._fallback.labels(model, before.in_place_of).set(0)
         if serving:
             self._serving[model] = serving
             self._version.labels(model, serving.variant, serving.provider).set(serving.version)
+            if serving.in_place_of:
+                self._fallback.labels(model, serving.in_place_of).set(1)
         self._refused.labels(model).set(refused)
 
     def render(self, accept: str) -> tuple[bytes, str]:
@@ -108,7 +124,12 @@ class _ModelFigures:
         self.waiting = Gauge(
             "convoy_images_waiting", "Images in the queue", ["model"], registry=r, multiprocess_mode="livesum"
         )
-        self.overloaded = Counter("convoy_overloaded", "Requests refused: no room in the queue", ["model"], registry=r)
+        self.overloaded = Counter(
+            "convoy_overloaded",
+            "Requests refused for want of room: in a model's queue, or in the memory for all bodies (of no model)",
+            ["model", "reason"],
+            registry=r,
+        )
         self.late = Counter("convoy_deadline_missed", "Requests whose deadline passed", ["model"], registry=r)
         self.loads = Counter("convoy_model_loads", "Versions loaded and checked, by each worker", ["model"], registry=r)
         self.load_failures = Counter(
@@ -127,7 +148,7 @@ class _ModelObserver:
         self._images = figures.images.labels(model)
         self._batch = figures.batch.labels(model)
         self._waiting = figures.waiting.labels(model)
-        self._overloaded = figures.overloaded.labels(model)
+        self._overloaded = figures.overloaded.labels(model, "queue")
         self._late = figures.late.labels(model)
 
     def stage(self, stage: Stage, seconds: float) -> None:

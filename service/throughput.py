@@ -1,5 +1,6 @@
-"""How fast something runs now."""
+"""How fast something runs now, and when to ask again for what has no room."""
 
+RETRY_SECONDS = (1.0, 60.0)  # bounds of what a caller that is turned away is told
 _DECAY = 0.9  # what a batch weighs after the next one
 
 
@@ -17,3 +18,9 @@ class Throughput:
     def seconds_for(self, items: int) -> float:
         """How long so many would take; 0 where nothing has run yet."""
         return items * self._seconds / self._items if self._items else 0.0
+
+
+def retry_after(seconds: float) -> float:
+    """What a caller is told that will find room in so many seconds, as far as can be known."""
+    least, most = RETRY_SECONDS
+    return min(max(seconds, least), most)

@@ -10,8 +10,11 @@ Policy = Literal["auto"] | VariantName
 
 @dataclass(frozen=True)
 class Choice:
+    """in_place_of is the variant that should have run and cannot."""
+
     variant: Variant
     reason: str
+    in_place_of: VariantName | None = None
 
 
 def choose(manifest: ModelManifest, *, gpu: bool, policy: Policy) -> Choice:
@@ -25,11 +28,11 @@ def choose(manifest: ModelManifest, *, gpu: bool, policy: Policy) -> Choice:
     variant = manifest.variant(policy)
     if variant is not None:
         return Choice(variant, f"CONVOY_VARIANT={policy}")
-    return Choice(manifest.fp32, f"CONVOY_VARIANT={policy}, but the bundle has no {policy}")
+    return Choice(manifest.fp32, f"CONVOY_VARIANT={policy}, but the bundle has no {policy}", policy)
 
 
 def fall_back(manifest: ModelManifest, failed: Choice, reason: str) -> Choice | None:
     """fp32 instead of a variant that was refused; None where it is fp32 that failed: then there is nothing to trust."""
     if failed.variant.name is VariantName.FP32:
         return None
-    return Choice(manifest.fp32, f"{failed.variant.name} was refused: {reason}")
+    return Choice(manifest.fp32, f"{failed.variant.name} was refused: {reason}", failed.variant.name)

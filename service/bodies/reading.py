@@ -118,7 +118,7 @@ def _refusal(held: HeldBody, size: int, limit: int) -> BodyTooLargeError | Overl
     if size > limit:
         return BodyTooLargeError(limit, drained=False)
     if not held.has_room(size):
-        return OverloadedError("The bodies of other requests take all the memory allowed for them; ask again later.")
+        return held.refused(size)
     return None
 
 

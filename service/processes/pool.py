@@ -2,11 +2,8 @@
 
 import asyncio
 import logging
-import signal
 import socket
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -17,7 +14,9 @@ from service.control import Plan, PlannedVersion
 from service.cores import worker_count
 from service.errors import NotReadyError, StartError
 from service.processes import messages
-from service.processes.channel import A, Channel, Handler
+from service.processes.channel import A, Handler
+from service.processes.member import Death, Member
+from service.processes.restarts import Cause, Restarts
 from service.settings import Settings, readable
 from service.statistics import Statistics
 
@@ -29,45 +28,6 @@ LONGEST_PAUSE = 30.0
 END_SECONDS = 20.0  # what a worker may take beyond its time to drain; then it is killed
 
 logger = logging.getLogger(__name__)
-
-
-class Member:
-    """One worker process and the channel to it."""
-
-    def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
-        self.process = process
-        self.channel = channel
-        self.serving = False
-
-    @classmethod
-    async def spawn(
-        cls, module: str, listener: socket.socket, environment: Mapping[str, str], handle: Handler
-    ) -> "Member":
-        """Raises OSError. Whoever gives up waiting for it leaves neither a socket nor a process behind."""
-        ours, its = socket.socketpair()
-        with its:
-            channel = await Channel.over(ours, handle)
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", module, str(listener.fileno()), str(its.fileno())),
-                    pass_fds=(listener.fileno(), its.fileno()),
-                    env=environment,
-                    process_group=0,  # ^C is for the supervisor
-                )
-            except BaseException:
-                await channel.close()
-                raise
-        return cls(process, channel)
-
-    async def ended(self) -> str:
-        """Waits for the end of the process; how it ended."""
-        status = await self.process.wait()
-        await self.channel.close()
-        return f"worker process {self.process.pid} {said(status)}"
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            self.process.kill()
 
 
 class Pool:
@@ -94,6 +54,7 @@ class Pool:
         self._keepers: list[asyncio.Task[None]] = []
         self._someone = asyncio.Event()  # is there to be asked
         self._plan: Plan | None = None
+        self._restarts = Restarts(Path(environment[METRICS_FOLDER]))
 
     @property
     def pids(self) -> list[int]:
@@ -172,12 +133,12 @@ class Pool:
             member.kill()
         for member in list(self._spawned):
             await self._buried(member)
+        self._restarts.close()
 
     async def _spawn(self) -> tuple[Member, messages.Started]:
         """A worker that has started and does not serve yet. Raises StartError."""
-        # Whoever clears up temporary files may take this folder, and without it no worker could start.
-        Path(self._environment[METRICS_FOLDER]).mkdir(parents=True, exist_ok=True)
         try:
+            self._restarts.open()  # without its folder no worker could start
             member = await Member.spawn(self._module, self._listener, self._environment, self._handle)
         except OSError as error:
             raise StartError(f"No worker process can be started: {error.strerror}.") from error
@@ -185,8 +146,8 @@ class Pool:
         try:
             started = await member.channel.call(messages.Start(settings=readable(self._settings)), messages.Started)
         except NotReadyError as error:
-            how = await self._buried(member)
-            raise StartError(f"A {how} before it could start; what it wrote above says why.") from error
+            death = await self._buried(member)
+            raise StartError(f"A {death.how} before it could start; what it wrote above says why.") from error
         except Exception as error:
             member.kill()
             await self._buried(member)
@@ -206,26 +167,27 @@ class Pool:
         """One place among the workers: who dies in it is replaced, after a pause where that happens again and again."""
         clock = asyncio.get_running_loop().time
         since, deaths = clock(), 0
-        how = await self._buried(member)
+        death = await self._buried(member)
         while True:
             deaths = deaths + 1 if clock() - since < STABLE_SECONDS else 1
-            _say(how, deaths)
+            self._restarts.count(death.cause)
+            _say(death.how, deaths)
             await asyncio.sleep(pause_before(deaths))
             since = clock()
             try:
                 member, _ = await self._spawn()
             except StartError as error:
-                how = f"a worker process could not start: {error}"
+                death = Death(Cause.NOT_STARTED, f"a worker process could not start: {error}")
                 continue
             if self._plan is not None:
                 lacking = await self._lacking(member, self._plan)
                 if lacking is not None:
                     member.kill()
                     await self._buried(member)
-                    how = f"a new worker process cannot serve what the others do, {lacking}"
+                    death = Death(Cause.UNFIT, f"a new worker process cannot serve what the others do, {lacking}")
                     continue
                 await self._apply(member, self._plan)
-            how = await self._buried(member)
+            death = await self._buried(member)
 
     async def _lacking(self, member: Member, plan: Plan) -> str | None:
         """What the others serve and this worker cannot, so that it must not take connections from them.
@@ -239,18 +201,18 @@ class Pool:
                     return f"{model.name} version {version.version}: {verdict.reason}"
         return None
 
-    async def _buried(self, member: Member) -> str:
-        """Waits for its end and takes it out of everything; how it ended."""
+    async def _buried(self, member: Member) -> Death:
+        """Waits for its end and takes it out of everything."""
         await member.channel.wait_closed()
         if member in self._members:
             self._members.remove(member)
         if not self._members:
             self._someone.clear()
-        how = await member.ended()
+        death = await member.ended()
         if member in self._spawned:
             self._spawned.remove(member)
             mark_process_dead(member.process.pid, self._environment[METRICS_FOLDER])  # type: ignore[no-untyped-call]
-        return how
+        return death
 
     async def _verdict(self, member: Member, call: messages.Prepare) -> messages.Verdict | None:
         """None where the worker died, of this or of something else."""
@@ -269,7 +231,7 @@ class Pool:
                 "worker process %d did not answer '%s' within %.0f seconds, and is ended",
                 *(member.process.pid, call.kind, self._answer_seconds),
             )
-            member.kill()
+            member.kill(Cause.UNRESPONSIVE)
             raise NotReadyError("A worker process did not answer and was ended; ask again in a moment.") from error
 
     async def _apply(self, member: Member, plan: Plan) -> Exception | None:
@@ -281,7 +243,7 @@ class Pool:
             return None  # it died, and its keeper knows
         except Exception as error:
             logger.exception("worker process %d cannot serve what it should, and is ended", member.process.pid)
-            member.kill()
+            member.kill(Cause.UNFIT)
             return error
         return None
 
@@ -302,7 +264,7 @@ class Pool:
         except TimeoutError:
             logger.error("worker process %d does not end, and is killed", member.process.pid)  # noqa: TRY400 - it is said
         except NotReadyError:
-            logger.error("%s while it drained", await self._buried(member))  # noqa: TRY400 - it is said
+            logger.error("%s while it drained", (await self._buried(member)).how)  # noqa: TRY400 - it is said
         member.kill()
         return report
 
@@ -310,11 +272,6 @@ class Pool:
 def pause_before(deaths: int) -> float:
     """Seconds to wait before the next try, after so many deaths in a row: 0, 1, 2, 4..."""
     return min(LONGEST_PAUSE, 2.0 ** min(deaths - 2, 10)) if deaths > 1 else 0.0
-
-
-def said(status: int) -> str:
-    """How a process ended, by its return code."""
-    return f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
 
 
 def _say(how: str, deaths: int) -> None:

@@ -2,13 +2,14 @@
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from schemas.base import Frozen
 from service.drain import Drain
 from service.errors import NotReadyError
 from service.problems import problems
 from service.registry import Registry
+from service.security import Guard
 
 
 class Live(Frozen):
@@ -22,12 +23,17 @@ class RefusedModel(Frozen):
 
 
 class Ready(Frozen):
+    """All that a caller learns who may not ask for models."""
+
     status: Literal["ready"] = "ready"
+
+
+class ReadyModels(Ready):
     models: tuple[str, ...]
     refused: tuple[RefusedModel, ...]
 
 
-def router(registry: Registry, drain: Drain) -> APIRouter:
+def router(registry: Registry, drain: Drain, guard: Guard) -> APIRouter:
     routes = APIRouter(tags=["health"])
 
     @routes.get("/livez", summary="Is the process alive?")
@@ -35,9 +41,13 @@ def router(registry: Registry, drain: Drain) -> APIRouter:
         return Live()
 
     @routes.get("/readyz", summary="Does at least one model serve?", responses=problems(503))
-    async def readyz() -> Ready:
+    async def readyz(request: Request) -> ReadyModels | Ready:
         if drain.begun:
             raise NotReadyError("The service is going down; ask another instance, or again in a moment.")
+        if not guard.may_ask(request):
+            if registry.loaded:
+                return Ready()
+            raise NotReadyError("No model serves.")
         refused = tuple(
             RefusedModel(name=entry.found.name, version=entry.found.version, reason=entry.reason)
             for entry in registry.refused
@@ -46,6 +56,6 @@ def router(registry: Registry, drain: Drain) -> APIRouter:
             why = " ".join(f"{model.name} was refused: {model.reason}" for model in refused)
             advice = "Load one that was unloaded." if registry.entries else "Train one (make train)."
             raise NotReadyError(f"No model serves. {why or advice}")
-        return Ready(models=tuple(dict.fromkeys(entry.found.name for entry in registry.loaded)), refused=refused)
+        return ReadyModels(models=tuple(dict.fromkeys(entry.found.name for entry in registry.loaded)), refused=refused)
 
     return routes

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.observer import Serving, Stage
+from service.processes.restarts import Restarts
 from service.telemetry import Telemetry
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -34,17 +37,26 @@ def expressions() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def figures() -> dict[str, set[str]]:
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """Each sample's name with its labels, as /metrics shows them once everything has happened."""
     telemetry = Telemetry("CPU")
     telemetry.request("/predict", 200, 0.1)
     telemetry.loaded("mnist", succeeded=True)
-    telemetry.state("mnist", Serving(1, "fp32", "CPU"), refused=0)
+    telemetry.state("mnist", Serving(1, "fp32", "CPU", in_place_of="int8"), refused=0)
     observer = telemetry.observer("mnist")
     observer.stage(Stage.QUEUE, 0.1)
     text = telemetry.render("")[0].decode()
-    families = text_string_to_metric_families(text)
+    families = [*text_string_to_metric_families(text), *of_the_supervisor(tmp_path_factory.mktemp("metrics"))]
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
+
+
+def of_the_supervisor(folder: Path) -> list[Metric]:
+    restarts = Restarts(folder)
+    restarts.open()
+    restarts.close()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    return list(registry.collect())
 
 
 @pytest.mark.parametrize("expression", expressions())
@@ -74,6 +86,8 @@ def test_there_is_an_alert_for_each_way_to_go_wrong_that_says_what_to_do() -> No
         "ConvoyOverloaded",
         "ConvoyLate",
         "ConvoyVersionRefused",
+        "ConvoyFallback",
+        "ConvoyWorkersDie",
         "ConvoySlow",
     }
     for rule in rules():

@@ -75,6 +75,11 @@ class Service:
         with urllib.request.urlopen(request, timeout=SOON) as response:  # noqa: S310
             return json.load(response)
 
+    def metrics(self) -> str:
+        with urllib.request.urlopen(self.address() + "/metrics", timeout=SOON) as response:  # noqa: S310
+            text: str = response.read().decode()
+            return text
+
     def wait_until_ready(self) -> Any:
         while True:
             with suppress(urllib.error.URLError):

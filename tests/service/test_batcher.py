@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batcher import PATIENCE, RETRY_SECONDS, Batcher
+from service.batcher import PATIENCE, Batcher
 from service.call import Call, Priority
 from service.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError
 from service.observer import Silent, Stage
+from service.throughput import RETRY_SECONDS
 
 SOON = 20  # seconds; only a batcher that never answers waits so long
 

@@ -46,8 +46,11 @@ def test_a_missing_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="is not there; train a model"):
         scan(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StartError, match="cannot be read"):
+    with pytest.raises(StartError, match="is a file, or in one; set CONVOY_ARTIFACTS"):
         scan(tmp_path / "file")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(StartError, match=r"cannot be read: .*; let the service's user read it"):
+        scan(tmp_path / "loop")
 
 
 def test_a_model_that_cannot_be_looked_into_costs_no_other(tmp_path: Path) -> None:

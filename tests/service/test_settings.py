@@ -47,6 +47,33 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(
     assert "\n" not in str(said.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "taken"),
+    [
+        ("CONVOY_WORKERS", "two", "'auto' or a valid integer"),
+        ("CONVOY_WORKERS", "0", "'auto' or greater than or equal to 1"),
+        ("CONVOY_VARIANT", "fp8", "'auto' or 'fp32', 'int8' or 'fp16'"),
+        ("CONVOY_RELOAD", "always", "'poll', 'explicit' or 'off'"),
+    ],
+)
+def test_a_bad_value_is_answered_with_all_that_would_be_taken(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, taken: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as said:
+        read_settings()
+    assert f"cannot be used: input should be {taken}" in str(said.value)
+
+
+def test_of_two_bad_variables_the_first_is_said_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_WORKERS", "two")
+    monkeypatch.setenv("CONVOY_PORT", "http")
+    with pytest.raises(SettingsError) as said:
+        read_settings()
+    assert str(said.value).startswith("CONVOY_PORT=http")
+    assert "auto" not in str(said.value)
+
+
 @pytest.mark.parametrize("variable", ["CONVOY_API_KEYS", "CONVOY_ADMIN_KEYS"])
 def test_of_a_bad_key_only_its_place_is_said(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "good,sha256:swordfish")

@@ -1,6 +1,7 @@
 """The real program in a process of its own: how it starts, refuses to start, and stops."""
 
 import http.client
+import os
 import signal
 import socket
 from pathlib import Path
@@ -44,6 +45,20 @@ def test_sigint_ends_it_as_sigterm_does(artifacts: Path) -> None:
         service.process.send_signal(signal.SIGINT)
         assert service.wait() == 0
         assert "Traceback" not in "".join(service.log)
+
+
+def test_an_interrupt_before_the_imports_are_done_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text("import time\nprint('imported', flush=True)\ntime.sleep(3600)\n")
+    process = start({"PYTHONPATH": str(tmp_path)})
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "imported\n"
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=SOON)
+        assert (process.returncode, error) == (130, "")
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_signal_while_models_load_ends_it_too(artifacts: Path) -> None:
@@ -105,7 +120,7 @@ def test_a_bad_setting_is_one_sentence_and_status_2(artifacts: Path) -> None:
 def test_a_missing_artifacts_folder_is_one_sentence_and_status_1(tmp_path: Path) -> None:
     status, said = refusal(artifacts=tmp_path / "nowhere")
     assert status == 1
-    assert said.startswith("convoy: The folder of bundles")
+    assert said.startswith(f"convoy: The folder of bundles {tmp_path / 'nowhere'} is not there")
 
 
 def test_a_port_that_is_taken_is_one_sentence_and_status_1(artifacts: Path) -> None:
@@ -130,6 +145,7 @@ def test_without_any_model_it_takes_requests_and_says_so(tmp_path: Path) -> None
     try:
         service = Service(process)
         service.wait_for_log("ready: 2 worker")
+        service.wait_for_log(f"no model serves from {tmp_path}: train one")
         with pytest.raises(HTTPError) as refused:
             service.get("/readyz")
         with refused.value as answer:
@@ -149,3 +165,13 @@ def test_callers_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_worker_that_was_killed_is_counted_where_the_figures_of_the_others_are(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=2) as service:
+        service.wait_for_log("ready: 2 worker")
+        assert 'convoy_worker_restarts_total{cause="killed"} 0.0' in service.metrics()
+        victim = service.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        service.wait_for_log(f"worker process {victim} was ended by SIGKILL; a new one takes its place")
+        assert 'convoy_worker_restarts_total{cause="killed"} 1.0' in service.metrics()

@@ -64,7 +64,7 @@ def test_what_the_core_tells_is_counted_by_model() -> None:
     said = read(telemetry)
     assert said["convoy_images_total{model=mnist}"] == 3
     assert said["convoy_images_waiting{model=mnist}"] == 7
-    assert said["convoy_overloaded_total{model=mnist}"] == 1
+    assert said["convoy_overloaded_total{model=mnist,reason=queue}"] == 1
     assert said["convoy_deadline_missed_total{model=mnist}"] == 1
     assert said["convoy_batch_images_sum{model=mnist}"] == 3
     assert said["convoy_batch_images_bucket{le=2.0,model=mnist}"] == 0
@@ -80,8 +80,10 @@ def test_the_figures_of_a_model_are_there_before_anything_was_asked() -> None:
     telemetry.observer("mnist")
     telemetry.loaded("mnist", succeeded=True)
     said = read(telemetry)
-    for counter in ("images", "overloaded", "deadline_missed", "model_load_failures"):
+    for counter in ("images", "deadline_missed", "model_load_failures"):
         assert said[f"convoy_{counter}_total{{model=mnist}}"] == 0
+    assert said["convoy_overloaded_total{model=mnist,reason=queue}"] == 0
+    assert said["convoy_overloaded_total{model=,reason=body_memory}"] == 0
 
 
 def test_the_version_that_answers_and_the_refused_ones_are_shown() -> None:
@@ -95,6 +97,14 @@ def test_the_version_that_answers_and_the_refused_ones_are_shown() -> None:
     assert [read(telemetry)[name] for name in (fp32, int8, refused)] == [0, 4, 0]
     telemetry.state("mnist", None, refused=1)
     assert [read(telemetry)[name] for name in (fp32, int8, refused)] == [0, 0, 1]
+
+
+def test_it_is_shown_while_fp32_answers_in_place_of_another_variant() -> None:
+    telemetry = Telemetry("CPU")
+    telemetry.state("mnist", Serving(3, "fp32", "CPU", in_place_of="int8"), refused=0)
+    assert read(telemetry)["convoy_model_fallback{model=mnist,variant=int8}"] == 1
+    telemetry.state("mnist", INT8, refused=0)
+    assert read(telemetry)["convoy_model_fallback{model=mnist,variant=int8}"] == 0
 
 
 def test_a_load_counts_as_done_or_as_failed() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from service.bodies.memory import BodyMemory, HeldBody
 from service.bodies.reading import read_body
 from service.errors import OverloadedError
 from service.settings import Device, Settings
+from service.throughput import RETRY_SECONDS
 from tests.bundles import solid
 from tests.service.asking import b64
-from tests.service.serving import Address, listening, request_bytes
+from tests.service.serving import Address, answer_on, listening, request_bytes
 
 
 async def nothing(*_: object) -> None: ...
@@ -31,6 +33,35 @@ def test_what_all_hold_is_bounded_but_a_lone_one_always_has_room() -> None:
     first.resize(0)
     assert second.has_room(50)
     assert memory.held == 4
+
+
+def test_who_finds_no_room_is_told_when_there_will_be_at_the_rate_at_which_others_gave_theirs_back() -> None:
+    now = 0.0
+    memory = BodyMemory(nothing, limit=100, clock=lambda: now)
+    assert HeldBody(memory).refused(50).retry_after == 1.0  # nothing is known yet
+    for _ in range(3):
+        done = HeldBody(memory)
+        done.resize(40)
+        now += 20.0
+        done.release()  # 2 bytes a second
+    for size in (60, 40):
+        HeldBody(memory).resize(size)
+    assert HeldBody(memory).refused(80).retry_after == 80 / 2 / 2  # both give back meanwhile
+    assert HeldBody(memory).refused(100_000).retry_after == RETRY_SECONDS[1]
+
+
+def test_a_body_that_is_refused_halfway_says_nothing_of_how_long_others_take() -> None:
+    now = 0.0
+    memory = BodyMemory(nothing, limit=100, clock=lambda: now)
+    done, refused = HeldBody(memory), HeldBody(memory)
+    done.resize(40)
+    refused.resize(40)
+    refused.resize(0)
+    refused.release()
+    now += 20.0
+    done.release()
+    HeldBody(memory).resize(100)
+    assert HeldBody(memory).refused(10).retry_after == 10 / 2
 
 
 def test_a_body_that_is_refused_halfway_holds_nothing_while_its_rest_is_thrown_away() -> None:
@@ -89,7 +120,11 @@ def test_a_body_for_which_there_is_no_memory_is_503_until_another_request_has_en
             assert ask(address, body[:400])[0].startswith(b"HTTP/1.1 200")  # there is room for so much
             slow.sendall(body[500:])
             assert slow.recv(65536).startswith(b"HTTP/1.1 200")
-        assert b"\r\nretry-after: 1" in announced.lower()
+        assert re.search(rb"\r\nretry-after: [1-9]", announced.lower())
+        with address.connect() as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+            (refused,) = re.findall(rb'overloaded_total{model="",reason="body_memory"} (\S+)', answer_on(connection))
+        assert float(refused) >= 2
         assert b"connection: close" not in announced.lower()
         assert json.loads(problem)["code"] == "overloaded"
         assert ask(address, body)[0].startswith(b"HTTP/1.1 200")

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.control import Plan, PlannedModel, PlannedVersion
 from service.errors import DeviceError, NotReadyError, StartError
 from service.processes import messages
+from service.processes.member import Member
 from service.processes.messages import Drained
-from service.processes.pool import LONGEST_PAUSE, METRICS_FOLDER, Member, Pool, pause_before
+from service.processes.pool import LONGEST_PAUSE, METRICS_FOLDER, Pool, pause_before
+from service.processes.restarts import Cause
 from service.settings import Settings
 from tests.service.processes.fake_worker import BAD, DEAD, DEADLY
 from tests.service.running import SOON, alive
@@ -51,6 +55,14 @@ class Fakes:
 
     def alive(self) -> set[int]:
         return {pid for pid in self.who_got("start") if alive(pid)}
+
+    def restarts(self) -> dict[str, float]:
+        """By cause, as whoever renders the figures of all processes reads them."""
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self.folder / "metrics"))  # type: ignore[no-untyped-call]
+        (metric,) = registry.collect()
+        assert metric.name == "convoy_worker_restarts"
+        return {sample.labels["cause"]: sample.value for sample in metric.samples}
 
     @asynccontextmanager
     async def pool(self, workers: int = 2, **options: Any) -> AsyncIterator[Pool]:
@@ -297,5 +309,67 @@ def test_a_folder_for_metrics_that_somebody_removed_is_made_again(fakes: Fakes) 
             os.kill(gone, signal.SIGKILL)
             await until(lambda: len(pool.pids) == 2 and gone not in pool.pids)
             assert (fakes.folder / "metrics").is_dir()
+
+    run(ask)
+
+
+def test_each_death_is_counted_by_its_cause(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool(answer_seconds=1.0) as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            assert fakes.restarts() == dict.fromkeys(Cause, 0)
+            os.kill(min(fakes.alive()), signal.SIGKILL)
+            await until(lambda: fakes.restarts() == dict.fromkeys(Cause, 0) | {Cause.KILLED: 1})
+            await until(lambda: len(pool.pids) == 2)
+            hung = min(fakes.alive())
+            fakes.shall(f"hang-at-{messages.GetStatistics().kind}-{hung}")
+            await pool.statistics()
+            await until(lambda: fakes.restarts()[Cause.UNRESPONSIVE] == 1)
+
+    run(ask)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [("refuse", Cause.UNFIT), ("no-device", Cause.NOT_STARTED), ("die-at-start", Cause.NOT_STARTED)],
+)
+def test_a_replacement_that_does_not_come_to_serve_counts_too(fakes: Fakes, trouble: str, cause: Cause) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            fakes.shall(trouble)
+            os.kill(min(fakes.alive()), signal.SIGKILL)
+            await until(lambda: fakes.restarts()[cause] >= 1)
+            assert fakes.restarts()[Cause.KILLED] == 1
+
+    run(ask)
+
+
+def test_a_worker_that_ends_by_itself_counts_as_exited(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            fakes.shall("die-at-get_statistics")
+            await pool.statistics()
+            await until(lambda: fakes.restarts()[Cause.EXITED] == 2)
+
+    run(ask)
+
+
+def test_what_was_counted_is_kept_when_somebody_removes_the_folder(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            first, second = sorted(fakes.alive())
+            shutil.rmtree(fakes.folder / "metrics")
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: len(pool.pids) == 2 and first not in pool.pids)
+            os.kill(second, signal.SIGKILL)
+            await until(lambda: len(pool.pids) == 2 and second not in pool.pids)
+            assert fakes.restarts()[Cause.KILLED] == 2
 
     run(ask)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 from fastapi.testclient import TestClient
 
 from tests.bundles import write_bundle
@@ -19,6 +20,34 @@ def test_ready_while_at_least_one_model_serves_and_names_the_refused(artifacts: 
     (refused,) = ready.json()["refused"]
     assert refused["name"] == "bad"
     assert "sha256" in refused["reason"]
+
+
+def test_where_keys_are_set_who_has_none_learns_the_status_and_nothing_else(artifacts: Path, serve: Serve) -> None:
+    flip_byte(write_bundle(artifacts, "bad") / "model.onnx")
+    client = serve(api_keys="key", admin_keys="admin")
+    for headers in ({}, {"X-API-Key": "wrong"}):
+        answer = client.get("/readyz", headers=headers)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+    for key in ("key", "admin"):
+        ready = client.get("/readyz", headers={"X-API-Key": key}).json()
+        assert (ready["models"], ready["refused"][0]["name"]) == (["colours"], "bad")
+
+
+def test_where_keys_are_set_who_has_none_does_not_learn_why_nothing_serves(artifacts: Path, serve: Serve) -> None:
+    flip_byte(artifacts / "colours" / "1" / "model.onnx")
+    client = serve(api_keys="key")
+    assert problem_of(client.get("/readyz"), 503, "not_ready").detail == "No model serves."
+    with_key = client.get("/readyz", headers={"X-API-Key": "key"})
+    assert "colours was refused" in problem_of(with_key, 503, "not_ready").detail
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready"])
+def test_the_protocol_s_health_names_nothing(serve: Serve, path: str) -> None:
+    assert serve(api_keys="key").get(path).content == b""
+
+
+def test_with_admin_keys_alone_asking_is_open_and_so_is_what_is_ready(serve: Serve) -> None:
+    assert serve(admin_keys="admin").get("/readyz").json()["models"] == ["colours"]
 
 
 def test_not_ready_where_every_model_was_refused_but_alive(artifacts: Path, serve: Serve) -> None:

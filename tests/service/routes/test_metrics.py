@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.service.conftest import Serve
+from tests.service.variant_bundles import add_variant
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -77,3 +80,24 @@ def test_each_application_has_its_own_figures(serve: Serve) -> None:
     first, second = serve(), serve()
     first.get("/livez")
     assert ("/livez", "200") not in requests(second)
+
+
+@pytest.mark.parametrize(
+    ("variant", "scale", "said"),
+    [("auto", 1.0, "int8 was refused: "), ("fp16", 20.0, "CONVOY_VARIANT=fp16, but the bundle has no fp16")],
+)
+def test_fp32_in_place_of_the_variant_that_should_run_is_warned_of_once_and_shown(
+    artifacts: Path, serve: Serve, caplog: pytest.LogCaptureFixture, variant: str, scale: float, said: str
+) -> None:
+    add_variant(artifacts / "colours" / "1", "int8", scale)
+    figures = serve(variant=variant).get("/metrics").text
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.startswith(f"colours version 1 runs as fp32: {said}") for message in warned] == [True]
+    wanted = "int8" if variant == "auto" else variant
+    assert f'convoy_model_fallback{{model="colours",variant="{wanted}"}} 1.0' in figures
+
+
+def test_the_variant_of_choice_is_no_fallback(artifacts: Path, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    add_variant(artifacts / "colours" / "1", "int8")
+    assert "convoy_model_fallback{" not in serve().get("/metrics").text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
