@@ -189,7 +189,7 @@ def test_a_full_queue_refuses_before_anything_is_decoded(model_of: MakeModel) ->
         return brightness(images)
 
     async def ask() -> None:
-        model = model_of(answer, max_batch=1, queue=2)
+        model = model_of(answer, max_batch=1, queue=1)
         running = asyncio.create_task(model.predict([grey(1)], None, None))
         await asyncio.to_thread(entered.wait, 20)
         waiting = asyncio.create_task(model.predict([grey(2)] * 2, None, None))
