@@ -18,6 +18,7 @@ from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Subm
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.evaluation import Label
 from service.images import EncodedImage, Image, shortened
+from service.wording import fault
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -171,7 +172,7 @@ def _once(form: _Form, name: str, kind: TypeAdapter[T]) -> T | None:
     try:
         return kind.validate_python(values[0])
     except ValidationError as error:
-        raise InvalidRequestError(f"{name}: {error.errors(include_url=False)[0]['msg']}.") from error
+        raise InvalidRequestError(f"The field '{name}' {fault(error.errors(include_url=False)[0])}.") from error
 
 
 def _openapi(extra: OpenApi, needed: OpenApi) -> OpenApi:

@@ -58,7 +58,7 @@ class _Rows:
             )
         n, height, width = self._shape[:3]
         if n > incoming.max_images:
-            raise TooManyImagesError(incoming.max_images)
+            raise TooManyImagesError(incoming.max_images, n)
         if height * width > incoming.max_pixels:
             raise InvalidRequestError(
                 f"The images have {width} x {height} pixels; at most {incoming.max_pixels:,} are allowed."

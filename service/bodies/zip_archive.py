@@ -64,7 +64,7 @@ class Archive:
         _check_extents(entries, self._zip.start_dir)
         self.files: Sequence[File] = _files(entries)
         if len(self.files) > incoming.max_images:
-            raise TooManyImagesError(incoming.max_images)
+            raise TooManyImagesError(incoming.max_images, len(self.files))
         size = sum(file.size for file in self.files)
         if size > incoming.max_archive_bytes:
             raise InvalidRequestError(

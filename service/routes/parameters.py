@@ -20,12 +20,17 @@ def read_query(request: Request, model: type[Parameters]) -> Parameters:
 
 
 def read_parameters(model: type[Parameters], place: Place, values: Mapping[str, str]) -> Parameters:
-    """Raises RequestValidationError, which says of each error where it is, as FastAPI does."""
+    """Raises RequestValidationError, which says of each error where it is, as FastAPI does, and what is known there."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-        raise RequestValidationError([{**said, "loc": (place, *said["loc"])} for said in errors]) from error
+        known = ", ".join(model.model_fields)
+        raise RequestValidationError(
+            [
+                {**said, "loc": (place, *said["loc"]), "ctx": {**said.get("ctx", {}), "known": known}}
+                for said in error.errors(include_url=False)
+            ]
+        ) from error
 
 
 def parameters(model: type[BaseModel], place: Place) -> list[dict[str, Any]]:
