@@ -1,4 +1,5 @@
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -76,6 +77,19 @@ def test_no_files_is_said() -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n--x--\r\n'
     with pytest.raises(InvalidRequestError, match="There are no images"):
         MULTIPART.parse(Incoming(body, "multipart/form-data; boundary=x", Purpose.PREDICT, 1, 1, max_json_values=1000))
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [b"\r\n", b"This is a message in MIME format.\r\n", b"two\r\nlines, -- and --x, which is no boundary\r\n\r\n"],
+)
+def test_what_stands_before_the_first_boundary_and_behind_the_last_says_nothing(preamble: bytes) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc\r\n'
+    body = preamble + part * 2 + b"--x--\r\nepilogue\r\n--x"
+    incoming = Incoming(body, "multipart/form-data; boundary=x", Purpose.PREDICT, 2, 1, max_json_values=1000)
+    assert MULTIPART.parse(incoming).images == [EncodedImage(b"abc")] * 2
+    with pytest.raises(TooManyImagesError):
+        MULTIPART.parse(replace(incoming, max_images=1))
 
 
 @pytest.mark.parametrize(
