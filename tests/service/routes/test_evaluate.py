@@ -93,6 +93,7 @@ def test_every_kind_of_body_gives_the_same_report(client: TestClient) -> None:
         archive(folders()),
         archive(arrays()),
         raw(folders(), "application/zip"),
+        raw(folders(), "application/x-zip-compressed"),
         raw(arrays(), "application/x-npz"),
         raw(arrays(), "application/zip"),
     ):
