@@ -83,7 +83,8 @@ def _said(error: ValidationError, fields: list[str]) -> MalformedBodyError | Inv
         return InvalidRequestError(f"There is no field '{shortened(where)}'; the fields are {', '.join(fields)}.")
     if not where:
         return InvalidRequestError(f"The body must be a JSON object with the fields {', '.join(fields)}.")
-    return InvalidRequestError(f"{where} {fault(first)}.")
+    hint = f"; the fields are {', '.join(fields)}" if first["type"] == "missing" else ""
+    return InvalidRequestError(f"{where} {fault(first)}{hint}.")
 
 
 def _openapi(message: str, base64: OpenApi, pixels: OpenApi) -> OpenApi:

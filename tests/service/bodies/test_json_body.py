@@ -29,7 +29,7 @@ def test_labels_keep_their_kind() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "instances is missing"),
+        ({}, "instances is missing; the fields are instances, top_k, on_error"),
         ({"instances": []}, "instances is empty; send at least one image"),
         ({"instances": 3}, "instances must be a list"),
         ({"instance": [1]}, "There is no field 'instance'; the fields are instances, top_k, on_error"),
