@@ -43,6 +43,7 @@ from service.errors import (
     UnsupportedFeatureError,
     UnsupportedMediaTypeError,
 )
+from service.images import shortened
 from service.local_workers import LocalWorkers
 from service.middleware import add_middleware
 from service.problems import error_response, problems
@@ -54,6 +55,7 @@ from service.session import OnnxRuntime, Runtime
 from service.settings import Settings
 from service.telemetry import Telemetry
 from service.tracing import tracing
+from service.wording import fault
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -189,13 +191,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid_parameter(request: Request, error: Exception) -> Response:
-    """A parameter of the path or the query that FastAPI checked."""
+    """A parameter of the path, the query or the headers."""
     if not isinstance(error, RequestValidationError):
         raise error
     first: dict[str, Any] = error.errors()[0]
     where, name = first["loc"][0], first["loc"][-1]
-    said = "there is no such parameter" if first["type"] == "extra_forbidden" else first["msg"]
-    detail = f"{name} in the {where}: {said}."
+    if first["type"] == "extra_forbidden":
+        detail = f"There is no parameter '{shortened(name)}'; the {where} takes {first['ctx']['known']}."
+    else:
+        detail = f"{name} in the {where} {fault(first)}."
     return error_response(request.url.path, 422, ProblemCode.INVALID_REQUEST, detail)
 
 

@@ -2,10 +2,12 @@
 
 It is adaptive: an idle batcher starts at once on what there is; what gathers while it is busy becomes the next batch.
 A request larger than a batch is split, and goes to the end of the line after each of its batches, so that it does
-not starve small ones. The queue is counted in items, not in requests.
+not starve small ones. The queue is counted in items, not in requests; one request holds at most half of its places,
+however large it is, so that it does not shut the others out.
 
 Each priority has a line of its own, and a batch is of one line: the most urgent that has somebody in it. Who waits in
-the last line gets every (PATIENCE + 1)th batch all the same, so that nobody waits for ever.
+the last line gets every (PATIENCE + 1)th batch all the same, so that nobody waits for ever. A request is admitted by
+the places that its own line and more urgent ones hold.
 
 What a request waits for is bounded by its own deadline, not by the running batch: ask gives up at the deadline even
 where run never returns, and what is late when a batch is formed is dropped before it costs anything.
@@ -44,6 +46,7 @@ class _Request(Generic[Item, Result]):
     arrived: float
     since: float  # when its present wait began: at its arrival, then at the end of each batch that had some of it
     queued: float = 0.0  # seconds, over all its waits
+    places: int = 0  # that it holds in the queue
     future: "Future[list[Result]]" = field(default_factory=Future)
     taken: int = 0
     results: list[Result] = field(default_factory=list)
@@ -80,12 +83,14 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._max_batch = max_batch
         self._capacity = capacity
+        self._most_places = max(capacity // 2, 1)  # of one request
         self._name = name
         self._max_wait = max_wait
         self._observer = observer
         self._close_seconds = close_seconds
         self._clock = clock
         self._lines: dict[Priority, _Line[Item, Result]] = {priority: OrderedDict() for priority in sorted(Priority)}
+        self._places = dict.fromkeys(self._lines, 0)  # held in each line
         self._passed_over = 0  # batches since the last line had one
         self._throughput = Throughput()
         self._running: list[_Slice[Item, Result]] = []
@@ -122,7 +127,7 @@ class Batcher(Generic[Item, Result]):
         It fails with what run raised, as InferenceError unless it is a ServiceError; with DeadlineError where it was
         late for a batch; with NotReadyError where the batcher was closed before. continued says that this is a further
         part of something that was admitted before: it is not turned away.
-        Raises OverloadedError where the queue has no place for all items; an empty queue has place for any number.
+        Raises OverloadedError where the queue has not the places that the items need: one each, at most half of all.
         Raises NotReadyError after close.
         """
         now = self._clock()
@@ -133,10 +138,11 @@ class Batcher(Generic[Item, Result]):
         with self._changed:
             if self._closed:
                 raise NotReadyError(f"{self._name} is being shut down; ask again in a moment.")
-            if self._waiting and self._waiting + len(items) > self._capacity and not continued:
+            if not continued and not self._has_room(request):
                 self._observer.overloaded()
                 raise self._overloaded(len(items))
             self._lines[request.call.priority][request] = None
+            self._hold(request, len(items))
             self._count(len(items))
             self._changed.notify()
         request.future.add_done_callback(lambda _: self._forget(request))
@@ -201,12 +207,14 @@ class Batcher(Generic[Item, Result]):
             if now >= request.call.deadline:
                 late.append(request)
                 gone += request.waiting
+                self._hold(request, 0)
                 continue
             size = min(room, request.waiting)
             batch.append((request, request.items[request.taken : request.taken + size]))
             request.taken += size
             room -= size
             gone += size
+            self._hold(request, request.waiting)
             self._waited(request, now)
             if request.waiting:
                 line[request] = None
@@ -243,7 +251,18 @@ class Batcher(Generic[Item, Result]):
             line = self._lines[request.call.priority]
             if request in line:
                 del line[request]
+                self._hold(request, 0)
                 self._count(-request.waiting)
+
+    def _has_room(self, request: _Request[Item, Result]) -> bool:
+        held = sum(places for priority, places in self._places.items() if priority <= request.call.priority)
+        return held + min(request.waiting, self._most_places) <= self._capacity
+
+    def _hold(self, request: _Request[Item, Result], items: int) -> None:
+        """Places for so many items that wait."""
+        places = min(items, self._most_places)
+        self._places[request.call.priority] += places - request.places
+        request.places = places
 
     def _count(self, change: int) -> None:
         self._waiting += change

@@ -83,16 +83,18 @@ class UnsupportedMediaTypeError(RequestError):
 class BodyTooLargeError(RequestError):
     """More bytes than allowed."""
 
-    def __init__(self, limit: int, *, drained: bool) -> None:
+    def __init__(self, limit: int, sent: int | None = None, *, drained: bool) -> None:
         self.drained = drained
-        super().__init__(f"The body is larger than the {limit:,} bytes allowed; send the images in several requests.")
+        body = "The body" if sent is None else f"The body of {sent:,} bytes"
+        super().__init__(f"{body} is larger than the {limit:,} bytes allowed; send fewer or smaller images at a time.")
 
 
 class TooManyImagesError(RequestError):
     """More images than allowed."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"The request holds more than the {limit:,} images allowed; send them in several requests.")
+    def __init__(self, limit: int, sent: int | None = None) -> None:
+        held = "" if sent is None else f"{sent:,} images, "
+        super().__init__(f"The request holds {held}more than the {limit:,} images allowed; send fewer at a time.")
 
 
 class TooManyValuesError(RequestError):

@@ -7,6 +7,7 @@ import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from schemas.image import Pixels, decode_image, fit_pixels
 from schemas.manifest import InputSpec
 
 _INSTANCE_KINDS = 'an instance is {"b64": "..."} or rows of pixels'
+_JSON_KINDS = {str: "A string", int: "A number", float: "A number", bool: "A boolean", NoneType: "null"}
 
 
 def shortened(text: object, length: int = 60) -> str:
@@ -92,11 +94,13 @@ class JsonInstance:
             pixels = _pixels(self.value)
             _check_size(pixels, max_pixels)
             return fit_pixels(pixels, spec)
-        raise UnsupportedImageError(f"{type(self.value).__name__} is no image; {_INSTANCE_KINDS}.")
+        raise UnsupportedImageError(f"{_JSON_KINDS[type(self.value)]} is no image; {_INSTANCE_KINDS}.")
 
 
 def _base64(instance: dict[str, Any]) -> bytes:
     text = instance.get("b64")
+    if set(instance) == {"b64"} and not isinstance(text, str):
+        raise UnsupportedImageError("b64 must be a string, an image file in base64.")
     if set(instance) != {"b64"} or not isinstance(text, str):
         raise UnsupportedImageError(f"The object has the fields {shortened(sorted(instance))}; {_INSTANCE_KINDS}.")
     try:

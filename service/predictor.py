@@ -196,8 +196,11 @@ class Model:
         decoded_at = time.monotonic()
         good = [pixels for pixels in decoded if not isinstance(pixels, Refusal)]
         rows = iter(checked_run(self._session, np.stack(good), len(self.manifest.labels)) if good else ())
-        self._told(work, len(good), decode=decoded_at - started, inference=time.monotonic() - decoded_at)
-        return [pixels if isinstance(pixels, Refusal) else next(rows) for pixels in decoded]
+        ran_at = time.monotonic()
+        answers: list[Answer] = [pixels if isinstance(pixels, Refusal) else next(rows) for pixels in decoded]
+        output = time.monotonic() - ran_at
+        self._told(work, len(good), Timings(decode=decoded_at - started, inference=ran_at - decoded_at, output=output))
+        return answers
 
     def _decode(self, image: Image) -> Pixels | Refusal:
         try:
@@ -205,17 +208,16 @@ class Model:
         except ImageError as error:
             return Refusal(str(error))
 
-    def _told(self, work: Sequence[_Work], images: int, *, decode: float, inference: float) -> None:
+    def _told(self, work: Sequence[_Work], images: int, spent: Timings) -> None:
         """Whoever had a part in this batch spent all of its time; a batch of bad images alone was never run."""
         for timings in {id(timings): timings for _, timings in work}.values():
-            timings.decode += decode
-            timings.inference += inference
-        self._observer.stage(Stage.DECODE, decode)
+            timings.add(spent)
+        self._observer.stage(Stage.DECODE, spent.decode)
         if images:
-            self._observer.stage(Stage.INFERENCE, inference)
+            self._observer.stage(Stage.INFERENCE, spent.inference)
             self._observer.batch(images)
             self._observer.answered(images)
-            self._tally.batch(images)
+            self._tally.batch(images, spent)
 
     def _label(self, answers: Sequence[Answer], top_k: int | None, threshold: float | None) -> PredictResponse:
         count = min(top_k or DEFAULT_TOP_K, len(self.manifest.labels))

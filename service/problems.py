@@ -61,7 +61,8 @@ _DESCRIBED = {
     413: (
         "The body is too large, or holds too many images or values.",
         ProblemCode.BODY_TOO_LARGE,
-        "The body is larger than the 67,108,864 bytes allowed; send the images in several requests.",
+        "The body of 70,000,000 bytes is larger than the 67,108,864 bytes allowed; send fewer or smaller images at a "
+        "time.",
     ),
     415: (
         "A kind of body that is not taken here.",

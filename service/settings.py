@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=32, ge=1, le=65_536, description="images in one inference")
     queue_images: Positive = Field(
         default=20_000,
-        description="images a model lets wait; beyond that 503. An empty queue takes any request within the limits",
+        description="images a model lets wait; beyond that 503. One request counts as half of them at most",
     )
     max_wait_ms: Seconds = Field(
         default=0, description="milliseconds that an idle model waits for a batch to fill; 0 starts at once"

@@ -17,6 +17,24 @@ class Duration(Frozen):
         return Duration(count=self.count + other.count, ns=self.ns + other.ns)
 
 
+class BatchStatistics(Frozen):
+    """Of the batches of one size, in images that were run; each count is that of the batches."""
+
+    batch_size: Annotated[int, Field(ge=1)]
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Annotated[Duration, Field(description="handing the answers out; labelling is by request")]
+
+    def __add__(self, other: "BatchStatistics") -> "BatchStatistics":
+        """Of the same size."""
+        return BatchStatistics(
+            batch_size=self.batch_size,
+            compute_input=self.compute_input + other.compute_input,
+            compute_infer=self.compute_infer + other.compute_infer,
+            compute_output=self.compute_output + other.compute_output,
+        )
+
+
 class Statistics(Frozen):
     """Adds up over the worker processes."""
 
@@ -31,6 +49,7 @@ class Statistics(Frozen):
     compute_input: Annotated[Duration, Field(description="decoding")] = Duration()
     compute_infer: Duration = Duration()
     compute_output: Annotated[Duration, Field(description="labelling")] = Duration()
+    batches: Annotated[tuple[BatchStatistics, ...], Field(description="by rising size")] = ()
 
     def __add__(self, other: "Statistics") -> "Statistics":
         """Of the same model and version."""
@@ -46,4 +65,13 @@ class Statistics(Frozen):
             compute_input=self.compute_input + other.compute_input,
             compute_infer=self.compute_infer + other.compute_infer,
             compute_output=self.compute_output + other.compute_output,
+            batches=_by_size(*self.batches, *other.batches),
         )
+
+
+def _by_size(*batches: BatchStatistics) -> tuple[BatchStatistics, ...]:
+    whole: dict[int, BatchStatistics] = {}
+    for one in batches:
+        size = one.batch_size
+        whole[size] = whole[size] + one if size in whole else one
+    return tuple(whole[size] for size in sorted(whole))

@@ -16,7 +16,8 @@ from service.images import Image
 
 ZIP_SAID = (
     "A zip of class-named folders: the folder's name is the label, as in `cat/1.png`, or with one common folder around "
-    "all, `top/cat/1.png`. Files whose names begin with a dot, and `__MACOSX`, are passed over."
+    "all, `top/cat/1.png`. Files whose names begin with a dot, and what desktops leave (`__MACOSX`, "
+    "`Thumbs.db`, `desktop.ini`), are passed over."
 )
 NPZ_SAID = (
     f"What numpy.savez or numpy.savez_compressed writes, with the arrays `images`: {WANTED_IMAGES}, and `labels`: "
@@ -39,11 +40,11 @@ def _parse(incoming: Incoming) -> Submission:
     return Submission(images, labels)
 
 
-def _kind(media_type: str, file: str, said: str) -> BodyKind:
+def _kind(media_type: str, file: str, said: str, *others: str) -> BodyKind:
     how = f"`curl --data-binary @{file} -H 'Content-Type: {media_type}' .../evaluate`"
     openapi: OpenApi = {"schema": {"type": "string", "format": "binary", "description": f"{said} {how}"}}
-    return BodyKind(media_type, _parse, {Purpose.EVALUATE: openapi})
+    return BodyKind(media_type, _parse, {Purpose.EVALUATE: openapi}, others)
 
 
-ZIP = _kind("application/zip", "images.zip", ZIP_SAID)
+ZIP = _kind("application/zip", "images.zip", ZIP_SAID, "application/x-zip-compressed")  # so Windows calls it
 NPZ = _kind("application/x-npz", "images.npz", NPZ_SAID)

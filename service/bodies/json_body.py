@@ -14,6 +14,7 @@ from service.bodies.examples import PIXELS, PNG_BASE64
 from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Submission
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError, TooManyValuesError
 from service.images import JsonInstance, shortened
+from service.wording import fault
 
 SPARE_KEYS = 1000
 _LIST_COST = 3
@@ -27,7 +28,7 @@ def _parse(incoming: Incoming) -> Submission:
     except ValidationError as error:
         raise _said(error, list(message.model_fields)) from error
     if len(request.instances) > incoming.max_images:
-        raise TooManyImagesError(incoming.max_images)
+        raise TooManyImagesError(incoming.max_images, len(request.instances))
     return Submission(
         images=[JsonInstance(value) for value in request.instances],
         labels=request.labels if isinstance(request, EvaluateRequest) else (),
@@ -41,12 +42,15 @@ def _check_values(incoming: Incoming) -> None:
     cost = json_cost(incoming.body)
     if cost.objects > 2 * incoming.max_images:  # one an image, and room for labels with braces in them
         raise TooManyImagesError(incoming.max_images)
-    if cost.keys > 2 * incoming.max_images + SPARE_KEYS:
-        raise TooManyValuesError("The JSON body has far more fields than an image has, one; send fewer.")
+    most = 2 * incoming.max_images + SPARE_KEYS
+    if cost.keys > most:
+        raise TooManyValuesError(
+            f"The JSON body holds {cost.keys:,} fields, more than the {most:,} allowed; an image has one, b64."
+        )
     if cost.values > incoming.max_json_values:
         raise TooManyValuesError(
-            f"The JSON body holds more than the {incoming.max_json_values:,} values allowed (a list counts as "
-            f"{_LIST_COST}); send pixels as application/x-npy, or images as files."
+            f"The JSON body holds {cost.values:,} values, more than the {incoming.max_json_values:,} values allowed (a "
+            f"list counts as {_LIST_COST}); send pixels as application/x-npy, or images as files."
         )
 
 
@@ -66,7 +70,8 @@ def json_cost(body: bytes) -> JsonCost:
 
 
 def _said(error: ValidationError, fields: list[str]) -> MalformedBodyError | InvalidRequestError:
-    first = error.errors(include_url=False, include_input=False)[0]
+    errors = error.errors(include_url=False, include_input=False)
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])  # what it misspells is missing
     if first["type"] == "json_invalid":
         return MalformedBodyError(f"The body is not JSON: {first['ctx']['error']}.")
     where = ".".join(map(str, first["loc"]))
@@ -78,7 +83,8 @@ def _said(error: ValidationError, fields: list[str]) -> MalformedBodyError | Inv
         return InvalidRequestError(f"There is no field '{shortened(where)}'; the fields are {', '.join(fields)}.")
     if not where:
         return InvalidRequestError(f"The body must be a JSON object with the fields {', '.join(fields)}.")
-    return InvalidRequestError(f"{where}: {first['msg']}.")
+    hint = f"; the fields are {', '.join(fields)}" if first["type"] == "missing" else ""
+    return InvalidRequestError(f"{where} {fault(first)}{hint}.")
 
 
 def _openapi(message: str, base64: OpenApi, pixels: OpenApi) -> OpenApi:

@@ -18,6 +18,7 @@ from service.bodies.submission import BodyKind, Incoming, OpenApi, Purpose, Subm
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.evaluation import Label
 from service.images import EncodedImage, Image, shortened
+from service.wording import fault
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -121,7 +122,7 @@ def _parse(incoming: Incoming) -> Submission:
         raise MalformedBodyError("The Content-Type names no boundary; let the HTTP client write that header.")
     try:
         parser = MultipartParser(options[b"boundary"], _callbacks(form))
-        parser.write(incoming.body)
+        parser.write(_without_preamble(incoming.body, options[b"boundary"]))
         parser.finalize()
     except FormParserError as error:
         raise MalformedBodyError(f"The body is no multipart form: {error}.") from error
@@ -135,6 +136,14 @@ def _parse(incoming: Incoming) -> Submission:
         on_error=_once(form, ON_ERROR, _ON_ERROR),
         reject=_once(form, REJECT, _REJECT),
     )
+
+
+def _without_preamble(body: bytes, boundary: bytes) -> bytes:
+    """From the first boundary on: what stands before says nothing (RFC 2046, 5.1.1), and the parser knows none."""
+    first = b"--" + boundary
+    if body.startswith(first):
+        return body
+    return body[max(body.find(b"\r\n" + first), 0) :]
 
 
 def _images(form: _Form, incoming: Incoming) -> tuple[Sequence[Image], Sequence[Label]]:
@@ -171,7 +180,7 @@ def _once(form: _Form, name: str, kind: TypeAdapter[T]) -> T | None:
     try:
         return kind.validate_python(values[0])
     except ValidationError as error:
-        raise InvalidRequestError(f"{name}: {error.errors(include_url=False)[0]['msg']}.") from error
+        raise InvalidRequestError(f"The field '{name}' {fault(error.errors(include_url=False)[0])}.") from error
 
 
 def _openapi(extra: OpenApi, needed: OpenApi) -> OpenApi:

@@ -28,7 +28,7 @@ def _parse(incoming: Incoming) -> Submission:
             f"The body holds an array of {dtype} {shortened(list(shape))}; send {WANTED}, not empty."
         )
     if shape[0] > incoming.max_images:
-        raise TooManyImagesError(incoming.max_images)
+        raise TooManyImagesError(incoming.max_images, shape[0])
     if shape[1] * shape[2] > incoming.max_pixels:
         raise InvalidRequestError(
             f"The array's images have {shape[2]} x {shape[1]} pixels; at most {incoming.max_pixels:,} are allowed."

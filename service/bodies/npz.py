@@ -58,7 +58,7 @@ class _Rows:
             )
         n, height, width = self._shape[:3]
         if n > incoming.max_images:
-            raise TooManyImagesError(incoming.max_images)
+            raise TooManyImagesError(incoming.max_images, n)
         if height * width > incoming.max_pixels:
             raise InvalidRequestError(
                 f"The images have {width} x {height} pixels; at most {incoming.max_pixels:,} are allowed."
@@ -112,7 +112,9 @@ def _header(archive: Archive, file: File, wanted: str) -> tuple[tuple[int, ...],
     if dtype.hasobject:
         raise InvalidRequestError(f"{file.name} holds Python objects, which are never read; save numbers or text.")
     if fortran_order and len(shape) > 1:
-        raise InvalidRequestError(f"{file.name} lies column by column; save numpy.ascontiguousarray of it.")
+        raise InvalidRequestError(
+            f"{file.name} is in Fortran order, column by column; save numpy.ascontiguousarray of it."
+        )
     if start + math.prod(shape) * dtype.itemsize != file.size:
         raise InvalidRequestError(
             f"{file.name} announces {dtype} {shortened(list(shape))}; there are {file.size - start:,} bytes of it."

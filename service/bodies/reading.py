@@ -93,7 +93,7 @@ async def read_body(request: Request, limit: int, deadline: float = math.inf) ->
 
 async def _read(request: Request, length: int, limit: int) -> bytes:
     held, body, more = held_body(request.scope), bytearray(), True
-    refused = _refusal(held, length, limit)
+    refused = _refusal(held, length, limit, length)
     if refused:
         # Who asks first (Expect: 100-continue) has sent nothing yet, and is told before it does.
         refused.drained = "expect" not in request.headers and await _discard(request)
@@ -114,9 +114,11 @@ async def _read(request: Request, length: int, limit: int) -> bytes:
     return bytes(body)
 
 
-def _refusal(held: HeldBody, size: int, limit: int) -> BodyTooLargeError | OverloadedError | None:
+def _refusal(
+    held: HeldBody, size: int, limit: int, announced: int | None = None
+) -> BodyTooLargeError | OverloadedError | None:
     if size > limit:
-        return BodyTooLargeError(limit, drained=False)
+        return BodyTooLargeError(limit, announced, drained=False)
     if not held.has_room(size):
         return held.refused(size)
     return None

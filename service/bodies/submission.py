@@ -53,14 +53,16 @@ class BodyKind:
     """One kind of body.
 
     parse raises MalformedBodyError, InvalidRequestError or TooManyImagesError. It may take a while: large bodies are
-    parsed off the event loop. openapi is the media type object for each purpose that the kind serves.
+    parsed off the event loop. openapi is the media type object for each purpose that the kind serves. others are other
+    names of the media type.
     """
 
     media_type: str
     parse: Callable[[Incoming], Submission]
     openapi: Mapping[Purpose, OpenApi]
+    others: tuple[str, ...] = ()
 
     def matches(self, media_type: str) -> bool:
         if self.media_type.endswith("/*"):
             return media_type.startswith(self.media_type[:-1])
-        return media_type == self.media_type
+        return media_type in {self.media_type, *self.others}

@@ -4,7 +4,7 @@ Nothing is written to disk, so a path can harm nobody; one that leads out of the
 is refused all the same: whoever made it meant something that does not happen here.
 
 Limits: the unpacked size that the directory announces, and the number of files. A file never gives more bytes than
-announced, whatever its data would unpack to. Hidden files and what macOS adds are passed over.
+announced, whatever its data would unpack to. Hidden files and what desktops leave in folders are passed over.
 """
 
 import io
@@ -32,7 +32,7 @@ _LOCAL_HEADER = 30  # bytes, without the name
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1 | 0x40  # bits of the flags: encrypted, strongly encrypted
 _UTF8 = 0x800
-_MAC_SHADOWS = "__MACOSX"
+_LEAVINGS = {"__macosx", "thumbs.db", "desktop.ini"}  # the trainer passes over the same in a folder of images
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError)
 
 
@@ -64,7 +64,7 @@ class Archive:
         _check_extents(entries, self._zip.start_dir)
         self.files: Sequence[File] = _files(entries)
         if len(self.files) > incoming.max_images:
-            raise TooManyImagesError(incoming.max_images)
+            raise TooManyImagesError(incoming.max_images, len(self.files))
         size = sum(file.size for file in self.files)
         if size > incoming.max_archive_bytes:
             raise InvalidRequestError(
@@ -173,7 +173,7 @@ def _text(info: zipfile.ZipInfo) -> str:
 
 
 def _passed_over(path: tuple[str, ...]) -> bool:
-    return not path or path[0] == _MAC_SHADOWS or any(part.startswith(".") for part in path)
+    return not path or any(part.startswith(".") or part.lower() in _LEAVINGS for part in path)
 
 
 def _check_kind(info: zipfile.ZipInfo) -> None:

@@ -1,7 +1,10 @@
 """Request bodies by gzip or deflate, unpacked while they come.
 
 What is behind reads plain bytes, never more than a piece at a time, and counts them against its own limit. Once the
-limit is passed nothing more is unpacked, so that a bomb costs no more than a plain body that is too large.
+limit is passed nothing more is unpacked, so that a bomb costs no more than a plain body that is too large. Gzip data
+may be of several members, one behind the other (RFC 1952, 2.2).
+
+Packed by Transfer-Encoding a body is refused: nobody would unpack it.
 """
 
 import zlib
@@ -14,7 +17,8 @@ from service.images import shortened
 
 PIECE_BYTES = 256 * 1024  # unpacked at once, on the event loop
 
-_HEAD_BYTES = 2  # of zlib's header
+_HEAD_BYTES = 2  # of zlib's header, and of a gzip member's
+_MEMBER = b"\x1f\x8b"
 _ENCODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 
 
@@ -28,8 +32,13 @@ class Decompression:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises UnsupportedMediaTypeError; receive raises MalformedBodyError."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        said = ", ".join(headers.getlist("content-encoding")).strip().lower()
-        if said not in {"", "identity"}:
+        transfer = _codings(headers, "transfer-encoding", "chunked")
+        if transfer:
+            raise UnsupportedMediaTypeError(
+                f"A body with Transfer-Encoding {shortened(transfer)} is not read; name it as Content-Encoding instead."
+            )
+        said = _codings(headers, "content-encoding", "identity")
+        if said:
             if said not in _ENCODINGS:
                 raise UnsupportedMediaTypeError(
                     f"A body with Content-Encoding {shortened(said)} is not read; send it by gzip, deflate or as it is."
@@ -81,13 +90,13 @@ class _Unpacked:
 
     def _unpack(self) -> bytes:
         """A piece; empty where more of the body must come first, or nothing is left."""
-        if self._unpacker is None:
+        if self._unpacker is None or self._unpacker.eof:
             if len(self._packed) < _HEAD_BYTES and self._more:
                 return b""
-            self._unpacker = zlib.decompressobj(_window_bits(self._encoding, self._packed))
+            self._unpacker = self._next_member()
         try:
             plain = self._unpacker.decompress(self._packed, PIECE_BYTES)
-            self._packed = self._unpacker.unconsumed_tail
+            self._packed = self._unpacker.unused_data or self._unpacker.unconsumed_tail
             if not self._packed and not self._more:
                 plain += self._unpacker.flush()  # of the last bytes that went in
                 self._ended = True
@@ -95,13 +104,23 @@ class _Unpacked:
             raise MalformedBodyError(
                 f"The body is not packed by {self._encoding}, as its Content-Encoding says."
             ) from error
-        if self._unpacker.unused_data:
-            raise MalformedBodyError(
-                f"The body goes on after the end of its {self._encoding} data; send one piece of it."
-            )
         if self._ended and self._came and not self._unpacker.eof:
             raise MalformedBodyError(f"The body's {self._encoding} data is cut short; send all of it.")
         return plain
+
+    def _next_member(self) -> "zlib._Decompress":
+        """The same one where nothing follows it. Raises MalformedBodyError where what follows is none."""
+        if self._unpacker and not self._packed:
+            return self._unpacker
+        if self._unpacker and not (self._encoding == "gzip" and self._packed.startswith(_MEMBER)):
+            raise MalformedBodyError(f"The body goes on after the end of its {self._encoding} data; send that alone.")
+        return zlib.decompressobj(_window_bits(self._encoding, self._packed))
+
+
+def _codings(headers: Headers, name: str, plain: str) -> str:
+    """What the header says, without the coding that leaves a body as it is."""
+    said = (coding.strip().lower() for coding in ",".join(headers.getlist(name)).split(","))
+    return ", ".join(coding for coding in said if coding not in {"", plain})
 
 
 def _window_bits(encoding: str, head: bytes) -> int:

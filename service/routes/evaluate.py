@@ -1,12 +1,14 @@
 """POST /evaluate: labelled images -> accuracy, precision, recall, F1, confusion matrix, log loss, calibration."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from schemas.base import Frozen
 from schemas.comparison import EvaluationComparison
@@ -34,11 +36,21 @@ class EvaluateQuery(Frozen):
     ] = None
 
 
+_VERSIONS = r"^[1-9][0-9]{0,17},[1-9][0-9]{0,17}$"
+
+
+def _are_two(versions: str) -> str:
+    if not re.fullmatch(_VERSIONS, versions):
+        raise PydanticCustomError(
+            "versions", "Name two versions to compare, as in versions=2,3; for one ask /models/NAME/versions/2/evaluate"
+        )
+    return versions
+
+
 class CompareQuery(EvaluateQuery):
     versions: Annotated[
-        str | None,
+        Annotated[str, AfterValidator(_are_two), Field(json_schema_extra={"pattern": _VERSIONS})] | None,
         Field(
-            pattern=r"^[1-9][0-9]{0,17},[1-9][0-9]{0,17}$",
             description="two versions, as in `2,3`: both are measured on these images and compared with each other",
             examples=["2,3"],
         ),

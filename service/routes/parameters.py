@@ -3,6 +3,7 @@
 FastAPI's Query() and Header() take their model apart anew for every request, which shows beside one small image.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -10,22 +11,35 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from service.errors import InvalidRequestError
+from service.images import shortened
+
 Place = Literal["query", "header"]
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
 def read_query(request: Request, model: type[Parameters]) -> Parameters:
-    """The query of the request. Raises as read_parameters."""
-    return read_parameters(model, "query", dict(request.query_params))
+    """The query of the request. Raises as read_parameters, and InvalidRequestError for what is there twice."""
+    values = dict(request.query_params)
+    times = Counter(name for name, _ in request.query_params.multi_items())
+    if times.total() > len(values):
+        repeated = times.most_common(1)[0][0]
+        raise InvalidRequestError(f"{shortened(repeated)} is in the query more than once; give it once.")
+    return read_parameters(model, "query", values)
 
 
 def read_parameters(model: type[Parameters], place: Place, values: Mapping[str, str]) -> Parameters:
-    """Raises RequestValidationError, which says of each error where it is, as FastAPI does."""
+    """Raises RequestValidationError, which says of each error where it is, as FastAPI does, and what is known there."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-        raise RequestValidationError([{**said, "loc": (place, *said["loc"])} for said in errors]) from error
+        known = ", ".join(model.model_fields)
+        raise RequestValidationError(
+            [
+                {**said, "loc": (place, *said["loc"]), "ctx": {**said.get("ctx", {}), "known": known}}
+                for said in error.errors(include_url=False)
+            ]
+        ) from error
 
 
 def parameters(model: type[BaseModel], place: Place) -> list[dict[str, Any]]:

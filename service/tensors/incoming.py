@@ -37,6 +37,7 @@ from service.errors import (
 )
 from service.images import EncodedImage, Image, JsonInstance, PixelArray, shortened
 from service.settings import Settings
+from service.wording import fault
 
 _OUTPUT_NAME = OUTPUT_NAMES[0]
 _MAX_OBJECTS = 1000  # a request has a handful; the rest is room for an id with braces in it
@@ -105,7 +106,7 @@ def invalid(error: ValidationError) -> MalformedBodyError | InvalidRequestError 
         return UnsupportedFeatureError(f"{where} is of an extension that is not here; GET /v2 lists those that are.")
     if first["type"] == "extra_forbidden":
         return InvalidRequestError(f"{where} is not known here; leave it out.")
-    return InvalidRequestError(f"{where}: {first['msg']}.")
+    return InvalidRequestError(f"{where} {fault(first)}.")
 
 
 def _check_names(request: InferRequest, manifest: ModelManifest) -> None:
@@ -128,7 +129,7 @@ def _check_shape(tensor: RequestInput, manifest: ModelManifest, settings: Settin
             f"[images{''.join(f', {size}' for size in row)}], and at least one image."
         )
     if tensor.shape[0] > settings.max_images:
-        raise TooManyImagesError(settings.max_images)
+        raise TooManyImagesError(settings.max_images, tensor.shape[0])
 
 
 def _images(tensor: RequestInput, binary: memoryview) -> list[Image]:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from schemas.image import Pixels
 from service.errors import ModelNotFoundError
-from service.statistics import Duration, Statistics
+from service.statistics import BatchStatistics, Duration, Statistics
 from tests.bundles import COLOURS, SPEC
 
 START_SECONDS = 30.0
@@ -105,6 +105,14 @@ class RecordingControl:
                 execution_count=2,
                 success=Duration(count=3, ns=30),
                 queue=Duration(count=3, ns=10),
+                batches=(
+                    BatchStatistics(
+                        batch_size=3,
+                        compute_input=Duration(count=1, ns=5),
+                        compute_infer=Duration(count=1, ns=10),
+                        compute_output=Duration(count=1, ns=2),
+                    ),
+                ),
             ),
             Statistics(name="more", version=7),
         ]

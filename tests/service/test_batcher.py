@@ -141,20 +141,65 @@ def test_what_is_left_of_a_split_request_is_not_run_after_a_part_failed() -> Non
 
 def test_a_full_queue_turns_away_and_keeps_what_it_has() -> None:
     gate = Gate()
-    with batcher_of(gate, capacity=3) as batcher:
+    with batcher_of(gate, capacity=4) as batcher:
         held(batcher, gate)
-        waiting = batcher.submit([1, 2])
-        with pytest.raises(OverloadedError, match="2 images wait for test already, and 2 more"):
-            batcher.submit([3, 4])
-        fits = batcher.submit([5])
+        waiting = [batcher.submit([1, 2]), batcher.submit([3])]
+        with pytest.raises(OverloadedError, match="3 images wait for test already, and 2 more"):
+            batcher.submit([4, 5])
+        fits = batcher.submit([6])
         gate.open.set()
-        assert waiting.result(SOON) == [1, 4]
-        assert fits.result(SOON) == [25]
+        assert [future.result(SOON) for future in (*waiting, fits)] == [[1, 4], [9], [36]]
 
 
 def test_an_empty_queue_takes_a_request_larger_than_its_capacity() -> None:
     with batcher_of(squares, capacity=3) as batcher:
         assert batcher.submit(list(range(50))).result(SOON) == squares(range(50))
+
+
+def test_a_request_larger_than_the_queue_leaves_half_of_its_places_to_others() -> None:
+    gate = Gate()
+    with batcher_of(gate, max_batch=4, capacity=10) as batcher:
+        held(batcher, gate)
+        large = batcher.submit(list(range(20, 70)))
+        small = [batcher.submit([i]) for i in range(5)]
+        with pytest.raises(OverloadedError):
+            batcher.submit([5])
+        gate.open.set()
+        assert large.result(SOON) == squares(range(20, 70))
+        assert [future.result(SOON) for future in small] == [[i * i] for i in range(5)]
+        assert batcher.submit([6]).result(SOON) == [36]
+
+
+def test_a_large_requests_places_are_free_once_it_is_answered_late_or_cancelled() -> None:
+    gate, clock = Gate(), Clock()
+    with batcher_of(gate, max_batch=4, capacity=10, clock=clock) as batcher:
+        running = held(batcher, gate)
+        assert batcher.submit([1] * 20).cancel()
+        late = batcher.submit([2] * 20, call=Call(deadline=clock.now + 1))
+        answered = batcher.submit([3] * 20)
+        clock.now += 1
+        gate.open.set()
+        assert [running.result(SOON), answered.result(SOON)] == [[0], [9] * 20]
+        assert isinstance(late.exception(SOON), DeadlineError)
+        gate.open.clear()
+        while gate.entered.acquire(blocking=False):
+            pass
+        fill(batcher, gate, 10)
+        gate.open.set()
+
+
+def test_evaluations_take_no_place_from_predictions() -> None:
+    gate = Gate()
+    with batcher_of(gate, capacity=4) as batcher:
+        held(batcher, gate)
+        futures = [batcher.submit([i, i], call=EVALUATE) for i in (1, 2)]
+        with pytest.raises(OverloadedError):
+            batcher.submit([3], call=EVALUATE)
+        futures += [batcher.submit([i, i]) for i in (3, 4)]
+        with pytest.raises(OverloadedError):
+            batcher.submit([5])
+        gate.open.set()
+        assert [future.result(SOON) for future in futures] == [[i * i] * 2 for i in (1, 2, 3, 4)]
 
 
 def test_a_further_part_of_an_admitted_request_is_not_turned_away() -> None:
@@ -349,7 +394,8 @@ def test_a_lone_request_is_answered_when_its_wait_is_over() -> None:
 def fill(batcher: Batcher[int, int], gate: Gate, items: int) -> OverloadedError:
     """What a caller is told that finds so many waiting."""
     held(batcher, gate)
-    batcher.submit([1] * items)
+    for _ in range(items):
+        batcher.submit([1])
     with pytest.raises(OverloadedError) as refused:
         batcher.submit([1])
     return refused.value
@@ -403,7 +449,7 @@ class Told(Silent):
 
 def test_the_observer_hears_of_the_queue_its_length_and_who_is_turned_away() -> None:
     clock, gate, told = Clock(), Gate(), Told()
-    with batcher_of(gate, max_batch=2, capacity=3, clock=clock, observer=told) as batcher:
+    with batcher_of(gate, max_batch=2, capacity=1, clock=clock, observer=told) as batcher:
         held(batcher, gate)
         call = Call()
         waiting = batcher.submit([1, 2, 3], call=call)

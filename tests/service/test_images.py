@@ -33,11 +33,13 @@ def nested(depth: int) -> list[Any]:
 @pytest.mark.parametrize(
     ("instance", "reason"),
     [
-        ("iVBORw0", "str is no image"),
-        (7, "int is no image"),
-        (None, "NoneType is no image"),
+        ("iVBORw0", "A string is no image"),
+        (7, "A number is no image"),
+        (None, "null is no image"),
         ({"b64": "not base64!"}, "not base64"),
-        ({"b64": 5}, "The object has the fields"),
+        ({"b64": 5}, "b64 must be a string"),
+        (True, "A boolean is no image"),
+        (0.5, "A number is no image"),
         ({"url": "http://example.org/a.png"}, r"The object has the fields \['url'\]"),
         ({"b64": "AAAA", "more": 1}, "The object has the fields"),
         ([[1, 2], [3]], "not all of one length"),

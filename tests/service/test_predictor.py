@@ -189,7 +189,7 @@ def test_a_full_queue_refuses_before_anything_is_decoded(model_of: MakeModel) ->
         return brightness(images)
 
     async def ask() -> None:
-        model = model_of(answer, max_batch=1, queue=2)
+        model = model_of(answer, max_batch=1, queue=1)
         running = asyncio.create_task(model.predict([grey(1)], None, None))
         await asyncio.to_thread(entered.wait, 20)
         waiting = asyncio.create_task(model.predict([grey(2)] * 2, None, None))
@@ -420,6 +420,10 @@ def test_statistics_count_what_was_asked_and_what_came_of_it(model_of: MakeModel
     assert (said.inference_count, said.execution_count) == (5, 4)
     counts = [said.queue.count, said.compute_input.count, said.compute_infer.count, said.compute_output.count]
     assert counts == [3, 3, 3, 3]
+    assert [(one.batch_size, one.compute_infer.count) for one in said.batches] == [(1, 3), (2, 1)]
+    for one in said.batches:
+        assert one.compute_input.count == one.compute_infer.count == one.compute_output.count
+        assert min(one.compute_input.ns, one.compute_infer.ns, one.compute_output.ns) > 0
     assert said.compute_infer.ns > 1e9 * sum(call.timings.inference for call in calls)
     assert said.success.ns > said.compute_input.ns + said.compute_infer.ns
     assert said.last_inference > 1.7e12  # milliseconds since the epoch

@@ -9,7 +9,7 @@ from schemas.base import Frozen
 from service.problems import protocol_errors
 from service.registry import Registry
 from service.routes.asking import ModelName, Version, control_of
-from service.statistics import Duration, Statistics
+from service.statistics import BatchStatistics, Duration, Statistics
 
 
 class InferenceStatistics(Frozen):
@@ -25,13 +25,6 @@ class InferenceStatistics(Frozen):
     cache_miss: Duration = Duration()
 
 
-class BatchStatistics(Frozen):
-    batch_size: int
-    compute_input: Duration
-    compute_infer: Duration
-    compute_output: Duration
-
-
 class VersionStatistics(Frozen):
     name: str
     version: str
@@ -39,7 +32,7 @@ class VersionStatistics(Frozen):
     inference_count: int
     execution_count: int
     inference_stats: InferenceStatistics
-    batch_stats: tuple[BatchStatistics, ...] = ()  # not counted by size
+    batch_stats: tuple[BatchStatistics, ...]
 
 
 class AllStatistics(Frozen):
@@ -88,4 +81,5 @@ def _of_version(one: Statistics) -> VersionStatistics:
             compute_infer=one.compute_infer,
             compute_output=one.compute_output,
         ),
+        batch_stats=one.batches,
     )

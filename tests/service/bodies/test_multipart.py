@@ -1,4 +1,5 @@
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -48,9 +49,9 @@ def test_labels_are_names_in_order_whatever_the_alphabet() -> None:
         (form(b"a"), {"labels": "red"}, "There is no field 'labels'"),
         ([("top_k", ("a.png", b"1", "text/plain"))], None, "'top_k' must be plain text"),
         (form(b"a"), {"files": "a.png"}, "'files' must be a file"),
-        (form(b"a"), {"top_k": "many"}, "top_k: Input should be a valid integer"),
-        (form(b"a"), {"top_k": "0"}, "top_k: Input should be greater than or equal to 1"),
-        (form(b"a"), {"on_error": "ignore"}, "on_error: Input should be 'request' or 'item'"),
+        (form(b"a"), {"top_k": "many"}, "The field 'top_k' must be an integer, not 'many'"),
+        (form(b"a"), {"top_k": "0"}, "The field 'top_k' must be 1 or more, not '0'"),
+        (form(b"a"), {"on_error": "ignore"}, "The field 'on_error' must be 'request' or 'item', not 'ignore'"),
         (form(b"a"), {"on_error": ["item", "item"]}, "'on_error' is there more than once"),
         (form(b"a"), {"top_k": "1" * (MAX_FIELD_BYTES + 1)}, "longer than 1024 bytes"),
     ],
@@ -76,6 +77,19 @@ def test_no_files_is_said() -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n--x--\r\n'
     with pytest.raises(InvalidRequestError, match="There are no images"):
         MULTIPART.parse(Incoming(body, "multipart/form-data; boundary=x", Purpose.PREDICT, 1, 1, max_json_values=1000))
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [b"\r\n", b"This is a message in MIME format.\r\n", b"two\r\nlines, -- and --x, which is no boundary\r\n\r\n"],
+)
+def test_what_stands_before_the_first_boundary_and_behind_the_last_says_nothing(preamble: bytes) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc\r\n'
+    body = preamble + part * 2 + b"--x--\r\nepilogue\r\n--x"
+    incoming = Incoming(body, "multipart/form-data; boundary=x", Purpose.PREDICT, 2, 1, max_json_values=1000)
+    assert MULTIPART.parse(incoming).images == [EncodedImage(b"abc")] * 2
+    with pytest.raises(TooManyImagesError):
+        MULTIPART.parse(replace(incoming, max_images=1))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_a_body_within_the_limit_is_read_whole() -> None:
 
 def test_a_length_over_the_limit_is_refused_after_the_body_was_dropped() -> None:
     connection = Connection([b"abc", b"de"], content_length="5")
-    with pytest.raises(BodyTooLargeError, match="larger than the 4 bytes allowed") as refused:
+    with pytest.raises(BodyTooLargeError, match="The body of 5 bytes is larger than the 4 bytes allowed") as refused:
         connection.read(4)
     assert refused.value.drained
     assert connection.received == 2

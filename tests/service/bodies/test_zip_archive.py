@@ -159,12 +159,15 @@ def test_a_directory_of_very_many_entries_is_not_parsed() -> None:
         read_archive(data, incoming(data, max_images=400))
 
 
-def test_hidden_files_and_those_of_macos_are_passed_over() -> None:
+def test_hidden_files_and_what_desktops_leave_are_passed_over() -> None:
     data = zipped(
         {
             "red/1.png": RED,
             "red/.DS_Store": b"x",
             "__MACOSX/red/._1.png": b"x",
+            "red/Thumbs.db": b"x",
+            "red/desktop.ini": b"x",
+            "Desktop.ini": b"x",
             "__MACOSX/red/Icon": b"x",
             ".git/config": b"x",
             "red/": b"",

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from schemas.base import Frozen
+from service.errors import InvalidRequestError
 from service.routes.parameters import parameters, read_query
 
 
@@ -51,19 +52,24 @@ def says_errors(app: FastAPI) -> TestClient:
         "",
         "count=2&name=a",
         "count=%32",
-        "count=1&count=2",
         "count=",
         "count=0",
         "count=two",
         "name=A&count=-1",
         "name=%ff",
         "other=1",
-        "other=1&other=2",
     ],
 )
 def test_a_query_is_read_as_fastapi_reads_it(query: str) -> None:
     ours, fastapis = (says_errors(app).get(f"/?{query}") for app in (by_us(), by_fastapi()))
     assert (ours.status_code, ours.json()) == (fastapis.status_code, fastapis.json())
+
+
+def test_what_is_there_twice_is_refused_also_where_it_is_the_same() -> None:
+    for query in ("count=1&count=2", "count=1&name=a&count=1", "other=1&other=2"):
+        request = Request({"type": "http", "headers": [], "query_string": query.encode()})
+        with pytest.raises(InvalidRequestError, match=f"{query[:5]} is in the query more than once"):
+            read_query(request, Asked)
 
 
 def test_and_described_as_fastapi_describes_it() -> None:

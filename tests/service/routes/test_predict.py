@@ -120,15 +120,26 @@ def test_an_option_said_twice_must_agree(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("topk=1", "topk in the query: there is no such parameter."),
-        ("top_k=0", "top_k in the query: Input should be greater than or equal to 1."),
-        ("top_k=two", "top_k in the query: Input should be a valid integer"),
-        ("on_error=ignore", "on_error in the query: Input should be 'request' or 'item'."),
+        ("topk=1", "There is no parameter 'topk'; the query takes top_k, on_error, reject."),
+        ("top_k=0", "top_k in the query must be 1 or more, not '0'."),
+        ("top_k=two", "top_k in the query must be an integer, not 'two'."),
+        ("top_k=" + "9" * 5000, "top_k in the query must be a smaller integer, not '99"),
+        ("reject=perhaps", "reject in the query must be true or false, not 'perhaps'."),
+        ("on_error=ignore", "on_error in the query must be 'request' or 'item', not 'ignore'."),
+        ("top_k=1&on_error=item&top_k=1", "top_k is in the query more than once; give it once."),
     ],
 )
 def test_a_wrong_query_is_said(client: TestClient, query: str, said: str) -> None:
     problem = problem_of(client.post(f"/predict?{query}", json={"instances": [1]}), 422, "invalid_request")
     assert problem.detail.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("latest", "must be an integer, not 'latest'."), ("0", "must be 1 or more, not '0'.")]
+)
+def test_a_version_that_is_no_number_is_said(client: TestClient, version: str, said: str) -> None:
+    response = client.post(f"/models/colours/versions/{version}/predict", json={"instances": [1]})
+    assert problem_of(response, 422, "invalid_request").detail == f"version in the path {said}"
 
 
 def test_an_image_that_claims_too_many_pixels_is_not_decoded(client: TestClient) -> None:
@@ -152,6 +163,8 @@ def test_the_limit_of_images_holds_for_every_kind(serve: Serve) -> None:
     ]
     for answer in answers:
         assert "more than the 2 images allowed" in problem_of(answer, 413, "too_many_images").detail
+    assert "holds 3 images, more than" in answers[0].text
+    assert "holds 3 images, more than" in answers[2].text
     assert len(labels_of(client.post("/predict", files=form(*[solid("red")] * 2)))) == 2
 
 

@@ -122,7 +122,7 @@ def test_data_that_is_neither_flat_nor_nested_as_its_shape_is_refused(read: Read
 
 @pytest.mark.parametrize("data", [3, "text", {}, True])
 def test_data_is_a_list(read: Reader, data: Any) -> None:
-    with pytest.raises(InvalidRequestError, match=r"inputs\.0\.data: Input should be a valid"):
+    with pytest.raises(InvalidRequestError, match=r"inputs\.0\.data must be a list"):
         read(asking(uint8(RED, data)))
 
 
@@ -136,17 +136,17 @@ def test_an_encoded_image_in_json_is_a_string(read: Reader, data: Any) -> None:
 
 @pytest.mark.parametrize("datatype", ["FP32", "INT8", "uint8", "", 3, None, "BOOL"])
 def test_another_datatype_is_refused(read: Reader, datatype: Any) -> None:
-    with pytest.raises(InvalidRequestError, match=r"inputs\.0\.datatype: Input should be 'UINT8' or 'BYTES'"):
+    with pytest.raises(InvalidRequestError, match=r"inputs\.0\.datatype must be 'UINT8' or 'BYTES'"):
         read(asking(uint8(RED, RED.tolist()) | {"datatype": datatype}))
 
 
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        ({}, "inputs: Field required"),
-        ({"inputs": []}, "inputs: .* at least 1 item"),
-        ({"inputs": {}}, "inputs: "),
-        (asking(uint8(RED, [])) | {"id": 3}, "id: Input should be a valid string"),
+        ({}, "inputs is missing"),
+        ({"inputs": []}, "inputs must have 1 or more elements"),
+        ({"inputs": {}}, "inputs must be a list"),
+        (asking(uint8(RED, [])) | {"id": 3}, "id must be a string"),
         (asking(uint8(RED, [])) | {"ID": "3"}, "ID is not known here"),
         (asking(uint8(RED, []) | {"colour": 3}), r"inputs\.0\.colour is not known here"),
         (asking(uint8(RED, []) | {"name": "pictures"}), r"The inputs are \['pictures'\]; colours takes one, 'images'"),
@@ -154,16 +154,16 @@ def test_another_datatype_is_refused(read: Reader, datatype: Any) -> None:
         (asking(uint8(RED, []), outputs=[{"name": "logits"}]), r"The outputs are \['logits'\]; colours has one"),
         (asking(uint8(RED, []), outputs=[{"name": "probabilities"}] * 2), "colours has one, 'probabilities'"),
         (asking(uint8(RED, []), parameters={"speed": 3}), r"parameters\.speed is not known here"),
-        (asking(uint8(RED, []), parameters={"timeout": -1}), r"parameters\.timeout: .* greater than or equal to 0"),
-        (asking(uint8(RED, []), parameters={"timeout": 0.5}), r"parameters\.timeout: Input should be a valid integer"),
-        (asking(uint8(RED, []), parameters={"binary_data_output": 1}), r"binary_data_output: .* valid boolean"),
+        (asking(uint8(RED, []), parameters={"timeout": -1}), r"parameters\.timeout must be 0 or more"),
+        (asking(uint8(RED, []), parameters={"timeout": 0.5}), r"parameters\.timeout must be an integer"),
+        (asking(uint8(RED, []), parameters={"binary_data_output": 1}), r"binary_data_output must be true or false"),
         (
             asking(uint8(RED, []), outputs=[{"name": "probabilities", "parameters": {"classification": 0}}]),
-            r"classification: Input should be greater than or equal to 1",
+            r"classification must be 1 or more",
         ),
         (
             asking(uint8(RED, []), outputs=[{"name": "probabilities", "parameters": {"binary_data": "yes"}}]),
-            r"binary_data: Input should be a valid boolean",
+            r"binary_data must be true or false",
         ),
         (asking(uint8(RED, []), model_name="dogs"), "model_name or model_version in the body is not that of the path"),
         (asking(uint8(RED, []), model_version="2"), "model_name or model_version in the body is not that of the path"),

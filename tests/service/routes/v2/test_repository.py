@@ -50,11 +50,11 @@ def test_an_unload_is_of_the_model(client: TestClient, control: RecordingControl
         ({"file:1/model.onnx": "AAAA"}, r"parameters.file:1/model.onnx is not known here"),
         ({"path": "/etc/passwd"}, r"parameters.path is not known here"),
         ({"url": "http://127.0.0.1/"}, r"parameters.url is not known here"),
-        ({"version": "3"}, "parameters.version: Input should be a valid integer"),
-        ({"version": 3.0}, "parameters.version: Input should be a valid integer"),
-        ({"version": True}, "parameters.version: Input should be a valid integer"),
-        ({"version": 0}, "parameters.version: Input should be greater than or equal to 1"),
-        ([], "parameters: Input should be"),
+        ({"version": "3"}, "parameters.version must be an integer"),
+        ({"version": 3.0}, "parameters.version must be an integer"),
+        ({"version": True}, "parameters.version must be an integer"),
+        ({"version": 0}, "parameters.version must be 1 or more"),
+        ([], "parameters must be a JSON object"),
     ],
 )
 def test_nothing_can_name_a_file_or_bring_a_model(

@@ -220,6 +220,14 @@ def test_statistics_are_those_of_the_control(client: "http.InferenceServerClient
     (one,) = client.get_inference_statistics("colours")["model_stats"]
     assert (one["version"], one["inference_count"], one["execution_count"]) == ("1", 5, 2)
     assert one["inference_stats"]["success"] == {"count": 3, "ns": 30}
+    assert one["batch_stats"] == [
+        {
+            "batch_size": 3,
+            "compute_input": {"count": 1, "ns": 5},
+            "compute_infer": {"count": 1, "ns": 10},
+            "compute_output": {"count": 1, "ns": 2},
+        }
+    ]
     assert set(one["inference_stats"]) == {
         *("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
     }
