@@ -196,7 +196,7 @@ def test_overload_is_503_and_says_when_to_come_again(serve: Serve) -> None:
         assert running.result(20).status_code == 200
 
 
-@pytest.mark.parametrize(("allowed", "microseconds"), [(60.0, 1000), (0.001, 60_000_000)])
+@pytest.mark.parametrize(("allowed", "microseconds"), [(60.0, 1000), (0.3, 60_000_000)])
 def test_the_deadline_is_the_shorter_of_what_is_asked_and_what_is_allowed(
     serve: Serve, allowed: float, microseconds: int
 ) -> None:
@@ -214,7 +214,7 @@ def test_the_deadline_is_the_shorter_of_what_is_asked_and_what_is_allowed(
         callers.submit(client.post, INFER, **body_of({"inputs": [uint8(grey)]}, grey.tobytes()))
         assert entered.wait(20)
         late = callers.submit(client.post, INFER, **body_of(limited, RED.tobytes()))
-        wait_for([late], timeout=0.5)  # whether it is told at once or when its turn comes
+        wait_for([late], timeout=1)  # whether it is told at once or when its turn comes
         go_on.set()
         error_of(late.result(20), 504)
 
