@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from schemas.bundle import FloatArray, open_bundle
 from schemas.evaluation import Metrics
-from schemas.manifest import InputSpec, ModelManifest, VariantName
+from schemas.manifest import ModelManifest, VariantName
 from schemas.metrics import measure
 from trainer.data.images import Rows
 from trainer.data.source import Labels, SourceData
@@ -59,10 +59,11 @@ class Place:
             return source is Source.DIGITS
         return source in sources_at(Path(self.what))
 
-    def load(self, config: DataConfig, spec: InputSpec) -> SourceData:
-        """Every image, of the size of the spec. Raises DataError."""
-        config = config.model_copy(update={"input": spec})
-        return open_source(config, Path(self.what), skip_bad=self.skip_bad, cache=self.cache).load()
+    def load(self, config: DataConfig, manifest: ModelManifest) -> SourceData:
+        """Every image, of the size that the model takes. Raises DataError."""
+        config = config.model_copy(update={"input": manifest.input})
+        source = open_source(config, Path(self.what), skip_bad=self.skip_bad, cache=self.cache, known=manifest.labels)
+        return source.load()
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,17 @@ def npz(path: Path, data: SourceData, *, named: bool = True) -> Place:
     return Place(str(path))
 
 
+def photos(folder: Path, classes: dict[str, str]) -> Place:
+    """A picture of a colour in each class's folder."""
+    for name, colour in classes.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "a.png").write_bytes(solid(colour))
+    return Place(str(folder))
+
+
 def test_the_test_split_of_its_own_data_gives_the_manifest_s_figures(model: Model, tmp_path: Path) -> None:
     place = npz(tmp_path / "colours.npz", colours.colours())
-    data = place.load(how_to_read(place, [model.manifest]), model.manifest.input)
+    data = place.load(how_to_read(place, [model.manifest]), model.manifest)
     own = own_division(model, data)
     assert own is not None
     for part, said in (
@@ -140,14 +148,32 @@ def test_a_folder_of_photos_of_any_size_is_read_at_the_bundle_s(untrained: Model
         (tmp_path / "photos" / colour).mkdir(parents=True)
         (tmp_path / "photos" / colour / "a.png").write_bytes(solid(colour, size=(30 + i, 20)))
     place = Place(str(tmp_path / "photos"))
-    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest.input)
+    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest)
     assert data.input == untrained.manifest.input
     assert score(untrained, data, np.arange(3)).metrics.accuracy == 1
 
 
+@pytest.mark.parametrize("there", [["green"], ["red", "blue"]])
+def test_a_folder_of_some_of_the_classes_is_scored_against_all_of_them(
+    untrained: Model, tmp_path: Path, there: list[str]
+) -> None:
+    place = photos(tmp_path / "photos", {name: name for name in there})
+    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest)
+    metrics = score(untrained, data, np.arange(len(there))).metrics
+    assert metrics.accuracy == 1
+    assert [row.label for row in metrics.per_class] == list(COLOURS)
+    assert set(metrics.absent_classes) == COLOURS.keys() - set(there)
+
+
+def test_a_class_s_folder_that_the_model_does_not_know_is_refused_by_name(untrained: Model, tmp_path: Path) -> None:
+    place = photos(tmp_path / "photos", {"red": "red", "teal": "blue"})
+    with pytest.raises(DataError, match=r"teal is no class that the model knows; its labels are red, green, blue\."):
+        place.load(how_to_read(place, [untrained.manifest]), untrained.manifest)
+
+
 def test_numbers_for_labels_are_the_bundle_s_class_indices(untrained: Model, tmp_path: Path) -> None:
     place = npz(tmp_path / "numbers.npz", colours.colours(), named=False)
-    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest.input)
+    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest)
     assert data.labels == ("red", "green", "blue")
     assert score(untrained, data, np.arange(90)).metrics.accuracy == 1
 

@@ -25,9 +25,9 @@ def run(options: argparse.Namespace) -> int:
     check_same_labels(*models)
     place = Place(options.data, options.skip_bad, options.cache)
     config = how_to_read(place, [model.manifest for model in models])
-    data = place.load(config, models[0].manifest.input)
+    data = place.load(config, models[0].manifest)
     same_size = models[0].manifest.input == models[1].manifest.input
-    other = data if same_size else place.load(config, models[1].manifest.input)
+    other = data if same_size else place.load(config, models[1].manifest)
     asked = list(zip(models, (data, other), strict=True))
     chosen = choose(asked, config, Part(options.split) if options.split else None)
     say([*data.told, *chosen.told])

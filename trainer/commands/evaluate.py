@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     model = open_model(options.bundle, VariantName(options.variant))
     place = Place(options.data, options.skip_bad, options.cache)
     config = how_to_read(place, [model.manifest])
-    data = place.load(config, model.manifest.input)
+    data = place.load(config, model.manifest)
     chosen = choose([(model, data)], config, Part(options.split) if options.split else None)
     say([*data.told, *chosen.told])
     metrics = score(model, data, chosen.positions).metrics

@@ -25,17 +25,19 @@ class FolderSource:
     """Every file below a class's folder is taken for an image; hidden ones are passed over.
 
     An unreadable file stops the run before training, with its reason; skip_bad leaves it out instead. cache is the
-    folder that decoded images are kept in, None the usual one.
+    folder that decoded images are kept in, None the usual one. known are the classes of a model that is asked about
+    the photos: a folder of another name is refused then, and they may lack classes, which training may not.
     """
 
     folder: Path
     input: InputSpec
     skip_bad: bool = False
     cache: Path | None = None
+    known: tuple[str, ...] = ()
 
     def load(self) -> SourceData:
         """Raises DataError."""
-        classes = _classes(self.folder)
+        classes = _classes(self.folder, self.known)
         files = [(file, index) for index, name in enumerate(classes) for file in _files(self.folder / name)]
         if not files:
             raise DataError(f"The folders of {self.folder} hold no files.")
@@ -88,17 +90,32 @@ class FolderSource:
             return f"The file cannot be read ({error.strerror})."
 
 
+def _and_more(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return ""
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f", nor are {', '.join(names[1:_SHOWN])}{more}"
+
+
 def _listed(bad: Sequence[Unreadable]) -> str:
     listed = "; ".join(f"{one.file}: {one.reason.rstrip('.')}" for one in bad[:_SHOWN])
     return listed + (f" ... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
+def _classes(folder: Path, known: Sequence[str]) -> tuple[str, ...]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the folder of class-named folders with --data.")
     names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-    if len(names) < 2:
+    if known and not names:
+        raise DataError(f"{folder} must hold a folder for one or more of the classes {', '.join(known)}.")
+    if len(names) < 2 and not known:
         raise DataError(f"{folder} must hold a folder for each of two or more classes, not {len(names)}.")
+    unknown = [name for name in names if name not in known] if known else []
+    if unknown:
+        raise DataError(
+            f"{folder / unknown[0]} is no class that the model knows{_and_more(unknown)}; its labels are "
+            f"{', '.join(known)}."
+        )
     return names
 
 

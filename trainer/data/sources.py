@@ -16,11 +16,14 @@ _RECIPE_OF = {
 }
 
 
-def open_source(config: DataConfig, folder: Path, *, skip_bad: bool = False, cache: Path | None = None) -> DataSource:
+def open_source(
+    config: DataConfig, folder: Path, *, skip_bad: bool = False, cache: Path | None = None, known: tuple[str, ...] = ()
+) -> DataSource:
     """folder is where data sets lie, and where those that can be downloaded are put.
 
     skip_bad leaves out files that are no readable images instead of stopping. cache is the folder that decoded images
-    are kept in; None is beside the data, else the user's cache folder. Raises RecipeError.
+    are kept in; None is beside the data, else the user's cache folder. known are the labels of a model that is asked
+    about the data, which need not have images of all of them. Raises RecipeError.
     """
     source, size = config.source, config.input
     # Imported where needed: each brings a library that takes a second to import.
@@ -42,7 +45,7 @@ def open_source(config: DataConfig, folder: Path, *, skip_bad: bool = False, cac
 
         if size is None:
             raise RecipeError("Photos are resized to one size; set it, as in --set data.input=64,64,3.")
-        return FolderSource(folder, size, skip_bad, cache)
+        return FolderSource(folder, size, skip_bad, cache, known)
     from trainer.data.digits import DigitsSource  # noqa: PLC0415
 
     return DigitsSource(size)
