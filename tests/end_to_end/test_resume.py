@@ -65,7 +65,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(left_alone: Path
     content[-1] ^= 1
     (damaged / "state.safetensors").write_bytes(content)
     ended = subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True, text=True)
-    assert f"{damaged} is damaged (state.safetensors is not what was written)" in ended.stderr
+    assert f"The checkpoint {damaged} is damaged (state.safetensors is not what was written)" in ended.stderr
     assert f"going on after step {int(damaged.name) - 1}" in ended.stderr
     assert weights(tmp_path) == weights(left_alone)
 
