@@ -62,12 +62,12 @@ def train_in(
     runs: Runs | None = None,
 ) -> Trained | None:
     """As train, in each process of a world; the first writes, and the others return None."""
-    if world.first:
-        check_writable(artifacts, recipe.name)
     start = starting_weights(recipe)
     recipe = as_run(recipe, start)
     with world.first_one_first():  # the first decodes the images, the others find them
         data = load_splits(recipe, source)
+        if world.first:  # the data was found: only now is anything made
+            check_writable(artifacts, recipe.name)
     for sentence in data.told:
         reporter.note(sentence)
     torch.manual_seed(recipe.seed)
