@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import JsonValue
 
 from schemas.manifest import VariantName
 from tests.bundles import COLOURS, solid, write_bundle
@@ -187,7 +188,30 @@ def test_of_several_sets_in_a_folder_the_bundle_s_own_kind_is_read(model: Model,
         provenance = model.manifest.provenance.model_copy(update={"recipe": recipe})
         manifest = model.manifest.model_copy(update={"provenance": provenance})
         assert how_to_read(place, [manifest]).source is source
-    assert how_to_read(place, [model.manifest]).source is Source.MNIST
+    with pytest.raises(DataError, match=r"several kinds of data: mnist, cifar10; say which is meant, as with --source"):
+        how_to_read(place, [model.manifest])
+    assert how_to_read(replace(place, source=Source.CIFAR10), [model.manifest]).source is Source.CIFAR10
+    with pytest.raises(DataError, match=r"holds no data of the kind csv, but mnist and cifar10\."):
+        how_to_read(replace(place, source=Source.CSV), [model.manifest])
+
+
+def test_beside_other_data_only_folders_named_after_classes_are_data(untrained: Model, tmp_path: Path) -> None:
+    place = tmp_path / "several"
+    place.mkdir()
+    npz(place / "numbers.npz", colours.colours())
+    (place / "plots").mkdir()
+    manifest = untrained.manifest
+    assert how_to_read(Place(str(place)), [manifest]).source is Source.NPZ
+    photos(place, {"red": "red"})
+    with pytest.raises(DataError, match="several kinds of data: npz, folder"):
+        how_to_read(Place(str(place)), [manifest])
+    recipe: dict[str, JsonValue] = {
+        "data": {"source": "folder", "validation": 0.2, "input": {"height": 8, "width": 8, "channels": 3}}
+    }
+    provenance = manifest.provenance.model_copy(update={"recipe": recipe})
+    trained_on_photos = manifest.model_copy(update={"provenance": provenance})
+    assert how_to_read(Place(str(place)), [trained_on_photos]).source is Source.FOLDER
+    assert how_to_read(Place(str(place), source=Source.NPZ), [trained_on_photos]).source is Source.NPZ
 
 
 def test_a_place_without_data_and_a_variant_that_is_not_there_are_said(untrained: Model, tmp_path: Path) -> None:
