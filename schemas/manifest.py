@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_va
 
 from schemas.base import Frozen
 from schemas.errors import FormatVersionError, ManifestError
-from schemas.evaluation import Metrics, Rate
+from schemas.evaluation import WILSON, Interval, Metrics, Rate
 
 FORMAT_VERSION = 1
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -142,11 +142,18 @@ class TemperatureScaling(Frozen):
     test: CalibrationErrors
 
 
+_OF_TEST = f"{WILSON}; null for validation, which chose the threshold"
+
+
 class Answered(Frozen):
     """One split at the threshold: the share of its images that is answered, and how many of those rightly."""
 
     coverage: Rate
     accuracy: Annotated[Rate | None, Field(description="null where nothing is answered")]
+    coverage_interval: Annotated[Interval | None, Field(description=_OF_TEST)] = None
+    accuracy_interval: Annotated[Interval | None, Field(description=f"{_OF_TEST}, and where nothing is answered")] = (
+        None
+    )
 
 
 class Reject(Frozen):
@@ -201,6 +208,9 @@ class Provenance(Frozen):
     best_epoch: Annotated[int, Field(ge=0, description="the epoch whose weights these are, chosen on validation")]
     parameters: Count
     device: str
+    processes: Annotated[int | None, Field(ge=1, description="that shared each batch; null in bundles of before")] = (
+        None
+    )
     duration_seconds: Annotated[float, Field(ge=0, description="training alone, without export and report")]
     created: Annotated[str, Field(description="UTC, ISO 8601")]
     git_commit: str | None

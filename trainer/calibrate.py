@@ -6,7 +6,7 @@ from scipy.special import log_softmax, softmax
 
 from schemas.bundle import FloatArray
 from schemas.manifest import Answered, CalibrationErrors, Reject, TemperatureScaling
-from schemas.metrics import Labels, calibration
+from schemas.metrics import Labels, calibration, wilson_interval
 from schemas.selective import CoverageCurve, coverage_curve
 from trainer.evaluate import Evaluation
 
@@ -64,7 +64,7 @@ def find_reject(target_accuracy: float, validation: Evaluation, test: Evaluation
         target_accuracy=target_accuracy,
         threshold=threshold,
         validation=_answered(curve, threshold),
-        test=_answered(coverage_of(test), threshold),
+        test=_measured(coverage_of(test), threshold, test.metrics.n),
     )
 
 
@@ -75,3 +75,11 @@ def coverage_of(evaluation: Evaluation) -> CoverageCurve:
 def _answered(curve: CoverageCurve, threshold: float) -> Answered:
     coverage, accuracy = curve.at(threshold)
     return Answered(coverage=coverage, accuracy=accuracy)
+
+
+def _measured(curve: CoverageCurve, threshold: float, n: int) -> Answered:
+    """With intervals, of a split of n images that the threshold was not chosen on."""
+    at = _answered(curve, threshold)
+    answered = round(at.coverage * n)
+    right = None if at.accuracy is None else wilson_interval(round(at.accuracy * answered), answered)
+    return at.model_copy(update={"coverage_interval": wilson_interval(answered, n), "accuracy_interval": right})

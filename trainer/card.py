@@ -2,7 +2,7 @@
 
 import json
 
-from schemas.evaluation import Metrics
+from schemas.evaluation import Interval, Metrics
 from schemas.manifest import ModelManifest
 
 
@@ -61,7 +61,8 @@ them, and how sure it is then means nothing. Whether it treats the people in ima
 
 ## How it was made
 {manifest.provenance.epochs} epochs, of which epoch {manifest.provenance.best_epoch} was the best on validation, in \
-{manifest.provenance.duration_seconds:.1f} s on {manifest.provenance.device}; seed {manifest.provenance.seed}.
+{manifest.provenance.duration_seconds:.1f} s on {manifest.provenance.device}{_processes(manifest)}; \
+seed {manifest.provenance.seed}.
 {_start(manifest)}The recipe as run is in `manifest.json`.
 
 ## How to use it
@@ -90,6 +91,14 @@ def _start(manifest: ModelManifest) -> str:
     return f"Started from `{transfer['weights']}` (sha256 `{transfer.get('sha256')}`).\n"
 
 
+def _processes(manifest: ModelManifest) -> str:
+    """Bundles of before do not say in how many."""
+    processes = manifest.provenance.processes
+    if processes is None:
+        return ""
+    return ", in one process" if processes == 1 else f", in {processes} processes"
+
+
 def _calibration(manifest: ModelManifest) -> str:
     """Bundles of before there was calibration have none."""
     scaling = manifest.calibration
@@ -111,12 +120,23 @@ def _reject(manifest: ModelManifest) -> str:
         return ""
     if reject.threshold is None or reject.test is None:
         return f"\nNo reject threshold: {reject.reason}.\n"
-    right = "" if reject.test.accuracy is None else f", {reject.test.accuracy:.2%} of them rightly"
+    test, n = reject.test, manifest.metrics.test.n
+    share = f"{test.coverage:.2%}{_interval(test.coverage_interval)} of the {n:,} images"
+    right = (
+        ""
+        if test.accuracy is None
+        else f", and {test.accuracy:.2%}{_interval(test.accuracy_interval)} of the answers are right"
+    )
     return f"""
 For {reject.target_accuracy:.2%} of the answers to be right, answer only from a probability of
 {reject.threshold:.4f} on: so says the validation split.
-Of the test split {reject.test.coverage:.2%} are answered then{right}.
+On the test split {share} are answered then{right}.
 """
+
+
+def _interval(interval: Interval | None) -> str:
+    """Bundles of before have none."""
+    return "" if interval is None else f" (95% interval {interval.lower:.2%} to {interval.upper:.2%})"
 
 
 def _variants(manifest: ModelManifest) -> str:

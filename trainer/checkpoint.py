@@ -2,10 +2,11 @@
 
 runs/<name>-<number>/
     run.json              what the run is: recipe, data, device, processes
+    bundle.json           the bundle that it ended with, once there is one
     <step>/               the newest two checkpoints, each whole or not there
         state.safetensors network, average, optimizers, random generators
         best.safetensors  the weights that were best on validation so far
-        state.json        step, epoch, history, and the hashes of both files
+        state.json        step, epoch, history, and the hashes of all three
 """
 
 import json
@@ -26,6 +27,8 @@ from trainer.errors import WriteError
 _STATE, _BEST, _FACTS = "state.safetensors", "best.safetensors", "state.json"
 _KEPT = 2
 _NEW = ".new-"
+# What reading a file raises that may hold anything.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError)
 
 Tensors = dict[str, Tensor]
 
@@ -56,7 +59,7 @@ class Checkpoints:
         try:
             new.mkdir()
             files = {_STATE: save(_plain(state.tensors)), _BEST: save(_plain(state.best))}
-            hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
+            hashes = _hashes(files, state.step, state.facts)
             files[_FACTS] = json.dumps({"step": state.step, "sha256": hashes, "facts": state.facts}).encode()
             for name, content in files.items():
                 (new / name).write_bytes(content)
@@ -78,11 +81,14 @@ class Checkpoints:
         told: list[str] = []
         for unfinished in self.folder.glob(f"{_NEW}*"):
             shutil.rmtree(unfinished, ignore_errors=True)
-        for folder in self._folders():
+        left = self._folders()
+        while left:
+            folder = left.pop(0)
             try:
                 return _read(folder), told
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                told.append(f"{folder} is damaged ({error}); the checkpoint before it is taken.")
+            except _DAMAGE as error:
+                instead = "the checkpoint before it is taken" if left else "none is left, so the run starts anew"
+                told.append(f"The checkpoint {folder} is damaged ({_reason(error)}) and was removed; {instead}.")
                 shutil.rmtree(folder, ignore_errors=True)
         return None, told
 
@@ -95,13 +101,30 @@ def _step(folder: Path) -> int:
     return int(folder.name)
 
 
+class _ChangedError(ValueError):
+    """Names the file whose content is not what was written."""
+
+
 def _read(folder: Path) -> TrainingState:
     said = json.loads((folder / _FACTS).read_bytes())
     contents = {name: (folder / name).read_bytes() for name in (_STATE, _BEST)}
-    for name, content in contents.items():
-        if sha256(content).hexdigest() != said["sha256"][name]:
-            raise ValueError(f"{name} is not what was written")
+    found = _hashes(contents, int(said["step"]), dict(said["facts"]))
+    for name, before in said["sha256"].items():  # checkpoints of before have no hash of their facts
+        if found[name] != before:
+            raise _ChangedError(name)
     return TrainingState(int(said["step"]), load(contents[_STATE]), load(contents[_BEST]), dict(said["facts"]))
+
+
+def _hashes(contents: dict[str, bytes], step: int, facts: dict[str, JsonValue]) -> dict[str, str]:
+    written = contents | {_FACTS: json.dumps([step, facts], sort_keys=True).encode()}
+    return {name: sha256(content).hexdigest() for name, content in written.items()}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{Path(error.filename).name}: {error.strerror}"
+    changed = str(error) if isinstance(error, _ChangedError) else _FACTS
+    return f"{changed} is not what was written"
 
 
 def _plain(tensors: Tensors) -> Tensors:

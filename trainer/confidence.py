@@ -72,8 +72,12 @@ def coverage(curve: CoverageCurve, reject: Reject | None) -> Figure:
     if reject is not None:
         axes.axhline(reject.target_accuracy, color="grey", linestyle=":", label=f"target {reject.target_accuracy:.2%}")
     if reject is not None and reject.test is not None and reject.test.accuracy is not None:
-        label = f"threshold {reject.threshold:.3f}, from validation"
+        label = f"threshold {reject.threshold:.3f}, from validation; bars are 95% intervals"
         axes.plot(reject.test.coverage, reject.test.accuracy, "o", color="tab:red", label=label)
+        if reject.test.coverage_interval and reject.test.accuracy_interval:
+            across, along = reject.test.coverage_interval, reject.test.accuracy_interval
+            axes.hlines(reject.test.accuracy, across.lower, across.upper, color="tab:red")
+            axes.vlines(reject.test.coverage, along.lower, along.upper, color="tab:red")
     axes.set(
         xlim=(0, 1.01), xlabel="coverage: share of test images that is answered", ylabel="accuracy of what is answered"
     )

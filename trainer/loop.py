@@ -39,6 +39,7 @@ class Fitted:
     history: tuple[Epoch, ...]
     best_epoch: int
     seconds: float
+    processes: int
 
 
 def fit(
@@ -66,7 +67,7 @@ def fit(
             run.save(checkpoints)
     chosen = copy.deepcopy(run.judged).cpu()
     chosen.load_state_dict(run.best)
-    return Fitted(chosen.eval(), tuple(run.history), run.best_epoch, run.pace.elapsed)
+    return Fitted(chosen.eval(), tuple(run.history), run.best_epoch, run.pace.elapsed, world.size)
 
 
 def _resume(run: "TrainingRun", checkpoints: Checkpoints, reporter: Reporter) -> None:

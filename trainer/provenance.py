@@ -32,6 +32,7 @@ def provenance(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.devic
         best_epoch=fitted.best_epoch,
         parameters=parameter_count(fitted.network),
         device=describe(device),
+        processes=fitted.processes,
         duration_seconds=round(fitted.seconds, 3),
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         git_commit=_git_commit(),

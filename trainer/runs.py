@@ -13,6 +13,7 @@ from trainer.errors import RunsError
 from trainer.progress import Reporter
 
 _RUN, _LOCK = "run.json", ".lock"
+_LONGEST = 80  # letters of a value that are shown
 Facts = dict[str, JsonValue]
 
 
@@ -47,10 +48,15 @@ def _found(runs: Path, name: str, facts: Facts, reporter: Reporter) -> Path | No
     folders = sorted(_numbered(runs, name).items(), reverse=True)
     others = []
     for _, folder in folders:
-        differing = _difference(_read(folder), facts)
-        if differing is None:
+        before = _read(folder)
+        if before == facts:
             return folder
-        others.append(f"{folder} is another run: {differing}")
+        others.append(
+            f"{folder} is another run: {_difference(before, facts)}"
+            if before is not None
+            else f"{folder / _RUN} is damaged, so that nobody can tell what run it is: put that file back, or remove "
+            f"{folder}"
+        )
     why = f" ({others[0]})" if others else ""
     reporter.note(
         f"no run of this recipe, data and device below {runs} to go on with{why}; starting from the beginning"
@@ -75,13 +81,13 @@ def _numbered(runs: Path, name: str) -> dict[int, Path]:
     return {int(number): entry for number, entry in entries if number.isascii() and number.isdigit()}
 
 
-def _read(folder: Path) -> JsonValue:
-    """None where it was not written whole: then there is no checkpoint either."""
+def _read(folder: Path) -> Facts | None:
+    """None where it is missing or damaged."""
     try:
-        facts: JsonValue = json.loads((folder / _RUN).read_bytes())
-    except (OSError, ValueError):
+        facts = json.loads((folder / _RUN).read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
-    return facts
+    return facts if isinstance(facts, dict) else None
 
 
 def _difference(before: JsonValue, now: JsonValue, where: str = "") -> str | None:
@@ -92,4 +98,9 @@ def _difference(before: JsonValue, now: JsonValue, where: str = "") -> str | Non
             if found is not None:
                 return found
         return None
-    return None if before == now else f"{where or 'it'} was {json.dumps(before)} and is {json.dumps(now)}"
+    return None if before == now else f"{where} was {_shown(before)} and is {_shown(now)}"
+
+
+def _shown(value: JsonValue) -> str:
+    said = json.dumps(value)
+    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 3]}..."

@@ -10,17 +10,16 @@ from pydantic import ValidationError
 
 from schemas.bundle import FloatArray, open_bundle
 from schemas.evaluation import Metrics
-from schemas.manifest import InputSpec, ModelManifest, VariantName
+from schemas.manifest import ModelManifest, VariantName
 from schemas.metrics import measure
 from trainer.data.images import Rows
 from trainer.data.source import Labels, SourceData
-from trainer.data.sources import guess_source, open_source, recipe_for, sources_at
+from trainer.data.sources import open_source, recipe_of, sources_at
 from trainer.data.split import divide
 from trainer.errors import DataError
 from trainer.inference import OnnxModel
 from trainer.predict import newest_version
 from trainer.recipe import DataConfig, Source
-from trainer.recipes import find_recipe
 
 
 class Part(StrEnum):
@@ -48,21 +47,35 @@ class Model:
 
 @dataclass(frozen=True)
 class Place:
-    """Labelled data as a person names them: a folder, an .npz file, or digits, the set inside scikit-learn."""
+    """Labelled data as a person names them: a folder, an .npz file, or digits, the set inside scikit-learn.
+
+    source is the kind that is meant, where several lie there.
+    """
 
     what: str
     skip_bad: bool = False
     cache: Path | None = None
+    source: Source | None = None
 
-    def holds(self, source: Source) -> bool:
-        if self.what == Source.DIGITS:
-            return source is Source.DIGITS
-        return source in sources_at(Path(self.what))
+    def sources(self, labels: Sequence[str]) -> list[Source]:
+        """What may be meant, for a model of these labels. Raises DataError where there is nothing of it."""
+        there = [Source.DIGITS] if self.what == Source.DIGITS else sources_at(Path(self.what), labels)
+        if not there:
+            raise DataError(
+                f"'{self.what}' is no folder of class-named folders, of CSV files or of published ones, nor an .npz "
+                "file, nor the word digits."
+            )
+        if self.source is None:
+            return there
+        if self.source not in there:
+            raise DataError(f"'{self.what}' holds no data of the kind {self.source}, but {' and '.join(there)}.")
+        return [self.source]
 
-    def load(self, config: DataConfig, spec: InputSpec) -> SourceData:
-        """Every image, of the size of the spec. Raises DataError."""
-        config = config.model_copy(update={"input": spec})
-        return open_source(config, Path(self.what), skip_bad=self.skip_bad, cache=self.cache).load()
+    def load(self, config: DataConfig, manifest: ModelManifest) -> SourceData:
+        """Every image, of the size that the model takes. Raises DataError."""
+        config = config.model_copy(update={"input": manifest.input})
+        source = open_source(config, Path(self.what), skip_bad=self.skip_bad, cache=self.cache, known=manifest.labels)
+        return source.load()
 
 
 @dataclass(frozen=True)
@@ -99,20 +112,17 @@ def open_model(path: Path, variant: VariantName) -> Model:
 def how_to_read(place: Place, manifests: Sequence[ModelManifest]) -> DataConfig:
     """As the first bundle's recipe that was trained on data of a kind that is there; else by the content alone.
 
-    Where CSV and .npz files have no names, their numbers are the first bundle's class indices. Raises DataError.
+    Where CSV and .npz files have no names, their numbers are the first bundle's class indices. Raises DataError, also
+    where several kinds are there and no bundle was trained on one of them.
     """
-    own = [config for manifest in manifests if (config := data_config(manifest)) and place.holds(config.source)]
-    if own:
-        config = own[0]
-    elif place.what == Source.DIGITS:
-        config = find_recipe("digits", "default").data
-    elif guess_source(Path(place.what)) is not None:
-        config = recipe_for(Path(place.what)).data
-    else:
+    there = place.sources(manifests[0].labels)
+    own = [config for manifest in manifests if (config := data_config(manifest)) and config.source in there]
+    if not own and len(there) > 1:
         raise DataError(
-            f"'{place.what}' is no folder of class-named folders, of CSV files or of published ones, nor an .npz "
-            "file, nor the word digits."
+            f"'{place.what}' holds several kinds of data: {', '.join(there)}; say which is meant, as with "
+            f"--source {there[0]}."
         )
+    config = own[0] if own else recipe_of(there[0]).data
     if config.source in {Source.CSV, Source.NPZ} and not config.labels:
         config = config.model_copy(update={"labels": manifests[0].labels})
     return config
@@ -137,7 +147,9 @@ def choose(asked: Sequence[tuple[Model, SourceData]], config: DataConfig, part: 
     if part is None and owner is not None:
         told.append(f"{owner[0].path} was trained on this data: scored on the test split, as its recipe divides it.")
     elif part is None:
-        told.append(f"{names} {'were' if len(asked) > 1 else 'was'} trained on other data: scored on all images.")
+        told.append(
+            f"{names} {'were' if len(asked) > 1 else 'was'} not trained on just this data: scored on all images."
+        )
     part = part or (Part.ALL if owner is None else Part.TEST)
     positions = positions_of(part, asked[0][1], config if owner is None else owner[1])
     told += filter(None, [already_seen(model, data, positions) for model, data in asked])

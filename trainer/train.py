@@ -17,6 +17,7 @@ from trainer.finish import Trained, finish
 from trainer.loop import fit
 from trainer.prepare import build_network, load_splits
 from trainer.progress import Reporter
+from trainer.published import note_bundle, published_bundle
 from trainer.recipe import Recipe
 from trainer.runs import run_folder
 from trainer.tensorboard import TensorBoardReporter
@@ -61,22 +62,37 @@ def train_in(
     *,
     runs: Runs | None = None,
 ) -> Trained | None:
-    """As train, in each process of a world; the first writes, and the others return None."""
-    if world.first:
-        check_writable(artifacts, recipe.name)
+    """As train, in each process of a world; the first writes, and the others return None.
+
+    A run to go on with that has written its bundle already is done, and that bundle is what is returned.
+    """
     start = starting_weights(recipe)
     recipe = as_run(recipe, start)
     with world.first_one_first():  # the first decodes the images, the others find them
         data = load_splits(recipe, source)
+        if world.first:  # the data was found: only now is anything made
+            check_writable(artifacts, recipe.name)
     for sentence in data.told:
         reporter.note(sentence)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe, data, start)
     with _checkpoints(runs, world, recipe, data, device, reporter) as checkpoints:
-        if runs is not None and runs.tensorboard and checkpoints is not None and world.first:
-            reporter = TensorBoardReporter(reporter, checkpoints.folder / "tensorboard")
+        own = checkpoints.folder if checkpoints is not None and world.first else None
+        done = published_bundle(own) if own is not None else None
+        if world.of_the_first(done is not None):
+            reporter.note(
+                f"{own} is finished and its bundle written, so nothing was done; leave out --resume to train anew"
+            )
+            return done
+        if runs is not None and runs.tensorboard and own is not None:
+            reporter = TensorBoardReporter(reporter, own / "tensorboard")
         fitted = fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
-        return finish(recipe, data, fitted, device, artifacts) if world.first else None
+        if not world.first:
+            return None
+        trained = finish(recipe, data, fitted, device, artifacts)
+        if own is not None:
+            note_bundle(own, trained.path, reporter)
+        return trained
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(left_alone: Path
     content[-1] ^= 1
     (damaged / "state.safetensors").write_bytes(content)
     ended = subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True, text=True)
-    assert f"{damaged} is damaged (state.safetensors is not what was written)" in ended.stderr
+    assert f"The checkpoint {damaged} is damaged (state.safetensors is not what was written)" in ended.stderr
     assert f"going on after step {int(damaged.name) - 1}" in ended.stderr
     assert weights(tmp_path) == weights(left_alone)
 
@@ -81,6 +81,27 @@ def test_without_a_run_to_go_on_with_it_says_why_and_starts_from_the_beginning(
     assert weights(tmp_path) != weights(left_alone)
 
 
-def test_a_finished_run_that_goes_on_is_exported_again(left_alone: Path) -> None:
-    subprocess.run(command(left_alone, "--resume"), check=True, capture_output=True)
-    assert weights(left_alone, 2) == weights(left_alone, 1)
+def test_a_run_that_is_killed_between_its_last_checkpoint_and_its_bundle_writes_the_bundle_later(
+    left_alone: Path, tmp_path: Path
+) -> None:
+    run = subprocess.Popen(command(tmp_path), stderr=subprocess.DEVNULL)
+    while last_step(tmp_path) < STEPS:
+        assert run.poll() is None
+        time.sleep(0.001)
+    run.kill()
+    run.wait()
+    assert not (tmp_path / "artifacts" / "digits" / "1").exists()
+    subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True)
+    assert weights(tmp_path) == weights(left_alone)
+
+
+def test_a_finished_run_says_so_and_where_its_bundle_is_and_writes_nothing(left_alone: Path) -> None:
+    before = everything_below(left_alone)
+    ended = subprocess.run(command(left_alone, "--resume"), check=True, capture_output=True, text=True)
+    assert f"{left_alone / 'runs' / 'digits-1'} is finished" in ended.stderr
+    assert ended.stdout.startswith(f"{left_alone / 'artifacts' / 'digits' / '1'}: test accuracy")
+    assert everything_below(left_alone) == before
+
+
+def everything_below(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}

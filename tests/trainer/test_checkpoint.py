@@ -113,19 +113,44 @@ def test_any_damage_is_told_and_passed_over(name: str, damage: str, tmp_path: Pa
     assert found is not None
     assert found.step == 1
     assert len(told) == 1
-    assert told[0].startswith(f"{tmp_path / '2'} is damaged (")
+    assert told[0].startswith(f"The checkpoint {tmp_path / '2'} is damaged ({name}")
+    assert told[0].endswith(" and was removed; the checkpoint before it is taken.")
     checkpoints.save(state(2))  # the place of the damaged one is free again
     found, told = checkpoints.latest()
     assert (found and found.step, told) == (2, [])
 
 
-def test_with_all_of_them_damaged_the_run_starts_from_the_beginning(tmp_path: Path) -> None:
+def test_a_figure_that_was_changed_is_damage(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, 0).save(state(1))
+    file = tmp_path / "1" / "state.json"
+    file.write_text(file.read_text().replace('"elapsed": 0.1', '"elapsed": 0.2'))
+    _, told = Checkpoints(tmp_path, 0).latest()
+    assert "state.json is not what was written" in told[0]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{}",
+        "[1]",
+        '{"step": null, "sha256": {}, "facts": {}}',
+        '{"step": 1, "sha256": [], "facts": {}}',
+        "\0",
+        "[" * 100_000,
+    ],
+)
+def test_with_all_of_them_damaged_the_run_starts_anew_and_says_so(tmp_path: Path, written: str) -> None:
     checkpoints = Checkpoints(tmp_path, 0)
-    checkpoints.save(state(1))
-    (tmp_path / "1" / "state.json").write_text("{}")
+    for step in (1, 2):
+        checkpoints.save(state(step))
+        (tmp_path / str(step) / "state.json").write_text(written)
     found, told = checkpoints.latest()
     assert found is None
-    assert len(told) == 1
+    damaged = "is damaged (state.json is not what was written) and was removed"
+    assert told == [
+        f"The checkpoint {tmp_path / '2'} {damaged}; the checkpoint before it is taken.",
+        f"The checkpoint {tmp_path / '1'} {damaged}; none is left, so the run starts anew.",
+    ]
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:

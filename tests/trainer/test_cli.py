@@ -111,6 +111,13 @@ def test_artifacts_that_cannot_be_written_are_said_before_the_training(
     assert "epoch" not in errors
 
 
+def test_nothing_is_made_before_the_data_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--artifacts", str(tmp_path / "artifacts"), "--runs", str(tmp_path / "runs")]
+    assert main(["train", "photos", "--data", str(tmp_path / "nowhere"), *where]) == 2
+    assert f"{tmp_path / 'nowhere'} is no folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_mistake_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
     ended = trainer("train", "digitz", "--artifacts", tmp_path)
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)

@@ -70,7 +70,10 @@ def test_two_processes_write_one_bundle_and_speak_with_one_voice(tmp_path: Path)
     assert out.count("test accuracy") == 1
     assert [entry.name for entry in (tmp_path / "artifacts" / "digits").iterdir()] == ["1"]
     assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["digits-1"]
-    assert open_bundle(tmp_path / "artifacts" / "digits" / "1").manifest.metrics.test.accuracy > 0.8
+    bundle = open_bundle(tmp_path / "artifacts" / "digits" / "1")
+    assert bundle.manifest.metrics.test.accuracy > 0.8
+    assert bundle.manifest.provenance.processes == 2
+    assert ", in 2 processes; seed 0." in (bundle.path / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_dead_process_ends_the_run_with_a_clear_word_and_the_run_goes_on_later(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from schemas.bundle import open_bundle
-from schemas.metrics import measure
+from schemas.manifest import Answered
+from schemas.metrics import measure, wilson_interval
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from trainer.calibrate import find_reject
@@ -51,8 +52,36 @@ def test_the_threshold_does_what_the_manifest_says_on_both_splits(tmp_path: Path
     assert reject.validation is not None
     assert reject.validation.accuracy is not None
     assert reject.validation.accuracy >= 0.9
+    assert (reject.validation.coverage_interval, reject.validation.accuracy_interval) == (None, None)
     card = (bundle.path / "README.md").read_text(encoding="utf-8")
     assert f"{reject.threshold:.4f} on: so says the validation split" in card
+
+
+def test_what_is_answered_of_the_test_has_intervals_in_the_manifest_and_the_card(tmp_path: Path) -> None:
+    bundle = trained(noisy(target_accuracy=0.5), tmp_path)
+    assert bundle.manifest.reject is not None
+    said = bundle.manifest.reject.test
+    n = bundle.manifest.metrics.test.n
+    assert said is not None
+    assert said.accuracy is not None
+    answered = round(said.coverage * n)
+    intervals = wilson_interval(answered, n), wilson_interval(round(said.accuracy * answered), answered)
+    assert (said.coverage_interval, said.accuracy_interval) == intervals
+    card = (bundle.path / "README.md").read_text(encoding="utf-8")
+    share, right = (f"95% interval {each.lower:.2%} to {each.upper:.2%}" for each in intervals)
+    answers = f"{said.accuracy:.2%} ({right}) of the answers are right."
+    assert f"On the test split {said.coverage:.2%} ({share}) of the {n} images are answered then, and {answers}" in card
+
+
+def test_where_nothing_of_the_test_is_answered_only_coverage_has_an_interval() -> None:
+    images, labels = np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1])
+    sure, unsure = (
+        Evaluation(LabelledImages(images, labels), given, np.log(given), measure(labels, given, "ab"))
+        for given in (np.array([[0.9, 0.1], [0.1, 0.9]], np.float32), np.full((2, 2), 0.5, np.float32))
+    )
+    reject = find_reject(1.0, sure, unsure)
+    assert reject is not None
+    assert reject.test == Answered(coverage=0.0, accuracy=None, coverage_interval=wilson_interval(0, 2))
 
 
 def test_a_target_that_no_threshold_reaches_is_said_with_its_reason() -> None:

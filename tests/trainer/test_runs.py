@@ -35,6 +35,27 @@ def test_where_none_is_alike_it_says_what_differs(tmp_path: Path) -> None:
     assert 'digits-1 is another run: recipe.network.name was "fast" and is "plain"' in note
 
 
+@pytest.mark.parametrize("written", ["", "{", "[]", "null", "\0\xff", "[" * 100_000])
+def test_a_damaged_run_json_is_one_sentence_that_names_it_and_what_to_do(tmp_path: Path, written: str) -> None:
+    recorder = Recorder()
+    (a_run(tmp_path) / "run.json").write_text(written)
+    assert a_run(tmp_path, resume=True, recorder=recorder).name == "digits-2"
+    (note,) = recorder.notes
+    assert f"{tmp_path / 'digits-1' / 'run.json'} is damaged" in note
+    assert f"put that file back, or remove {tmp_path / 'digits-1'}" in note
+    assert "starting from the beginning" in note
+    assert "network" not in note
+    assert a_run(tmp_path, resume=True).name == "digits-2"
+
+
+def test_a_difference_is_told_in_few_words(tmp_path: Path) -> None:
+    recorder = Recorder()
+    a_run(tmp_path, FACTS | {"recipe": "x" * 1000})
+    a_run(tmp_path, FACTS | {"recipe": {str(i): i for i in range(1000)}}, resume=True, recorder=recorder)
+    (note,) = recorder.notes
+    assert len(note) < len(str(tmp_path)) * 2 + 400
+
+
 def test_a_run_that_is_still_going_on_is_not_taken_up(tmp_path: Path) -> None:
     with run_folder(tmp_path, "digits", FACTS, Recorder(), resume=False) as folder:
         (folder / "7").mkdir()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import JsonValue
 
 from schemas.manifest import VariantName
 from tests.bundles import COLOURS, solid, write_bundle
@@ -54,9 +55,17 @@ def npz(path: Path, data: SourceData, *, named: bool = True) -> Place:
     return Place(str(path))
 
 
+def photos(folder: Path, classes: dict[str, str]) -> Place:
+    """A picture of a colour in each class's folder."""
+    for name, colour in classes.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "a.png").write_bytes(solid(colour))
+    return Place(str(folder))
+
+
 def test_the_test_split_of_its_own_data_gives_the_manifest_s_figures(model: Model, tmp_path: Path) -> None:
     place = npz(tmp_path / "colours.npz", colours.colours())
-    data = place.load(how_to_read(place, [model.manifest]), model.manifest.input)
+    data = place.load(how_to_read(place, [model.manifest]), model.manifest)
     own = own_division(model, data)
     assert own is not None
     for part, said in (
@@ -140,14 +149,32 @@ def test_a_folder_of_photos_of_any_size_is_read_at_the_bundle_s(untrained: Model
         (tmp_path / "photos" / colour).mkdir(parents=True)
         (tmp_path / "photos" / colour / "a.png").write_bytes(solid(colour, size=(30 + i, 20)))
     place = Place(str(tmp_path / "photos"))
-    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest.input)
+    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest)
     assert data.input == untrained.manifest.input
     assert score(untrained, data, np.arange(3)).metrics.accuracy == 1
 
 
+@pytest.mark.parametrize("there", [["green"], ["red", "blue"]])
+def test_a_folder_of_some_of_the_classes_is_scored_against_all_of_them(
+    untrained: Model, tmp_path: Path, there: list[str]
+) -> None:
+    place = photos(tmp_path / "photos", {name: name for name in there})
+    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest)
+    metrics = score(untrained, data, np.arange(len(there))).metrics
+    assert metrics.accuracy == 1
+    assert [row.label for row in metrics.per_class] == list(COLOURS)
+    assert set(metrics.absent_classes) == COLOURS.keys() - set(there)
+
+
+def test_a_class_s_folder_that_the_model_does_not_know_is_refused_by_name(untrained: Model, tmp_path: Path) -> None:
+    place = photos(tmp_path / "photos", {"red": "red", "teal": "blue"})
+    with pytest.raises(DataError, match=r"teal is no class that the model knows; its labels are red, green, blue\."):
+        place.load(how_to_read(place, [untrained.manifest]), untrained.manifest)
+
+
 def test_numbers_for_labels_are_the_bundle_s_class_indices(untrained: Model, tmp_path: Path) -> None:
     place = npz(tmp_path / "numbers.npz", colours.colours(), named=False)
-    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest.input)
+    data = place.load(how_to_read(place, [untrained.manifest]), untrained.manifest)
     assert data.labels == ("red", "green", "blue")
     assert score(untrained, data, np.arange(90)).metrics.accuracy == 1
 
@@ -161,7 +188,30 @@ def test_of_several_sets_in_a_folder_the_bundle_s_own_kind_is_read(model: Model,
         provenance = model.manifest.provenance.model_copy(update={"recipe": recipe})
         manifest = model.manifest.model_copy(update={"provenance": provenance})
         assert how_to_read(place, [manifest]).source is source
-    assert how_to_read(place, [model.manifest]).source is Source.MNIST
+    with pytest.raises(DataError, match=r"several kinds of data: mnist, cifar10; say which is meant, as with --source"):
+        how_to_read(place, [model.manifest])
+    assert how_to_read(replace(place, source=Source.CIFAR10), [model.manifest]).source is Source.CIFAR10
+    with pytest.raises(DataError, match=r"holds no data of the kind csv, but mnist and cifar10\."):
+        how_to_read(replace(place, source=Source.CSV), [model.manifest])
+
+
+def test_beside_other_data_only_folders_named_after_classes_are_data(untrained: Model, tmp_path: Path) -> None:
+    place = tmp_path / "several"
+    place.mkdir()
+    npz(place / "numbers.npz", colours.colours())
+    (place / "plots").mkdir()
+    manifest = untrained.manifest
+    assert how_to_read(Place(str(place)), [manifest]).source is Source.NPZ
+    photos(place, {"red": "red"})
+    with pytest.raises(DataError, match="several kinds of data: npz, folder"):
+        how_to_read(Place(str(place)), [manifest])
+    recipe: dict[str, JsonValue] = {
+        "data": {"source": "folder", "validation": 0.2, "input": {"height": 8, "width": 8, "channels": 3}}
+    }
+    provenance = manifest.provenance.model_copy(update={"recipe": recipe})
+    trained_on_photos = manifest.model_copy(update={"provenance": provenance})
+    assert how_to_read(Place(str(place)), [trained_on_photos]).source is Source.FOLDER
+    assert how_to_read(Place(str(place), source=Source.NPZ), [trained_on_photos]).source is Source.NPZ
 
 
 def test_a_place_without_data_and_a_variant_that_is_not_there_are_said(untrained: Model, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_manifest_says_where_the_model_is_from(trained: Trained, recipe: Rec
     assert Recipe.model_validate(provenance.recipe) == recipe
     assert provenance.data.content_hash == colours.colours().content_hash()
     assert (provenance.data.train, provenance.data.validation, provenance.data.test) == (54, 18, 18)
-    assert (provenance.seed, provenance.epochs) == (3, 6)
+    assert (provenance.seed, provenance.epochs, provenance.processes) == (3, 6, 1)
     assert 1 <= provenance.best_epoch <= 6
     assert provenance.libraries["torch"] == torch.__version__.split("+")[0]
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.commands.data_options import add_data_options, in_words, say
+from trainer.commands.data_options import add_data_options, in_words, place_of, say
 
 if TYPE_CHECKING:
     from schemas.comparison import Comparison
@@ -19,15 +19,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from schemas.manifest import VariantName  # noqa: PLC0415
     from trainer.comparison import check_same_labels, compare  # noqa: PLC0415
-    from trainer.scoring import Part, Place, choose, how_to_read, open_model, score  # noqa: PLC0415
+    from trainer.scoring import Part, choose, how_to_read, open_model, score  # noqa: PLC0415
 
     models = [open_model(path, VariantName(options.variant)) for path in (options.a, options.b)]
     check_same_labels(*models)
-    place = Place(options.data, options.skip_bad, options.cache)
+    place = place_of(options)
     config = how_to_read(place, [model.manifest for model in models])
-    data = place.load(config, models[0].manifest.input)
+    data = place.load(config, models[0].manifest)
     same_size = models[0].manifest.input == models[1].manifest.input
-    other = data if same_size else place.load(config, models[1].manifest.input)
+    other = data if same_size else place.load(config, models[1].manifest)
     asked = list(zip(models, (data, other), strict=True))
     chosen = choose(asked, config, Part(options.split) if options.split else None)
     say([*data.told, *chosen.told])

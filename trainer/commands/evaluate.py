@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.commands.data_options import add_data_options, in_words, say
+from trainer.commands.data_options import add_data_options, in_words, place_of, say
 
 if TYPE_CHECKING:
     from schemas.evaluation import Metrics
@@ -17,12 +17,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from schemas.manifest import VariantName  # noqa: PLC0415
-    from trainer.scoring import Part, Place, choose, how_to_read, open_model, score  # noqa: PLC0415
+    from trainer.scoring import Part, choose, how_to_read, open_model, score  # noqa: PLC0415
 
     model = open_model(options.bundle, VariantName(options.variant))
-    place = Place(options.data, options.skip_bad, options.cache)
+    place = place_of(options)
     config = how_to_read(place, [model.manifest])
-    data = place.load(config, model.manifest.input)
+    data = place.load(config, model.manifest)
     chosen = choose([(model, data)], config, Part(options.split) if options.split else None)
     say([*data.told, *chosen.told])
     metrics = score(model, data, chosen.positions).metrics

@@ -12,6 +12,7 @@ from schemas.image import Pixels, decode_image
 from schemas.manifest import InputSpec
 from trainer.data.cache import Decoded, Decoding, EntryWriter, decode_once
 from trainer.data.entry import Unreadable
+from trainer.data.files import find_files, is_hidden, why_no_file
 from trainer.data.source import SourceData
 from trainer.errors import DataError
 from trainer.progress import tracked
@@ -22,49 +23,63 @@ _WINDOW_BYTES = 64 * 2**20  # of decoded images that wait to be written
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Every file below a class's folder is taken for an image; hidden ones are passed over.
+    """Every file below a class's folder is taken for an image; hidden ones, and desktops' leavings, are passed over.
 
     An unreadable file stops the run before training, with its reason; skip_bad leaves it out instead. cache is the
-    folder that decoded images are kept in, None the usual one.
+    folder that decoded images are kept in, None the usual one. known are the classes of a model that is asked about
+    the photos: a folder of another name is refused then, and they may lack classes, which training may not.
     """
 
     folder: Path
     input: InputSpec
     skip_bad: bool = False
     cache: Path | None = None
+    known: tuple[str, ...] = ()
 
     def load(self) -> SourceData:
         """Raises DataError."""
-        classes = _classes(self.folder)
-        files = [(file, index) for index, name in enumerate(classes) for file in _files(self.folder / name)]
+        classes = _classes(self.folder, self.known)
+        files, bad = self._find(classes)
         if not files:
-            raise DataError(f"The folders of {self.folder} hold no files.")
+            raise DataError(f"The folders of {self.folder} hold no files{f': {_listed(bad)}' if bad else ''}.")
         settings = {"input": self.input.model_dump(mode="json")}
         decoding = Decoding("folder", self.folder, [file for file, _ in files], settings, (__name__,), classes)
         entry = decode_once(decoding, self.cache, partial(self._decode, files))
-        if entry.unreadable and not self.skip_bad:
+        count = len(files) + len(bad)
+        bad = sorted([*bad, *entry.unreadable], key=lambda one: one.file)
+        if bad and not self.skip_bad:
             raise DataError(
-                f"{len(entry.unreadable)} of {len(files):,} files cannot be used; mend or remove them, or leave them "
-                f"out with --skip-bad: {_listed(entry.unreadable)}"
+                f"{len(bad)} of {count:,} files cannot be used; mend or remove them, or leave them "
+                f"out with --skip-bad: {_listed(bad)}"
             )
         images = entry.parts["train"]
         size = f"{self.input.height}x{self.input.width} ({self.input.resize})"
         told = [f"{len(images):,} images of {len(classes)} classes below {self.folder}, resized to {size}"]
-        if entry.unreadable:
-            told.append(f"left out {len(entry.unreadable)} unreadable files: {_listed(entry.unreadable)}")
+        if bad:
+            told.append(f"left out {len(bad)} unreadable files: {_listed(bad)}")
         return SourceData(_name(self.folder), classes, self.input, images, None, (*told, *entry.told))
+
+    def _find(self, classes: Sequence[str]) -> tuple[list[tuple[Path, int]], list[Unreadable]]:
+        """The files with their class's index, and what is none: a link to nothing may have been a whole class."""
+        files: list[tuple[Path, int]] = []
+        lost = [entry for entry in self.folder.iterdir() if not (is_hidden(entry.name) or entry.exists())]
+        refused = {entry: why for entry in lost if (why := why_no_file(entry))}
+        for index, name in enumerate(classes):
+            found, no_files = find_files(self.folder / name)
+            files += [(file, index) for file in found]
+            refused |= no_files
+        return files, [self._unreadable(path, reason) for path, reason in refused.items()]
 
     def _decode(self, files: Sequence[tuple[Path, int]], writer: EntryWriter) -> Decoded:
         bad = []
         with writer.part("train", self.input.shape) as part:
             images = tracked(self._images([file for file, _ in files]), "decoding", len(files))
             for (file, index), image in zip(files, images, strict=True):
-                shown = file.relative_to(self.folder).as_posix()
                 if isinstance(image, str):
-                    bad.append(Unreadable(file=shown.encode(errors="replace").decode(), reason=image))
+                    bad.append(self._unreadable(file, image))
                 else:
                     part.append([image])
-                    part.label([index], [os.fsencode(shown)])
+                    part.label([index], [os.fsencode(file.relative_to(self.folder).as_posix())])
             if not len(part):
                 raise DataError(f"No file below {self.folder} is an image: {_listed(bad)}")
         return Decoded(unreadable=tuple(bad))
@@ -87,23 +102,38 @@ class FolderSource:
         except OSError as error:
             return f"The file cannot be read ({error.strerror})."
 
+    def _unreadable(self, path: Path, reason: str) -> Unreadable:
+        shown = path.relative_to(self.folder).as_posix()
+        return Unreadable(file=shown.encode(errors="replace").decode(), reason=reason)
+
+
+def _and_more(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return ""
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f", nor are {', '.join(names[1:_SHOWN])}{more}"
+
 
 def _listed(bad: Sequence[Unreadable]) -> str:
     listed = "; ".join(f"{one.file}: {one.reason.rstrip('.')}" for one in bad[:_SHOWN])
     return listed + (f" ... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
+def _classes(folder: Path, known: Sequence[str]) -> tuple[str, ...]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the folder of class-named folders with --data.")
-    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-    if len(names) < 2:
+    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)))
+    if known and not names:
+        raise DataError(f"{folder} must hold a folder for one or more of the classes {', '.join(known)}.")
+    if len(names) < 2 and not known:
         raise DataError(f"{folder} must hold a folder for each of two or more classes, not {len(names)}.")
+    unknown = [name for name in names if name not in known] if known else []
+    if unknown:
+        raise DataError(
+            f"{folder / unknown[0]} is no class that the model knows{_and_more(unknown)}; its labels are "
+            f"{', '.join(known)}."
+        )
     return names
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
 def _name(folder: Path) -> str:

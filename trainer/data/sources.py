@@ -1,5 +1,6 @@
 """The sources that a recipe can name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.data.source import DataSource
@@ -8,6 +9,7 @@ from trainer.recipe import DataConfig, Recipe, Source, with_settings
 from trainer.recipes import RECIPES, find_recipe
 
 _RECIPE_OF = {
+    Source.DIGITS: "digits",
     Source.FOLDER: "photos",
     Source.NPZ: "photos",
     Source.CSV: "cats-dogs",
@@ -16,11 +18,14 @@ _RECIPE_OF = {
 }
 
 
-def open_source(config: DataConfig, folder: Path, *, skip_bad: bool = False, cache: Path | None = None) -> DataSource:
+def open_source(
+    config: DataConfig, folder: Path, *, skip_bad: bool = False, cache: Path | None = None, known: tuple[str, ...] = ()
+) -> DataSource:
     """folder is where data sets lie, and where those that can be downloaded are put.
 
     skip_bad leaves out files that are no readable images instead of stopping. cache is the folder that decoded images
-    are kept in; None is beside the data, else the user's cache folder. Raises RecipeError.
+    are kept in; None is beside the data, else the user's cache folder. known are the labels of a model that is asked
+    about the data, which need not have images of all of them. Raises RecipeError.
     """
     source, size = config.source, config.input
     # Imported where needed: each brings a library that takes a second to import.
@@ -42,32 +47,35 @@ def open_source(config: DataConfig, folder: Path, *, skip_bad: bool = False, cac
 
         if size is None:
             raise RecipeError("Photos are resized to one size; set it, as in --set data.input=64,64,3.")
-        return FolderSource(folder, size, skip_bad, cache)
+        return FolderSource(folder, size, skip_bad, cache, known)
     from trainer.data.digits import DigitsSource  # noqa: PLC0415
 
     return DigitsSource(size)
 
 
 def recipe_for(place: Path, preset: str = "default") -> Recipe:
-    """The recipe that is made for such data, without what it says of its own data set. Raises RecipeError."""
-    source = guess_source(place)
-    if source is None:
+    """The recipe that is made for the first kind of data that lies there. Raises RecipeError."""
+    found = sources_at(place)
+    if not found:
         raise RecipeError(
             f"'{place}' is no recipe ({', '.join(RECIPES)}), nor a folder of class-named folders, of CSV files or of "
             "published ones, nor an .npz file."
         )
+    return recipe_of(found[0], preset)
+
+
+def recipe_of(source: Source, preset: str = "default") -> Recipe:
+    """The recipe that is made for such data, without what it says of its own data set. Raises RecipeError."""
     recipe = find_recipe(_RECIPE_OF[source], preset)
     own = {"data.source": source, "data.labels": "", "data.input": "null"} if source in {Source.CSV, Source.NPZ} else {}
     return with_settings(recipe, own)
 
 
-def guess_source(place: Path) -> Source | None:
-    """What lies there, by its content: the first of sources_at; None for none of it."""
-    return next(iter(sources_at(place)), None)
+def sources_at(place: Path, labels: Sequence[str] = ()) -> list[Source]:
+    """All that lies there, by its content: one .npz, the files of csv, published files; and class-named folders.
 
-
-def sources_at(place: Path) -> list[Source]:
-    """All that lies there: one .npz, the files of csv, published files; or else folders."""
+    Beside other data, which often has other folders for neighbours, only those of the labels' names are such.
+    """
     found = [Source.NPZ] if place.suffix == ".npz" or (place.is_dir() and any(place.glob("*.npz"))) else []
     if not place.is_dir():
         return found
@@ -78,5 +86,7 @@ def sources_at(place: Path) -> list[Source]:
     ):
         if (place / name).exists():
             found.append(source)
-    folders = [entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    return found or [Source.FOLDER] * bool(folders)
+    folders = {entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    if folders and (not found or folders & set(labels)):
+        found.append(Source.FOLDER)
+    return found

@@ -37,7 +37,7 @@ def test_a_table_gives_the_figures_by_class_and_names_the_absent(
     arguments = ["evaluate", str(write_bundle(tmp_path)), "--data", str(tmp_path / "mine.npz")]
     assert main(arguments) == 0
     said = capsys.readouterr()
-    assert "was trained on other data: scored on all images" in said.err
+    assert "was not trained on just this data: scored on all images" in said.err
     head, accuracy, *_ = said.out.splitlines()
     assert head.endswith("colours/1 (fp32) on mine, all of it: 40 images")
     assert accuracy.split() == ["accuracy", "100.00%", "(95%", "91.24%", "to", "100.00%)"]
@@ -53,6 +53,7 @@ def test_a_table_gives_the_figures_by_class_and_names_the_absent(
     [
         (["--data", "nowhere"], "'nowhere' is no folder"),
         (["--data", "digits"], "digits has the label '0', which"),
+        (["--data", "digits", "--source", "npz"], "'digits' holds no data of the kind npz, but digits"),
         (["--data", "digits", "--variant", "fp16"], "has no variant fp16; it has fp32"),
     ],
 )

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,10 @@ def photos(tmp_path: Path) -> Path:
         (tmp_path / colour / "a.png").write_bytes(solid(colour, (10 + i, 7)))
         (folder / "b.jpg").write_bytes(solid(colour, (30, 40), "JPEG"))
         (folder / ".hidden").write_text("not an image")
+        (folder / "Thumbs.db").write_text("a desktop's")
+        (tmp_path / colour / "desktop.ini").write_text("a desktop's")
+        (tmp_path / colour / ".trash").mkdir()
+        (tmp_path / colour / ".trash" / "c.png").write_bytes(solid(colour))
     (tmp_path / ".git").mkdir()
     (tmp_path / "notes.txt").write_text("beside the classes")
     return tmp_path
@@ -80,6 +85,32 @@ def test_each_kind_of_unreadable_file_has_its_own_reason(photos: Path) -> None:
     assert "no image of a known format" in reasons["red/notes.txt"]
     assert "red/gone.gif" in reasons
     assert not any(reason.endswith(".") for reason in reasons.values())
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_listed_with_its_reason_and_never_waited_for(photos: Path) -> None:
+    red = photos / "red"
+    (red / "gone.png").symlink_to("nowhere.png")
+    (red / "round.png").symlink_to("round.png")
+    (red / "more").symlink_to(photos / "blue")
+    os.mkfifo(red / "deep" / "pipe.png")
+    os.mkfifo(red / "deep" / ".pipe")
+    (photos / "yellow").symlink_to(photos / "elsewhere")
+    (photos / "red" / "same.png").symlink_to("a.png")  # which is as good as a file
+    reasons = {
+        "red/deep/pipe.png": "It is a pipe, which is no file",
+        "red/gone.png": "The link leads to nothing",
+        "red/more": "It is a link to a folder, which is not followed",
+        "red/round.png": "The file cannot be read (Too many levels of symbolic links)",
+        "yellow": "The link leads to nothing",
+    }
+    with pytest.raises(DataError, match=r"^5 of 12 files cannot be used") as caught:
+        FolderSource(photos, SPEC).load()
+    listed = str(caught.value).split("--skip-bad: ")[1].split("; ")
+    assert dict(part.split(": ", 1) for part in listed) == reasons
+    data = FolderSource(photos, SPEC, skip_bad=True).load()
+    assert len(data.train) == 7
+    assert data.told[1].startswith("left out 5 unreadable files: red/deep/pipe.png: It is a pipe")
 
 
 def test_a_folder_without_a_single_image_is_said_even_where_bad_files_are_left_out(tmp_path: Path) -> None:

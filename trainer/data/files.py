@@ -1,0 +1,47 @@
+"""The files below a folder of images; what is none is told with its reason, and never opened: a pipe has no end."""
+
+import os
+import stat
+from pathlib import Path
+
+# What desktops leave in folders; other systems' leavings begin with a dot.
+_LEAVINGS = {"thumbs.db", "desktop.ini"}
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LEAVINGS
+
+
+def find_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+    """The files at any depth, sorted, and why what else is there is none; what is hidden is in neither."""
+    files: list[Path] = []
+    refused: dict[Path, str] = {}
+
+    def closed(error: OSError) -> None:
+        refused[Path(error.filename)] = f"The folder cannot be read ({error.strerror})."
+
+    for root, folders, names in os.walk(folder, onerror=closed):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        links = [name for name in folders if Path(root, name).is_symlink()]  # which walk does not follow
+        for path in (Path(root, name) for name in (*names, *links) if not is_hidden(name)):
+            reason = why_no_file(path)
+            if reason is None:
+                files.append(path)
+            else:
+                refused[path] = reason
+    return sorted(files), refused
+
+
+def why_no_file(path: Path) -> str | None:
+    """None for a file, or a link to one."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "The link leads to nothing."
+    except OSError as error:
+        return f"The file cannot be read ({error.strerror})."
+    if stat.S_ISREG(mode):
+        return None
+    if stat.S_ISDIR(mode):
+        return "It is a link to a folder, which is not followed."
+    return "It is a pipe, which is no file." if stat.S_ISFIFO(mode) else "It is a device or a socket, which is no file."
