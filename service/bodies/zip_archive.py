@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from schemas.errors import UnreadableImageError
+from schemas.leavings import is_hidden
 from service.bodies.submission import Incoming
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.images import shortened
@@ -32,7 +33,6 @@ _LOCAL_HEADER = 30  # bytes, without the name
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1 | 0x40  # bits of the flags: encrypted, strongly encrypted
 _UTF8 = 0x800
-_LEAVINGS = {"__macosx", "thumbs.db", "desktop.ini"}  # the trainer passes over the same in a folder of images
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError)
 
 
@@ -173,7 +173,7 @@ def _text(info: zipfile.ZipInfo) -> str:
 
 
 def _passed_over(path: tuple[str, ...]) -> bool:
-    return not path or any(part.startswith(".") or part.lower() in _LEAVINGS for part in path)
+    return not path or any(is_hidden(part) for part in path)
 
 
 def _check_kind(info: zipfile.ZipInfo) -> None:

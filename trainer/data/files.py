@@ -4,12 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-# What desktops leave in folders; other systems' leavings begin with a dot.
-_LEAVINGS = {"thumbs.db", "desktop.ini"}
-
-
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LEAVINGS
+from schemas.leavings import is_hidden
 
 
 def find_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:

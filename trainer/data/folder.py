@@ -9,10 +9,11 @@ from pathlib import Path
 
 from schemas.errors import ImageError
 from schemas.image import Pixels, decode_image
+from schemas.leavings import is_hidden
 from schemas.manifest import InputSpec
 from trainer.data.cache import Decoded, Decoding, EntryWriter, decode_once
 from trainer.data.entry import Unreadable
-from trainer.data.files import find_files, is_hidden, why_no_file
+from trainer.data.files import find_files, why_no_file
 from trainer.data.source import SourceData
 from trainer.errors import DataError
 from trainer.progress import tracked

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from schemas.leavings import is_hidden
 from trainer.data.source import DataSource
 from trainer.errors import RecipeError
 from trainer.recipe import DataConfig, Recipe, Source, with_settings
@@ -86,7 +87,7 @@ def sources_at(place: Path, labels: Sequence[str] = ()) -> list[Source]:
     ):
         if (place / name).exists():
             found.append(source)
-    folders = {entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    folders = {entry.name for entry in place.iterdir() if entry.is_dir() and not is_hidden(entry.name)}
     if folders and (not found or folders & set(labels)):
         found.append(Source.FOLDER)
     return found
