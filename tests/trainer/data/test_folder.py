@@ -27,6 +27,7 @@ def photos(tmp_path: Path) -> Path:
         (tmp_path / colour / ".trash").mkdir()
         (tmp_path / colour / ".trash" / "c.png").write_bytes(solid(colour))
     (tmp_path / ".git").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "notes.txt").write_text("beside the classes")
     return tmp_path
 
