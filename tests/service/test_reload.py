@@ -290,7 +290,7 @@ def growth_of_reloads(artifacts: Path, kind: str) -> tuple[int, int]:
 def test_200_reloads_leave_memory_and_threads_where_they_were(artifacts: Path) -> None:
     memory, threads = growth_of_reloads(artifacts, "sound")
     assert memory < SLACK_KIB
-    assert threads <= 1  # of the pool that loads, which grows by its own measure
+    assert threads == 0
 
 
 def test_the_same_reloads_over_a_runtime_that_leaks_are_flagged(artifacts: Path) -> None:
