@@ -4,7 +4,6 @@ import http.client
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -48,15 +47,6 @@ def test_sigint_ends_it_as_sigterm_does(artifacts: Path) -> None:
         assert "Traceback" not in "".join(service.log)
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """What is started in the background of a shell ignores ^C, and so does all that it starts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_before_the_imports_are_done_ends_it_quietly(tmp_path: Path) -> None:
     (tmp_path / "prometheus_client.py").write_text("import time\nprint('imported', flush=True)\ntime.sleep(3600)\n")
     process = start({"PYTHONPATH": str(tmp_path)})
