@@ -11,7 +11,7 @@ Measured, as docs/results.md says in full:
     cifar10 quick: 80.25% (78.56% to 81.94% over seeds), 17 s, 3 seeds
     cifar10: 86.01% (85.60% to 86.41% over seeds), 55 s, 3 seeds
     cifar10 long: 91.30% (90.17% to 92.43% over seeds), 336 to 339 s, 3 seeds
-    cifar10 published: 78.16% (76.98% to 78.61% over test images), 799 to 935 s, 2 seeds
+    cifar10 published: 78.48% (76.84% to 80.12% over seeds), 799 to 1,054 s, 3 seeds
 """
 
 from trainer.models.fast import FastConfig
