@@ -266,7 +266,7 @@ class Batcher(Generic[Item, Result]):
 
     def _count(self, change: int) -> None:
         self._waiting += change
-        self._observer.waiting(self._waiting)
+        self._observer.waiting(change)
 
     def _waited(self, request: _Request[Item, Result], now: float) -> None:
         request.queued += now - request.since

@@ -30,8 +30,8 @@ class Observer(Protocol):
     def batch(self, images: int) -> None:
         """A batch was run."""
 
-    def waiting(self, images: int) -> None:
-        """So many images wait now."""
+    def waiting(self, change: int) -> None:
+        """So many images more wait now; negative: fewer. Each version has a queue, and the model's is their sum."""
 
     def answered(self, images: int) -> None:
         """So many images were answered, refused ones among them not counted."""
@@ -50,7 +50,7 @@ class Silent:
 
     def batch(self, images: int) -> None: ...
 
-    def waiting(self, images: int) -> None: ...
+    def waiting(self, change: int) -> None: ...
 
     def answered(self, images: int) -> None: ...
 

@@ -157,8 +157,8 @@ class _ModelObserver:
     def batch(self, images: int) -> None:
         self._batch.observe(images)
 
-    def waiting(self, images: int) -> None:
-        self._waiting.set(images)
+    def waiting(self, change: int) -> None:
+        self._waiting.inc(change)
 
     def answered(self, images: int) -> None:
         self._images.inc(images)

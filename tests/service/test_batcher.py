@@ -430,15 +430,15 @@ def test_who_is_turned_away_before_anything_was_measured_is_told_the_least() -> 
 class Told(Silent):
     def __init__(self) -> None:
         self.queued: list[float] = []
-        self.lengths: list[int] = []
+        self.changes: list[int] = []
         self.turned_away = self.gave_up = 0
 
     def stage(self, stage: Stage, seconds: float) -> None:
         assert stage is Stage.QUEUE
         self.queued.append(seconds)
 
-    def waiting(self, images: int) -> None:
-        self.lengths.append(images)
+    def waiting(self, change: int) -> None:
+        self.changes.append(change)
 
     def overloaded(self) -> None:
         self.turned_away += 1
@@ -458,7 +458,7 @@ def test_the_observer_hears_of_the_queue_its_length_and_who_is_turned_away() -> 
         clock.now += 7
         gate.open.set()
         waiting.result(SOON)
-    assert told.lengths == [1, 0, 3, 1, 0]
+    assert told.changes == [1, -1, 3, -2, -1]
     assert told.turned_away == 1
     assert told.queued == [0, 7]
     assert call.timings.queue == 7

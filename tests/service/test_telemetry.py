@@ -74,6 +74,18 @@ def test_what_the_core_tells_is_counted_by_model() -> None:
         assert said[f"convoy_stage_seconds_bucket{{le=0.025,model=mnist,stage={stage}}}"] == 1
 
 
+def test_the_queue_of_a_model_is_the_sum_over_its_versions() -> None:
+    telemetry = Telemetry("CPU")
+    old, new = telemetry.observer("mnist"), telemetry.observer("mnist")
+    old.waiting(20)
+    new.waiting(3)
+    assert read(telemetry)["convoy_images_waiting{model=mnist}"] == 23
+    new.waiting(-3)
+    assert read(telemetry)["convoy_images_waiting{model=mnist}"] == 20
+    old.waiting(-20)
+    assert read(telemetry)["convoy_images_waiting{model=mnist}"] == 0
+
+
 def test_the_figures_of_a_model_are_there_before_anything_was_asked() -> None:
     """A counter that first appears as 1 shows no rise."""
     telemetry = Telemetry("CPU")
