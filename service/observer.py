@@ -39,9 +39,6 @@ class Observer(Protocol):
     def overloaded(self) -> None:
         """A request was turned away for want of room."""
 
-    def late(self) -> None:
-        """A request's deadline passed."""
-
 
 class Silent:
     """Tells nobody."""
@@ -55,8 +52,6 @@ class Silent:
     def answered(self, images: int) -> None: ...
 
     def overloaded(self) -> None: ...
-
-    def late(self) -> None: ...
 
 
 SILENT: Observer = Silent()

@@ -58,7 +58,8 @@ def test_what_the_core_tells_is_counted_by_model() -> None:
     observer.batch(3)
     observer.waiting(7)
     observer.overloaded()
-    observer.late()
+    telemetry.late("mnist")
+    telemetry.late("")
     for stage in Stage:
         observer.stage(stage, 0.02)
     said = read(telemetry)
@@ -66,6 +67,7 @@ def test_what_the_core_tells_is_counted_by_model() -> None:
     assert said["convoy_images_waiting{model=mnist}"] == 7
     assert said["convoy_overloaded_total{model=mnist,reason=queue}"] == 1
     assert said["convoy_deadline_missed_total{model=mnist}"] == 1
+    assert said["convoy_deadline_missed_total{model=}"] == 1
     assert said["convoy_batch_images_sum{model=mnist}"] == 3
     assert said["convoy_batch_images_bucket{le=2.0,model=mnist}"] == 0
     assert said["convoy_batch_images_bucket{le=4.0,model=mnist}"] == 1
@@ -96,6 +98,7 @@ def test_the_figures_of_a_model_are_there_before_anything_was_asked() -> None:
         assert said[f"convoy_{counter}_total{{model=mnist}}"] == 0
     assert said["convoy_overloaded_total{model=mnist,reason=queue}"] == 0
     assert said["convoy_overloaded_total{model=,reason=body_memory}"] == 0
+    assert said["convoy_deadline_missed_total{model=}"] == 0
 
 
 def test_the_version_that_answers_and_the_refused_ones_are_shown() -> None:
