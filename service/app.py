@@ -132,6 +132,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.registry = registry
+    app.state.telemetry = telemetry
     app.state.control = control or own
     app.add_middleware(BodyMemory, settings.body_memory_bytes, telemetry.body_refused)
     app.include_router(predict.router(registry, settings))
@@ -161,6 +162,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         raise error
     status, code = STATUS[type(error)]
+    if isinstance(error, DeadlineError):
+        request.app.state.telemetry.late(error.model)
     headers = {}
     if isinstance(error, UnavailableError) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))

@@ -116,7 +116,6 @@ class Batcher(Generic[Item, Result]):
             async with asyncio.timeout(left):
                 return await asyncio.wrap_future(self.submit(items, call=call, continued=continued))
         except (TimeoutError, DeadlineError) as error:  # run's own TimeoutError comes as InferenceError
-            self._observer.late()
             raise self._late() from error
 
     def submit(
@@ -266,7 +265,7 @@ class Batcher(Generic[Item, Result]):
 
     def _count(self, change: int) -> None:
         self._waiting += change
-        self._observer.waiting(self._waiting)
+        self._observer.waiting(change)
 
     def _waited(self, request: _Request[Item, Result], now: float) -> None:
         request.queued += now - request.since
@@ -284,7 +283,8 @@ class Batcher(Generic[Item, Result]):
     def _late(self) -> DeadlineError:
         return DeadlineError(
             f"The time of this request was over before {self._name} had answered it; "
-            "ask again later, send fewer images, or give it longer."
+            "ask again later, send fewer images, or give it longer.",
+            model=self._name,
         )
 
 

@@ -69,9 +69,10 @@ class ModelControl(Protocol):
     """What may be changed while the service runs; each call answers once every worker has applied it."""
 
     async def load(self, name: str, version: int | None = None) -> None:
-        """Serves the model again, or just this version (a pin, until the next load).
+        """Serves the model as a start would, or just this version (a pin, until the next load).
 
-        Raises ModelNotFoundError, or ModelRefusedError with the reason: what served before then still does.
+        Raises ModelNotFoundError, or ModelRefusedError where the version that it is about was refused: with the
+        reason and with what serves instead. That is what served before, or without a version the newest good one.
         """
 
     async def unload(self, name: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from service.control import Key, Plan, PlannedVersion, Workers, key
+from service.control import Key, Plan, PlannedModel, PlannedVersion, Workers, key
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, StartError
 from service.planning import Wish, make_plan, parse_policy, target
 from service.repository import Found, Scan, fingerprint, scan
@@ -86,25 +86,24 @@ class Coordinator:
         async with self._lock:
             found = await self._find(name)
             wish = Wish(pin=version)
-            wanted = target(found, self._policy, wish)
-            if wanted is None:
+            first = target(found, self._policy, wish, {}, self._plan)
+            if first is None:
                 asked = self._policy.pins[name] if version is None else version
                 there = ", ".join(str(one.version) for one in found)
                 raise ModelNotFoundError(f"There is no version {asked} of {name}; there are {there}.")
-            self._forget_refusals(lambda of: of == key(name, wanted))
-            reason = await self._prepare(name, wanted)
-            if reason is not None:
+            self._forget_refusals(lambda of: of[0] == name and version in {None, of[1]})  # a call is worth a try
+            tried, answers = await self._prepare_one(found, wish)
+            if answers or (version is None and not self._serving(name)):
+                self._found[name], self._wishes[name] = found, wish
+            else:  # what serves still does; just the reason is shown
                 known = {one.version: one for one in self._found.get(name, ())}
-                new = next(one for one in found if one.version == wanted.version)
-                self._found[name] = tuple(sorted({**known, new.version: new}.values(), key=lambda one: one.version))
-                await self._settle()
-                raise ModelRefusedError(
-                    f"{name} version {wanted.version} was refused, and what served before still does: {reason}"
-                )
-            self._forget_refusals(lambda of: of[0] == name)
-            self._found[name] = found
-            self._wishes[name] = wish
+                known |= {one.version: one for one in found if one.version in tried}
+                self._found[name] = tuple(known[number] for number in sorted(known))
             await self._settle()
+            if reason := tried.get(first.version):
+                raise ModelRefusedError(
+                    f"{name} version {first.version} was refused, and {self._instead(name, first)}: {reason}"
+                )
 
     async def unload(self, name: str) -> None:
         self._allow_change()
@@ -154,6 +153,30 @@ class Coordinator:
         if plan != self._plan or keys != self._held:
             await self._workers.serve(plan)
             self._plan, self._held = plan, keys
+
+    async def _prepare_one(self, found: Sequence[Found], wish: Wish) -> tuple[dict[int, str], bool]:
+        """Prepares what is to answer, and as long as that is refused what is to in its place, as a start would.
+
+        (why each was refused, by version; whether one can answer).
+        """
+        tried: dict[int, str] = {}
+        while wanted := target(found, self._policy, wish, self._refused, self._plan):
+            reason = await self._prepare(found[0].name, wanted)
+            if reason is None:
+                return tried, True
+            tried[wanted.version] = reason
+        return tried, False
+
+    def _serving(self, name: str) -> PlannedModel | None:
+        """The model in the plan, where one of its versions answers."""
+        return next((model for model in self._plan.models if model.name == name and model.current is not None), None)
+
+    def _instead(self, name: str, refused: PlannedVersion) -> str:
+        model = self._serving(name)
+        if model is None:
+            return f"nothing of {name} serves"
+        before = " as it was before" if model.current == refused.version else ""
+        return f"version {model.current}{before} serves"
 
     async def _prepare(self, name: str, version: PlannedVersion) -> str | None:
         of = key(name, version)

@@ -154,7 +154,11 @@ class DeviceMemoryError(UnavailableError):
 
 
 class DeadlineError(UnavailableError):
-    """The time that the request had is over; what was not begun was dropped."""
+    """The time that the request had is over; what was not begun was dropped. model: none, while its body still came."""
+
+    def __init__(self, message: str, model: str = "") -> None:
+        self.model = model
+        super().__init__(message)
 
 
 class InferenceError(ServiceError):

@@ -30,17 +30,14 @@ class Observer(Protocol):
     def batch(self, images: int) -> None:
         """A batch was run."""
 
-    def waiting(self, images: int) -> None:
-        """So many images wait now."""
+    def waiting(self, change: int) -> None:
+        """So many images more wait now; negative: fewer. Each version has a queue, and the model's is their sum."""
 
     def answered(self, images: int) -> None:
         """So many images were answered, refused ones among them not counted."""
 
     def overloaded(self) -> None:
         """A request was turned away for want of room."""
-
-    def late(self) -> None:
-        """A request's deadline passed."""
 
 
 class Silent:
@@ -50,13 +47,11 @@ class Silent:
 
     def batch(self, images: int) -> None: ...
 
-    def waiting(self, images: int) -> None: ...
+    def waiting(self, change: int) -> None: ...
 
     def answered(self, images: int) -> None: ...
 
     def overloaded(self) -> None: ...
-
-    def late(self) -> None: ...
 
 
 SILENT: Observer = Silent()

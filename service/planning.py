@@ -67,10 +67,11 @@ def make_plan(
     )
 
 
-def target(found: Sequence[Found], policy: Policy, wish: Wish) -> PlannedVersion | None:
-    """The version that a load is about: the one that answers if nothing is refused. None: it is not there."""
-    name = found[0].name
-    model = _plan_model(name, _candidates(found, {}, ()), policy, wish)
+def target(
+    found: Sequence[Found], policy: Policy, wish: Wish, refused: Mapping[Key, str], before: Plan
+) -> PlannedVersion | None:
+    """The version that is to answer under this wish; before is as in make_plan. None: it is not there, or refused."""
+    (model,) = make_plan({found[0].name: found}, policy, {found[0].name: wish}, refused, before).models
     return next((version for version in model.serving if version.version == model.current), None)
 
 

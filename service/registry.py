@@ -203,7 +203,7 @@ class Registry:
         served = self._model(name)
         loaded = served.current if version is None else served.loaded.get(version)
         if loaded is None:
-            raise _why_not(name, version, served)
+            raise _why_not(name, version, served, self._settings.versions)
         return loaded
 
     def _prepare(self, name: str, version: PlannedVersion) -> str | None:
@@ -267,8 +267,10 @@ class Registry:
         return f"there are {', '.join(self._models)}" if self._models else "there are none"
 
 
-def _why_not(name: str, version: int | None, served: _Served) -> ModelNotFoundError | ModelRefusedError | NotReadyError:
-    """Why there is no such version of the model, or no current one."""
+def _why_not(
+    name: str, version: int | None, served: _Served, policy: str
+) -> ModelNotFoundError | ModelRefusedError | NotReadyError:
+    """Why there is no such version of the model, or no current one. policy is CONVOY_VERSIONS."""
     for entry in reversed(served.entries):
         if isinstance(entry, Unloaded) and version in {None, entry.found.version}:
             return NotReadyError(
@@ -281,8 +283,9 @@ def _why_not(name: str, version: int | None, served: _Served) -> ModelNotFoundEr
                 f"{name} version {entry.found.version} was refused and cannot answer: {entry.reason}"
             )
     there = [str(number) for number in served.loaded]
+    advice = "" if policy == "all" else ", and with CONVOY_VERSIONS=all every one that is there"
     serve = f"version {there[0]} is" if len(there) == 1 else f"versions {', '.join(there)} are" if there else "none is"
-    return ModelNotFoundError(f"Version {version} of {name} is not served; {serve}.")
+    return ModelNotFoundError(f"Version {version} of {name} is not served; {serve}{advice}.")
 
 
 def _announce(loaded: Loaded) -> None:

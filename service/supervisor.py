@@ -74,7 +74,8 @@ class Supervisor:
             draining = asyncio.create_task(self._drain())
             await _first(draining, self._second_signal.wait())
             if self._second_signal.is_set():
-                logger.warning("ended at once, by a second signal")
+                draining.cancel()  # it would count what it did not wait for
+                logger.warning("ended at once, by a second signal: what was not answered is lost, and nothing counted")
                 return ENDED_AT_ONCE
             await draining
         finally:
@@ -111,7 +112,11 @@ class Supervisor:
     async def _drain(self) -> None:
         await self._coordinator.close()
         done = await self._pool.drain()
-        logger.info("ended: %d requests accepted, %d answered", done.accepted, done.answered)
+        logger.info(
+            "ended: %d requests accepted, %d answered, by the workers that lived until now",
+            done.accepted,
+            done.answered,
+        )
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -39,6 +39,7 @@ class Telemetry:
         )
         self._models = _ModelFigures(r)
         self._bodies_refused = self._models.overloaded.labels("", "body_memory")
+        self._models.late.labels("")
         self._version = Gauge(
             "convoy_model_version",
             "Version that answers where none is named; 0: none does, or another variant",
@@ -71,6 +72,10 @@ class Telemetry:
     def body_refused(self) -> None:
         """There was no room in the memory for bodies."""
         self._bodies_refused.inc()
+
+    def late(self, model: str) -> None:
+        """A request is answered with 504. model is one that serves; empty: its body had not come."""
+        self._models.late.labels(model).inc()
 
     def observer(self, model: str) -> Observer:
         return _ModelObserver(self._models, model)
@@ -130,7 +135,12 @@ class _ModelFigures:
             ["model", "reason"],
             registry=r,
         )
-        self.late = Counter("convoy_deadline_missed", "Requests whose deadline passed", ["model"], registry=r)
+        self.late = Counter(
+            "convoy_deadline_missed",
+            "Requests whose deadline passed: before a model answered, or before their body had come (of no model)",
+            ["model"],
+            registry=r,
+        )
         self.loads = Counter("convoy_model_loads", "Versions loaded and checked, by each worker", ["model"], registry=r)
         self.load_failures = Counter(
             "convoy_model_load_failures",
@@ -149,7 +159,7 @@ class _ModelObserver:
         self._batch = figures.batch.labels(model)
         self._waiting = figures.waiting.labels(model)
         self._overloaded = figures.overloaded.labels(model, "queue")
-        self._late = figures.late.labels(model)
+        figures.late.labels(model)  # there from the first on, so that a rise can be seen
 
     def stage(self, stage: Stage, seconds: float) -> None:
         self._stages[stage].observe(seconds)
@@ -157,17 +167,14 @@ class _ModelObserver:
     def batch(self, images: int) -> None:
         self._batch.observe(images)
 
-    def waiting(self, images: int) -> None:
-        self._waiting.set(images)
+    def waiting(self, change: int) -> None:
+        self._waiting.inc(change)
 
     def answered(self, images: int) -> None:
         self._images.inc(images)
 
     def overloaded(self) -> None:
         self._overloaded.inc()
-
-    def late(self) -> None:
-        self._late.inc()
 
 
 def _build_info(r: CollectorRegistry, provider: str) -> None:

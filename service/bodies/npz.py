@@ -132,7 +132,7 @@ def _check_whole(archive: Archive, file: File) -> None:
 
 def _labels(archive: Archive, file: File, images: int) -> list[Label]:
     shape, dtype, start = _header(archive, file, WANTED_LABELS)
-    if dtype.kind not in "biuUS" or shape not in {(images,), (images, 1)} or dtype.itemsize > _MAX_LABEL_BYTES:
+    if dtype.kind not in "iuUS" or shape not in {(images,), (images, 1)} or dtype.itemsize > _MAX_LABEL_BYTES:
         raise InvalidRequestError(
             f"The array {LABELS} is {dtype} {shortened(list(shape))}; for {images} images it must be {WANTED_LABELS}."
         )
@@ -140,6 +140,6 @@ def _labels(archive: Archive, file: File, images: int) -> list[Label]:
         values = np.frombuffer(archive.read(file), dtype, offset=start)
         if dtype.kind == "S":
             values = np.char.decode(values, "utf-8")
-        return [int(value) if dtype.kind == "b" else value for value in values.tolist()]
+        return list(values.tolist())
     except (UnreadableImageError, UnicodeError, ValueError) as error:
         raise InvalidRequestError(f"The array {LABELS} cannot be read ({shortened(error)}).") from error

@@ -1,4 +1,8 @@
-"""HEAD wherever there is a GET: the same headers and no body."""
+"""HEAD wherever there is a GET: the same headers and no body.
+
+The answer is whole with its head, after which a caller may leave: what the application does for the body is not waited
+for, or a caller that left would look like one that was not answered.
+"""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,10 +20,12 @@ class Head:
 
         async def bodiless(message: Message) -> None:
             if message["type"] == "http.response.body" and asked:
-                message["body"] = b""
-            elif message.get("status") == 405:
+                return
+            if message.get("status") == 405:
                 _allow_head(MutableHeaders(scope=message))
             await send(message)
+            if message["type"] == "http.response.start" and asked:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         # The server must go on seeing a HEAD, so the app gets a scope of its own; what it left there is wanted outside.
         inner = {**scope, "method": "GET"} if asked else scope

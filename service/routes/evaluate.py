@@ -51,7 +51,8 @@ class CompareQuery(EvaluateQuery):
     versions: Annotated[
         Annotated[str, AfterValidator(_are_two), Field(json_schema_extra={"pattern": _VERSIONS})] | None,
         Field(
-            description="two versions, as in `2,3`: both are measured on these images and compared with each other",
+            description="two versions, as in `2,3`: both are measured on these images and compared with each other; "
+            "both must serve (CONVOY_VERSIONS=all)",
             examples=["2,3"],
         ),
     ] = None

@@ -154,7 +154,7 @@ def test_a_load_that_is_refused_changes_nothing_but_what_is_shown(service: Servi
         await service.coordinator.start()
         service.workers.broken = {("a", 2)}
         service.put("a", 2)
-        with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and what served.*It is broken\."):
+        with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and version 1 serves: It is broken\."):
             await service.coordinator.load("a", wish)
         assert service.workers.serving["a"] == [1]
         assert service.workers.reasons("a")[2] == "It is broken."
@@ -168,15 +168,91 @@ def test_a_load_that_is_refused_changes_nothing_but_what_is_shown(service: Servi
     asyncio.run(run())
 
 
-def test_a_refused_load_takes_no_other_new_version(service: Service) -> None:
+@pytest.mark.parametrize("held_back", ["by an unload", "by a pin", "by nothing"])
+def test_a_plain_load_beside_a_bad_newest_version_ends_where_a_restart_would(service: Service, held_back: str) -> None:
+    service.put("a", 2)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        if held_back == "by an unload":
+            await service.coordinator.unload("a")
+        elif held_back == "by a pin":
+            await service.coordinator.load("a", 1)
+        service.put("a", 3)
+        service.put("a", 4)
+        service.workers.broken = {("a", 4)}
+        with pytest.raises(ModelRefusedError, match=r"a version 4 was refused, and version 3 serves: It is broken\."):
+            await service.coordinator.load("a")
+        assert service.workers.serving["a"] == [3]
+        assert service.workers.reasons("a") == {3: None, 4: "It is broken."}
+        restarted = Service(service.artifacts, NotingWorkers())
+        restarted.workers.broken = service.workers.broken
+        await restarted.coordinator.start()
+        assert restarted.coordinator.plan == service.coordinator.plan
+
+    asyncio.run(run())
+
+
+def test_a_load_that_finds_nothing_good_says_that_nothing_serves_and_still_ends_the_unload(service: Service) -> None:
+    async def run() -> None:
+        await service.coordinator.start()
+        await service.coordinator.unload("a")
+        service.workers.broken = {("a", 1), ("a", 2)}
+        bundle = service.put("a", 2)
+        with pytest.raises(ModelRefusedError, match=r"a version 1 was refused, and nothing of a serves: It is broken"):
+            await service.coordinator.load("a", 1)
+        with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and nothing of a serves: It is broken"):
+            await service.coordinator.load("a")
+        assert service.workers.serving["a"] == []
+        service.workers.broken = set()
+        (bundle / "model.onnx").write_text("mended")
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [2]
+
+    asyncio.run(run())
+
+
+def test_a_refused_pin_of_a_version_takes_no_other_new_version(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()
         service.put("a", 2)
         service.put("a", 3)
         service.workers.broken = {("a", 3)}
-        with pytest.raises(ModelRefusedError):
-            await service.coordinator.load("a")
+        with pytest.raises(ModelRefusedError, match="version 1 serves"):
+            await service.coordinator.load("a", 3)
         assert service.workers.serving["a"] == [1]
+
+    asyncio.run(run())
+
+
+def test_a_plain_load_keeps_what_serves_where_nothing_else_could(service: Service) -> None:
+    pinned = Service(service.artifacts, versions="a=2")
+    pinned.workers.broken = {("a", 2)}
+    service.put("a", 2)
+
+    async def run() -> None:
+        await pinned.coordinator.start()
+        assert pinned.workers.serving["a"] == []
+        await pinned.coordinator.load("a", 1)
+        with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 1 serves"):
+            await pinned.coordinator.load("a")
+        assert pinned.workers.serving["a"] == [1]
+
+    asyncio.run(run())
+
+
+def test_a_load_of_a_bad_replacement_says_that_the_one_before_serves(service: Service) -> None:
+    service.put("a", 2)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        service.workers.broken = {("a", 2)}
+        service.remove("a", 2)
+        service.put("a", 2, content="another one")
+        with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 2 as it was before serves"):
+            await service.coordinator.load("a")
+        assert service.workers.serving["a"] == [2]
+        assert ("a", 1) not in service.workers.prepared
 
     asyncio.run(run())
 

@@ -81,6 +81,9 @@ def test_a_second_signal_ends_it_at_once(artifacts: Path) -> None:
         service.process.send_signal(signal.SIGTERM)
         assert service.wait() == 1
         assert not any(alive(worker) for worker in workers)
+        log = "".join(service.log)
+        assert "ended at once, by a second signal" in log
+        assert "requests accepted" not in log  # nobody counted them
 
 
 def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artifacts: Path, tmp_path: Path) -> None:

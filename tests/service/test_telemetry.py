@@ -58,7 +58,8 @@ def test_what_the_core_tells_is_counted_by_model() -> None:
     observer.batch(3)
     observer.waiting(7)
     observer.overloaded()
-    observer.late()
+    telemetry.late("mnist")
+    telemetry.late("")
     for stage in Stage:
         observer.stage(stage, 0.02)
     said = read(telemetry)
@@ -66,12 +67,25 @@ def test_what_the_core_tells_is_counted_by_model() -> None:
     assert said["convoy_images_waiting{model=mnist}"] == 7
     assert said["convoy_overloaded_total{model=mnist,reason=queue}"] == 1
     assert said["convoy_deadline_missed_total{model=mnist}"] == 1
+    assert said["convoy_deadline_missed_total{model=}"] == 1
     assert said["convoy_batch_images_sum{model=mnist}"] == 3
     assert said["convoy_batch_images_bucket{le=2.0,model=mnist}"] == 0
     assert said["convoy_batch_images_bucket{le=4.0,model=mnist}"] == 1
     for stage in Stage:
         assert said[f"convoy_stage_seconds_bucket{{le=0.01,model=mnist,stage={stage}}}"] == 0
         assert said[f"convoy_stage_seconds_bucket{{le=0.025,model=mnist,stage={stage}}}"] == 1
+
+
+def test_the_queue_of_a_model_is_the_sum_over_its_versions() -> None:
+    telemetry = Telemetry("CPU")
+    old, new = telemetry.observer("mnist"), telemetry.observer("mnist")
+    old.waiting(20)
+    new.waiting(3)
+    assert read(telemetry)["convoy_images_waiting{model=mnist}"] == 23
+    new.waiting(-3)
+    assert read(telemetry)["convoy_images_waiting{model=mnist}"] == 20
+    old.waiting(-20)
+    assert read(telemetry)["convoy_images_waiting{model=mnist}"] == 0
 
 
 def test_the_figures_of_a_model_are_there_before_anything_was_asked() -> None:
@@ -84,6 +98,7 @@ def test_the_figures_of_a_model_are_there_before_anything_was_asked() -> None:
         assert said[f"convoy_{counter}_total{{model=mnist}}"] == 0
     assert said["convoy_overloaded_total{model=mnist,reason=queue}"] == 0
     assert said["convoy_overloaded_total{model=,reason=body_memory}"] == 0
+    assert said["convoy_deadline_missed_total{model=}"] == 0
 
 
 def test_the_version_that_answers_and_the_refused_ones_are_shown() -> None:

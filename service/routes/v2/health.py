@@ -1,4 +1,4 @@
-"""Health in the protocol's way: 200 or 400, and nothing in the body."""
+"""Health in the protocol's way: 200 or 400, and nothing in the body. Just a version that is none is said in words."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ from service.problems import protocol_errors
 from service.registry import Registry
 from service.routes.asking import ModelName, Version
 
+_NOT = "It does not, and the body is empty; or the version is no whole number from 1, which the body says."
 _ABOUT: dict[str, Any] = {
     "response_class": Response,
     "response_description": "It does.",
-    "responses": {400: {"description": "It does not. The body is empty."}, **protocol_errors(405, 500)},
+    "responses": {400: {"description": _NOT}, **protocol_errors(405, 500)},
 }
 
 

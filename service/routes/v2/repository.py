@@ -48,6 +48,8 @@ def router(registry: Registry) -> APIRouter:
     @routes.post(
         "/models/{name}/load",
         summary="Serve a model, or one version of it",
+        description="With `version` just that one serves; without, what CONVOY_VERSIONS says. Where the version that "
+        "this is about is refused it is 503, with the reason and with the version that serves instead.",
         response_class=Response,
         response_description="Every worker serves it.",
         **_about(LoadRequest, 401, 403, 404, 503),

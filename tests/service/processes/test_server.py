@@ -86,6 +86,10 @@ class Asked:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         return int(head[0].split()[1]), headers, await self._reader.readexactly(int(headers["content-length"]))
 
+    async def head(self) -> int:
+        """The status of an answer that has no body."""
+        return int((await self._reader.readuntil(b"\r\n\r\n")).split()[1])
+
     def again(self, request: bytes = GET) -> None:
         self._writer.write(request)
 
@@ -216,6 +220,19 @@ def test_what_waits_in_a_queue_gets_a_problem_when_the_time_is_over(artifacts: P
                 let.set()
                 assert (await running.answer())[0] == 200
                 await ending
+
+    run(test)
+
+
+def test_a_head_whose_caller_leaves_with_it_is_answered(artifacts: Path) -> None:
+    async def test() -> None:
+        app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
+        async with serving(app) as served:
+            for path in ("/static/docs/swagger-ui-bundle.js", "/models/colours/report/curves.png"):
+                async with served.asking(f"HEAD {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode()) as client:
+                    assert await client.head() == 200
+            await served.end()
+            assert (served.gate.accepted, served.gate.answered) == (2, 2)
 
     run(test)
 

@@ -9,6 +9,7 @@ import httpx2
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 
 from schemas.bundle import FloatArray
@@ -147,6 +148,27 @@ def test_the_time_counts_from_the_requests_arrival_and_bounds_a_slow_body(addres
     assert head.startswith(b"HTTP/1.1 504")
     assert b"connection: close" in head.lower()
     assert "before its body had come" in json.loads(body)["detail"]
+
+
+def test_every_504_is_counted_once_by_the_model_that_had_it(address: Address) -> None:
+    def counted() -> dict[str, float]:
+        return {
+            sample.labels["model"]: sample.value
+            for family in text_string_to_metric_families(httpx2.get(f"{address.url}/metrics").text)
+            for sample in family.samples
+            if sample.name == "convoy_deadline_missed_total"
+        }
+
+    assert counted() == {"": 0, "colours": 0}
+    for path in ("/models/colours/predict", "/evaluate", "/v2/models/no-such-model/infer"):
+        with address.connect() as connection:
+            connection.sendall(request_bytes(path, b"{", content_length="1000", x_request_timeout="0.05"))
+            assert answer_on(connection).startswith(b"HTTP/1.1 504")
+    assert counted() == {"": 3, "colours": 0}
+    for path, labels in (("/predict", {}), ("/evaluate", {"labels": ["red"]})):
+        late = httpx2.post(f"{address.url}{path}", json=HANGS | labels, headers={"X-Request-Timeout": "0.1"})
+        assert late.status_code == 504
+    assert counted() == {"": 3, "colours": 2}
 
 
 def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:

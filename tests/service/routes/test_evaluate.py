@@ -163,6 +163,14 @@ def two(tmp_path: Path, serve: Serve) -> TestClient:
     return serve(artifacts=root, versions="all")
 
 
+def test_two_versions_of_which_one_does_not_serve_are_404_with_the_setting_that_helps(
+    artifacts: Path, serve: Serve
+) -> None:
+    write_bundle(artifacts, version=2)
+    response = serve().post("/models/colours/evaluate?versions=1,2", files=form(IMAGES[0]))
+    assert "with CONVOY_VERSIONS=all every one" in problem_of(response, 404, "model_not_found").detail
+
+
 @pytest.mark.parametrize("path", ["/evaluate", "/models/colours/evaluate"])
 def test_two_versions_are_measured_and_compared_in_one_request(two: TestClient, path: str) -> None:
     images, labels = IMAGES[:30], (ALL * 10)

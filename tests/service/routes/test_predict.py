@@ -66,7 +66,10 @@ def test_every_form_of_the_path_answers(client: TestClient, path: str) -> None:
     ("path", "detail"),
     [
         ("/models/dogs/predict", "There is no model 'dogs'; there are colours."),
-        ("/models/colours/versions/2/predict", "Version 2 of colours is not served; version 1 is."),
+        (
+            "/models/colours/versions/2/predict",
+            "Version 2 of colours is not served; version 1 is, and with CONVOY_VERSIONS=all every one that is there.",
+        ),
     ],
 )
 def test_an_unknown_model_is_404(client: TestClient, path: str, detail: str) -> None:

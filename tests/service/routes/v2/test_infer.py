@@ -145,6 +145,7 @@ def test_a_bad_body_costs_the_next_one_nothing(client: TestClient) -> None:
         ("POST", "/v2/models/colours/versions/2/infer", 404),
         ("POST", "/v2/models/colours/versions/latest/infer", 400),
         ("POST", "/v2/models/colours/versions/0/infer", 400),
+        ("GET", "/v2/models/colours/versions/0/ready", 400),
         ("GET", "/v2/models/dogs/config", 404),
         ("GET", "/v2/trace/setting", 404),
         ("POST", "/v2/models/%2e%2e%2fsecret/infer", 404),

@@ -55,6 +55,19 @@ def test_what_is_unloaded_is_listed_as_unavailable_and_loaded_again(client: Test
     assert answering(client) == "2"
 
 
+def test_a_load_after_an_unload_serves_the_newest_good_version_and_says_what_is_bad(
+    artifacts: Path, serve: Serve
+) -> None:
+    write_bundle(artifacts, version=2)
+    (write_bundle(artifacts, version=3) / "model.onnx").write_bytes(b"no graph")
+    client = serve(reload=Reload.EXPLICIT)
+    assert client.post(f"{REPOSITORY}/unload").status_code == 200
+    said = error_of(client.post(f"{REPOSITORY}/load"), 503)
+    assert said.startswith("colours version 3 was refused, and version 2 serves: ")
+    assert client.get("/readyz").status_code == 200
+    assert answering(client) == "2"
+
+
 def test_what_was_asked_is_counted(client: TestClient) -> None:
     before = counted(client)
     client.post(INFER, **GOOD)
