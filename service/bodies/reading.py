@@ -33,15 +33,13 @@ _DISCARD_SECONDS = 10.0
 INLINE_BYTES = 64 * 1024
 
 
-async def read_submission(
-    request: Request, purpose: Purpose, settings: Settings, deadline: float = math.inf
-) -> Submission:
+async def read_submission(request: Request, purpose: Purpose, settings: Settings, deadline: float) -> Submission:
     """Raises UnsupportedMediaTypeError, or as read_as."""
     return await read_as(choose_kind(request, purpose), request, purpose, settings, deadline)
 
 
 async def read_as(
-    kind: BodyKind, request: Request, purpose: Purpose, settings: Settings, deadline: float = math.inf
+    kind: BodyKind, request: Request, purpose: Purpose, settings: Settings, deadline: float
 ) -> Submission:
     """Whatever Content-Type says. Raises what read_body or the kind's parse raises."""
     incoming = Incoming(
@@ -71,7 +69,7 @@ def choose_kind(request: Request, purpose: Purpose) -> BodyKind:
     raise UnsupportedMediaTypeError(f"{said}; send one of {taken}.")
 
 
-async def read_body(request: Request, limit: int, deadline: float = math.inf) -> bytes:
+async def read_body(request: Request, limit: int, deadline: float) -> bytes:
     """The body, within limit bytes, the memory left for bodies, and the deadline (in time.monotonic() seconds).
 
     Content-Length is looked at first, and what comes is counted all the same. Raises BodyTooLargeError or

@@ -1,8 +1,9 @@
 """A request's time, from its arrival on: how long it may take, and whether anybody still waits for the answer."""
 
 import asyncio
+import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
@@ -11,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from schemas.base import Frozen
 from service.call import Call, Timings
+from service.errors import DeadlineError
 from service.routes.parameters import parameters, read_parameters
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -45,6 +47,20 @@ def call_of(request: Request, limit: float) -> Call:
     seconds = limit if timeout is None else min(timeout, limit)
     timings = getattr(request.state, "timings", None)
     return Call(time.monotonic() + seconds, timings=timings if isinstance(timings, Timings) else Timings())
+
+
+async def within(deadline: float, work: Awaitable[T], else_say: str) -> T:
+    """What work returns or raises. Where the deadline (in time.monotonic() seconds) comes first, work goes on.
+
+    Raises DeadlineError(else_say).
+    """
+    try:
+        async with asyncio.timeout(None if math.isinf(deadline) else deadline - time.monotonic()) as limit:
+            return await asyncio.shield(work)
+    except TimeoutError:
+        if limit.expired():
+            raise DeadlineError(else_say) from None
+        raise
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

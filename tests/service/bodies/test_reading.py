@@ -1,4 +1,5 @@
 import asyncio
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -26,7 +27,7 @@ class Connection:
         return {"type": "http.request", "body": chunk, "more_body": self.received < len(self._chunks)}
 
     def read(self, limit: int) -> bytes:
-        return asyncio.run(read_body(self.request, limit))
+        return asyncio.run(read_body(self.request, limit, math.inf))
 
 
 def test_a_body_within_the_limit_is_read_whole() -> None:
@@ -61,7 +62,7 @@ def test_a_caller_that_hangs_up_is_not_taken_for_one_that_sent_all() -> None:
 
     request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, hung_up)
     with pytest.raises(ClientDisconnect):
-        asyncio.run(read_body(request, 4))
+        asyncio.run(read_body(request, 4, math.inf))
 
 
 def test_a_length_that_lies_does_not_get_more_in() -> None:

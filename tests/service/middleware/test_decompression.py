@@ -1,6 +1,7 @@
 import asyncio
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ class Upload:
 
             request = Request(scope, watched)
             assert "content-encoding" not in request.headers
-            read.append(await read_body(request, limit))
+            read.append(await read_body(request, limit, math.inf))
             assert (await receive())["type"] == "http.disconnect"
 
         async def receive() -> Message:
