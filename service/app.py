@@ -166,8 +166,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if not error.drained:
-        headers["Connection"] = "close"  # the rest of the body is still on its way
+    if error.closes:
+        headers["Connection"] = "close"
     errors = error.errors if isinstance(error, InvalidImagesError) else ()
     detail = _INTERNAL if isinstance(error, InferenceError) else str(error)  # what the batcher logged stays inside
     return error_response(request.url.path, status, code, detail, errors, headers)

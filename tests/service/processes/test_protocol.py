@@ -14,14 +14,29 @@ from tests.service.serving import Address, answer_on, listening
 LIVE = b"GET /livez HTTP/1.1\r\nhost: test\r\n"
 
 
+INDEX = b"POST /v2/repository/index HTTP/1.1\r\nhost: test\r\n"  # of a body that is never large
+
+
 class Hasty(BoundedProtocol):
     head_seconds = 0.3
+    dropping_seconds = 0.3
+
+
+class Thrifty(BoundedProtocol):
+    dropping_bytes = 1_000_000
 
 
 @pytest.fixture
 def service(artifacts: Path) -> Iterator[Address]:
     app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
     with listening(app, http=Hasty) as address:
+        yield address
+
+
+@pytest.fixture
+def thrifty(artifacts: Path) -> Iterator[Address]:
+    app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
+    with listening(app, http=Thrifty) as address:
         yield address
 
 
@@ -67,3 +82,40 @@ def test_large_bodies_and_kept_connections_are_no_heads(service: Address) -> Non
     with service.connect() as connection:
         connection.sendall((request + b"\r\n" + body) * 2 + request + b"connection: close\r\n\r\n" + body)
         assert answer_on(connection).count(b"HTTP/1.1 422") == 3
+
+
+def test_who_sends_first_and_reads_then_gets_its_answer_also_on_a_connection_that_closes(thrifty: Address) -> None:
+    body = bytes(10 * Thrifty.dropping_bytes)
+    for also in (b"", b"connection: close\r\n"):
+        with thrifty.connect() as connection:
+            length = len(body) // 20
+            connection.sendall(INDEX + also + b"content-length: %d\r\n\r\n" % length)
+            assert connection.recv(12) == b"HTTP/1.1 413"
+            connection.sendall(body[:length])
+            if not also:
+                connection.sendall(LIVE + b"connection: close\r\n\r\n")
+            assert answer_on(connection).count(b"HTTP/1.1 200") == (not also)
+
+
+def test_the_rest_of_a_body_that_was_answered_must_come_in_time(service: Address) -> None:
+    with service.connect() as connection:
+        connection.sendall(INDEX + b"content-length: 99999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+        connection.sendall(b"a")
+        assert b"HTTP" not in answer_on(connection)
+
+
+def test_and_is_not_read_without_end(thrifty: Address) -> None:
+    with thrifty.connect() as connection:
+        connection.sendall(INDEX + b"content-length: 99999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+        with pytest.raises(ConnectionError):
+            connection.sendall(bytes(1000 * Thrifty.dropping_bytes))
+
+
+def test_a_body_that_breaks_off_its_own_form_after_its_answer_gets_no_second_one(thrifty: Address) -> None:
+    with thrifty.connect() as connection:
+        connection.sendall(INDEX + b"transfer-encoding: chunked\r\n\r\n20000\r\n" + bytes(0x20000))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+        connection.sendall(b"no chunk")
+        assert b"HTTP" not in answer_on(connection)
