@@ -53,7 +53,7 @@ from service.routes.pages import add_pages
 from service.security import Guard
 from service.session import OnnxRuntime, Runtime
 from service.settings import Settings
-from service.telemetry import Telemetry
+from service.telemetry import TELEMETRY, Telemetry
 from service.tracing import tracing
 from service.wording import fault
 
@@ -109,11 +109,11 @@ def create_app(
     own = Coordinator(settings, LocalWorkers(registry)) if control is None else None
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         try:
             if own:
                 await own.start()
-            yield
+            yield {TELEMETRY: telemetry}  # for the server, which also answers what is no request
         finally:
             if own:
                 await own.close()

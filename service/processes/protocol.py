@@ -8,18 +8,22 @@ connection would be reset and the answer lost; so the rest is read and dropped, 
 """
 
 import asyncio
+import uuid
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from schemas.problem import ProblemCode
-from service.problems import problem_response
+from service.middleware.safe_headers import SAFE_HEADERS
+from service.problems import TITLES, problem_response
+from service.route_template import UNMATCHED
+from service.telemetry import TELEMETRY, Telemetry
 
 LINGER_SECONDS = 1.0
 HEAD_BYTES = 64 * 1024  # more may come with the last read, which is bounded
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """What it refuses is answered with a problem document, and the connection is closed."""
+    """What it refuses is answered with a problem document and counted; then the connection is closed."""
 
     head_seconds = 30.0
     dropping_seconds = 10.0
@@ -32,7 +36,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._dropped_bytes = 0
         self._ending = False  # with the body that is dropped
         self._refused = False
-        self._late = self.loop.call_later(self.head_seconds, self._too_late)
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._late.cancel()
@@ -44,7 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             if self._late.cancelled():  # a further request of this connection begins
-                self._late = self.loop.call_later(self.head_seconds, self._too_late)
+                self._expect_head()
         elif self._dropping:
             self._dropped_bytes += len(data)
         super().data_received(data)
@@ -87,6 +91,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """The request that is coming in was answered already: uvicorn reads it on and keeps nothing."""
         return not self._in_head and self.cycle is not None and self.cycle.response_complete
 
+    def _expect_head(self) -> None:
+        self._began = self.loop.time()
+        self._late = self.loop.call_later(self.head_seconds, self._too_late)
+
     def _too_late(self) -> None:
         self._refuse(408, f"The head of the request did not come within {self.head_seconds:.0f} seconds.")
 
@@ -96,9 +104,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._dropping:
             self.transport.close()
             return
-        response = problem_response(status, ProblemCode.INVALID_REQUEST, detail, headers={"Connection": "close"})
-        head = [f"HTTP/1.1 {status} \r\n".encode(), *(b"%b: %b\r\n" % header for header in response.raw_headers)]
-        self.transport.write(b"".join([*head, b"\r\n", bytes(response.body)]))
+        said = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
+        response = problem_response(status, ProblemCode.INVALID_REQUEST, detail, headers=said)
+        headers = [*self.server_state.default_headers, *SAFE_HEADERS.items(), *response.raw_headers]
+        lines = [f"HTTP/1.1 {status} {TITLES[status]}".encode(), *(b"%b: %b" % header for header in headers)]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+        telemetry: Telemetry = self.app_state[TELEMETRY]
+        telemetry.request(UNMATCHED, status, self.loop.time() - self._began)
         # Closed at once, with bytes still coming, the connection would be reset and the answer lost.
         self._refused = True
         self.transport.write_eof()

@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from service.app import create_app
+from service.problems import TITLES
 from service.processes.protocol import HEAD_BYTES, BoundedProtocol
 from service.settings import Device, Settings
 from tests.service.serving import Address, answer_on, listening
@@ -41,11 +43,17 @@ def thrifty(artifacts: Path) -> Iterator[Address]:
 
 
 def answered(address: Address, request: bytes) -> tuple[int, dict[str, object]]:
+    """(status, body) of the answer, whose head must be as that of any other."""
     with address.connect() as connection:
         connection.sendall(request)
         head, _, body = answer_on(connection).partition(b"\r\n\r\n")
-    assert b"connection: close" in head.lower()
-    return int(head.split()[1]), json.loads(body)
+    line, *headers = head.decode().lower().split("\r\n")
+    _, status, reason = line.split(" ", 2)
+    assert reason == TITLES[int(status)].lower()
+    names = {name for name, _, _ in (header.partition(":") for header in headers)}
+    assert names >= {"date", "x-request-id", "x-content-type-options", "content-length"}
+    assert "connection: close" in headers
+    return int(status), json.loads(body)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +69,16 @@ def test_headers_without_end_are_431(service: Address, lines: bytes) -> None:
 def test_what_is_no_http_is_a_problem_too(service: Address) -> None:
     status, problem = answered(service, b"hello?\r\n\r\n")
     assert (status, problem["status"]) == (400, 400)
+
+
+def test_and_is_counted_under_the_route_of_what_leads_nowhere(service: Address) -> None:
+    for request in (b"FOO1 / HTTP/1.1\r\nhost: test\r\n\r\n", b"FOO2 /livez HTTP/1.1\r\nhost: test\r\n\r\n"):
+        assert answered(service, request)[0] == 400
+    assert answered(service, LIVE)[0] == 408
+    counted = httpx2.get(f"{service.url}/metrics").text
+    assert 'convoy_requests_total{route="unmatched",status="400"} 2.0' in counted
+    assert 'convoy_requests_total{route="unmatched",status="408"} 1.0' in counted
+    assert "FOO" not in counted
 
 
 @pytest.mark.parametrize("begun", [b"", LIVE], ids=["nothing", "a part"])
