@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from schemas.base import Frozen
 from service.call import Call, Timings
 from service.errors import DeadlineError
+from service.plain_numbers import PLAIN_NUMBER
 from service.routes.parameters import parameters, read_parameters
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -27,6 +28,7 @@ class _Headers(Frozen):
             description="seconds, from the request's arrival, in which the answer is of use; then 504, and what was "
             "not begun is dropped. The service's own limit stands where it is less",
         ),
+        PLAIN_NUMBER,
     ] = None
 
 
