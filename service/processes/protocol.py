@@ -10,6 +10,7 @@ connection would be reset and the answer lost; so the rest is read and dropped, 
 import asyncio
 import uuid
 
+from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from schemas.problem import ProblemCode
@@ -58,6 +59,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_headers_complete(self) -> None:
+        """Raises HttpParserError, which ends the parsing, where the Host is not there once (RFC 9112, section 3.2)."""
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            self._refuse(400, f"The request has {hosts} Host headers; HTTP/1.1 wants one.")
+            raise HttpParserError
         self._in_head = False
         self._head_bytes = 0
         self._late.cancel()

@@ -71,7 +71,23 @@ def test_what_is_no_http_is_a_problem_too(service: Address) -> None:
     assert (status, problem["status"]) == (400, 400)
 
 
-def test_and_is_counted_under_the_route_of_what_leads_nowhere(service: Address) -> None:
+@pytest.mark.parametrize("hosts", [b"", b"host: test\r\nHost: test\r\n"], ids=["none", "two"])
+def test_a_request_without_one_host_is_400(service: Address, hosts: bytes) -> None:
+    for body in (b"", b"content-length: 2\r\n"):
+        status, problem = answered(service, b"POST /predict HTTP/1.1\r\n" + hosts + body + b"\r\n{}")
+        assert (status, problem["detail"]) == (
+            400,
+            f"The request has {2 * bool(hosts)} Host headers; HTTP/1.1 wants one.",
+        )
+
+
+def test_http_1_0_needs_no_host(service: Address) -> None:
+    with service.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert answer_on(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_what_is_refused_is_counted_under_the_route_of_what_leads_nowhere(service: Address) -> None:
     for request in (b"FOO1 / HTTP/1.1\r\nhost: test\r\n\r\n", b"FOO2 /livez HTTP/1.1\r\nhost: test\r\n\r\n"):
         assert answered(service, request)[0] == 400
     assert answered(service, LIVE)[0] == 408
