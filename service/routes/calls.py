@@ -21,7 +21,7 @@ TIMEOUT_HEADER = "X-Request-Timeout"
 
 class _Headers(Frozen):
     timeout: Annotated[
-        float | None,
+        float,
         Field(
             alias=TIMEOUT_HEADER,
             gt=0,
@@ -29,7 +29,7 @@ class _Headers(Frozen):
             "not begun is dropped. The service's own limit stands where it is less",
         ),
         PLAIN_NUMBER,
-    ] = None
+    ]
 
 
 CALL_PARAMETERS = parameters(_Headers, "header")
@@ -45,8 +45,8 @@ def call_of(request: Request, limit: float) -> Call:
     some. Raises RequestValidationError.
     """
     said = request.headers.get(TIMEOUT_HEADER)
-    timeout = None if said is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: said}).timeout
-    seconds = limit if timeout is None else min(timeout, limit)
+    timeout = limit if said is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: said}).timeout
+    seconds = min(timeout, limit)
     timings = getattr(request.state, "timings", None)
     return Call(time.monotonic() + seconds, timings=timings if isinstance(timings, Timings) else Timings())
 
