@@ -1,7 +1,8 @@
 # The service alone: no PyTorch. One file for both kinds of machine:
 #     docker build -t convoy .                            CPU
 #     docker build -t convoy:cuda --build-arg DEVICE=cuda .    NVIDIA GPU; run it with --gpus all
-#     docker run -p 8000:8000 -v "$PWD/artifacts:/app/artifacts:ro" convoy
+#     docker run -p 8000:8000 -v "$PWD/artifacts:/app/artifacts:ro" --stop-timeout 50 convoy
+# Docker gives 10 seconds to stop, the service up to CONVOY_DRAIN_DELAY (0) + CONVOY_DRAIN_SECONDS (30) + 20.
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build

@@ -53,7 +53,7 @@ from service.routes.pages import add_pages
 from service.security import Guard
 from service.session import OnnxRuntime, Runtime
 from service.settings import Settings
-from service.telemetry import Telemetry
+from service.telemetry import TELEMETRY, Telemetry
 from service.tracing import tracing
 from service.wording import fault
 
@@ -109,11 +109,11 @@ def create_app(
     own = Coordinator(settings, LocalWorkers(registry)) if control is None else None
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         try:
             if own:
                 await own.start()
-            yield
+            yield {TELEMETRY: telemetry}  # for the server, which also answers what is no request
         finally:
             if own:
                 await own.close()
@@ -169,8 +169,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if not error.drained:
-        headers["Connection"] = "close"  # the rest of the body is still on its way
+    if error.closes:
+        headers["Connection"] = "close"
     errors = error.errors if isinstance(error, InvalidImagesError) else ()
     detail = _INTERNAL if isinstance(error, InferenceError) else str(error)  # what the batcher logged stays inside
     return error_response(request.url.path, status, code, detail, errors, headers)

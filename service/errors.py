@@ -33,10 +33,10 @@ from schemas.prediction import ItemError
 class ServiceError(Exception):
     """The message is one sentence for whoever asked: what is wrong and what to do.
 
-    drained says whether the request's body was read to its end, so that its connection can go on.
+    closes says whether its connection ends with it, as nobody knows whether the rest of the request's body will come.
     """
 
-    drained = True
+    closes = False
 
 
 class StartError(ServiceError):
@@ -83,8 +83,7 @@ class UnsupportedMediaTypeError(RequestError):
 class BodyTooLargeError(RequestError):
     """More bytes than allowed."""
 
-    def __init__(self, limit: int, sent: int | None = None, *, drained: bool) -> None:
-        self.drained = drained
+    def __init__(self, limit: int, sent: int | None = None) -> None:
         body = "The body" if sent is None else f"The body of {sent:,} bytes"
         super().__init__(f"{body} is larger than the {limit:,} bytes allowed; send fewer or smaller images at a time.")
 

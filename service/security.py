@@ -6,10 +6,9 @@ asking  where CONVOY_API_KEYS is set, one of its keys or of CONVOY_ADMIN_KEYS: p
 admin   one of CONVOY_ADMIN_KEYS; where that is not set, callers on this machine alone: whatever changes something
 """
 
+import re
 from collections.abc import Mapping
 from enum import Enum, auto
-from re import sub
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
@@ -42,10 +41,14 @@ _ASKING_BY_POST = {
     "/v2/repository/index",
 }
 
+# What proxies add, beside all that begins with x-forwarded-.
+_FORWARDED = {"cf-connecting-ip", "forwarded", "true-client-ip", "via", "x-client-ip", "x-real-ip"}
+_HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[\w.-]+))(:\d*)?", re.ASCII | re.IGNORECASE)
+
 
 def access(method: str, template: str) -> Access:
     """What is in no list is closed: for a GET that is asking, for all else admin."""
-    path = sub(r"\{[^}]*\}", "*", template)
+    path = re.sub(r"\{[^}]*\}", "*", template)
     if method in {"GET", "HEAD"}:
         return Access.OPEN if path in _OPEN else Access.ASKING
     return Access.ASKING if method == "POST" and path in _ASKING_BY_POST else Access.ADMIN
@@ -103,7 +106,7 @@ def _check_local(request: Request) -> None:
     headers = request.headers
     if request.client is None or not is_loopback(request.client.host):
         raise ForbiddenError(f"{said}; set it, and send one of its keys.")
-    forwarded = next((name for name in ("forwarded", "x-forwarded-for", "x-real-ip") if name in headers), None)
+    forwarded = next((name for name in headers if name in _FORWARDED or name.startswith("x-forwarded-")), None)
     if forwarded:
         raise ForbiddenError(f"{said}, and the header {forwarded} says that this came from elsewhere; set it.")
     host, origin = headers.get("host", ""), headers.get("origin")
@@ -114,7 +117,6 @@ def _check_local(request: Request) -> None:
 
 
 def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    """Of a Host header (RFC 9110, section 7.2); empty where it is anything else."""
+    parts = _HOST.fullmatch(host)
+    return (parts["name"] or parts["address"]).lower() if parts else ""

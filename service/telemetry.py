@@ -17,6 +17,9 @@ from service import __version__
 from service.observer import Observer, Serving, Stage
 from service.session import ONNXRUNTIME_VERSION
 
+TELEMETRY = "telemetry"
+"""Its name in the state of the application's lifespan."""
+
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

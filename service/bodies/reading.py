@@ -26,22 +26,17 @@ from service.settings import Settings
 
 KINDS: Sequence[BodyKind] = (JSON, MULTIPART, RAW_IMAGE, NPY, ZIP, NPZ)
 
-# A body that is too large is read on and thrown away, so that a client that sends first and reads then gets its answer.
-DISCARD_BYTES = 2**30
-_DISCARD_SECONDS = 10.0
 # Below this, a hop to another thread costs more than the parsing.
 INLINE_BYTES = 64 * 1024
 
 
-async def read_submission(
-    request: Request, purpose: Purpose, settings: Settings, deadline: float = math.inf
-) -> Submission:
+async def read_submission(request: Request, purpose: Purpose, settings: Settings, deadline: float) -> Submission:
     """Raises UnsupportedMediaTypeError, or as read_as."""
     return await read_as(choose_kind(request, purpose), request, purpose, settings, deadline)
 
 
 async def read_as(
-    kind: BodyKind, request: Request, purpose: Purpose, settings: Settings, deadline: float = math.inf
+    kind: BodyKind, request: Request, purpose: Purpose, settings: Settings, deadline: float
 ) -> Submission:
     """Whatever Content-Type says. Raises what read_body or the kind's parse raises."""
     incoming = Incoming(
@@ -71,11 +66,12 @@ def choose_kind(request: Request, purpose: Purpose) -> BodyKind:
     raise UnsupportedMediaTypeError(f"{said}; send one of {taken}.")
 
 
-async def read_body(request: Request, limit: int, deadline: float = math.inf) -> bytes:
+async def read_body(request: Request, limit: int, deadline: float) -> bytes:
     """The body, within limit bytes, the memory left for bodies, and the deadline (in time.monotonic() seconds).
 
     Content-Length is looked at first, and what comes is counted all the same. Raises BodyTooLargeError or
-    OverloadedError after having read and dropped the rest, up to DISCARD_BYTES; DeadlineError; ClientDisconnect.
+    OverloadedError as soon as that is known, and leaves the rest to the server (service/processes/protocol.py);
+    DeadlineError; ClientDisconnect.
     """
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
@@ -87,7 +83,7 @@ async def read_body(request: Request, limit: int, deadline: float = math.inf) ->
         late = DeadlineError(
             "The time of this request was over before its body had come; send less, or give it longer."
         )
-        late.drained = False
+        late.closes = True
         raise late from error
 
 
@@ -95,8 +91,7 @@ async def _read(request: Request, length: int, limit: int) -> bytes:
     held, body, more = held_body(request.scope), bytearray(), True
     refused = _refusal(held, length, limit, length)
     if refused:
-        # Who asks first (Expect: 100-continue) has sent nothing yet, and is told before it does.
-        refused.drained = "expect" not in request.headers and await _discard(request)
+        refused.closes = "expect" in request.headers  # who asks first need not send it after a no
         raise refused
     while more:
         message = await request.receive()
@@ -106,9 +101,6 @@ async def _read(request: Request, length: int, limit: int) -> bytes:
         more = message.get("more_body", False)
         refused = _refusal(held, len(body), limit)
         if refused:
-            body.clear()
-            held.resize(0)
-            refused.drained = not more or await _discard(request)
             raise refused
         held.resize(len(body))
     return bytes(body)
@@ -118,7 +110,7 @@ def _refusal(
     held: HeldBody, size: int, limit: int, announced: int | None = None
 ) -> BodyTooLargeError | OverloadedError | None:
     if size > limit:
-        return BodyTooLargeError(limit, announced, drained=False)
+        return BodyTooLargeError(limit, announced)
     if not held.has_room(size):
         return held.refused(size)
     return None
@@ -130,20 +122,3 @@ def request_body(purpose: Purpose) -> OpenApi:
         "required": True,
         "content": {kind.media_type: kind.openapi[purpose] for kind in KINDS if purpose in kind.openapi},
     }
-
-
-async def _discard(request: Request) -> bool:
-    """Whether the body came to its end within the bounds."""
-    dropped = 0
-    try:
-        async with asyncio.timeout(_DISCARD_SECONDS):
-            while dropped <= DISCARD_BYTES:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    return False
-                dropped += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return True
-    except TimeoutError:
-        pass
-    return False

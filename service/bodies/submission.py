@@ -10,9 +10,10 @@ from pydantic import Field
 from schemas.prediction import OnError
 from service.evaluation import Label
 from service.images import Image
+from service.plain_numbers import PLAIN_INTEGER
 from service.settings import DEFAULT_MAX_ARCHIVE_BYTES, DEFAULT_MAX_BODY_BYTES
 
-TopK = Annotated[int, Field(ge=1)]
+TopK = Annotated[int, Field(ge=1), PLAIN_INTEGER]
 
 
 class Purpose(Enum):

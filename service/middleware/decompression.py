@@ -1,8 +1,8 @@
 """Request bodies by gzip or deflate, unpacked while they come.
 
 What is behind reads plain bytes, never more than a piece at a time, and counts them against its own limit. Once the
-limit is passed nothing more is unpacked, so that a bomb costs no more than a plain body that is too large. Gzip data
-may be of several members, one behind the other (RFC 1952, 2.2).
+limit is passed it reads no more, so that a bomb costs no more than a plain body that is too large. Gzip data may be of
+several members, one behind the other (RFC 1952, 2.2).
 
 Packed by Transfer-Encoding a body is refused: nobody would unpack it.
 """
@@ -61,13 +61,13 @@ class _Unpacked:
         self._max_bytes = max_bytes
         self._unpacker: zlib._Decompress | None = None
         self._packed = b""  # came, and is not unpacked yet
-        self._came, self._given = 0, 0  # bytes, packed and plain
+        self._came = 0  # bytes, packed
         self._more = True  # to come
         self._ended = False
 
     async def __call__(self) -> Message:
         """Raises MalformedBodyError, or BodyTooLargeError where packed bytes that unpack to nothing have no end."""
-        if self._ended or self._given > self._max_bytes:  # the reader throws away, or waits for its caller to leave
+        if self._ended:  # the reader waits for its caller to leave
             return await self._receive()
         plain = b""
         while not plain and not self._ended:
@@ -77,16 +77,14 @@ class _Unpacked:
                     return message
                 self._take(message)
             plain = self._unpack()
-        self._given += len(plain)
-        more = self._more if self._given > self._max_bytes else not self._ended
-        return _message(plain, more=more)
+        return _message(plain, more=not self._ended)
 
     def _take(self, message: Message) -> None:
         self._packed += message.get("body", b"")
         self._more = message.get("more_body", False)
         self._came += len(message.get("body", b""))
         if self._came > self._max_bytes:
-            raise BodyTooLargeError(self._max_bytes, drained=not self._more)
+            raise BodyTooLargeError(self._max_bytes)
 
     def _unpack(self) -> bytes:
         """A piece; empty where more of the body must come first, or nothing is left."""

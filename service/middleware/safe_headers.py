@@ -4,7 +4,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Nothing is taken for another type than it says, framed, embedded elsewhere, or told to where a link leads. The pages'
 # own policies (routes/pages.py) say the rest.
-_HEADERS = {
+SAFE_HEADERS = {
     b"cross-origin-resource-policy": b"same-origin",
     b"referrer-policy": b"no-referrer",
     b"x-content-type-options": b"nosniff",
@@ -21,7 +21,7 @@ class SafeHeaders:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 there = {name for name, _ in headers}
-                message["headers"] = headers + [header for header in _HEADERS.items() if header[0] not in there]
+                message["headers"] = headers + [header for header in SAFE_HEADERS.items() if header[0] not in there]
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,27 +17,42 @@ from service.problems import problem_response
 
 IDLE_SECONDS = 1.0  # how long a kept-alive connection may still bring a request once no new ones are taken
 LAST_SECONDS = 2.0  # how long answers that say no may take, once the time to drain is over
-CLOSE_SECONDS = 12.0  # how long the application may take to close: a batch that runs is waited for
 _TICK = 0.02
 
 logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """Stands before the whole application: counts what comes in and what goes out, and sends callers elsewhere."""
+    """Stands before the whole application: counts what comes in and what goes out, and sends callers elsewhere.
+
+    Who is cancelled is told to come again.
+    """
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
         self._drain = drain
         self.accepted = 0
         self.answered = 0
+        self._coming: set[asyncio.Task[object]] = set()
+
+    def end_what_has_not_come(self) -> None:
+        """Of these requests nothing is in work, and nothing that the application does would end them."""
+        for task in list(self._coming):
+            task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         self.accepted += 1
-        started = False
+        started, task = False, cast("asyncio.Task[object]", asyncio.current_task())
+        self._coming.add(task)
+
+        async def received() -> Message:
+            message = await receive()
+            if not message.get("more_body", False):
+                self._coming.discard(task)
+            return message
 
         async def counted(message: Message) -> None:
             nonlocal started
@@ -49,19 +65,24 @@ class Gate:
                 self.answered += 1
 
         try:
-            await self._app(scope, receive, counted)
+            await self._app(scope, received, counted)
         except asyncio.CancelledError:
             if started:
                 raise
-            detail = "The service went down before the whole of this request had come; send it again."
+            detail = "The service went down before it could answer this request; send it again."
             await problem_response(503, ProblemCode.NOT_READY, detail)(scope, receive, counted)
+        finally:
+            self._coming.discard(task)
 
 
 class Server(uvicorn.Server):
-    """Serves until drain. listening is set once connections are taken."""
+    """Serves the gate, the config's application, until drain. listening is set once connections are taken."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+    close_seconds = 12.0  # how long the application may take to close: a batch that runs is waited for
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, gate: Gate) -> None:
         super().__init__(config)
+        self._gate = gate
         self._listener = listener
         self.listening = asyncio.Event()
 
@@ -97,8 +118,11 @@ class Server(uvicorn.Server):
             self._close_idle()
             if not await self._connections_end(grace - IDLE_SECONDS):
                 logger.warning("%d requests are not answered in time and get a 503", len(self.server_state.tasks))
+                self._gate.end_what_has_not_come()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.lifespan.shutdown(), CLOSE_SECONDS)  # what waits in a queue fails, and says so
+            await asyncio.wait_for(
+                self.lifespan.shutdown(), self.close_seconds
+            )  # what waits in a queue fails, and says so
         if not await self._connections_end(LAST_SECONDS):
             for task in list(self.server_state.tasks):
                 task.cancel()  # the gate answers

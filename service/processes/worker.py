@@ -99,7 +99,7 @@ class Worker:
             server_header=False,
             timeout_graceful_shutdown=settings.drain_seconds,
         )
-        self._server = Server(config, self._listener)
+        self._server = Server(config, self._listener, self._gate)
         return messages.Started(gpu=runtime.provider == CUDA, provider=runtime.provider, reason=runtime.reason)
 
     async def _serve(self, plan: Plan) -> None:

@@ -13,13 +13,14 @@ from service.bodies.reading import request_body
 from service.bodies.submission import Purpose
 from service.control import ModelControl
 from service.errors import InvalidRequestError
+from service.plain_numbers import PLAIN_INTEGER
 from service.predictor import INLINE_IMAGES
 from service.problems import problems
 from service.routes.calls import CALL_PARAMETERS
 from service.routes.parameters import parameters
 
 ModelName = Annotated[str, Path(description="the model's name, as in GET /models")]
-Version = Annotated[int, Path(ge=1, description="the version that must answer")]
+Version = Annotated[int, Path(ge=1, description="the version that must answer"), PLAIN_INTEGER]
 
 ON_ERROR = "what a bad image does: fail the request (request, the default), or only its own item (item)"
 REJECT = "give no label, but the reason, where the model is less sure than its reject threshold"

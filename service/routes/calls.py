@@ -1,8 +1,9 @@
 """A request's time, from its arrival on: how long it may take, and whether anybody still waits for the answer."""
 
 import asyncio
+import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
@@ -11,6 +12,8 @@ from starlette.requests import ClientDisconnect
 
 from schemas.base import Frozen
 from service.call import Call, Timings
+from service.errors import DeadlineError
+from service.plain_numbers import PLAIN_NUMBER
 from service.routes.parameters import parameters, read_parameters
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -18,14 +21,15 @@ TIMEOUT_HEADER = "X-Request-Timeout"
 
 class _Headers(Frozen):
     timeout: Annotated[
-        float | None,
+        float,
         Field(
             alias=TIMEOUT_HEADER,
             gt=0,
             description="seconds, from the request's arrival, in which the answer is of use; then 504, and what was "
             "not begun is dropped. The service's own limit stands where it is less",
         ),
-    ] = None
+        PLAIN_NUMBER,
+    ]
 
 
 CALL_PARAMETERS = parameters(_Headers, "header")
@@ -41,10 +45,24 @@ def call_of(request: Request, limit: float) -> Call:
     some. Raises RequestValidationError.
     """
     said = request.headers.get(TIMEOUT_HEADER)
-    timeout = None if said is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: said}).timeout
-    seconds = limit if timeout is None else min(timeout, limit)
+    timeout = limit if said is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: said}).timeout
+    seconds = min(timeout, limit)
     timings = getattr(request.state, "timings", None)
     return Call(time.monotonic() + seconds, timings=timings if isinstance(timings, Timings) else Timings())
+
+
+async def within(deadline: float, work: Awaitable[T], else_say: str) -> T:
+    """What work returns or raises. Where the deadline (in time.monotonic() seconds) comes first, work goes on.
+
+    Raises DeadlineError(else_say).
+    """
+    try:
+        async with asyncio.timeout(None if math.isinf(deadline) else deadline - time.monotonic()) as limit:
+            return await asyncio.shield(work)
+    except TimeoutError:
+        if limit.expired():
+            raise DeadlineError(else_say) from None
+        raise
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

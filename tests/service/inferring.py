@@ -1,5 +1,6 @@
 """What tests ask in the Open Inference Protocol, the real server that they ask, and what stands for the coordinator."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -120,3 +121,25 @@ class RecordingControl:
     def _find(self, name: str) -> None:
         if name != "colours":
             raise ModelNotFoundError(f"There is no model '{name}' to load or unload; there are colours.")
+
+
+@dataclass
+class SlowControl(RecordingControl):
+    """Does what it is asked for when it is let; finished is set once something is done."""
+
+    let: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
+
+    async def load(self, name: str, version: int | None = None) -> None:
+        await self.let.wait()
+        await super().load(name, version)
+        self.finished.set()
+
+    async def unload(self, name: str) -> None:
+        await self.let.wait()
+        await super().unload(name)
+        self.finished.set()
+
+    async def statistics(self) -> Sequence[Statistics]:
+        await self.let.wait()
+        return await super().statistics()

@@ -13,10 +13,10 @@ def router(registry: Registry, settings: Settings, drain: Drain) -> APIRouter:
     # Statistics ahead of metadata: in /v2/models/stats, stats is no model's name.
     for part in (
         health.router(registry, drain),
-        statistics.router(registry),
+        statistics.router(registry, settings),
         metadata.router(registry, settings),
         infer.router(registry, settings),
-        repository.router(registry),
+        repository.router(registry, settings),
     ):
         routes.include_router(part, prefix="/v2", tags=["open inference protocol"])
     return routes

@@ -1,5 +1,10 @@
-"""What is in the repository, and loading and unloading it. Nothing here can name a file, or bring one."""
+"""What is in the repository, and loading and unloading it. Nothing here can name a file, or bring one.
 
+Bodies have the time of every request. A load has its own, which may rightly be longer: its caller waits for it as long
+as it wants, and that is what X-Request-Timeout says.
+"""
+
+import math
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -10,10 +15,16 @@ from service.bodies.reading import read_body
 from service.problems import protocol_errors
 from service.registry import Registry
 from service.routes.asking import ModelName, control_of
+from service.routes.calls import CALL_PARAMETERS, call_of, within
+from service.settings import Settings
 from service.tensors.incoming import invalid
 
 _MAX_BYTES = 64 * 1024
 _UNLOADED = "It was unloaded; a load serves it again."
+_GOES_ON = "The time of this request was over before every worker had done it; it goes on, and GET /models will tell."
+_WAITING = (
+    "It is answered once every worker has done it; with X-Request-Timeout no later, and what was begun then goes on."
+)
 
 Message = TypeVar("Message", bound=BaseModel)
 
@@ -21,17 +32,28 @@ Message = TypeVar("Message", bound=BaseModel)
 def _about(message: type[BaseModel], *statuses: int) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{message.__name__}"}
     return {
-        "responses": protocol_errors(400, 405, 413, 500, *statuses),
-        "openapi_extra": {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}},
+        "responses": protocol_errors(400, 405, 413, 500, 503, 504, *statuses),
+        "openapi_extra": {
+            "parameters": CALL_PARAMETERS,
+            "requestBody": {"required": False, "content": {"application/json": {"schema": schema}}},
+        },
     }
 
 
-def router(registry: Registry) -> APIRouter:
+def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter(prefix="/repository")
+
+    async def read(request: Request, message: type[Message]) -> Message:
+        """Nothing in the body stands for {}. Content-Type is not looked at: Triton's client sends none."""
+        body = await read_body(request, _MAX_BYTES, call_of(request, settings.request_timeout).deadline)
+        try:
+            return message.model_validate_json(body or b"{}")
+        except ValidationError as error:
+            raise invalid(error) from error
 
     @routes.post("/index", summary="List the repository", **_about(IndexRequest))
     async def index(request: Request) -> list[IndexEntry]:
-        asked = await _read(request, IndexRequest)
+        asked = await read(request, IndexRequest)
         ready = {entry.found for entry in registry.loaded}
         reasons = {entry.found: entry.reason for entry in registry.refused}
         return [
@@ -49,35 +71,29 @@ def router(registry: Registry) -> APIRouter:
         "/models/{name}/load",
         summary="Serve a model, or one version of it",
         description="With `version` just that one serves; without, what CONVOY_VERSIONS says. Where the version that "
-        "this is about is refused it is 503, with the reason and with the version that serves instead.",
+        f"this is about is refused it is 503, with the reason and with the version that serves instead. {_WAITING}",
         response_class=Response,
         response_description="Every worker serves it.",
-        **_about(LoadRequest, 401, 403, 404, 503),
+        **_about(LoadRequest, 401, 403, 404),
     )
     async def load(request: Request, name: ModelName) -> Response:
-        asked = await _read(request, LoadRequest)
-        await control_of(request).load(name, asked.parameters.version)
+        patience = call_of(request, math.inf).deadline
+        asked = await read(request, LoadRequest)
+        await within(patience, control_of(request).load(name, asked.parameters.version), _GOES_ON)
         return Response()
 
     @routes.post(
         "/models/{name}/unload",
         summary="Serve nothing of a model",
+        description=_WAITING,
         response_class=Response,
         response_description="No worker serves it.",
-        **_about(UnloadRequest, 401, 403, 404, 503),
+        **_about(UnloadRequest, 401, 403, 404),
     )
     async def unload(request: Request, name: ModelName) -> Response:
-        await _read(request, UnloadRequest)
-        await control_of(request).unload(name)
+        patience = call_of(request, math.inf).deadline
+        await read(request, UnloadRequest)
+        await within(patience, control_of(request).unload(name), _GOES_ON)
         return Response()
 
     return routes
-
-
-async def _read(request: Request, message: type[Message]) -> Message:
-    """Nothing in the body stands for {}. Content-Type is not looked at: Triton's client sends none."""
-    body = await read_body(request, _MAX_BYTES)
-    try:
-        return message.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        raise invalid(error) from error

@@ -1,6 +1,6 @@
 """What each version has done so far, whole over all workers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,7 +9,11 @@ from schemas.base import Frozen
 from service.problems import protocol_errors
 from service.registry import Registry
 from service.routes.asking import ModelName, Version, control_of
+from service.routes.calls import CALL_PARAMETERS, call_of, within
+from service.settings import Settings
 from service.statistics import BatchStatistics, Duration, Statistics
+
+_LATE = "The time of this request was over before every worker had told what it counted; ask again, or give it longer."
 
 
 class InferenceStatistics(Frozen):
@@ -39,25 +43,29 @@ class AllStatistics(Frozen):
     model_stats: tuple[VersionStatistics, ...]
 
 
-def router(registry: Registry) -> APIRouter:
-    routes = APIRouter(responses=protocol_errors(405, 500))
-    about: dict[str, Any] = {"responses": protocol_errors(400, 404, 503)}
+def router(registry: Registry, settings: Settings) -> APIRouter:
+    routes = APIRouter(responses=protocol_errors(400, 405, 500, 504))
+    timed: dict[str, Any] = {"openapi_extra": {"parameters": CALL_PARAMETERS}}
+    about: dict[str, Any] = {"responses": protocol_errors(404, 503), **timed}
 
-    @routes.get("/models/stats", summary="What every model has done")
+    async def ask(request: Request) -> Sequence[Statistics]:
+        call = call_of(request, settings.request_timeout)
+        return await within(call.deadline, control_of(request).statistics(), _LATE)
+
+    @routes.get("/models/stats", summary="What every model has done", **timed)
     async def everything(request: Request) -> AllStatistics:
-        return _said(await control_of(request).statistics())
+        return _said(await ask(request))
 
     @routes.get("/models/{name}/stats", summary="What a model's versions have done", **about)
     async def of_model(request: Request, name: ModelName) -> AllStatistics:
         registry.entry(name)
-        return _said(one for one in await control_of(request).statistics() if one.name == name)
+        return _said(one for one in await ask(request) if one.name == name)
 
     @routes.get("/models/{name}/versions/{version}/stats", summary="What a version has done", **about)
     async def of_version(request: Request, name: ModelName, version: Version) -> AllStatistics:
         with registry.lease(name, version):
             pass
-        statistics = await control_of(request).statistics()
-        return _said(one for one in statistics if (one.name, one.version) == (name, version))
+        return _said(one for one in await ask(request) if (one.name, one.version) == (name, version))
 
     return routes
 

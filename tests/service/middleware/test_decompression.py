@@ -1,6 +1,7 @@
 import asyncio
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ class Upload:
 
             request = Request(scope, watched)
             assert "content-encoding" not in request.headers
-            read.append(await read_body(request, limit))
+            read.append(await read_body(request, limit, math.inf))
             assert (await receive())["type"] == "http.disconnect"
 
         async def receive() -> Message:
@@ -122,10 +123,9 @@ def test_an_empty_body_is_empty(packer: str) -> None:
 def test_a_bomb_is_refused_at_the_limit_and_never_unpacked_beyond_it(packer: str) -> None:
     encoding, pack = PACKERS[packer]
     upload = Upload([pack(bytes(50_000_000)), b"the rest of it"], encoding)
-    with pytest.raises(BodyTooLargeError) as refused:
+    with pytest.raises(BodyTooLargeError):
         upload.read(1_000_000)
-    assert refused.value.drained
-    assert upload.received == 2
+    assert upload.received == 1
     assert upload.largest <= PIECE_BYTES + 2**16
 
 

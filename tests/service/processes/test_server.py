@@ -27,16 +27,19 @@ GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 
 
 class Plain:
-    """Answers 200 when it is let."""
+    """Answers 200 when it is let, and closes when it may."""
 
     def __init__(self) -> None:
         self.let = asyncio.Event()
+        self.may_close = asyncio.Event()
+        self.may_close.set()
         self.asked = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             for phase in ("startup", "shutdown"):
                 await receive()
+                await self.may_close.wait()
                 await send({"type": f"lifespan.{phase}.complete"})
             return
         self.asked.set()
@@ -54,7 +57,7 @@ class Served:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
         config = uvicorn.Config(self.gate, lifespan="on", ws="none", log_config=None, timeout_graceful_shutdown=seconds)
-        self.server = Server(config, self.listener)
+        self.server = Server(config, self.listener, self.gate)
 
     async def start(self) -> None:
         config = self.server.config
@@ -187,6 +190,21 @@ def test_a_request_that_hangs_gets_a_problem_when_the_time_is_over() -> None:
             )
             assert json.loads(body)["code"] == "not_ready"
             assert served.gate.answered == 1
+
+    run(test)
+
+
+def test_a_body_that_has_not_come_is_not_waited_for_while_the_application_closes() -> None:
+    async def test() -> None:
+        app = Plain()
+        async with serving(app, seconds=0) as served, served.asking() as client:
+            served.server.close_seconds = 10 * SOON
+            app.may_close.clear()
+            await app.asked.wait()
+            ending = asyncio.create_task(served.end())
+            assert (await client.answer())[0] == 503
+            app.may_close.set()
+            await ending
 
     run(test)
 

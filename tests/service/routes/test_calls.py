@@ -57,7 +57,7 @@ def session() -> Iterator[Session]:
     session.open.set()
 
 
-@pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "soon", "1s", ""])
+@pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "soon", "1s", "", "1_0", "+1", "1."])
 @pytest.mark.parametrize("path", ["/predict", "/evaluate"])
 def test_a_time_that_is_none_is_said_of_its_header(client: TestClient, path: str, said: str) -> None:
     body = RED | ({"labels": ["red"]} if path == "/evaluate" else {})

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -6,9 +7,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from service.app import create_app
+from service.settings import Device, Settings
 from tests.bundles import write_bundle
 from tests.service.conftest import Serve
-from tests.service.inferring import RecordingControl, error_of
+from tests.service.inferring import RecordingControl, SlowControl, error_of
+from tests.service.serving import answer_on, listening, request_bytes
 from tests.service.variant_bundles import flip_byte
 
 LOAD = "/v2/repository/models/colours/load"
@@ -100,3 +104,51 @@ def test_statistics_of_a_version_that_does_not_serve_are_404(client: TestClient,
     assert len(client.get("/v2/models/colours/versions/1/stats").json()["model_stats"]) == 1
     error_of(client.get("/v2/models/colours/versions/2/stats"), 404)
     error_of(client.get("/v2/models/dogs/stats"), 404)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.1, {}), (60, {"x_request_timeout": "0.1"})], ids=["ours", "theirs"])
+@pytest.mark.parametrize("path", [INDEX, LOAD, UNLOAD])
+def test_a_body_that_does_not_come_is_504(artifacts: Path, path: str, seconds: float, said: dict[str, str]) -> None:
+    control = RecordingControl()
+    settings = Settings(artifacts=artifacts, device=Device.CPU, request_timeout=seconds)
+    with listening(create_app(settings, control=control)) as address, address.connect() as connection:
+        connection.sendall(request_bytes(path, b"{", content_length="100", host="127.0.0.1", **said))
+        head, _, body = answer_on(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 504")
+    assert "before its body had come" in json.loads(body)["error"]
+    assert control.calls == []
+
+
+@pytest.mark.parametrize("path", [LOAD, UNLOAD])
+def test_who_waits_no_longer_for_a_change_is_told_so_and_it_goes_on(client: TestClient, path: str) -> None:
+    assert isinstance(client.app, FastAPI)
+    control = client.app.state.control = SlowControl()
+    late = client.post(path, headers={"X-Request-Timeout": "0.05"})
+    assert "it goes on, and GET /models will tell" in error_of(late, 504)
+    assert client.portal
+    client.portal.call(control.let.set)
+    assert control.finished.wait(20)
+    assert len(control.calls) == 1
+
+
+def test_a_change_may_take_longer_than_a_request(serve: Serve) -> None:
+    client = serve(request_timeout=0.05)
+    assert isinstance(client.app, FastAPI)
+    control = client.app.state.control = SlowControl()
+    assert client.portal
+    client.portal.start_task_soon(_let_after, control, 0.2)
+    assert client.post(LOAD).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["models/stats", "models/colours/stats", "models/colours/versions/1/stats"])
+@pytest.mark.parametrize(("seconds", "said"), [(0.05, {}), (60, {"X-Request-Timeout": "0.05"})], ids=["ours", "theirs"])
+def test_statistics_that_are_late_are_504(serve: Serve, path: str, seconds: float, said: dict[str, str]) -> None:
+    client = serve(request_timeout=seconds)
+    assert isinstance(client.app, FastAPI)
+    client.app.state.control = SlowControl()
+    assert "before every worker had told" in error_of(client.get(f"/v2/{path}", headers=said), 504)
+
+
+async def _let_after(control: SlowControl, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    control.let.set()
