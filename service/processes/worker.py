@@ -4,6 +4,7 @@ It ends when the supervisor closes the channel, whether it asked for a drain bef
 """
 
 import asyncio
+import gc
 import logging
 import logging.config
 import os
@@ -106,6 +107,10 @@ class Worker:
         """Raises StartError where connections cannot be taken."""
         await self._local.serve(plan)
         if self._serving is None and not self._drain.begun:
+            # All that is there now stays. Unfrozen, every full collection walks it, and holds up all requests for so
+            # long: the 99th percentile of a busy service was three to four times as high.
+            gc.collect()
+            gc.freeze()
             self._serving = asyncio.create_task(self._server.run_until_drained())
             listening = asyncio.create_task(self._server.listening.wait())
             await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
