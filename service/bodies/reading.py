@@ -91,7 +91,6 @@ async def _read(request: Request, length: int, limit: int) -> bytes:
     held, body, more = held_body(request.scope), bytearray(), True
     refused = _refusal(held, length, limit, length)
     if refused:
-        refused.closes = "expect" in request.headers  # who asks first need not send it after a no
         raise refused
     while more:
         message = await request.receive()

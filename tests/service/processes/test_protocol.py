@@ -1,17 +1,23 @@
 """What comes before there is a request: real connections to a real listener."""
 
 import json
+import re
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from service.app import create_app
 from service.problems import TITLES
 from service.processes.protocol import HEAD_BYTES, BoundedProtocol
 from service.settings import Device, Settings
-from tests.service.serving import Address, answer_on, listening
+from tests.bundles import solid
+from tests.service.serving import Address, answer_on, listening, request_bytes
+from tests.service.test_app import colours
 
 LIVE = b"GET /livez HTTP/1.1\r\nhost: test\r\n"
 
@@ -22,6 +28,7 @@ INDEX = b"POST /v2/repository/index HTTP/1.1\r\nhost: test\r\n"  # of a body tha
 class Hasty(BoundedProtocol):
     head_seconds = 0.3
     dropping_seconds = 0.3
+    unread_seconds = 0.3
 
 
 class Thrifty(BoundedProtocol):
@@ -153,3 +160,75 @@ def test_a_body_that_breaks_off_its_own_form_after_its_answer_gets_no_second_one
         assert connection.recv(65536).startswith(b"HTTP/1.1 413")
         connection.sendall(b"no chunk")
         assert b"HTTP" not in answer_on(connection)
+
+
+def test_trailers_are_bounded_and_are_no_headers(service: Address, artifacts: Path) -> None:
+    request = LIVE.replace(b"GET", b"POST").replace(b"/livez", b"/predict") + b"transfer-encoding: chunked\r\n"
+    image = solid("red")
+    body = b"%x\r\n%b\r\n0\r\n" % (len(image), image)
+    with service.connect() as connection:
+        connection.sendall(request + b"connection: close\r\n\r\n" + body + b"content-type: image/png\r\n\r\n")
+        assert answer_on(connection).startswith(b"HTTP/1.1 415")
+    assert answered(service, request + b"content-type: image/png\r\n\r\n" + body + b"a: b\r\n" * HEAD_BYTES)[0] == 431
+
+
+def test_a_connection_that_says_nothing_after_the_rest_of_an_answered_body_is_closed(service: Address) -> None:
+    for rest in (b"", b"GET /li"):
+        with service.connect() as connection:
+            connection.sendall(b"POST /nope HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+            connection.sendall(bytes(100) + rest)
+            assert answer_on(connection) == b""
+
+
+def slow(artifacts: Path, seconds: float) -> FastAPI:
+    return create_app(
+        Settings(artifacts=artifacts, device=Device.CPU, max_batch=1), colours(lambda _: time.sleep(seconds))
+    )
+
+
+def test_what_begins_while_a_request_is_in_work_does_not_end_it(artifacts: Path) -> None:
+    image = request_bytes("/predict", solid("red"), content_type="image/png", connection="close")
+    with listening(slow(artifacts, 1), http=Hasty) as address, address.connect() as connection:
+        connection.sendall(image)
+        time.sleep(0.1)
+        connection.sendall(b"\r\n")
+        assert answer_on(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\n\r\n", b"400"),
+        (b"hello?\r\n\r\n", b"400"),
+        (LIVE + b"x: " + b"a" * (4 * HEAD_BYTES), b"431"),
+        (INDEX + b"transfer-encoding: chunked\r\n\r\nno chunk", b"400"),
+    ],
+    ids=["no host", "no HTTP", "a large head", "a broken body"],
+)
+def test_what_is_refused_waits_for_the_answers_of_the_good_requests_before_it(
+    artifacts: Path, bad: bytes, status: bytes
+) -> None:
+    image = request_bytes("/predict", solid("red"), content_type="image/png")
+    with listening(slow(artifacts, 0.2), http=Hasty) as address, address.connect() as connection:
+        connection.sendall(image + image + bad)
+        answers = re.findall(rb"HTTP/1.1 (\d+)", answer_on(connection))
+    assert answers == [b"200", b"200", status]
+
+
+def test_who_takes_nothing_of_its_answers_is_not_held_for_ever(service: Address) -> None:
+    with service.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with pytest.raises(ConnectionError):  # noqa: PT012 - the first that is sent after the end raises, or the next
+            for _ in range(600):
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: test\r\n\r\n")
+                time.sleep(0.01)
+
+
+def test_who_asked_before_it_sent_and_was_told_no_is_not_taken_at_its_next_word(service: Address) -> None:
+    request = b"POST /nope HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n"
+    with service.connect() as connection:
+        connection.sendall(request)
+        answer = answer_on(connection)
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert b"connection: close" in answer
