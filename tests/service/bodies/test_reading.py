@@ -66,10 +66,9 @@ def test_a_length_that_lies_does_not_get_more_in() -> None:
 
 def test_who_asks_before_sending_is_refused_before_it_sends() -> None:
     connection = Connection([b"abcde"], content_length="5", expect="100-continue")
-    with pytest.raises(BodyTooLargeError) as refused:
+    with pytest.raises(BodyTooLargeError):
         connection.read(4)
     assert connection.received == 0
-    assert refused.value.closes
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "1e3"])
