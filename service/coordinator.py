@@ -93,7 +93,9 @@ class Coordinator:
                 raise ModelNotFoundError(f"There is no version {asked} of {name}; there are {there}.")
             self._forget_refusals(lambda of: of[0] == name and version in {None, of[1]})  # a call is worth a try
             tried, answers = await self._prepare_one(found, wish)
-            if answers or (version is None and not self._serving(name)):
+            # A pin needs its own bundle: that the old one of its number would answer in its place is no reason for it.
+            changes = not tried if version is not None else answers or not self._serving(name)
+            if changes:
                 self._found[name], self._wishes[name] = found, wish
             else:  # what serves still does; just the reason is shown
                 known = {one.version: one for one in self._found.get(name, ())}

@@ -257,6 +257,25 @@ def test_a_load_of_a_bad_replacement_says_that_the_one_before_serves(service: Se
     asyncio.run(run())
 
 
+def test_a_pin_of_a_bad_replacement_takes_no_other_version_out_of_service(service: Service) -> None:
+    of_all = Service(service.artifacts, versions="all")
+    service.put("a", 2)
+
+    async def run() -> None:
+        await of_all.coordinator.start()
+        of_all.workers.broken = {("a", 2)}
+        service.remove("a", 2)
+        service.put("a", 2, content="another one")
+        with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 2 as it was before serves"):
+            await of_all.coordinator.load("a", 2)
+        assert of_all.workers.serving["a"] == [1, 2]
+        service.put("a", 4)
+        await of_all.coordinator.refresh()
+        assert of_all.workers.serving["a"] == [1, 2, 4]
+
+    asyncio.run(run())
+
+
 def test_an_unload_stays_until_a_newer_version_or_a_load(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()
