@@ -8,11 +8,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from service.control import Key, Plan, PlannedModel, PlannedVersion, Workers, key
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, StartError
-from service.planning import Wish, make_plan, parse_policy, target
+from service.planning import NO_WISH, Wish, make_plan, parse_policy, target
 from service.repository import Found, Scan, fingerprint, scan
 from service.settings import Reload, Settings
 from service.statistics import Statistics
@@ -93,9 +94,13 @@ class Coordinator:
                 raise ModelNotFoundError(f"There is no version {asked} of {name}; there are {there}.")
             self._forget_refusals(lambda of: of[0] == name and version in {None, of[1]})  # a call is worth a try
             tried, answers = await self._prepare_one(found, wish)
-            if answers or (version is None and not self._serving(name)):
+            # A pin needs its own bundle: that the old one of its number would answer in its place is no reason for it.
+            changes = not tried if version is not None else answers or not self._serving(name)
+            if changes:
                 self._found[name], self._wishes[name] = found, wish
             else:  # what serves still does; just the reason is shown
+                before = self._wishes.get(name, NO_WISH)
+                self._wishes[name] = replace(before, refused=before.refused | tried.keys())
                 known = {one.version: one for one in self._found.get(name, ())}
                 known |= {one.version: one for one in found if one.version in tried}
                 self._found[name] = tuple(known[number] for number in sorted(known))

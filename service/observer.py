@@ -1,5 +1,6 @@
 """What the core tells whoever counts: telemetry in the service, nobody in most tests."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -13,12 +14,11 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Serving:
-    """The version that answers where none is named, what it runs as, and the variant that should have run instead."""
+    """The version that answers where none is named, and what it runs as."""
 
     version: int
     variant: str
     provider: str
-    in_place_of: str | None = None
 
 
 class Observer(Protocol):
@@ -66,8 +66,11 @@ class Watcher(Protocol):
     def loaded(self, model: str, *, succeeded: bool) -> None:
         """A version was loaded and checked, or refused."""
 
-    def state(self, model: str, serving: Serving | None, refused: int) -> None:
-        """What answers for the model now (None: nothing does), and how many of its versions are refused."""
+    def state(self, model: str, serving: Serving | None, refused: int, fallbacks: Set[str] = frozenset()) -> None:
+        """What answers for the model now (None: nothing does), and how many of its versions are refused.
+
+        fallbacks are the variants in whose place any version that serves runs as fp32.
+        """
 
 
 class Nobody:
@@ -78,4 +81,4 @@ class Nobody:
 
     def loaded(self, model: str, *, succeeded: bool) -> None: ...
 
-    def state(self, model: str, serving: Serving | None, refused: int) -> None: ...
+    def state(self, model: str, serving: Serving | None, refused: int, fallbacks: Set[str] = frozenset()) -> None: ...

@@ -21,10 +21,14 @@ class Policy:
 
 @dataclass(frozen=True)
 class Wish:
-    """What calls said of one model: the version that is to serve, and up to which version none is to (0: no unload)."""
+    """What calls said of one model: the version that is to serve, and up to which version none is to (0: no unload).
+
+    refused are the versions that calls asked for since, and that were refused: their reasons are shown.
+    """
 
     pin: int | None = None
     unloaded_up_to: int = 0
+    refused: frozenset[int] = frozenset()
 
 
 NO_WISH = Wish()
@@ -93,12 +97,18 @@ def _plan_model(name: str, candidates: Sequence[PlannedVersion], policy: Policy,
     pin = policy.pins.get(name) if wish.pin is None else wish.pin
     chosen = _chosen([one for one in candidates if one.version > wish.unloaded_up_to], policy, pin)
     good = [one.version for one in chosen if not one.refused]
+    asked = [one for one in candidates if one.refused and one.version in wish.refused]
     if good:
-        return PlannedModel(name=name, versions=tuple(chosen), current=good[-1])
+        return PlannedModel(name=name, versions=_rising(chosen, asked), current=good[-1])
     # What would serve but for the unload is shown with it; that a call must load it again is not the folder's fault.
     everything = _chosen(candidates, policy, pin)
     unloaded = any(not one.refused for one in everything)
-    return PlannedModel(name=name, versions=tuple(everything), current=None, unloaded=unloaded)
+    return PlannedModel(name=name, versions=_rising(everything, asked), current=None, unloaded=unloaded)
+
+
+def _rising(chosen: Sequence[PlannedVersion], asked: Sequence[PlannedVersion]) -> tuple[PlannedVersion, ...]:
+    more = [one for one in asked if one not in chosen]
+    return tuple(sorted([*chosen, *more], key=lambda one: one.version))
 
 
 def _chosen(candidates: Sequence[PlannedVersion], policy: Policy, pin: int | None) -> list[PlannedVersion]:

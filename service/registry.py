@@ -249,7 +249,9 @@ class Registry:
             self._watcher.state(name, None, refused=0)
         for name, served in self._models.items():
             refused = sum(isinstance(entry, Refused) for entry in served.entries)
-            self._watcher.state(name, _serving(served.current) if served.current else None, refused)
+            instead = (loaded.model.choice.in_place_of for loaded in served.loaded.values())
+            fallbacks = {variant.value for variant in instead if variant}
+            self._watcher.state(name, _serving(served.current) if served.current else None, refused, fallbacks)
 
     def _let_go(self, loaded: Loaded) -> None:
         """Off this thread: a batcher is waited for when it closes."""
@@ -297,5 +299,4 @@ def _announce(loaded: Loaded) -> None:
 
 
 def _serving(loaded: Loaded) -> Serving:
-    choice = loaded.model.choice
-    return Serving(loaded.found.version, choice.variant.name, loaded.model.provider, choice.in_place_of)
+    return Serving(loaded.found.version, loaded.model.choice.variant.name, loaded.model.provider)

@@ -7,6 +7,7 @@ that share that folder; without it, those of one application.
 
 import os
 import platform
+from collections.abc import Set
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -52,7 +53,7 @@ class Telemetry:
         )
         self._fallback = Gauge(
             "convoy_model_fallback",
-            "1: fp32 answers in place of this variant, which the bundle lacks or which failed its checks",
+            "1: of a version that serves, fp32 answers in place of this variant, which is missing or failed its checks",
             ["model", "variant"],
             registry=r,
             multiprocess_mode="livemax",
@@ -65,6 +66,7 @@ class Telemetry:
             multiprocess_mode="livemax",
         )
         self._serving: dict[str, Serving] = {}
+        self._fallbacks: dict[str, Set[str]] = {}
         _build_info(r, provider)
 
     def request(self, route: str, status: int, seconds: float) -> None:
@@ -89,17 +91,19 @@ class Telemetry:
             counter.labels(model)  # both are there from the first on, so that a rise can be seen
         (figures.loads if succeeded else figures.load_failures).labels(model).inc()
 
-    def state(self, model: str, serving: Serving | None, refused: int) -> None:
+    def state(self, model: str, serving: Serving | None, refused: int, fallbacks: Set[str] = frozenset()) -> None:
         before = self._serving.pop(model, None)
         if before and before != serving:
             self._version.labels(model, before.variant, before.provider).set(0)
-            if before.in_place_of:
-                self._fallback.labels(model, before.in_place_of).set(0)
         if serving:
             self._serving[model] = serving
             self._version.labels(model, serving.variant, serving.provider).set(serving.version)
-            if serving.in_place_of:
-                self._fallback.labels(model, serving.in_place_of).set(1)
+        for variant in self._fallbacks.pop(model, frozenset()) - fallbacks:
+            self._fallback.labels(model, variant).set(0)
+        if fallbacks:
+            self._fallbacks[model] = fallbacks
+            for variant in fallbacks:
+                self._fallback.labels(model, variant).set(1)
         self._refused.labels(model).set(refused)
 
     def render(self, accept: str) -> tuple[bytes, str]:

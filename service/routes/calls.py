@@ -1,9 +1,10 @@
 """A request's time, from its arrival on: how long it may take, and whether anybody still waits for the answer."""
 
 import asyncio
+import logging
 import math
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
@@ -12,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from schemas.base import Frozen
 from service.call import Call, Timings
-from service.errors import DeadlineError
+from service.errors import DeadlineError, ServiceError
 from service.plain_numbers import PLAIN_NUMBER
 from service.routes.parameters import parameters, read_parameters
 
@@ -37,6 +38,8 @@ CALL_PARAMETERS = parameters(_Headers, "header")
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 
 def call_of(request: Request, limit: float) -> Call:
     """To be asked for before the body is read, whose time counts too; limit is in seconds.
@@ -51,18 +54,39 @@ def call_of(request: Request, limit: float) -> Call:
     return Call(time.monotonic() + seconds, timings=timings if isinstance(timings, Timings) else Timings())
 
 
-async def within(deadline: float, work: Awaitable[T], else_say: str) -> T:
+async def within(deadline: float, work: Coroutine[Any, Any, T], else_say: str) -> T:
     """What work returns or raises. Where the deadline (in time.monotonic() seconds) comes first, work goes on.
 
     Raises DeadlineError(else_say).
     """
+    going = asyncio.create_task(work)
     try:
         async with asyncio.timeout(None if math.isinf(deadline) else deadline - time.monotonic()) as limit:
-            return await asyncio.shield(work)
+            return await asyncio.shield(going)
+    except asyncio.CancelledError:
+        going.add_done_callback(_log_outcome)
+        raise
     except TimeoutError:
         if limit.expired():
+            going.add_done_callback(_log_outcome)
             raise DeadlineError(else_say) from None
         raise
+
+
+def _log_outcome(left: asyncio.Task[Any]) -> None:
+    """Of what its caller waits for no longer, who would else have been told."""
+    if left.cancelled():
+        return
+    error = left.exception()
+    if error is None:
+        logger.info("what went on after its caller had left or was answered with 504 is done")
+    elif isinstance(error, ServiceError):
+        logger.warning("what went on after its caller had left or was answered with 504 failed: %s", error)
+    else:
+        logger.error(
+            "what went on after its caller had left or was answered with 504 failed in a way that nobody foresaw",
+            exc_info=error,
+        )
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

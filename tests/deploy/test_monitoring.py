@@ -42,7 +42,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     telemetry = Telemetry("CPU")
     telemetry.request("/predict", 200, 0.1)
     telemetry.loaded("mnist", succeeded=True)
-    telemetry.state("mnist", Serving(1, "fp32", "CPU", in_place_of="int8"), refused=0)
+    telemetry.state("mnist", Serving(1, "fp32", "CPU"), refused=0, fallbacks={"int8"})
     observer = telemetry.observer("mnist")
     observer.stage(Stage.QUEUE, 0.1)
     text = telemetry.render("")[0].decode()

@@ -257,6 +257,46 @@ def test_a_load_of_a_bad_replacement_says_that_the_one_before_serves(service: Se
     asyncio.run(run())
 
 
+def test_a_refused_load_beside_a_pin_shows_its_reason_until_another_load(service: Service) -> None:
+    service.put("a", 2)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        await service.coordinator.load("a", 2)
+        service.put("a", 3)
+        service.workers.broken = {("a", 1), ("a", 3)}
+        for number in (3, 1):
+            with pytest.raises(ModelRefusedError, match="version 2 serves"):
+                await service.coordinator.load("a", number)
+        service.put("a", 4)
+        await service.coordinator.refresh()
+        assert service.workers.reasons("a") == {1: "It is broken.", 2: None, 3: "It is broken."}
+        assert service.workers.serving["a"] == [2]  # it is pinned still
+        await service.coordinator.load("a", 2)
+        assert service.workers.reasons("a") == {2: None}
+
+    asyncio.run(run())
+
+
+def test_a_pin_of_a_bad_replacement_takes_no_other_version_out_of_service(service: Service) -> None:
+    of_all = Service(service.artifacts, versions="all")
+    service.put("a", 2)
+
+    async def run() -> None:
+        await of_all.coordinator.start()
+        of_all.workers.broken = {("a", 2)}
+        service.remove("a", 2)
+        service.put("a", 2, content="another one")
+        with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 2 as it was before serves"):
+            await of_all.coordinator.load("a", 2)
+        assert of_all.workers.serving["a"] == [1, 2]
+        service.put("a", 4)
+        await of_all.coordinator.refresh()
+        assert of_all.workers.serving["a"] == [1, 2, 4]
+
+    asyncio.run(run())
+
+
 def test_an_unload_stays_until_a_newer_version_or_a_load(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()

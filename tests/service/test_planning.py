@@ -78,6 +78,21 @@ def test_nothing_serves_in_the_place_of_a_pinned_version() -> None:
     assert [(version.version, version.refused) for version in missing.versions] == [(7, True)]
 
 
+def test_a_refused_version_that_was_asked_for_is_shown_wherever_it_stands() -> None:
+    def shown(policy: Policy, wish: Wish, *broken: int) -> list[tuple[int, str | None]]:
+        model = plan_of(found(1, 2, 3), policy, wish, refused=bad(*broken))
+        assert not {*serving(model)} & {*broken}
+        return [(version.version, version.reason) for version in model.versions]
+
+    asked = frozenset({1, 3})
+    assert shown(LATEST, Wish(pin=2, refused=asked), 3) == [(2, None), (3, "3 is bad.")]
+    assert shown(Policy(pins={"m": 2}), Wish(refused=asked), 1, 3) == [(1, "1 is bad."), (2, None), (3, "3 is bad.")]
+    assert shown(LATEST, Wish(refused=asked), 1) == [(1, "1 is bad."), (3, None)]
+    assert shown(LATEST, Wish(unloaded_up_to=3, refused=asked), 1) == [(1, "1 is bad."), (3, None)]
+    assert [number for number, _ in shown(LATEST, Wish(pin=7, refused=asked), 3)] == [3, 7]  # and 7 as missing
+    assert shown(LATEST, Wish(pin=2), 3) == [(2, None)]
+
+
 def test_a_wished_pin_goes_before_the_policy() -> None:
     assert serving(plan_of(found(1, 2, 3), parse_policy("all"), Wish(pin=2))) == [2]
     assert serving(plan_of(found(1, 2, 3), parse_policy("m=3"), Wish(pin=1))) == [1]
@@ -105,7 +120,12 @@ numbers = st.integers(min_value=1, max_value=6)
 @given(
     there=st.sets(numbers, min_size=1),
     policy=st.one_of(st.just(Policy()), st.just(Policy(all=True)), st.builds(lambda n: Policy(pins={"m": n}), numbers)),
-    wish=st.builds(Wish, pin=st.none() | numbers, unloaded_up_to=st.integers(min_value=0, max_value=6)),
+    wish=st.builds(
+        Wish,
+        pin=st.none() | numbers,
+        unloaded_up_to=st.integers(min_value=0, max_value=6),
+        refused=st.frozensets(numbers),
+    ),
     broken=st.sets(numbers),
 )
 def test_whatever_is_wished_a_plan_is_reached_that_serves_what_is_good_and_only_that(

@@ -22,8 +22,9 @@ from service.settings import Reload
 from tests.bundles import solid, write_bundle
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
+from tests.service.inferring import error_of
 from tests.service.test_app import colours
-from tests.service.variant_bundles import flip_byte
+from tests.service.variant_bundles import alter_golden, flip_byte
 
 BODY = {"instances": [b64(solid("red"))]}
 SLACK_KIB = 8 * 1024  # 200 sound reloads were seen to take 1.7 MiB, leaking ones 29
@@ -139,6 +140,26 @@ def test_a_bad_new_version_leaves_the_old_serving_and_shows_its_reason(artifacts
     assert client.get("/models/colours").json()["version"] == 1
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["refused"][0]["version"]) == (200, 2)
+    problem_of(client.post("/models/colours/versions/2/predict", json=BODY), 503, "model_refused")
+
+
+def test_a_refused_load_beside_a_pin_is_told_by_the_models_to_whoever_did_not_wait(
+    artifacts: Path, serve: Serve
+) -> None:
+    gate = Gate()
+    client = serve(gate, reload=Reload.EXPLICIT)
+    change(client, "load", "colours", 1)
+    put(artifacts, 2, damage=alter_golden)
+    gate.open_go_on.clear()
+    body = {"parameters": {"version": 2}}
+    late = client.post("/v2/repository/models/colours/load", json=body, headers={"X-Request-Timeout": "0.3"})
+    assert "GET /models will tell" in error_of(late, 504)
+    gate.open_go_on.set()
+    await_true(lambda: len(client.get("/models").json()["models"]) == 2)
+    pinned, refused = client.get("/models").json()["models"]
+    assert (pinned["state"], pinned["current"], refused["state"]) == ("ready", True, "refused")
+    assert "golden sample" in refused["reason"]
+    assert [entry["version"] for entry in client.post("/v2/repository/index").json()] == ["1", "2"]
     problem_of(client.post("/models/colours/versions/2/predict", json=BODY), 503, "model_refused")
 
 

@@ -116,10 +116,13 @@ def test_the_version_that_answers_and_the_refused_ones_are_shown() -> None:
 
 def test_it_is_shown_while_fp32_answers_in_place_of_another_variant() -> None:
     telemetry = Telemetry("CPU")
-    telemetry.state("mnist", Serving(3, "fp32", "CPU", in_place_of="int8"), refused=0)
-    assert read(telemetry)["convoy_model_fallback{model=mnist,variant=int8}"] == 1
-    telemetry.state("mnist", INT8, refused=0)
-    assert read(telemetry)["convoy_model_fallback{model=mnist,variant=int8}"] == 0
+    int8, fp16 = (f"convoy_model_fallback{{model=mnist,variant={variant}}}" for variant in ("int8", "fp16"))
+    telemetry.state("mnist", FP32, refused=0, fallbacks={"int8", "fp16"})
+    assert [read(telemetry)[name] for name in (int8, fp16)] == [1, 1]
+    telemetry.state("mnist", FP32, refused=0, fallbacks={"int8"})
+    assert [read(telemetry)[name] for name in (int8, fp16)] == [1, 0]
+    telemetry.state("mnist", None, refused=0)
+    assert [read(telemetry)[name] for name in (int8, fp16)] == [0, 0]
 
 
 def test_a_load_counts_as_done_or_as_failed() -> None:

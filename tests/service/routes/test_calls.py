@@ -1,4 +1,7 @@
+import asyncio
+import gc
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +19,8 @@ from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.app import create_app
 from service.call import Timings
-from service.routes.calls import call_of
+from service.errors import DeadlineError, ModelRefusedError, NotReadyError
+from service.routes.calls import call_of, within
 from service.session import FakeRuntime, FakeSession
 from service.settings import Device, Settings
 from tests.bundles import COLOURS, solid
@@ -178,3 +182,58 @@ def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:
     call = call_of(request, 5)
     assert call.timings is timings
     assert before + 5 <= call.deadline <= time.monotonic() + 5
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "said"),
+    [
+        (None, logging.INFO, "is done"),
+        (ModelRefusedError("It is broken."), logging.WARNING, "failed: It is broken."),
+        (OSError("no disk"), logging.ERROR, "failed in a way that nobody foresaw"),
+    ],
+)
+@pytest.mark.parametrize("how", ["late", "cancelled"])
+def test_what_goes_on_without_its_caller_ends_with_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture, how: str, error: Exception | None, level: int, said: str
+) -> None:
+    async def run() -> list[dict[str, object]]:
+        unseen: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        let = asyncio.Event()
+
+        async def work() -> None:
+            await let.wait()
+            if error:
+                raise error
+
+        asked = asyncio.create_task(within(time.monotonic() + (0.01 if how == "late" else 1000), work(), "It is late."))
+        await asyncio.wait([asked], timeout=0.05 if how == "cancelled" else None)
+        asked.cancel()
+        with pytest.raises(DeadlineError if how == "late" else asyncio.CancelledError):
+            await asked
+        let.set()
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        gc.collect()
+        return unseen
+
+    with caplog.at_level(logging.INFO):
+        assert asyncio.run(run()) == []
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert record.getMessage().endswith(said)
+
+
+def test_what_ends_in_its_time_leaves_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(error: Exception | None) -> int:
+        if error:
+            raise error
+        return 3
+
+    with caplog.at_level(logging.INFO):
+        assert asyncio.run(within(time.monotonic() + 1000, work(None), "It is late.")) == 3
+        for error in (NotReadyError("Not yet."), TimeoutError()):
+            with pytest.raises(type(error)):
+                asyncio.run(within(time.monotonic() + 1000, work(error), "It is late."))
+    assert caplog.records == []

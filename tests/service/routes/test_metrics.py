@@ -5,6 +5,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.bundles import write_bundle
 from tests.service.conftest import Serve
 from tests.service.variant_bundles import add_variant
 
@@ -95,6 +96,14 @@ def test_fp32_in_place_of_the_variant_that_should_run_is_warned_of_once_and_show
     assert [message.startswith(f"colours version 1 runs as fp32: {said}") for message in warned] == [True]
     wanted = "int8" if variant == "auto" else variant
     assert f'convoy_model_fallback{{model="colours",variant="{wanted}"}} 1.0' in figures
+
+
+def test_a_fallback_of_a_version_that_is_not_current_is_shown_too(artifacts: Path, serve: Serve) -> None:
+    add_variant(artifacts / "colours" / "1", "int8", 1.0)
+    add_variant(write_bundle(artifacts, version=2), "int8")
+    figures = serve(versions="all").get("/metrics").text
+    assert 'convoy_model_version{model="colours",provider="CPUExecutionProvider",variant="int8"} 2.0' in figures
+    assert 'convoy_model_fallback{model="colours",variant="int8"} 1.0' in figures
 
 
 def test_the_variant_of_choice_is_no_fallback(artifacts: Path, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
