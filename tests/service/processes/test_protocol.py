@@ -225,10 +225,13 @@ def test_who_takes_nothing_of_its_answers_is_not_held_for_ever(service: Address)
                 time.sleep(0.01)
 
 
-def test_who_asked_before_it_sent_and_was_told_no_is_not_taken_at_its_next_word(service: Address) -> None:
-    request = b"POST /nope HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n"
+@pytest.mark.parametrize(("head", "status"), [(INDEX.replace(b"/v2", b"/nope"), 404), (INDEX, 413)])
+def test_who_asked_before_it_sent_and_was_told_no_is_not_taken_at_its_next_word(
+    service: Address, head: bytes, status: int
+) -> None:
+    request = head + b"content-length: 99999999999\r\nexpect: 100-continue\r\n\r\n"
     with service.connect() as connection:
         connection.sendall(request)
         answer = answer_on(connection)
-    assert answer.startswith(b"HTTP/1.1 404")
+    assert answer.startswith(b"HTTP/1.1 %d" % status)
     assert b"connection: close" in answer
