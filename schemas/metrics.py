@@ -19,7 +19,7 @@ from schemas.evaluation import (
     Mistake,
     TopKAccuracy,
 )
-from schemas.ranking import average_precision, label_ranks, roc_auc
+from schemas.ranking_metrics import average_precision, label_ranks, roc_auc
 
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.floating]

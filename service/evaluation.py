@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.bundle import FloatArray
-from schemas.comparison import EvaluationComparison
-from schemas.comparison import compare as compare_answers
 from schemas.errors import MetricsError
 from schemas.evaluation import EvaluationReport, Mistake
 from schemas.manifest import ModelManifest, VariantName
 from schemas.metrics import measure, with_intervals, worst_mistakes
+from schemas.model_comparison import EvaluationComparison
+from schemas.model_comparison import compare as compare_answers
 from schemas.prediction import ItemError
 from service.errors import InvalidRequestError
 from service.images import Image, name_of, shortened

@@ -3,7 +3,7 @@
 from schemas.evaluation import Rejecting
 from schemas.manifest import ModelManifest
 from schemas.metrics import Labels, Probabilities
-from schemas.selective import coverage_curve
+from schemas.selective_prediction import coverage_curve
 from service.errors import InvalidRequestError
 
 

@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 from schemas.bundle import FloatArray
 from schemas.manifest import Answered, CalibrationErrors, Reject, TemperatureScaling
 from schemas.metrics import Labels, calibration, wilson_interval
-from schemas.selective import CoverageCurve, coverage_curve
+from schemas.selective_prediction import CoverageCurve, coverage_curve
 from trainer.evaluate import Evaluation
 
 COLDEST, HOTTEST = 0.05, 20.0

@@ -1,7 +1,7 @@
-"""Two bundles on the same images, by schemas.comparison."""
+"""Two bundles on the same images, by schemas.model_comparison."""
 
-from schemas.comparison import Comparison
-from schemas.comparison import compare as compare_answers
+from schemas.model_comparison import Comparison
+from schemas.model_comparison import compare as compare_answers
 from trainer.errors import DataError
 from trainer.scoring import Model, Score
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from schemas.evaluation import Calibration
 from schemas.manifest import Reject
 from schemas.metrics import calibration
-from schemas.selective import CoverageCurve
+from schemas.selective_prediction import CoverageCurve
 from trainer.calibrate import uncalibrated
 from trainer.evaluate import Evaluation
 

@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from schemas.errors import UnreadableImageError
-from schemas.leavings import is_hidden
+from schemas.ignored_files import is_hidden
 from service.bodies.submission import Incoming
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.images import shortened

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from schemas.base import Frozen
-from schemas.comparison import EvaluationComparison
 from schemas.evaluation import EvaluationReport
+from schemas.model_comparison import EvaluationComparison
 from schemas.prediction import OnError
 from service.bodies.reading import read_submission
 from service.bodies.submission import Purpose, Submission

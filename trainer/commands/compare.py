@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from trainer.commands.data_options import add_data_options, in_words, place_of, say
 
 if TYPE_CHECKING:
-    from schemas.comparison import Comparison
+    from schemas.model_comparison import Comparison
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from schemas.leavings import is_hidden
+from schemas.ignored_files import is_hidden
 
 
 def find_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:

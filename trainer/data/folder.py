@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from schemas.errors import ImageError
+from schemas.ignored_files import is_hidden
 from schemas.image import Pixels, decode_image
-from schemas.leavings import is_hidden
 from schemas.manifest import InputSpec
 from trainer.data.cache import Decoded, Decoding, EntryWriter, decode_once
 from trainer.data.entry import Unreadable

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemas.leavings import is_hidden
+from schemas.ignored_files import is_hidden
 from trainer.data.source import DataSource
 from trainer.errors import RecipeError
 from trainer.recipe import DataConfig, Recipe, Source, with_settings

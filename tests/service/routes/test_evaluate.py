@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from schemas.comparison import EvaluationComparison
 from schemas.evaluation import EvaluationReport
 from schemas.image import decode_image
 from schemas.metrics import measure
+from schemas.model_comparison import EvaluationComparison
 from tests.bundles import COLOURS, SPEC, run, solid, write_bundle
 from tests.service.asking import BROKEN, b64, form, npy, problem_of
 from tests.service.conftest import Serve

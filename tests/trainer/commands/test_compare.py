@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.comparison import Comparison
 from schemas.image import encode_png
+from schemas.model_comparison import Comparison
 from tests.bundles import write_bundle
 from tests.trainer import colours
 from trainer.cli import main

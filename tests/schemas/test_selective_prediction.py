@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from schemas.selective import coverage_curve
+from schemas.selective_prediction import coverage_curve
 
 # Winning probabilities 0.9, 0.8, 0.8, 0.6, 0.5; right, right, wrong, right, wrong.
 PROBABILITIES = np.array([[0.1, 0.9], [0.8, 0.2], [0.8, 0.2], [0.4, 0.6], [0.5, 0.5]])

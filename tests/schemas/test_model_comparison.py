@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from schemas.comparison import Comparison, compare, mcnemar, paired_interval
+from schemas.model_comparison import Comparison, compare, mcnemar, paired_interval
 from tests.schemas.encoded import BOUNDED
 
 
