@@ -18,7 +18,7 @@ from schemas.manifest import (
     TemperatureScaling,
     VariantName,
 )
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 from trainer.cli import parse
 from trainer.recipe import Recipe
 from trainer.recipes import RECIPES, find_recipe, presets

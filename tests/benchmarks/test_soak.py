@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.soak import MAX_SLOPE, Soaked, Soaks, render, soak
 from schemas.bundle import open_bundle
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 
 REQUESTS = 300
 

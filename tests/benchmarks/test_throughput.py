@@ -3,7 +3,7 @@ from pathlib import Path
 from benchmarks.load import load, post
 from benchmarks.processes import started
 from benchmarks.throughput import Measured, Throughput, render
-from tests.bundles import solid, write_bundle
+from tests.support.bundles import solid, write_bundle
 
 
 def measured(contender: str, rate: float) -> Measured:

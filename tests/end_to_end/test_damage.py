@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from schemas.bundle import hash_file
-from tests.bundles import solid, write_bundle
 from tests.end_to_end.processes import serving
+from tests.support.bundles import solid, write_bundle
 
 
 def flip_a_byte(bundle: Path) -> None:

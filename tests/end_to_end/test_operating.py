@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.bundles import solid, write_bundle
 from tests.end_to_end.processes import Service, serving
+from tests.support.bundles import solid, write_bundle
 
 PREDICTED = 'convoy_requests_total{route="/predict",status="200"}'
 PNG = {"Content-Type": "image/png"}

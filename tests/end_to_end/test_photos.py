@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from schemas.image import decode_image
-from tests.bundles import COLOURS, SPEC, run, write_bundle
 from tests.end_to_end.processes import serving
+from tests.support.bundles import COLOURS, SPEC, run, write_bundle
 
 MODEL = "colours"
 

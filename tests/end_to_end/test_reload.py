@@ -5,8 +5,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.bundles import solid, write_bundle
 from tests.end_to_end.processes import Service, serving
+from tests.support.bundles import solid, write_bundle
 
 SOON = 60  # seconds
 IN_A_ROW = 50  # answers of the new version, after which no process can still serve the old one unnoticed

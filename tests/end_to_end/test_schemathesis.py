@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import write_bundle
 from tests.end_to_end.processes import serving
+from tests.support.bundles import write_bundle
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 REPOSITORY = "^/v2/repository/models/"  # load and unload: in a run of their own, for they change what the others see

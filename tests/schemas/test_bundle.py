@@ -21,7 +21,7 @@ from schemas.errors import (
     ShapeMismatchError,
 )
 from schemas.image import Pixels
-from tests.bundles import COLOURS, SPEC, run, write_bundle
+from tests.support.bundles import COLOURS, SPEC, run, write_bundle
 
 IMAGES = TensorInfo("images", "tensor(uint8)", ["batch", 8, 8, 3])
 PROBABILITIES = TensorInfo("probabilities", "tensor(float)", ["batch", 3])

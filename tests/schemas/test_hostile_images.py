@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ImageError, ImageTooLargeError, UnreadableImageError
 from schemas.image import MAX_SIDE, decode_image
-from tests.schemas.encoded import (
+from tests.support.encoded_images import (
     BOUNDED,
     chunk,
     encode,

@@ -14,7 +14,7 @@ from PIL import Image
 from schemas.errors import ImageError, UnsupportedImageError
 from schemas.image import Pixels, decode_image, encode_png, fit_pixels
 from schemas.manifest import Interpolation, Resize
-from tests.schemas.encoded import BOUNDED, chunk, encode, exif_cut_short, grey_tiff, noise, png, spec, spec_of
+from tests.support.encoded_images import BOUNDED, chunk, encode, exif_cut_short, grey_tiff, noise, png, spec, spec_of
 
 RGB = noise(4, 6)
 WHITE, BLACK, RED, GREEN = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0)

@@ -20,8 +20,8 @@ from schemas.manifest import (
     parse_manifest,
     render_manifest,
 )
-from tests.bundles import write_bundle
-from tests.schemas.encoded import BOUNDED
+from tests.support.bundles import write_bundle
+from tests.support.encoded_images import BOUNDED
 
 Fields = dict[str, Any]
 

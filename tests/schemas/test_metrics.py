@@ -20,7 +20,7 @@ from schemas.metrics import (
     with_intervals,
     worst_mistakes,
 )
-from tests.schemas.encoded import BOUNDED
+from tests.support.encoded_images import BOUNDED
 
 Case = tuple[Labels, Probabilities]
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from schemas.model_comparison import Comparison, compare, mcnemar, paired_interval
-from tests.schemas.encoded import BOUNDED
+from tests.support.encoded_images import BOUNDED
 
 
 def compared(both: int, only_a: int, only_b: int, neither: int) -> Comparison:

@@ -5,7 +5,7 @@ from PIL import Image
 from schemas.errors import ImageTooLargeError
 from schemas.image import MAX_SIDE, Pixels, fit_pixels
 from schemas.manifest import Interpolation, Resize
-from tests.schemas.encoded import noise, spec
+from tests.support.encoded_images import noise, spec
 
 METHODS = {
     Interpolation.NEAREST: Image.Resampling.NEAREST,

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.session import Runtime
 from service.settings import Device, Settings
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 
 Serve = Callable[..., TestClient]
 

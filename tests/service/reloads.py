@@ -12,7 +12,7 @@ from service.local_workers import LocalWorkers
 from service.registry import Registry
 from service.session import OnnxRuntime, Runtime, Session
 from service.settings import Device, Reload, Settings
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 
 RELOADS = 200
 WARM_UP = 60

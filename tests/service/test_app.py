@@ -16,9 +16,9 @@ from service import __version__, errors
 from service.app import STATUS
 from service.problems import TITLES
 from service.session import FakeRuntime, FakeSession
-from tests.bundles import COLOURS, solid
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
+from tests.support.bundles import COLOURS, solid
 
 BODY = {"instances": [b64(solid("red"))]}
 

@@ -23,9 +23,9 @@ from service.images import ArchivedImage, ArchivedPixels, Image, PixelArray
 from service.predictor import Model
 from service.session import FakeSession
 from service.variants import Choice
-from tests.bundles import write_bundle
-from tests.schemas.encoded import encode
 from tests.service.zips import npz, zipped
+from tests.support.bundles import write_bundle
+from tests.support.encoded_images import encode
 
 MakeModel = Callable[..., Model]
 MEGABYTE = 2**20

@@ -15,9 +15,9 @@ from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.errors import InferenceError
 from service.session import FakeRuntime, FakeSession
-from tests.bundles import COLOURS, SPEC, solid
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
+from tests.support.bundles import COLOURS, SPEC, solid
 
 FAULTY = [[77]]  # the image, as an instance, on which the session does wrong
 SHORT = {"X-Request-Timeout": "0.05"}

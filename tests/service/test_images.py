@@ -5,8 +5,8 @@ import pytest
 
 from schemas.errors import ImageError, ImageTooLargeError
 from service.images import EncodedImage, JsonInstance, PixelArray, shortened
-from tests.bundles import COLOURS, SPEC, solid
 from tests.service.asking import b64
+from tests.support.bundles import COLOURS, SPEC, solid
 
 MAX_PIXELS = 10_000
 

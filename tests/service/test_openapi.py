@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 
 from service.openapi import main, render
 from service.security import Access, access
-from tests.bundles import solid
 from tests.service.asking import form, npy
+from tests.support.bundles import solid
 
 SCHEMA: dict[str, Any] = json.loads(render())
 REPOSITORY = Path(__file__).parents[2]

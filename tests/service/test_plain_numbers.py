@@ -6,8 +6,8 @@ from fastapi.testclient import TestClient
 from pydantic import Field, TypeAdapter, ValidationError
 
 from service.plain_numbers import PLAIN_INTEGER, PLAIN_NUMBER
-from tests.bundles import solid
 from tests.service.asking import b64, form, problem_of
+from tests.support.bundles import solid
 
 INTEGER = TypeAdapter[int](Annotated[int, Field(ge=-5), PLAIN_INTEGER])
 NUMBER = TypeAdapter[float](Annotated[float, PLAIN_NUMBER])

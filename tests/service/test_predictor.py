@@ -28,7 +28,7 @@ from service.observer import Silent, Stage
 from service.predictor import Model
 from service.session import FakeSession
 from service.variants import Choice
-from tests.bundles import COLOURS, write_bundle
+from tests.support.bundles import COLOURS, write_bundle
 
 BROKEN = EncodedImage(b"no image")
 MakeModel = Callable[..., Model]

@@ -17,9 +17,9 @@ from service.loading import Refused
 from service.registry import Registry
 from service.session import FakeRuntime, FakeSession, OnnxRuntime, Runtime, Session
 from service.settings import Device, Settings
-from tests.bundles import write_bundle
 from tests.service.loading import load_all
 from tests.service.variant_bundles import add_variant, alter_golden, change_manifest, flip_byte
+from tests.support.bundles import write_bundle
 
 
 @pytest.fixture

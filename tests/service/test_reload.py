@@ -19,12 +19,12 @@ from schemas.image import Pixels
 from service.registry import Registry
 from service.session import FakeRuntime, Session
 from service.settings import Reload
-from tests.bundles import solid, write_bundle
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
 from tests.service.inferring import error_of
 from tests.service.test_app import colours
 from tests.service.variant_bundles import alter_golden, flip_byte
+from tests.support.bundles import solid, write_bundle
 
 BODY = {"instances": [b64(solid("red"))]}
 SLACK_KIB = 8 * 1024  # 200 sound reloads were seen to take 1.7 MiB, leaking ones 29

@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import StartError
 from service.repository import Found, fingerprint, scan
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 
 
 def versions(artifacts: Path) -> dict[str, list[int]]:

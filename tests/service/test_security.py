@@ -14,9 +14,9 @@ from service.exposure import open_doors
 from service.security import Access, access
 from service.session import FakeRuntime, FakeSession
 from service.settings import Settings
-from tests.bundles import solid
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
+from tests.support.bundles import solid
 
 BODY = {"instances": [b64(solid("red"))]}
 API, ADMIN = "asking-key", "admin-key"

@@ -9,7 +9,7 @@ from schemas.image import Pixels
 from service.errors import DeviceError, DeviceMemoryError, InferenceError
 from service.session import CPU, CUDA, BucketSession, FakeSession, OnnxRuntime, OnnxSession, buckets
 from service.settings import Device
-from tests.bundles import colour_model
+from tests.support.bundles import colour_model
 
 MEMORY = 2  # images that fit into the device of Narrow
 

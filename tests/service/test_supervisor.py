@@ -11,9 +11,9 @@ import pytest
 
 from service.session import CUDA, OnnxRuntime
 from service.settings import Device
-from tests.bundles import solid
 from tests.service.asking import b64
 from tests.service.running import SOON, Service, alive, serving, start, until
+from tests.support.bundles import solid
 
 
 def refusal(**settings: object) -> tuple[int, str]:

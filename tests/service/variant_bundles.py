@@ -8,7 +8,7 @@ from typing import Any
 
 from schemas.bundle import MANIFEST_FILE, hash_file, open_bundle
 from schemas.manifest import ModelManifest
-from tests.bundles import colour_model, write_bundle
+from tests.support.bundles import colour_model, write_bundle
 
 
 def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:

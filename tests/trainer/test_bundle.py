@@ -10,7 +10,7 @@ import pytest
 from schemas.bundle import open_bundle
 from schemas.image import decode_image
 from schemas.manifest import ModelManifest
-from tests.bundles import SPEC, colour_model, run, write_bundle
+from tests.support.bundles import SPEC, colour_model, run, write_bundle
 from trainer.bundle import new_bundle, publish, write_golden
 from trainer.data.source import LabelledImages
 from trainer.errors import ArtifactsError, ExportError, WriteError

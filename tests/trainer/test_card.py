@@ -6,7 +6,7 @@ import yaml
 
 from schemas.bundle import open_bundle
 from schemas.manifest import parse_manifest, render_manifest
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 from trainer.card import model_card
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from schemas.bundle import open_bundle
 from schemas.manifest import Duplicates
-from tests.bundles import solid, write_bundle
+from tests.support.bundles import solid, write_bundle
 from tests.trainer import colours
 from trainer.cli import main
 

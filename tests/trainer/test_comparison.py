@@ -6,7 +6,7 @@ import pytest
 
 from schemas.manifest import VariantName
 from schemas.metrics import measure
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 from trainer.comparison import check_same_labels, compare
 from trainer.errors import DataError
 from trainer.scoring import Score, open_model

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import solid
+from tests.support.bundles import solid
 
 ROOT = Path(__file__).parent.parent.parent
 SIDE, FILES = 256, 3000  # 590 MB decoded

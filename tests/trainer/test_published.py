@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from schemas.bundle import MANIFEST_FILE
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from trainer.published import note_bundle, published_bundle

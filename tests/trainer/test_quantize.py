@@ -10,7 +10,7 @@ import torch
 from schemas.bundle import FloatArray, hash_file, open_bundle
 from schemas.image import Pixels
 from schemas.manifest import BatchSpeed, Variant, VariantName
-from tests.bundles import colour_model
+from tests.support.bundles import colour_model
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from tests.trainer.variants import reference_of, times

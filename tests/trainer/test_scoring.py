@@ -9,7 +9,7 @@ import torch
 from pydantic import JsonValue
 
 from schemas.manifest import VariantName
-from tests.bundles import COLOURS, solid, write_bundle
+from tests.support.bundles import COLOURS, solid, write_bundle
 from tests.trainer import colours
 from trainer.data.source import LabelledImages, SourceData
 from trainer.data.split import divide

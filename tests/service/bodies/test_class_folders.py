@@ -4,8 +4,8 @@ from schemas.errors import UnreadableImageError
 from service.bodies.archive import read_archive
 from service.bodies.submission import Incoming, Purpose
 from service.images import ArchivedImage, Image, name_of
-from tests.bundles import COLOURS, SPEC, solid
 from tests.service.zips import lying, zipped
+from tests.support.bundles import COLOURS, SPEC, solid
 
 
 def read(files: dict[str, bytes]) -> tuple[list[Image], list[str | int]]:

@@ -14,9 +14,9 @@ from service.bodies.reading import read_body
 from service.errors import OverloadedError
 from service.settings import Device, Settings
 from service.throughput import RETRY_SECONDS
-from tests.bundles import solid
 from tests.service.asking import b64
 from tests.service.serving import Address, answer_on, listening, request_bytes
+from tests.support.bundles import solid
 
 
 async def nothing(*_: object) -> None: ...

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from service.bodies.archive import NPZ
 from service.bodies.submission import Incoming, Purpose, Submission
 from service.errors import InvalidRequestError, TooManyImagesError
-from tests.schemas.encoded import BOUNDED, spec
 from tests.service.zips import lying, npz
+from tests.support.encoded_images import BOUNDED, spec
 
 SPEC = spec(8, 8, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (100, 8, 8), dtype=np.uint8)

@@ -12,9 +12,9 @@ from service.bodies.archive import ZIP, read_archive
 from service.bodies.submission import Incoming, Purpose
 from service.bodies.zip_archive import Archive
 from service.errors import InvalidRequestError, MalformedBodyError, ServiceError, TooManyImagesError
-from tests.bundles import SPEC, solid
-from tests.schemas.encoded import BOUNDED
 from tests.service.zips import entry, lying, npz, zip64_saying, zipped
+from tests.support.bundles import SPEC, solid
+from tests.support.encoded_images import BOUNDED
 
 RED, BLUE = solid("red"), solid("blue")
 TWO = zipped({"red/1.png": RED, "blue/2.png": BLUE})

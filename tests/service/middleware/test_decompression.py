@@ -18,10 +18,10 @@ from service.bodies.reading import read_body
 from service.errors import BodyTooLargeError, MalformedBodyError
 from service.middleware.decompression import PIECE_BYTES, Decompression
 from service.settings import Device, Settings
-from tests.bundles import solid
 from tests.service.asking import b64, form, labels_of, npy, problem_of
 from tests.service.conftest import Serve
 from tests.service.serving import answer_on, listening
+from tests.support.bundles import solid
 
 PLAIN = np.random.default_rng(0).bytes(300_000) + bytes(300_000)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from schemas.problem import MEDIA_TYPE
-from tests.bundles import solid
 from tests.service.asking import b64
 from tests.service.running import SOON, Service, serving, until
+from tests.support.bundles import solid
 
 CLIENTS = 24
 PREDICT = json.dumps({"instances": [b64(solid("green"))]})

@@ -15,9 +15,9 @@ from service.app import create_app
 from service.problems import TITLES
 from service.processes.protocol import HEAD_BYTES, BoundedProtocol
 from service.settings import Device, Settings
-from tests.bundles import solid
 from tests.service.serving import Address, answer_on, listening, request_bytes
 from tests.service.test_app import colours
+from tests.support.bundles import solid
 
 LIVE = b"GET /livez HTTP/1.1\r\nhost: test\r\n"
 

@@ -19,9 +19,9 @@ from service.drain import Drain
 from service.processes.server import Gate, Server
 from service.session import FakeRuntime, FakeSession, OnnxRuntime
 from service.settings import Device, Settings
-from tests.bundles import SPEC, colour_model, solid
 from tests.service.asking import b64
 from tests.service.running import SOON
+from tests.support.bundles import SPEC, colour_model, solid
 
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 

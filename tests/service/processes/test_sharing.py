@@ -18,8 +18,8 @@ from service.processes import messages
 from service.processes.pool import METRICS_FOLDER, Pool
 from service.settings import Device, Reload, Settings
 from service.supervisor import bind
-from tests.bundles import write_bundle
 from tests.service.running import REPOSITORY, SOON
+from tests.support.bundles import write_bundle
 
 
 class Shared:

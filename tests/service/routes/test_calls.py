@@ -23,10 +23,10 @@ from service.errors import DeadlineError, ModelRefusedError, NotReadyError
 from service.routes.calls import call_of, within
 from service.session import FakeRuntime, FakeSession
 from service.settings import Device, Settings
-from tests.bundles import COLOURS, solid
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
 from tests.service.serving import Address, answer_on, listening, request_bytes
+from tests.support.bundles import COLOURS, solid
 
 RED = {"instances": [b64(solid("red"))]}
 HANGS = {"instances": [[[77]]]}

@@ -9,10 +9,10 @@ from schemas.evaluation import EvaluationReport
 from schemas.image import decode_image
 from schemas.metrics import measure
 from schemas.model_comparison import EvaluationComparison
-from tests.bundles import COLOURS, SPEC, run, solid, write_bundle
 from tests.service.asking import BROKEN, b64, form, npy, problem_of
 from tests.service.conftest import Serve
 from tests.service.zips import npz, zipped
+from tests.support.bundles import COLOURS, SPEC, run, solid, write_bundle
 
 ALL = list(COLOURS)
 IMAGES = [solid(colour, (8 + i % 5, 9)) for i, colour in enumerate(ALL * 20)]

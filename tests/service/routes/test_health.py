@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.bundles import write_bundle
 from tests.service.asking import problem_of
 from tests.service.conftest import Serve
 from tests.service.variant_bundles import flip_byte
+from tests.support.bundles import write_bundle
 
 
 def test_ready_names_what_serves(client: TestClient) -> None:

@@ -5,9 +5,9 @@ from fastapi.testclient import TestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.bundles import write_bundle
 from tests.service.conftest import Serve
 from tests.service.variant_bundles import add_variant
+from tests.support.bundles import write_bundle
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 

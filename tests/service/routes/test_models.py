@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.bundles import COLOURS, solid, write_bundle
 from tests.service.asking import problem_of
 from tests.service.conftest import Serve
 from tests.service.variant_bundles import add_variant, flip_byte
+from tests.support.bundles import COLOURS, solid, write_bundle
 
 
 def test_a_model_tells_what_it_is_and_where_it_runs(client: TestClient) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.bundles import COLOURS, solid, write_bundle
 from tests.service.asking import BROKEN, b64, form, labels_of, npy, problem_of
 from tests.service.conftest import Serve
 from tests.service.variant_bundles import flip_byte
+from tests.support.bundles import COLOURS, solid, write_bundle
 
 ALL = list(COLOURS)
 

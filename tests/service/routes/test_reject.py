@@ -7,9 +7,9 @@ from fastapi.testclient import TestClient
 
 from schemas.bundle import MANIFEST_FILE
 from schemas.manifest import Answered, DroppedVariant, Reject, VariantName, parse_manifest, render_manifest
-from tests.bundles import solid
 from tests.service.asking import b64, form, problem_of
 from tests.service.conftest import Serve
+from tests.support.bundles import solid
 
 THRESHOLD = 0.9
 YELLOW = [[[255, 255, 0]] * 8] * 8  # half red, half green

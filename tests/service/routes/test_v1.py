@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.bundles import COLOURS, solid, write_bundle
 from tests.service.asking import BROKEN, b64
 from tests.service.conftest import Serve
 from tests.service.inferring import error_of
 from tests.service.variant_bundles import flip_byte
+from tests.support.bundles import COLOURS, solid, write_bundle
 
 PREDICT = "/v1/models/colours:predict"
 ALL = [b64(solid(colour)) for colour in COLOURS]

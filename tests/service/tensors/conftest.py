@@ -10,7 +10,7 @@ from schemas.manifest import ModelManifest, parse_manifest
 from service.images import Image, PixelArray
 from service.settings import Settings
 from service.tensors.incoming import read_infer
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 
 from schemas.image import encode_png
 from schemas.model_comparison import Comparison
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 from tests.trainer import colours
 from trainer.cli import main
 

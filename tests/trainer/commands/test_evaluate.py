@@ -6,7 +6,7 @@ import pytest
 
 from schemas.bundle import open_bundle
 from schemas.evaluation import Metrics
-from tests.bundles import write_bundle
+from tests.support.bundles import write_bundle
 from tests.trainer import colours
 from trainer.cli import main
 

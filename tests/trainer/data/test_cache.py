@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from schemas.manifest import InputSpec
-from tests.bundles import COLOURS, solid
+from tests.support.bundles import COLOURS, solid
 from trainer.data.cache import _TICK, FOLDER_NAME, _wait_for_the_clock
 from trainer.data.entry import ENTRY_FILE
 from trainer.data.folder import FolderSource

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.image import decode_image
 from schemas.manifest import InputSpec
-from tests.bundles import COLOURS, solid
+from tests.support.bundles import COLOURS, solid
 from trainer.data.folder import FolderSource
 from trainer.errors import DataError
 

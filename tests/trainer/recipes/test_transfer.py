@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from schemas.bundle import open_bundle
-from tests.bundles import solid
+from tests.support.bundles import solid
 from trainer.cli import main
 from trainer.recipes import find_recipe
 

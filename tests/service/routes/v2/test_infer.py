@@ -17,12 +17,12 @@ from schemas.image import Pixels
 from service.app import create_app
 from service.errors import InferenceError
 from service.settings import Device, Settings
-from tests.bundles import COLOURS, solid, write_bundle
 from tests.service.asking import b64, npy
 from tests.service.conftest import Serve
 from tests.service.inferring import body_of, elements, error_of, outputs_of, pixels, uint8
 from tests.service.test_app import colours
 from tests.service.variant_bundles import flip_byte
+from tests.support.bundles import COLOURS, solid, write_bundle
 
 INFER = "/v2/models/colours/infer"
 RED = pixels("red")

@@ -6,9 +6,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.settings import Reload
-from tests.bundles import write_bundle
 from tests.service.conftest import Serve
 from tests.service.inferring import body_of, error_of, pixels, uint8
+from tests.support.bundles import write_bundle
 
 RED = pixels("red")
 GOOD = body_of({"inputs": [uint8(RED)]}, RED.tobytes())

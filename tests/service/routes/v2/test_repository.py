@@ -9,11 +9,11 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Device, Settings
-from tests.bundles import write_bundle
 from tests.service.conftest import Serve
 from tests.service.inferring import RecordingControl, SlowControl, error_of
 from tests.service.serving import answer_on, listening, request_bytes
 from tests.service.variant_bundles import flip_byte
+from tests.support.bundles import write_bundle
 
 LOAD = "/v2/repository/models/colours/load"
 UNLOAD = "/v2/repository/models/colours/unload"

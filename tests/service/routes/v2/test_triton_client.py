@@ -11,8 +11,8 @@ from tritonclient.utils import InferenceServerException
 from schemas.image import Pixels
 from service.app import create_app
 from service.settings import Device, Settings
-from tests.bundles import COLOURS, solid, write_bundle
 from tests.service.inferring import RecordingControl, listening, pixels
+from tests.support.bundles import COLOURS, solid, write_bundle
 
 ALL = list(COLOURS)
 
