@@ -29,6 +29,7 @@ TITLES = {
     501: "Not Implemented",
     503: "Service Unavailable",
     504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
 }
 
 # Status -> what it means, and an example of it.

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 
-from httptools import HttpParserError
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from schemas.problem import ProblemCode
@@ -59,7 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._expect_head()
         elif self._dropping:
             self._dropped_bytes += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self._idle_bytes > HEAD_BYTES:
             self._refuse(431, f"The headers are larger than the {HEAD_BYTES:,} bytes allowed; send fewer.")
         elif self._dropped_bytes > self.dropping_bytes:
@@ -71,11 +71,12 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Raises HttpParserError, which ends the parsing, where the Host is not there once (RFC 9112, section 3.2)."""
-        hosts = [name for name, _ in self.headers].count(b"host")
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
-            self._refuse(400, f"The request has {hosts} Host headers; HTTP/1.1 wants one.")
+        """Raises HttpParserError, which ends parsing, after it has answered a request that it cannot accept."""
+        if refusal := self._head_refusal():
+            self._refuse(*refusal)
             raise HttpParserError
+        if self.parser.should_upgrade():
+            return  # _parse reads this head again, without the offer
         self._in_head = False
         self._idle_bytes = 0
         self._late.cancel()
@@ -90,6 +91,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         if self._dropping:
             self._dropped_bytes = 0
             self._late.cancel()
@@ -125,8 +128,51 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ending = True
         self.transport.write_eof()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)
+    def _parse(self, data: bytes) -> None:
+        """Parses data, and ignores offers of an upgrade (RFC 9110, section 7.8).
+
+        httptools stops reading the message at the head of a request that offers an upgrade, and takes the body for the
+        next request. So the head is parsed again without its Upgrade headers.
+        """
+        self._unset_keepalive_if_required()
+        rest = memoryview(data)  # not copied for each of many pipelined requests
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(rest)
+                except HttpParserUpgrade as offer:
+                    rest = rest[offer.args[0] :]
+                    head = self._head_without_upgrade()
+                    self.parser = HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                    self.parser.feed_data(head)
+                else:
+                    return
+        except HttpParserError:
+            self._refuse(400, "The request is not valid HTTP/1.1.")
+
+    def _head_without_upgrade(self) -> bytes:
+        request_line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([request_line, *headers, b"", b""])
+
+    def _head_refusal(self) -> tuple[int, str] | None:
+        """Returns status and detail if the end of this request is uncertain (RFC 9112, sections 2.3, 3.2 and 6.1)."""
+        version = self.parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            return 505, f"HTTP/{version} is not supported; use HTTP/1.1."
+        if self.parser.get_method() == b"CONNECT":
+            return 501, "CONNECT is not supported: this service is not a proxy."
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            return 400, f"The request has {hosts} Host headers; HTTP/1.1 requires exactly one."
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and version == "1.0":
+            return 400, "HTTP/1.0 has no Transfer-Encoding; send Content-Length."
+        if codings not in ([], [b"chunked"]):
+            return 501, "The only supported Transfer-Encoding is chunked."
+        return None
 
     @property
     def _answering(self) -> bool:
@@ -186,6 +232,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True  # whoever is at work on it writes nothing more, and hears of it
             self.cycle.message_event.set()
+            self.cycle.waiting_for_100_continue = False
         said = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
         response = problem_response(status, ProblemCode.INVALID_REQUEST, detail, headers=said)
         headers = [*self.server_state.default_headers, *SAFE_HEADERS.items(), *response.raw_headers]

@@ -84,7 +84,7 @@ def test_a_request_without_one_host_is_400(service: Address, hosts: bytes) -> No
         status, problem = answered(service, b"POST /predict HTTP/1.1\r\n" + hosts + body + b"\r\n{}")
         assert (status, problem["detail"]) == (
             400,
-            f"The request has {2 * bool(hosts)} Host headers; HTTP/1.1 wants one.",
+            f"The request has {2 * bool(hosts)} Host headers; HTTP/1.1 requires exactly one.",
         )
 
 
