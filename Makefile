@@ -35,7 +35,7 @@ check: .venv/.dev ## read-only checks: ruff, mypy --strict, import-linter, opena
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m service.openapi --check openapi.json
+	$(BIN)/python -m service.api.export_openapi --check openapi.json
 
 .PHONY: fmt
 fmt: .venv/.dev ## format and mend what ruff can mend
@@ -44,7 +44,7 @@ fmt: .venv/.dev ## format and mend what ruff can mend
 
 .PHONY: openapi
 openapi: .venv/.service ## write openapi.json
-	$(BIN)/python -m service.openapi openapi.json
+	$(BIN)/python -m service.api.export_openapi openapi.json
 
 # One resolution for all: dev holds everything, the others are cut from it. An existing lock is kept where it still holds.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

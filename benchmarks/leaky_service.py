@@ -4,8 +4,8 @@ import uvicorn
 
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
-from service.app import create_app, onnx_runtime
-from service.session import Runtime, Session
+from service.api.app import create_app, onnx_runtime
+from service.backends.onnx import Runtime, Session
 from service.settings import read_settings
 
 LEAK_BYTES = 1024  # a batch

@@ -11,7 +11,7 @@ def main() -> int:
     # Read when the library is imported: ONNX Runtime's official builds report usage unless told not to.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
-        from service import supervisor  # noqa: PLC0415 - it takes a while, in which somebody may think better of it
+        from service.workers import supervisor  # noqa: PLC0415 - it takes a while, in which somebody may think better of it
 
         return supervisor.main()
     except KeyboardInterrupt:

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv6Address, ip_address
 
-from service.keys import Keys
+from service.api_keys import Keys
 from service.settings import Settings
 
 

@@ -11,9 +11,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.image import DEFAULT_MAX_PIXELS
 from schemas.manifest import ModelName, VariantName
+from service.api_keys import Keys
 from service.errors import SettingsError
-from service.keys import Keys
-from service.planning import parse_policy
+from service.repository.version_policy import parse_policy
 
 PREFIX = "CONVOY_"
 DEFAULT_MAX_BODY_BYTES = 64 * 2**20

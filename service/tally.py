@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from service.call import Timings
-from service.statistics import BatchStatistics, Duration, Statistics
+from service.inference.request_context import Timings
+from service.telemetry.statistics import BatchStatistics, Duration, Statistics
 
 _STAGES = ("queue", "decode", "inference", "output")
 _BATCH_STAGES = _STAGES[1:]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
-from service.bodies.zip_archive import Archive, File
+from service.codecs.zip import Archive, File
 from service.errors import InvalidRequestError
-from service.images import ArchivedImage, shortened
+from service.inference.inputs import ArchivedImage, shortened
 
 _ARCHIVES = {".zip", ".npz", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
 _WANTED = "label/image.png, or for all of them top/label/image.png"

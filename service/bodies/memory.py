@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import OverloadedError
-from service.throughput import Throughput, retry_after
+from service.inference.retry_after import Throughput, retry_after
 
 _STATE = "held_body"
 

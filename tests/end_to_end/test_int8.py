@@ -10,8 +10,8 @@ import torch
 
 from schemas.bundle import hash_file, open_bundle
 from schemas.manifest import ModelManifest, VariantName, render_manifest
-from service.registry import Registry
-from service.session import OnnxRuntime
+from service.backends.onnx import OnnxRuntime
+from service.repository.registry import Registry
 from service.settings import Device, Settings
 from tests.service.loading import load_all
 from tests.trainer import colours

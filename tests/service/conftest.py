@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.session import Runtime
+from service.api.app import create_app
+from service.backends.onnx import Runtime
 from service.settings import Device, Settings
 from tests.support.bundles import write_bundle
 

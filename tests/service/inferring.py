@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from schemas.image import Pixels
 from service.errors import ModelNotFoundError
-from service.statistics import BatchStatistics, Duration, Statistics
+from service.telemetry.statistics import BatchStatistics, Duration, Statistics
 from tests.support.bundles import COLOURS, SPEC
 
 START_SECONDS = 30.0

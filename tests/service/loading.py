@@ -1,8 +1,8 @@
 import asyncio
 
-from service.coordinator import Coordinator
-from service.local_workers import LocalWorkers
-from service.registry import Registry
+from service.repository.coordinator import Coordinator
+from service.repository.local_workers import LocalWorkers
+from service.repository.registry import Registry
 from service.settings import Reload, Settings
 
 

@@ -7,10 +7,10 @@ import sys
 import threading
 from pathlib import Path
 
-from service.coordinator import Coordinator
-from service.local_workers import LocalWorkers
-from service.registry import Registry
-from service.session import OnnxRuntime, Runtime, Session
+from service.backends.onnx import OnnxRuntime, Runtime, Session
+from service.repository.coordinator import Coordinator
+from service.repository.local_workers import LocalWorkers
+from service.repository.registry import Registry
 from service.settings import Device, Reload, Settings
 from tests.support.bundles import write_bundle
 

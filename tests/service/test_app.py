@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service import __version__, errors
-from service.app import STATUS
-from service.problems import TITLES
-from service.session import FakeRuntime, FakeSession
+from service.api.app import STATUS
+from service.api.problems import TITLES
+from service.backends.onnx import FakeRuntime, FakeSession
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
 from tests.support.bundles import COLOURS, solid
@@ -120,7 +120,7 @@ def test_overload_says_when_to_come_again(serve: Serve) -> None:
 
 def test_the_service_loads_nothing_of_the_training_stack() -> None:
     code = (
-        "import sys, service.app, service.supervisor;"
+        "import sys, service.api.app, service.workers.supervisor;"
         "found = {'torch', 'torchvision', 'onnx', 'sklearn', 'matplotlib', 'trainer'} & set(sys.modules);"
         "sys.exit(f'loaded {found}' if found else 0)"
     )

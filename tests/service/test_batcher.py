@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batcher import PATIENCE, Batcher
-from service.call import Call, Priority
 from service.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError
-from service.observer import Silent, Stage
-from service.throughput import RETRY_SECONDS
+from service.inference.batcher import PATIENCE, Batcher
+from service.inference.request_context import Call, Priority
+from service.inference.retry_after import RETRY_SECONDS
+from service.telemetry.observer import Silent, Stage
 
 SOON = 20  # seconds; only a batcher that never answers waits so long
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from service.control import Key, Plan, PlannedVersion, key
-from service.coordinator import Coordinator
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, StartError
+from service.repository.coordinator import Coordinator
+from service.repository.plan import Key, Plan, PlannedVersion, key
 from service.settings import Settings
-from service.statistics import Statistics
+from service.telemetry.statistics import Statistics
 
 
 class NotingWorkers:

@@ -15,14 +15,14 @@ from schemas.image import Pixels
 from schemas.manifest import ModelManifest
 from schemas.metrics import wilson_interval
 from schemas.prediction import OnError
-from service.bodies.archive import ZIP
-from service.bodies.submission import Incoming, Purpose, Submission
+from service.backends.onnx import FakeSession
+from service.backends.variants import Choice
+from service.codecs.archive import ZIP
+from service.codecs.base import Incoming, Purpose, Submission
 from service.errors import InvalidRequestError
-from service.evaluation import check_comparable, compare
-from service.images import ArchivedImage, ArchivedPixels, Image, PixelArray
-from service.predictor import Model
-from service.session import FakeSession
-from service.variants import Choice
+from service.inference.evaluation import check_comparable, compare
+from service.inference.inputs import ArchivedImage, ArchivedPixels, Image, PixelArray
+from service.inference.model import Model
 from tests.service.zips import npz, zipped
 from tests.support.bundles import write_bundle
 from tests.support.encoded_images import encode

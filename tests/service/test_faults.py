@@ -13,8 +13,8 @@ import pytest
 
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
+from service.backends.onnx import FakeRuntime, FakeSession
 from service.errors import InferenceError
-from service.session import FakeRuntime, FakeSession
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
 from tests.support.bundles import COLOURS, SPEC, solid

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import ImageError, ImageTooLargeError
-from service.images import EncodedImage, JsonInstance, PixelArray, shortened
+from service.inference.inputs import EncodedImage, JsonInstance, PixelArray, shortened
 from tests.service.asking import b64
 from tests.support.bundles import COLOURS, SPEC, solid
 

@@ -3,7 +3,7 @@ import hashlib
 import pytest
 from pydantic import SecretStr
 
-from service.keys import Keys
+from service.api_keys import Keys
 
 HASH = hashlib.sha256(b"second").hexdigest()
 

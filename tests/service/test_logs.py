@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from service.logs import ACCESS, JsonFormatter, LineFormatter, RequestIds, current_request, log_config
 from service.settings import LogFormat, Settings
+from service.telemetry.logging import ACCESS, JsonFormatter, LineFormatter, RequestIds, current_request, log_config
 
 FORGED = "x\n2026-01-01 00:00:00 INFO service: all is well\r\x1b[2J\u2028"
 

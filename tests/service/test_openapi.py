@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.openapi import main, render
-from service.security import Access, access
+from service.api.auth import Access, access
+from service.api.export_openapi import main, render
 from tests.service.asking import form, npy
 from tests.support.bundles import solid
 

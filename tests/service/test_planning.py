@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.control import Key, Plan, PlannedModel, key
-from service.planning import NO_WISH, Policy, Wish, make_plan, parse_policy
-from service.repository import Found
+from service.repository.plan import Key, Plan, PlannedModel, key
+from service.repository.scanner import Found
+from service.repository.version_policy import NO_WISH, Policy, Wish, make_plan, parse_policy
 
 ROOT = Path("artifacts")
 LATEST = Policy()

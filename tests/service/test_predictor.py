@@ -13,7 +13,8 @@ from schemas.image import Pixels
 from schemas.manifest import InputSpec
 from schemas.metrics import measure
 from schemas.prediction import FailedPrediction, OnError, Prediction
-from service.call import Call
+from service.backends.onnx import FakeSession
+from service.backends.variants import Choice
 from service.errors import (
     DeadlineError,
     InferenceError,
@@ -23,11 +24,10 @@ from service.errors import (
     OverloadedError,
     ServiceError,
 )
-from service.images import EncodedImage, Image, PixelArray
-from service.observer import Silent, Stage
-from service.predictor import Model
-from service.session import FakeSession
-from service.variants import Choice
+from service.inference.inputs import EncodedImage, Image, PixelArray
+from service.inference.model import Model
+from service.inference.request_context import Call
+from service.telemetry.observer import Silent, Stage
 from tests.support.bundles import COLOURS, write_bundle
 
 BROKEN = EncodedImage(b"no image")

@@ -11,11 +11,11 @@ import pytest
 
 from schemas.bundle import hash_file
 from schemas.image import Pixels
-from service.control import Plan, PlannedModel, PlannedVersion
+from service.backends.onnx import FakeRuntime, FakeSession, OnnxRuntime, Runtime, Session
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
-from service.loading import Refused
-from service.registry import Registry
-from service.session import FakeRuntime, FakeSession, OnnxRuntime, Runtime, Session
+from service.repository.loader import Refused
+from service.repository.plan import Plan, PlannedModel, PlannedVersion
+from service.repository.registry import Registry
 from service.settings import Device, Settings
 from tests.service.loading import load_all
 from tests.service.variant_bundles import add_variant, alter_golden, change_manifest, flip_byte

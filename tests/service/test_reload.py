@@ -16,8 +16,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from schemas.image import Pixels
-from service.registry import Registry
-from service.session import FakeRuntime, Session
+from service.backends.onnx import FakeRuntime, Session
+from service.repository.registry import Registry
 from service.settings import Reload
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import StartError
-from service.repository import Found, fingerprint, scan
+from service.repository.scanner import Found, fingerprint, scan
 from tests.support.bundles import write_bundle
 
 

@@ -4,7 +4,7 @@ from fastapi.testclient import TestClient
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.route_template import UNMATCHED, route_template
+from service.api.route_template import UNMATCHED, route_template
 
 
 def app() -> FastAPI:

@@ -9,10 +9,10 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
 
-from service.app import create_app
+from service.api.app import create_app
+from service.api.auth import Access, access
+from service.backends.onnx import FakeRuntime, FakeSession
 from service.exposure import open_doors
-from service.security import Access, access
-from service.session import FakeRuntime, FakeSession
 from service.settings import Settings
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve

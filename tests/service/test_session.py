@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from schemas.bundle import FloatArray, TensorInfo
 from schemas.image import Pixels
+from service.backends.onnx import CPU, CUDA, BucketSession, FakeSession, OnnxRuntime, OnnxSession, buckets
 from service.errors import DeviceError, DeviceMemoryError, InferenceError
-from service.session import CPU, CUDA, BucketSession, FakeSession, OnnxRuntime, OnnxSession, buckets
 from service.settings import Device
 from tests.support.bundles import colour_model
 

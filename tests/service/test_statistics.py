@@ -1,4 +1,4 @@
-from service.statistics import BatchStatistics, Duration, Statistics
+from service.telemetry.statistics import BatchStatistics, Duration, Statistics
 
 
 def of_size(size: int, count: int, ns: int) -> BatchStatistics:

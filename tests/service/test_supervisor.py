@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from service.session import CUDA, OnnxRuntime
+from service.backends.onnx import CUDA, OnnxRuntime
 from service.settings import Device
 from tests.service.asking import b64
 from tests.service.running import SOON, Service, alive, serving, start, until

@@ -10,8 +10,8 @@ from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import __version__
-from service.observer import Serving, Stage
-from service.telemetry import MULTIPROCESS_DIR, Telemetry
+from service.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
+from service.telemetry.observer import Serving, Stage
 
 REPOSITORY = Path(__file__).parents[2]
 FP32, INT8 = Serving(3, "fp32", "CPU"), Serving(4, "int8", "CPU")
@@ -19,8 +19,8 @@ FP32, INT8 = Serving(3, "fp32", "CPU"), Serving(4, "int8", "CPU")
 # A worker that counts, sets its gauges and dies without a word; its argument is the version that it serves.
 WORKER = """
 import os, sys
-from service.observer import Serving, Stage
-from service.telemetry import Telemetry
+from service.telemetry.observer import Serving, Stage
+from service.telemetry.metrics import Telemetry
 version = int(sys.argv[1])
 telemetry = Telemetry("CPU")
 telemetry.request("/predict", 200, 0.02)
@@ -34,7 +34,7 @@ observer.stage(Stage.DECODE, 0.001)
 print(os.getpid(), flush=True)
 os._exit(9)
 """
-READER = "from service.telemetry import Telemetry; print(Telemetry('CPU').render('')[0].decode())"
+READER = "from service.telemetry.metrics import Telemetry; print(Telemetry('CPU').render('')[0].decode())"
 
 
 def figures(text: str) -> dict[str, float]:

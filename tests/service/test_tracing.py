@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.app import create_app
-from service.logs import JsonFormatter
+from service.api.app import create_app
 from service.settings import Device, Settings
+from service.telemetry.logging import JsonFormatter
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
@@ -86,7 +86,7 @@ def test_nothing_is_traced_unless_it_is_asked_for(artifacts: Path, spans: InMemo
 def test_asked_for_and_not_installed_is_one_sentence_that_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['opentelemetry.sdk'] = None\n"
-        "from service.app import create_app\n"
+        "from service.api.app import create_app\n"
         "from service.errors import StartError\n"
         "from service.settings import Device, Settings\n"
         "create_app(Settings(device=Device.CPU))\n"

@@ -1,7 +1,7 @@
 import pytest
 
 from schemas.manifest import ModelManifest, VariantName
-from service.variants import Policy, choose, fall_back
+from service.backends.variants import Policy, choose, fall_back
 from tests.service.variant_bundles import manifest_with
 
 

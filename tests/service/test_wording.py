@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from schemas.base import Frozen
-from service.wording import fault
+from service.validation import fault
 
 
 class Size(StrEnum):

@@ -1,9 +1,9 @@
 import pytest
 
 from schemas.errors import UnreadableImageError
-from service.bodies.archive import read_archive
-from service.bodies.submission import Incoming, Purpose
-from service.images import ArchivedImage, Image, name_of
+from service.codecs.archive import read_archive
+from service.codecs.base import Incoming, Purpose
+from service.inference.inputs import ArchivedImage, Image, name_of
 from tests.service.zips import lying, zipped
 from tests.support.bundles import COLOURS, SPEC, solid
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from schemas.prediction import OnError
-from service.bodies.json_body import JSON
-from service.bodies.submission import Incoming, Purpose, Submission
+from service.codecs.base import Incoming, Purpose, Submission
+from service.codecs.json import JSON
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError, TooManyValuesError
 
 

@@ -8,12 +8,12 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from service.app import create_app
+from service.api.app import create_app
+from service.api.body import read_body
 from service.bodies.memory import BodyMemory, HeldBody
-from service.bodies.reading import read_body
 from service.errors import OverloadedError
+from service.inference.retry_after import RETRY_SECONDS
 from service.settings import Device, Settings
-from service.throughput import RETRY_SECONDS
 from tests.service.asking import b64
 from tests.service.serving import Address, answer_on, listening, request_bytes
 from tests.support.bundles import solid

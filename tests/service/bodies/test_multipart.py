@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.prediction import OnError
-from service.bodies.multipart import MAX_FIELD_BYTES, MULTIPART
-from service.bodies.submission import Incoming, Purpose, Submission
+from service.codecs.base import Incoming, Purpose, Submission
+from service.codecs.multipart import MAX_FIELD_BYTES, MULTIPART
 from service.errors import InvalidRequestError, MalformedBodyError, ServiceError, TooManyImagesError
-from service.images import EncodedImage
+from service.inference.inputs import EncodedImage
 from tests.service.asking import form
 
 

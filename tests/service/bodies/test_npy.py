@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.bodies.npy import NPY
-from service.bodies.submission import Incoming, Purpose
+from service.codecs.base import Incoming, Purpose
+from service.codecs.npy import NPY
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
-from service.images import PixelArray
+from service.inference.inputs import PixelArray
 from tests.service.asking import npy
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.bodies.archive import NPZ
-from service.bodies.submission import Incoming, Purpose, Submission
+from service.codecs.archive import NPZ
+from service.codecs.base import Incoming, Purpose, Submission
 from service.errors import InvalidRequestError, TooManyImagesError
 from tests.service.zips import lying, npz
 from tests.support.encoded_images import BOUNDED, spec

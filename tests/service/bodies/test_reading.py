@@ -6,8 +6,8 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from service.bodies.reading import choose_kind, read_body
-from service.bodies.submission import Purpose
+from service.api.body import choose_kind, read_body
+from service.codecs.base import Purpose
 from service.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMediaTypeError
 
 

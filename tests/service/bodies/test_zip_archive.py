@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import ImageError, UnreadableImageError
-from service.bodies.archive import ZIP, read_archive
-from service.bodies.submission import Incoming, Purpose
-from service.bodies.zip_archive import Archive
+from service.codecs.archive import ZIP, read_archive
+from service.codecs.base import Incoming, Purpose
+from service.codecs.zip import Archive
 from service.errors import InvalidRequestError, MalformedBodyError, ServiceError, TooManyImagesError
 from tests.service.zips import entry, lying, npz, zip64_saying, zipped
 from tests.support.bundles import SPEC, solid

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.middleware.compression import MINIMUM_BYTES, accepted_encoding
+from service.api.middleware.compression import MINIMUM_BYTES, accepted_encoding
 from tests.service.conftest import Serve
 
 

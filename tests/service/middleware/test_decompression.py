@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from service.app import create_app
-from service.bodies.reading import read_body
+from service.api.app import create_app
+from service.api.body import read_body
+from service.api.middleware.decompression import PIECE_BYTES, Decompression
 from service.errors import BodyTooLargeError, MalformedBodyError
-from service.middleware.decompression import PIECE_BYTES, Decompression
 from service.settings import Device, Settings
 from tests.service.asking import b64, form, labels_of, npy, problem_of
 from tests.service.conftest import Serve

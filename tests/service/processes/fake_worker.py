@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from service.errors import DeviceError
-from service.processes import messages
-from service.processes.channel import Channel
-from service.statistics import Statistics
+from service.telemetry.statistics import Statistics
+from service.workers import messages
+from service.workers.channel import Channel
 
 DEAD = 7
 BAD = 13  # a version that is refused

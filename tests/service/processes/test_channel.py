@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, ServiceError
-from service.processes import messages
-from service.processes.channel import Channel, Handler
-from service.processes.messages import AllStatistics, Done, GetStatistics, Load, Unload
-from service.processes.worker import SupervisorControl
-from service.statistics import Statistics
+from service.telemetry.statistics import Statistics
+from service.workers import messages
+from service.workers.channel import Channel, Handler
+from service.workers.messages import AllStatistics, Done, GetStatistics, Load, Unload
+from service.workers.worker import SupervisorControl
 from tests.service.running import SOON
 
 

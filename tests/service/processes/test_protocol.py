@@ -11,10 +11,10 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from service.app import create_app
-from service.problems import TITLES
-from service.processes.protocol import HEAD_BYTES, BoundedProtocol
+from service.api.app import create_app
+from service.api.problems import TITLES
 from service.settings import Device, Settings
+from service.workers.http_limits import HEAD_BYTES, BoundedProtocol
 from tests.service.serving import Address, answer_on, listening, request_bytes
 from tests.service.test_app import colours
 from tests.support.bundles import solid

@@ -16,8 +16,8 @@ from fastapi import FastAPI, Request, Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.processes.protocol import BoundedProtocol
-from service.telemetry import TELEMETRY, Telemetry
+from service.telemetry.metrics import TELEMETRY, Telemetry
+from service.workers.http_limits import BoundedProtocol
 from tests.service.serving import Address, answer_on, listening
 
 Seen = tuple[str, str, bytes]  # method, target, body

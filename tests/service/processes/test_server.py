@@ -14,11 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
-from service.app import create_app
+from service.api.app import create_app
+from service.backends.onnx import FakeRuntime, FakeSession, OnnxRuntime
 from service.drain import Drain
-from service.processes.server import Gate, Server
-from service.session import FakeRuntime, FakeSession, OnnxRuntime
 from service.settings import Device, Settings
+from service.workers.graceful_server import Gate, Server
 from tests.service.asking import b64
 from tests.service.running import SOON
 from tests.support.bundles import SPEC, colour_model, solid

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from service.coordinator import Coordinator
 from service.errors import ModelRefusedError, NotReadyError
-from service.processes import messages
-from service.processes.pool import METRICS_FOLDER, Pool
+from service.repository.coordinator import Coordinator
 from service.settings import Device, Reload, Settings
-from service.supervisor import bind
+from service.workers import messages
+from service.workers.pool import METRICS_FOLDER, Pool
+from service.workers.supervisor import bind
 from tests.service.running import REPOSITORY, SOON
 from tests.support.bundles import write_bundle
 

@@ -17,11 +17,11 @@ from starlette.requests import Request
 
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
-from service.app import create_app
-from service.call import Timings
+from service.api.app import create_app
+from service.api.deadlines import call_of, within
+from service.backends.onnx import FakeRuntime, FakeSession
 from service.errors import DeadlineError, ModelRefusedError, NotReadyError
-from service.routes.calls import call_of, within
-from service.session import FakeRuntime, FakeSession
+from service.inference.request_context import Timings
 from service.settings import Device, Settings
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve

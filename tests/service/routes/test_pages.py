@@ -5,7 +5,7 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 from fastapi.testclient import TestClient
 
-from service.routes.pages import STATIC
+from service.api.routes.pages import STATIC
 
 PAGES = ("/", "/docs", "/redoc")
 

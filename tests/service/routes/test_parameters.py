@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from schemas.base import Frozen
+from service.api.parameters import parameters, read_query
 from service.errors import InvalidRequestError
-from service.routes.parameters import parameters, read_query
 
 
 class Asked(Frozen):

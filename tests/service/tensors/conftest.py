@@ -7,9 +7,9 @@ import pytest
 
 from schemas.inference_protocol import InferRequest
 from schemas.manifest import ModelManifest, parse_manifest
-from service.images import Image, PixelArray
+from service.codecs.inference_protocol import read_infer
+from service.inference.inputs import Image, PixelArray
 from service.settings import Settings
-from service.tensors.incoming import read_infer
 from tests.support.bundles import write_bundle
 
 

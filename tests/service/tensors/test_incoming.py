@@ -13,7 +13,7 @@ from service.errors import (
     TooManyValuesError,
     UnsupportedFeatureError,
 )
-from service.images import EncodedImage, JsonInstance
+from service.inference.inputs import EncodedImage, JsonInstance
 from tests.service.inferring import elements, pixels, uint8
 from tests.service.tensors.conftest import Reader, arrays, asking, encoded
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.image import Pixels
-from service.app import create_app
+from service.api.app import create_app
 from service.errors import InferenceError
 from service.settings import Device, Settings
 from tests.service.asking import b64, npy

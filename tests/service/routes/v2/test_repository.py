@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.app import create_app
+from service.api.app import create_app
 from service.settings import Device, Settings
 from tests.service.conftest import Serve
 from tests.service.inferring import RecordingControl, SlowControl, error_of

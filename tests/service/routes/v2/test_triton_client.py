@@ -9,7 +9,7 @@ from tritonclient import http
 from tritonclient.utils import InferenceServerException
 
 from schemas.image import Pixels
-from service.app import create_app
+from service.api.app import create_app
 from service.settings import Device, Settings
 from tests.service.inferring import RecordingControl, listening, pixels
 from tests.support.bundles import COLOURS, solid, write_bundle

@@ -1,0 +1,38 @@
+"""`python -m service.api.export_openapi [--check] PATH`: writes what /openapi.json serves, or finds the file old."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from service.api.app import create_app
+from service.backends.onnx import FakeRuntime, Session
+from service.settings import Settings
+
+
+def render() -> str:
+    """The same on every machine: neither the environment nor the models are looked at."""
+
+    def no_session(_: bytes) -> Session:
+        raise NotImplementedError
+
+    app = create_app(Settings.model_construct(), FakeRuntime(no_session))
+    return json.dumps(app.openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m service.api.export_openapi", description="Writes openapi.json.")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the file is old")
+    options = parser.parse_args(arguments)
+    text = render()
+    if not options.check:
+        options.path.write_text(text, encoding="utf-8")
+    elif not options.path.is_file() or options.path.read_text(encoding="utf-8") != text:
+        sys.stderr.write(f"{options.path} is not what the service serves; run make openapi.\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

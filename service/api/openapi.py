@@ -1,0 +1,84 @@
+"""What OpenAPI says beyond what FastAPI sees: codecs/ reads the bodies, problems.py writes the errors."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from schemas.evaluation import EvaluateRequest
+from schemas.inference_protocol import ErrorMessage, IndexRequest, InferRequest, LoadRequest, UnloadRequest
+from schemas.prediction import PredictRequest
+from schemas.problem import Problem
+from service.api.auth import Access, access
+from service.api.problems import errors_below
+
+DESCRIPTION = """\
+Image classifiers over HTTP. Each model was checked against its own golden samples before it answers here.
+
+Send images as JSON, as a form, as one raw image or as a numpy array; they are resized to what the model takes.
+Labelled images for /evaluate also come as a zip of class-named folders or as an .npz.
+Every error is a problem document (RFC 9457) whose `detail` says in one sentence what is wrong and what to do.
+"""
+
+_MESSAGES = (
+    PredictRequest,
+    EvaluateRequest,
+    Problem,
+    ErrorMessage,
+    InferRequest,
+    IndexRequest,
+    LoadRequest,
+    UnloadRequest,
+)
+# FastAPI's own shape of a 422; ours is Problem.
+_UNUSED = ("HTTPValidationError", "ValidationError")
+# The empty one: whether a key is needed is up to whoever runs the service.
+_KEYS: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"apiKey": []}]
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of CONVOY_API_KEYS or CONVOY_ADMIN_KEYS."},
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same, in a header of its own.",
+    },
+}
+_REF = "#/components/schemas/{model}"
+
+
+def describe(app: FastAPI) -> None:
+    """Makes app.openapi() the whole truth; the same for every configuration of the service."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _schema(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    _, messages = models_json_schema([(message, "validation") for message in _MESSAGES], ref_template=_REF)
+    schemas = schema["components"]["schemas"] | messages["$defs"]
+    for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+            del operation["responses"]["422"]  # FastAPI's own, for a path parameter that takes any text
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            _add_keys(path, operation, access(method.upper(), path))
+    schema["components"]["securitySchemes"] = _SCHEMES
+    for name in _UNUSED:
+        schemas.pop(name, None)
+    schema["components"]["schemas"] = dict(sorted(schemas.items()))
+    return schema
+
+
+def _add_keys(path: str, operation: dict[str, Any], wanted: Access) -> None:
+    if wanted is Access.OPEN:
+        return
+    operation["security"] = _KEYS
+    statuses = (401, 403) if wanted is Access.ADMIN else (401,)
+    described = {str(status): response for status, response in errors_below(path, *statuses).items()}
+    operation["responses"] = dict(sorted((described | operation["responses"]).items()))

@@ -1,0 +1,61 @@
+"""/livez: the process answers. /readyz: a model does, and callers should come here."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+
+from schemas.base import Frozen
+from service.api.auth import Guard
+from service.api.problems import problems
+from service.drain import Drain
+from service.errors import NotReadyError
+from service.repository.registry import Registry
+
+
+class Live(Frozen):
+    status: Literal["live"] = "live"
+
+
+class RefusedModel(Frozen):
+    name: str
+    version: int
+    reason: str
+
+
+class Ready(Frozen):
+    """All that a caller learns who may not ask for models."""
+
+    status: Literal["ready"] = "ready"
+
+
+class ReadyModels(Ready):
+    models: tuple[str, ...]
+    refused: tuple[RefusedModel, ...]
+
+
+def router(registry: Registry, drain: Drain, guard: Guard) -> APIRouter:
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/livez", summary="Is the process alive?")
+    async def livez() -> Live:
+        return Live()
+
+    @routes.get("/readyz", summary="Does at least one model serve?", responses=problems(503))
+    async def readyz(request: Request) -> ReadyModels | Ready:
+        if drain.begun:
+            raise NotReadyError("The service is going down; ask another instance, or again in a moment.")
+        if not guard.may_ask(request):
+            if registry.loaded:
+                return Ready()
+            raise NotReadyError("No model serves.")
+        refused = tuple(
+            RefusedModel(name=entry.found.name, version=entry.found.version, reason=entry.reason)
+            for entry in registry.refused
+        )
+        if not registry.loaded:
+            why = " ".join(f"{model.name} was refused: {model.reason}" for model in refused)
+            advice = "Load one that was unloaded." if registry.entries else "Train one (make train)."
+            raise NotReadyError(f"No model serves. {why or advice}")
+        return ReadyModels(models=tuple(dict.fromkeys(entry.found.name for entry in registry.loaded)), refused=refused)
+
+    return routes

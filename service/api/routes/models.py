@@ -1,0 +1,176 @@
+"""GET /models: what serves, what was refused and why, and the plots of each."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from schemas.base import Frozen
+from schemas.manifest import (
+    DroppedVariant,
+    InputSpec,
+    ModelManifest,
+    Provenance,
+    Reject,
+    SplitMetrics,
+    Task,
+    TemperatureScaling,
+    Variant,
+    VariantName,
+)
+from service.api.problems import problems
+from service.api.routes.common import ModelName, Version
+from service.api.routes.files import WholeFileResponse
+from service.errors import ReportNotFoundError
+from service.inference.inputs import shortened
+from service.repository.loader import Entry, Loaded, Refused, Unloaded
+from service.repository.registry import Registry
+
+REPORT = "report"
+# A bundle may be from elsewhere: whatever lies in its report cannot run as a page of this host.
+_REPORT_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+
+
+_A_FILE: dict[str, Any] = {
+    "response_class": WholeFileResponse,
+    "response_description": "The file.",
+    "responses": problems(404),
+}
+
+
+class State(StrEnum):
+    READY = "ready"
+    REFUSED = "refused"
+    UNLOADED = "unloaded"
+
+
+_STATES: dict[type[Entry], State] = {Loaded: State.READY, Refused: State.REFUSED, Unloaded: State.UNLOADED}
+
+
+class ModelSummary(Frozen):
+    """What was found of a version of a model. A refused one has its reason, and what its manifest still tells."""
+
+    name: str
+    version: int
+    state: State
+    current: Annotated[bool, Field(description="it answers where the model is asked without a version")]
+    reason: Annotated[str | None, Field(description="why it does not serve")] = None
+    task: Task | None = None
+    labels: tuple[str, ...] = ()
+    input: InputSpec | None = None
+    accuracy: Annotated[float | None, Field(description="of the fp32 variant on the test split, in the trainer")] = None
+    variant: Annotated[VariantName | None, Field(description="the variant that answers")] = None
+    variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
+    provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
+    report: Annotated[
+        tuple[str, ...],
+        Field(description="files at /models/{name}/versions/{version}/report/{file}"),
+    ] = ()
+
+
+class ModelDetail(ModelSummary):
+    """All that the bundle says of itself."""
+
+    variants: tuple[Variant, ...] = ()
+    dropped_variants: tuple[DroppedVariant, ...] = ()
+    metrics: SplitMetrics | None = None
+    calibration: TemperatureScaling | None = None
+    reject: Annotated[Reject | None, Field(description="the threshold that reject=true applies")] = None
+    provenance: Provenance | None = None
+
+
+class ModelList(Frozen):
+    default: Annotated[str | None, Field(description="the model that answers /predict; null: one must be named")]
+    provider: Annotated[str, Field(description="the ONNX Runtime execution provider that models run on")]
+    provider_reason: Annotated[str, Field(description="why it is this provider")]
+    models: tuple[ModelSummary, ...]
+
+
+def router(registry: Registry) -> APIRouter:
+    routes = APIRouter(tags=["models"])
+
+    @routes.get("/models", summary="List the models")
+    def models() -> ModelList:
+        summaries = tuple(ModelSummary.model_validate(_summary(registry, entry)) for entry in registry.entries)
+        runtime = registry.runtime
+        return ModelList(
+            default=registry.default, provider=runtime.provider, provider_reason=runtime.reason, models=summaries
+        )
+
+    @routes.get("/models/{name}", summary="Describe a model", responses=problems(404))
+    def model(name: ModelName) -> ModelDetail:
+        return describe(name)
+
+    @routes.get("/models/{name}/versions/{version}", summary="Describe a version", responses=problems(404))
+    def version(name: ModelName, version: Version) -> ModelDetail:
+        return describe(name, version)
+
+    def describe(name: str, version: int | None = None) -> ModelDetail:
+        entry = registry.entry(name, version)
+        manifest = _manifest(entry)
+        more = set(ModelDetail.model_fields) - set(ModelSummary.model_fields)
+        detail = {field: getattr(manifest, field) for field in more} if manifest else {}
+        return ModelDetail.model_validate(_summary(registry, entry) | detail)
+
+    @routes.get("/models/{name}/report/{file}", summary="A file of a model's report", **_A_FILE)
+    def report(name: ModelName, file: str) -> WholeFileResponse:
+        return send(file, name)
+
+    @routes.get("/models/{name}/versions/{version}/report/{file}", summary="A file of a version's report", **_A_FILE)
+    def version_report(name: ModelName, version: Version, file: str) -> WholeFileResponse:
+        return send(file, name, version)
+
+    def send(file: str, name: str, version: int | None = None) -> WholeFileResponse:
+        bundle = registry.entry(name, version).found.path
+        if file not in _files(bundle):
+            said = shortened(file)
+            raise ReportNotFoundError(f"The report of {name} has no file '{said}'; GET /models/{name} lists them.")
+        return WholeFileResponse(bundle / REPORT / file, headers=_REPORT_HEADERS)
+
+    return routes
+
+
+def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
+    found, manifest = entry.found, _manifest(entry)
+    summary: dict[str, object] = {
+        "name": found.name,
+        "version": found.version,
+        "state": _STATES[type(entry)],
+        "current": registry.is_current(entry),
+        "reason": None if isinstance(entry, Loaded) else entry.reason,
+        "report": _files(found.path),
+    }
+    if manifest:
+        summary |= {
+            "task": manifest.task,
+            "labels": manifest.labels,
+            "input": manifest.input,
+            "accuracy": manifest.metrics.test.accuracy,
+        }
+    if isinstance(entry, Loaded):
+        summary |= {
+            "variant": entry.model.choice.variant.name,
+            "variant_reason": entry.model.choice.reason,
+            "provider": entry.model.provider,
+        }
+    return summary
+
+
+def _manifest(entry: Entry) -> ModelManifest | None:
+    return entry.bundle.manifest if isinstance(entry, Loaded) else entry.manifest
+
+
+def _files(bundle: Path) -> tuple[str, ...]:
+    """The plain files that really lie in the bundle's report: a link to elsewhere is none of it."""
+    inside = bundle.resolve() / REPORT
+    if not inside.is_dir():
+        return ()
+    return tuple(
+        sorted(
+            path.name
+            for path in inside.iterdir()
+            if path.is_file() and path.resolve().parent == inside and not path.name.startswith(".")
+        )
+    )

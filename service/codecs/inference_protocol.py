@@ -1,0 +1,207 @@
+"""The body of an infer request -> the request, and its images.
+
+A body is JSON; or JSON and right behind it the input as binary data (little-endian, unpadded), where the header
+Inference-Header-Content-Length says how long the JSON is; or, where that header is 0, one bare tensor of one image.
+
+Limits: what the parser would have to make of the JSON is counted before it is parsed, and the shape is compared with
+the model's before anything is made of the data. A binary tensor then is a view of the body. Images are decoded only
+after admission.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from schemas.bundle import INPUT_NAME, OUTPUT_NAMES
+from schemas.image import Pixels
+from schemas.inference_protocol import (
+    BINARY_HEADER,
+    InferRequest,
+    InputDatatype,
+    InputParameters,
+    RequestInput,
+    RequestParameters,
+)
+from schemas.manifest import ModelManifest
+from service.codecs.json import SPARE_KEYS, json_cost
+from service.errors import (
+    InvalidRequestError,
+    MalformedBodyError,
+    TooManyImagesError,
+    TooManyValuesError,
+    UnsupportedFeatureError,
+)
+from service.inference.inputs import EncodedImage, Image, JsonInstance, PixelArray, shortened
+from service.settings import Settings
+from service.validation import fault
+
+_OUTPUT_NAME = OUTPUT_NAMES[0]
+_MAX_OBJECTS = 1000  # a request has a handful; the rest is room for an id with braces in it
+_LENGTH_BYTES = 4  # before each BYTES element
+_ABSENT = ("shared_memory_", "sequence_")  # parameters of Triton's extensions that are not here
+
+
+def read_infer(
+    body: bytes, header: str | None, manifest: ModelManifest, settings: Settings
+) -> tuple[InferRequest, list[Image]]:
+    """The request and its images, one a row of its input; header is what Inference-Header-Content-Length said.
+
+    Raises MalformedBodyError, InvalidRequestError, TooManyValuesError, TooManyImagesError, UnsupportedFeatureError.
+    """
+    length = len(body) if header is None else _json_length(header, len(body))
+    bare = header is not None and length == 0
+    request = _bare(len(body), manifest) if bare else _parse(body[:length], settings)
+    _check_names(request, manifest)
+    (tensor,) = request.inputs
+    _check_shape(tensor, manifest, settings)
+    return request, _images(tensor, memoryview(body)[length:])
+
+
+def _json_length(header: str, size: int) -> int:
+    # Looked at as text first: int() takes signs, spaces, underscores and other scripts' digits.
+    if not (header.isascii() and header.isdecimal()) or len(header) > len(str(size)) or int(header) > size:
+        raise MalformedBodyError(
+            f"{BINARY_HEADER} is '{shortened(header)}'; it must be the length of the JSON in bytes, at most the "
+            f"{size:,} of the whole body (uncompressed)."
+        )
+    return int(header)
+
+
+def _bare(size: int, manifest: ModelManifest) -> InferRequest:
+    tensor = RequestInput(
+        name=INPUT_NAME,
+        shape=(1, *manifest.input.shape),
+        datatype=InputDatatype.UINT8,
+        parameters=InputParameters(binary_data_size=size),
+    )
+    return InferRequest(inputs=(tensor,), parameters=RequestParameters(binary_data_output=True))
+
+
+def _parse(body: bytes, settings: Settings) -> InferRequest:
+    cost = json_cost(body)
+    if cost.objects > _MAX_OBJECTS or cost.keys > SPARE_KEYS or cost.values > settings.max_json_values:
+        raise TooManyValuesError(
+            f"The JSON holds more than the {settings.max_json_values:,} values, {_MAX_OBJECTS:,} objects or "
+            f"{SPARE_KEYS:,} fields allowed; send the tensor as binary data."
+        )
+    try:
+        return InferRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+def invalid(error: ValidationError) -> MalformedBodyError | InvalidRequestError | UnsupportedFeatureError:
+    """The first thing that is wrong with a message, in a sentence."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return MalformedBodyError(f"The body is not JSON: {first['ctx']['error']}.")
+    where = shortened(".".join(map(str, first["loc"])), 100)
+    if not where:
+        return InvalidRequestError("The body must be a JSON object.")
+    if first["type"] == "extra_forbidden" and str(first["loc"][-1]).startswith(_ABSENT):
+        return UnsupportedFeatureError(f"{where} is of an extension that is not here; GET /v2 lists those that are.")
+    if first["type"] == "extra_forbidden":
+        return InvalidRequestError(f"{where} is not known here; leave it out.")
+    return InvalidRequestError(f"{where} {fault(first)}.")
+
+
+def _check_names(request: InferRequest, manifest: ModelManifest) -> None:
+    said, path = (request.model_name, request.model_version), (manifest.name, str(manifest.version))
+    if any(one not in {None, other} for one, other in zip(said, path, strict=True)):
+        raise InvalidRequestError("model_name or model_version in the body is not that of the path; leave it out.")
+    inputs = [tensor.name for tensor in request.inputs]
+    if inputs != [INPUT_NAME]:
+        raise InvalidRequestError(f"The inputs are {shortened(inputs)}; {manifest.name} takes one, '{INPUT_NAME}'.")
+    outputs = [output.name for output in request.outputs]
+    if outputs not in ([], [_OUTPUT_NAME]):
+        raise InvalidRequestError(f"The outputs are {shortened(outputs)}; {manifest.name} has one, '{_OUTPUT_NAME}'.")
+
+
+def _check_shape(tensor: RequestInput, manifest: ModelManifest, settings: Settings) -> None:
+    row = manifest.input.shape if tensor.datatype is InputDatatype.UINT8 else ()
+    if not tensor.shape or tensor.shape[1:] != row or tensor.shape[0] < 1:
+        raise InvalidRequestError(
+            f"The shape of {INPUT_NAME} is {shortened(list(tensor.shape))}; as {tensor.datatype} it must be "
+            f"[images{''.join(f', {size}' for size in row)}], and at least one image."
+        )
+    if tensor.shape[0] > settings.max_images:
+        raise TooManyImagesError(settings.max_images, tensor.shape[0])
+
+
+def _images(tensor: RequestInput, binary: memoryview) -> list[Image]:
+    size = tensor.parameters.binary_data_size
+    if (size is None) == (tensor.data is None):
+        raise InvalidRequestError(
+            f"{INPUT_NAME} must have either data, or parameters.binary_data_size and as many bytes after the JSON."
+        )
+    if (size or 0) != len(binary):
+        raise InvalidRequestError(
+            f"{INPUT_NAME} announces {size or 0:,} bytes of binary data, and {len(binary):,} come after the JSON."
+        )
+    if tensor.datatype is InputDatatype.UINT8:
+        pixels = (
+            _binary_pixels(binary, tensor.shape) if tensor.data is None else _json_pixels(tensor.data, tensor.shape)
+        )
+        return [PixelArray(row) for row in pixels]
+    if tensor.data is None:
+        return [EncodedImage(element) for element in _binary_elements(binary, tensor.shape[0])]
+    return _json_elements(tensor.data, tensor.shape)
+
+
+def _binary_pixels(binary: memoryview, shape: Sequence[int]) -> Pixels:
+    if len(binary) != math.prod(shape):
+        raise InvalidRequestError(
+            f"{list(shape)} of UINT8 are {math.prod(shape):,} bytes, and {len(binary):,} were sent as binary data."
+        )
+    pixels: Pixels = np.frombuffer(binary, np.uint8)
+    return pixels.reshape(shape)
+
+
+def _json_pixels(data: list[Any], shape: Sequence[int]) -> Pixels:
+    flat = _flat(data, shape)
+    if set(map(type, flat)) != {int} or min(flat) < 0 or max(flat) > np.iinfo(np.uint8).max:
+        wrong = next(i for i, value in enumerate(flat) if type(value) is not int or not 0 <= value <= 255)
+        raise InvalidRequestError(
+            f"Element {wrong} of the data of {INPUT_NAME} is {shortened(flat[wrong])}, no UINT8 (an integer, 0 to 255)."
+        )
+    pixels: Pixels = np.frombuffer(bytes(flat), np.uint8)
+    return pixels.reshape(shape)
+
+
+def _flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
+    """The elements row by row, from data that is flat or nested as the shape says."""
+    if len(data) == math.prod(shape) and not isinstance(data[0], list):
+        return data
+    level: list[Any] = [data]
+    for size in shape:
+        if any(type(part) is not list or len(part) != size for part in level):
+            raise InvalidRequestError(
+                f"The data of {INPUT_NAME} is neither flat ({math.prod(shape):,} elements) nor nested as its shape "
+                f"{list(shape)}."
+            )
+        level = list(chain.from_iterable(level))
+    return level
+
+
+def _json_elements(data: list[Any], shape: Sequence[int]) -> list[Image]:
+    texts = _flat(data, shape)
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidRequestError(f"The data of {INPUT_NAME} as BYTES must be strings, each an image file in base64.")
+    return [JsonInstance({"b64": text}) for text in texts]
+
+
+def _binary_elements(binary: memoryview, count: int) -> list[bytes]:
+    elements, at = [], 0
+    for i in range(count):
+        start = at + _LENGTH_BYTES
+        at = start + int.from_bytes(binary[at:start], "little")
+        if start > len(binary) or at > len(binary):
+            raise InvalidRequestError(f"Element {i} of {INPUT_NAME} goes beyond the {len(binary):,} bytes sent.")
+        elements.append(bytes(binary[start:at]))
+    if at != len(binary):
+        raise InvalidRequestError(f"{len(binary) - at:,} bytes are left after the {count:,} elements of {INPUT_NAME}.")
+    return elements

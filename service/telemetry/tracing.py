@@ -1,0 +1,56 @@
+"""OpenTelemetry, where CONVOY_OTEL asks for it: a span a request, by FastAPI's own instrumentation.
+
+Where spans go, which are sampled and what the service is called there, the OTEL_* variables say, which the SDK reads.
+Figures and logs are not sent this way: /metrics and the log have them.
+"""
+
+from typing import TYPE_CHECKING
+
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry import trace
+
+from service.errors import StartError
+from service.inference.request_context import Timings
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+_PROBES = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+_OFF: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+
+
+def tracing(settings: Settings, exporter: "SpanExporter | None" = None) -> TelemetryConfig:
+    """What FastAPI is told. exporter takes the spans in place of OTLP over HTTP.
+
+    Raises StartError where OpenTelemetry is asked for and not installed.
+    """
+    if not settings.otel:
+        return _OFF
+    try:
+        from service.spans import provider  # noqa: PLC0415 - not everybody has what it needs
+    except ImportError as error:
+        raise StartError(
+            "CONVOY_OTEL=true, but the OpenTelemetry SDK is not installed; it is the extra [otel]: install "
+            "requirements/otel.txt, or set CONVOY_OTEL=false."
+        ) from error
+    return {
+        **_OFF,
+        "tracing": True,
+        "tracer_provider": provider(exporter),
+        "operation_spans": False,
+        "exclude": lambda scope: scope.get("path") in _PROBES,
+    }
+
+
+def current_trace_id() -> str | None:
+    """Of the span that this request has, in hex; None where it has none."""
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else None
+
+
+def add_timings(timings: Timings) -> None:
+    """As attributes of the request's span: its images went through the stages with those of others."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attributes({f"convoy.{stage}.seconds": seconds for stage, seconds in vars(timings).items()})

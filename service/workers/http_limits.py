@@ -1,0 +1,261 @@
+"""uvicorn's HTTP, with bounds on what is no body, and on the rest of a body that was answered before it had come.
+
+The limits on bodies do not see heads and trailers: without this, one of any size is kept in memory, and a connection
+that never says anything is kept for ever.
+
+Who is answered early (413, say) may still be sending, and read only then. Closed at once, with bytes still coming, its
+connection would be reset and the answer lost; so the rest is read and dropped, within bounds. Who does not take its
+answers is not waited for without end either.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from functools import partial
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from schemas.problem import ProblemCode
+from service.api.middleware.security_headers import SAFE_HEADERS
+from service.api.problems import TITLES, problem_response
+from service.api.route_template import UNMATCHED
+from service.telemetry.metrics import TELEMETRY, Telemetry
+
+LINGER_SECONDS = 1.0
+HEAD_BYTES = 64 * 1024  # more may come with the last read, which is bounded
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """What it refuses is answered with a problem document and counted; then the connection is closed."""
+
+    head_seconds = 30.0
+    dropping_seconds = 10.0
+    dropping_bytes = 2**30
+    unread_seconds = 30.0  # in which a caller takes nothing of an answer
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._in_head = True
+        self._idle_bytes = 0  # since the head began, or since there was last something of the body
+        self._dropped_bytes = 0
+        self._ending = False  # with the body that is dropped
+        self._refused = False
+        self._last_answer: Callable[[], None] | None = None  # what was refused, behind requests that are in work
+        self._stuck: asyncio.TimerHandle | None = None
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._late.cancel()
+        if self._stuck:
+            self._stuck.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._idle_bytes += len(data)
+        if self._in_head and not self._answering and self._late.cancelled():  # a further request begins
+            self._expect_head()
+        elif self._dropping:
+            self._dropped_bytes += len(data)
+        self._parse(data)
+        if self._idle_bytes > HEAD_BYTES:
+            self._refuse(431, f"The headers are larger than the {HEAD_BYTES:,} bytes allowed; send fewer.")
+        elif self._dropped_bytes > self.dropping_bytes:
+            self.transport.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers are thrown away: uvicorn would make them headers of a request that is being answered."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Raises HttpParserError, which ends parsing, after it has answered a request that it cannot accept."""
+        if refusal := self._head_refusal():
+            self._refuse(*refusal)
+            raise HttpParserError
+        if self.parser.should_upgrade():
+            return  # _parse reads this head again, without the offer
+        self._in_head = False
+        self._idle_bytes = 0
+        self._late.cancel()
+        self._unset_keepalive_if_required()
+        super().on_headers_complete()
+        self.cycle.transport = _AfterBody(self, self.cycle)  # type: ignore[assignment]
+        # Who was told no before it was told to go on may send the body or not, and what follows could be either.
+        self.cycle.keep_alive &= not self.expect_100_continue
+
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        if self._dropping:
+            self._dropped_bytes = 0
+            self._late.cancel()
+            if self._ending:
+                self.transport.close()
+            else:  # as after the answer to any other request
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
+        self._in_head = True
+        self._idle_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        last = not self.pipeline
+        super().on_response_complete()
+        if self._last_answer and last:
+            self._last_answer()
+        elif self._dropping:
+            self._late = self.loop.call_later(self.dropping_seconds, self.transport.close)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck:
+            self._stuck.cancel()
+
+    def end_after_body(self) -> None:
+        """The last answer of this connection is written, and its request is still coming."""
+        self._ending = True
+        self.transport.write_eof()
+
+    def _parse(self, data: bytes) -> None:
+        """Parses data, and ignores offers of an upgrade (RFC 9110, section 7.8).
+
+        httptools stops reading the message at the head of a request that offers an upgrade, and takes the body for the
+        next request. So the head is parsed again without its Upgrade headers.
+        """
+        self._unset_keepalive_if_required()
+        rest = memoryview(data)  # not copied for each of many pipelined requests
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(rest)
+                except HttpParserUpgrade as offer:
+                    rest = rest[offer.args[0] :]
+                    head = self._head_without_upgrade()
+                    self.parser = HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                    self.parser.feed_data(head)
+                else:
+                    return
+        except HttpParserError:
+            self._refuse(400, "The request is not valid HTTP/1.1.")
+
+    def _head_without_upgrade(self) -> bytes:
+        request_line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([request_line, *headers, b"", b""])
+
+    def _head_refusal(self) -> tuple[int, str] | None:
+        """Returns status and detail if the end of this request is uncertain (RFC 9112, sections 2.3, 3.2 and 6.1)."""
+        version = self.parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            return 505, f"HTTP/{version} is not supported; use HTTP/1.1."
+        if self.parser.get_method() == b"CONNECT":
+            return 501, "CONNECT is not supported: this service is not a proxy."
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            return 400, f"The request has {hosts} Host headers; HTTP/1.1 requires exactly one."
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and version == "1.0":
+            return 400, "HTTP/1.0 has no Transfer-Encoding; send Content-Length."
+        if codings not in ([], [b"chunked"]):
+            return 501, "The only supported Transfer-Encoding is chunked."
+        return None
+
+    @property
+    def _answering(self) -> bool:
+        """A request that came before what is coming now is in work, or waits for its turn."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _dropping(self) -> bool:
+        """The request that is coming in was answered already: uvicorn reads it on and keeps nothing."""
+        return not self._in_head and self.cycle is not None and self.cycle.response_complete
+
+    def _expect_head(self) -> None:
+        self._began = self.loop.time()
+        self._late = self.loop.call_later(self.head_seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        self._refuse(408, f"The head of the request did not come within {self.head_seconds:.0f} seconds.")
+
+    def _expect_reading(self) -> None:
+        """Ends the connection of a caller that does not take its answer: it would be held for ever."""
+        before = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < before:
+                self._expect_reading()
+            else:
+                self.transport.abort()
+
+        self._stuck = self.loop.call_later(self.unread_seconds, look)
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answers what is coming with a problem, after the requests before it, and takes nothing more."""
+        if self._refused or self.transport.is_closing():
+            return
+        if self._dropping:
+            self.transport.close()
+            return
+        self._refused = True
+        self._late.cancel()
+        answer = partial(self._answer_refusal, status, detail)
+        waiting = [(cycle, app) for cycle, app in self.pipeline if cycle is self.cycle]
+        if self._in_head and self._answering:
+            self._last_answer = answer
+        elif not self._in_head and waiting:  # its head was good, and its body is not: nobody shall begin on it
+            self.pipeline.remove(waiting[0])
+            self._last_answer = answer
+        else:
+            answer()
+
+    def _answer_refusal(self, status: int, detail: str) -> None:
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        if self._answering:
+            if self.cycle.response_started:  # one answer cannot stand in the middle of another
+                self.transport.close()
+                return
+            self.cycle.disconnected = True  # whoever is at work on it writes nothing more, and hears of it
+            self.cycle.message_event.set()
+            self.cycle.waiting_for_100_continue = False
+        said = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
+        response = problem_response(status, ProblemCode.INVALID_REQUEST, detail, headers=said)
+        headers = [*self.server_state.default_headers, *SAFE_HEADERS.items(), *response.raw_headers]
+        lines = [f"HTTP/1.1 {status} {TITLES[status]}".encode(), *(b"%b: %b" % header for header in headers)]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+        telemetry: Telemetry = self.app_state[TELEMETRY]
+        telemetry.request(UNMATCHED, status, self.loop.time() - self._began)
+        # Closed at once, with bytes still coming, the connection would be reset and the answer lost.
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+class _AfterBody:
+    """The transport as one request sees it: closed by its answer, it closes when the request has come."""
+
+    def __init__(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+        self._protocol = protocol
+        self._cycle = cycle
+
+    def close(self) -> None:
+        if self._cycle.response_complete and self._cycle.more_body:
+            self._protocol.end_after_body()
+        else:
+            self._protocol.transport.close()

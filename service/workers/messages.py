@@ -1,0 +1,141 @@
+"""What the supervisor and its workers say to each other: each call has one answer. JSON; nothing is pickled."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from schemas.base import Frozen
+from service.repository.plan import Plan, PlannedVersion
+from service.telemetry.statistics import Count, Statistics
+
+# Calls of the supervisor.
+
+
+class Start(Frozen):
+    """The first call. settings are those of service/settings.py, the secrets readable. Answered with Started."""
+
+    kind: Literal["start"] = "start"
+    settings: dict[str, Any]
+
+
+class Prepare(Frozen):
+    """Answered with Verdict."""
+
+    kind: Literal["prepare"] = "prepare"
+    name: str
+    version: PlannedVersion
+
+
+class Serve(Frozen):
+    """Answered with Done when the plan holds. From the first plan on the worker takes connections."""
+
+    kind: Literal["serve"] = "serve"
+    plan: Plan
+
+
+class Drain(Frozen):
+    """Answered with Drained when every request is; then the worker ends."""
+
+    kind: Literal["drain"] = "drain"
+
+
+# Calls of a worker.
+
+
+class Load(Frozen):
+    """Answered with Done."""
+
+    kind: Literal["load"] = "load"
+    name: str
+    version: int | None
+
+
+class Unload(Frozen):
+    """Answered with Done."""
+
+    kind: Literal["unload"] = "unload"
+    name: str
+
+
+# A call of both: of this worker, or of all.
+
+
+class GetStatistics(Frozen):
+    """Answered with AllStatistics."""
+
+    kind: Literal["get_statistics"] = "get_statistics"
+
+
+Call = Annotated[
+    Start | Prepare | Serve | Drain | Load | Unload | GetStatistics,
+    Field(discriminator="kind"),
+]
+
+
+# Answers.
+
+
+class Done(Frozen):
+    kind: Literal["done"] = "done"
+
+
+class Started(Frozen):
+    """provider is what models run on in this worker, and reason why."""
+
+    kind: Literal["started"] = "started"
+    gpu: bool
+    provider: str
+    reason: str
+
+
+class Verdict(Frozen):
+    """None: the version may serve."""
+
+    kind: Literal["verdict"] = "verdict"
+    reason: str | None
+
+
+class Drained(Frozen):
+    """The requests of the worker's life: those that began, and those whose whole answer was sent."""
+
+    kind: Literal["drained"] = "drained"
+    accepted: Count = 0
+    answered: Count = 0
+
+    def __add__(self, other: "Drained") -> "Drained":
+        return Drained(accepted=self.accepted + other.accepted, answered=self.answered + other.answered)
+
+
+class AllStatistics(Frozen):
+    kind: Literal["all_statistics"] = "all_statistics"
+    entries: tuple[Statistics, ...]
+
+
+class Failed(Frozen):
+    """error is the name of one of service/errors.py; empty for what nobody foresaw."""
+
+    kind: Literal["failed"] = "failed"
+    error: str
+    message: str
+
+
+Answer = Annotated[
+    Done | Started | Verdict | Drained | AllStatistics | Failed,
+    Field(discriminator="kind"),
+]
+
+
+# One line. id belongs to the side that calls.
+
+
+class Request(Frozen):
+    id: int
+    call: Call
+
+
+class Response(Frozen):
+    id: int
+    answer: Answer
+
+
+LINE: TypeAdapter[Request | Response] = TypeAdapter(Request | Response)

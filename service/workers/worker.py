@@ -1,0 +1,175 @@
+"""`python -m service.workers.worker LISTENER CONTROL`: one process that serves, on its supervisor's descriptors.
+
+It ends when the supervisor closes the channel, whether it asked for a drain before or was killed.
+"""
+
+import asyncio
+import gc
+import logging
+import logging.config
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
+
+from service.api.app import create_app, onnx_runtime
+from service.backends.onnx import CUDA
+from service.drain import Drain
+from service.errors import NotReadyError
+from service.repository.local_workers import LocalWorkers
+from service.repository.plan import Plan
+from service.settings import Settings
+from service.telemetry.logging import log_config
+from service.telemetry.metrics import MULTIPROCESS_DIR
+from service.telemetry.statistics import Statistics
+from service.workers import messages
+from service.workers.channel import Channel
+from service.workers.graceful_server import Gate, Server
+from service.workers.http_limits import BoundedProtocol
+
+EXIT_SECONDS = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """What answers the supervisor."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._drain = Drain()
+        self._drained: asyncio.Task[None] | None = None
+        self._applying = asyncio.Lock()  # fair: plans apply in the order in which they came
+        self._channel: Channel
+        self._settings: Settings
+        self._local: LocalWorkers
+        self._gate: Gate
+        self._server: Server
+        self._serving: asyncio.Task[None] | None = None
+
+    async def run(self, control: socket.socket) -> None:
+        self._channel = await Channel.over(control, self.handle)
+        await self._channel.wait_closed()
+        if self._drained is None and self._serving is not None:
+            logger.error("the supervisor is gone; this worker answers what it has and ends")
+            if folder := os.environ.get(MULTIPROCESS_DIR):  # nobody else will
+                shutil.rmtree(folder, ignore_errors=True)
+        await self._end()
+
+    async def handle(self, call: messages.Call) -> messages.Answer:
+        match call:
+            case messages.Start():
+                return await self._start(Settings(**call.settings))
+            case messages.Prepare():
+                async with self._applying:
+                    return messages.Verdict(reason=await self._local.prepare(call.name, call.version))
+            case messages.Serve():
+                async with self._applying:
+                    await self._serve(call.plan)
+                return messages.Done()
+            case messages.GetStatistics():
+                return messages.AllStatistics(entries=tuple(await self._local.statistics()))
+            case messages.Drain():
+                return await self._report()
+            case _:
+                raise NotReadyError(f"A worker does not do '{call.kind}'.")
+
+    async def _start(self, settings: Settings) -> messages.Started:
+        """Raises DeviceError."""
+        logging.config.dictConfig(log_config(settings))
+        runtime = await asyncio.to_thread(onnx_runtime, settings)
+        self._settings = settings
+        app = create_app(settings, runtime, SupervisorControl(self._channel), self._drain)
+        self._local = LocalWorkers(app.state.registry)
+        self._gate = Gate(app, self._drain)
+        config = uvicorn.Config(
+            self._gate,
+            http=BoundedProtocol,
+            lifespan="on",
+            ws="none",
+            log_config=None,
+            access_log=False,  # service.api.middleware.request_log writes it
+            proxy_headers=False,  # who asks is who is connected: admin calls depend on it
+            server_header=False,
+            timeout_graceful_shutdown=settings.drain_seconds,
+        )
+        self._server = Server(config, self._listener, self._gate)
+        return messages.Started(gpu=runtime.provider == CUDA, provider=runtime.provider, reason=runtime.reason)
+
+    async def _serve(self, plan: Plan) -> None:
+        """Raises StartError where connections cannot be taken."""
+        await self._local.serve(plan)
+        if self._serving is None and not self._drain.begun:
+            # All that is there now stays. Unfrozen, every full collection walks it, and holds up all requests for so
+            # long: the 99th percentile of a busy service was three to four times as high.
+            gc.collect()
+            gc.freeze()
+            self._serving = asyncio.create_task(self._server.run_until_drained())
+            listening = asyncio.create_task(self._server.listening.wait())
+            await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+            listening.cancel()
+            if self._serving.done():
+                await self._serving
+
+    async def _report(self) -> messages.Drained:
+        await self._end()
+        return messages.Drained(accepted=self._gate.accepted, answered=self._gate.answered)
+
+    async def _end(self) -> None:
+        """Whoever asks, and how often: there is one end, and all wait for it."""
+        if self._drained is None:
+            self._drained = asyncio.create_task(self._drain_and_stop())
+        await asyncio.shield(self._drained)
+
+    async def _drain_and_stop(self) -> None:
+        self._drain.begun = True
+        if self._serving is None:
+            self._listener.close()
+            return
+        with suppress(TimeoutError):  # a supervisor that is gone cuts the delay short
+            await asyncio.wait_for(self._channel.wait_closed(), self._settings.drain_delay)
+        self._server.should_exit = True
+        await asyncio.wait({self._serving})
+
+
+class SupervisorControl:
+    """The ModelControl of a worker: its supervisor decides, and answers once every worker has applied it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def load(self, name: str, version: int | None = None) -> None:
+        await self._channel.call(messages.Load(name=name, version=version), messages.Done)
+
+    async def unload(self, name: str) -> None:
+        await self._channel.call(messages.Unload(name=name), messages.Done)
+
+    async def statistics(self) -> Sequence[Statistics]:
+        return (await self._channel.call(messages.GetStatistics(), messages.AllStatistics)).entries
+
+
+def _force_exit_after(seconds: float) -> None:
+    """Everything is answered. A thread that still loads a model, or hangs in one, must not keep the process."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+
+
+def main(arguments: Sequence[str]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # a terminal or init system signals the whole group; the supervisor says
+    listener, control = (socket.socket(fileno=int(argument)) for argument in arguments)
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(Worker(listener).run(control))
+        _force_exit_after(EXIT_SECONDS)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
