@@ -5,7 +5,7 @@ import uvicorn
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.api.app import create_app, onnx_runtime
-from service.backends.onnx import Runtime, Session
+from service.backends.base import Runtime, Session
 from service.settings import read_settings
 
 LEAK_BYTES = 1024  # a batch

@@ -1,4 +1,9 @@
-"""`python -m service`: serves artifacts/ as the CONVOY_* variables say."""
+"""`python -m service`: serves artifacts/ as the CONVOY_* variables say.
+
+A request goes through api/ (HTTP), codecs/ (bytes to images, within limits), inference/ (the transport-free core, with
+admission and batches) and backends/ (ONNX Runtime). repository/registry.py holds the models that are live;
+repository/coordinator.py decides which those are. workers/ spreads it over worker processes.
+"""
 
 import os
 import sys

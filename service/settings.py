@@ -1,8 +1,13 @@
 """The environment -> one frozen Settings. Read once, in the supervisor, and handed on from there."""
 
+import math
+import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -10,10 +15,9 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.image import DEFAULT_MAX_PIXELS
-from schemas.manifest import ModelName, VariantName
+from schemas.manifest import NAME_PATTERN, ModelName, VariantName
 from service.api_keys import Keys
 from service.errors import SettingsError
-from service.repository.version_policy import parse_policy
 
 PREFIX = "CONVOY_"
 DEFAULT_MAX_BODY_BYTES = 64 * 2**20
@@ -41,6 +45,33 @@ class Reload(StrEnum):
 class LogFormat(StrEnum):
     LINE = "line"
     JSON = "json"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """CONVOY_VERSIONS: of a model in pins just that version serves; of the others all, or the latest."""
+
+    all: bool = False
+    pins: Mapping[str, int] = field(default_factory=dict)
+
+
+def parse_policy(text: str) -> Policy:
+    """Raises ValueError, with what is wrong."""
+    if text in {"latest", "all"}:
+        return Policy(all=text == "all")
+    pins: dict[str, int] = {}
+    for pin in text.split(","):
+        name, separator, version = pin.strip().partition("=")
+        if not separator:
+            raise ValueError(f"'{pin.strip()}' is none of latest, all, or pins as in mnist=3,digits=1")
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise ValueError(f"'{name}' is no name of a model")
+        if not re.fullmatch(r"[1-9][0-9]{0,17}", version):
+            raise ValueError(f"'{version}' is no version of {name}; versions are whole numbers from 1")
+        if name in pins:
+            raise ValueError(f"{name} is pinned twice")
+        pins[name] = int(version)
+    return Policy(pins=pins)
 
 
 class Settings(BaseSettings):
@@ -191,3 +222,81 @@ def _shown(default: object) -> str:
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+# How many cores this process may use, and how many worker processes they are for.
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cores(cgroups: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
+    """In a container fewer than the machine's: the cores it is bound to count, and its share of their time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.floor(min(bound, _share(cgroups, membership))))
+
+
+def worker_count(wanted: Literal["auto"] | int, *, gpu: bool) -> int:
+    """auto: one process a core, or one alone where a GPU does the work."""
+    if wanted != "auto":
+        return wanted
+    return 1 if gpu else usable_cores()
+
+
+def _share(cgroups: Path, membership: Path) -> float:
+    """Cores' worth of time that Linux allows the control group, or one above it; infinite without a limit."""
+    share = math.inf
+    for group in _groups(cgroups, membership):
+        limits = (
+            _quota(group / "cpu.max"),  # version 2: "quota period" in one file
+            _quota(group / "cpu.cfs_quota_us", group / "cpu.cfs_period_us"),  # version 1
+        )
+        share = min(share, *limits)
+    return share
+
+
+def _groups(cgroups: Path, membership: Path) -> list[Path]:
+    """The folders that may hold a limit. In a container the root of what is seen is the container's own group."""
+    groups = [cgroups, cgroups / "cpu"]
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:  # not Linux
+        return groups
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers not in {"", "cpu", "cpu,cpuacct"}:
+            continue
+        root = cgroups / "cpu" if controllers else cgroups
+        path = PurePosixPath(name.lstrip("/"))
+        groups += [root / part for part in (path, *path.parents)]
+    return groups
+
+
+def _quota(*files: Path) -> float:
+    try:
+        quota, period = " ".join(file.read_text() for file in files).split()
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError):  # no such file, or the word max
+        return math.inf
+
+
+# Who can reach the service at all.
+
+
+def open_doors(settings: Settings) -> str | None:
+    """What the log should warn of: a service that others can reach, and that answers whoever asks."""
+    if Keys(settings.api_keys) or is_loopback(settings.host):
+        return None
+    return (
+        f"CONVOY_HOST={settings.host} can be reached from other machines, and without CONVOY_API_KEYS "
+        "whoever reaches it may ask for predictions"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:  # a caller by IPv4 of a socket for both
+        return address.ipv4_mapped.is_loopback
+    return address.is_loopback

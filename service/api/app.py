@@ -13,17 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from schemas.problem import ProblemCode
-from service import __version__
 from service.api.auth import Guard
-from service.api.middleware import add_middleware
+from service.api.body import BodyMemory
+from service.api.middleware.stack import add_middleware
 from service.api.openapi import DESCRIPTION, describe
 from service.api.problems import error_response, problems
-from service.api.routes import evaluate, health, metrics, models, predict, v1, v2
+from service.api.routes import evaluate, health, metrics, models, predict, v1
+from service.api.routes.health import Drain
 from service.api.routes.pages import add_pages
-from service.backends.onnx import OnnxRuntime, Runtime
-from service.bodies.memory import BodyMemory
-from service.cores import usable_cores
-from service.drain import Drain
+from service.api.routes.v2 import router as v2
+from service.backends.base import Runtime
+from service.backends.onnx import OnnxRuntime
 from service.errors import (
     BodyTooLargeError,
     DeadlineError,
@@ -47,15 +47,15 @@ from service.errors import (
     UnsupportedFeatureError,
     UnsupportedMediaTypeError,
 )
-from service.inference.inputs import shortened
 from service.repository.coordinator import Coordinator
 from service.repository.local_workers import LocalWorkers
 from service.repository.plan import ModelControl
 from service.repository.registry import Registry
-from service.settings import Settings
+from service.settings import Settings, usable_cores
 from service.telemetry.metrics import TELEMETRY, Telemetry
 from service.telemetry.tracing import tracing
-from service.validation import fault
+from service.validation import fault, shortened
+from service.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

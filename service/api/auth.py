@@ -15,9 +15,8 @@ from fastapi import Request
 from service.api.route_template import route_template
 from service.api_keys import Keys
 from service.errors import ForbiddenError, UnauthorizedError
-from service.exposure import is_loopback
-from service.inference.inputs import shortened
-from service.settings import Settings
+from service.settings import Settings, is_loopback
+from service.validation import shortened
 
 
 class Access(Enum):

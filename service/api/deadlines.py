@@ -14,8 +14,9 @@ from starlette.requests import ClientDisconnect
 from schemas.base import Frozen
 from service.api.parameters import parameters, read_parameters
 from service.errors import DeadlineError, ServiceError
-from service.inference.request_context import Call, Timings
-from service.plain_numbers import PLAIN_NUMBER
+from service.inference.request_context import Call
+from service.telemetry.timings import Timings
+from service.validation import PLAIN_NUMBER
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from service.api.app import create_app
-from service.backends.onnx import FakeRuntime, Session
+from service.backends.base import Session
+from service.backends.fake import FakeRuntime
 from service.settings import Settings
 
 

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from service.errors import InvalidRequestError
-from service.inference.inputs import shortened
+from service.validation import shortened
 
 Place = Literal["query", "header"]
 Parameters = TypeVar("Parameters", bound=BaseModel)

@@ -1,4 +1,4 @@
-"""What runs a model: the Session seam, ONNX Runtime behind it, and a fake for tests. Sole importer of onnxruntime."""
+"""ONNX Runtime behind the Session seam. Sole importer of onnxruntime."""
 
 import base64
 import contextlib
@@ -7,9 +7,8 @@ import functools
 import io
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -33,43 +32,6 @@ _PROBE = base64.b64decode(
 )
 
 logger = logging.getLogger(__name__)
-
-
-class Session(Protocol):
-    """One loaded graph. run is called from one thread at a time."""
-
-    @property
-    def provider(self) -> str:
-        """The execution provider that really runs it."""
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]: ...
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]: ...
-
-    @property
-    def warm_batches(self) -> Sequence[int]:
-        """The batch sizes to run before it is ready: memory is taken and kernels are chosen then, not at a request."""
-
-    def run(self, images: Pixels) -> FloatArray:
-        """uint8 [batch, height, width, channels] -> probabilities float32 [batch, classes].
-
-        Raises InferenceError, or DeviceMemoryError where there is no memory for a single image.
-        """
-
-
-class Runtime(Protocol):
-    """Opens sessions, all on one device. provider is what they are to run on, reason why."""
-
-    @property
-    def provider(self) -> str: ...
-
-    @property
-    def reason(self) -> str: ...
-
-    def open(self, model: bytes) -> Session:
-        """Raises InferenceError for bytes that are no usable graph."""
 
 
 class OnnxRuntime:
@@ -173,34 +135,6 @@ def buckets(max_batch: int) -> tuple[int, ...]:
     """1, 2, 4, ... and max_batch: at most half of a batch is filling."""
     powers = (1 << exponent for exponent in range(max_batch.bit_length()))
     return tuple(sorted({*powers, max_batch}))
-
-
-class FakeSession:
-    """Answers with what answer(images) gives, in the shape of a graph of this input and number of classes."""
-
-    provider = "FakeExecutionProvider"
-
-    def __init__(self, shape: tuple[int, int, int], classes: int, answer: Callable[[Pixels], FloatArray]) -> None:
-        self.inputs = [TensorInfo(INPUT_NAME, "tensor(uint8)", ["batch", *shape])]
-        self.outputs = [TensorInfo(name, "tensor(float)", ["batch", classes]) for name in OUTPUT_NAMES]
-        self.warm_batches = (1,)
-        self._answer = answer
-
-    def run(self, images: Pixels) -> FloatArray:
-        return self._answer(images)
-
-
-class FakeRuntime:
-    """Opens whatever session_of gives for the model's bytes."""
-
-    provider = FakeSession.provider
-    reason = "It is a fake, for tests."
-
-    def __init__(self, session_of: Callable[[bytes], Session]) -> None:
-        self._session_of = session_of
-
-    def open(self, model: bytes) -> Session:
-        return self._session_of(model)
 
 
 _CUDA_OPTIONS = {

@@ -10,8 +10,8 @@ from pydantic import Field
 from schemas.prediction import OnError
 from service.inference.evaluation import Label
 from service.inference.inputs import Image
-from service.plain_numbers import PLAIN_INTEGER
 from service.settings import DEFAULT_MAX_ARCHIVE_BYTES, DEFAULT_MAX_BODY_BYTES
+from service.validation import PLAIN_INTEGER
 
 TopK = Annotated[int, Field(ge=1), PLAIN_INTEGER]
 

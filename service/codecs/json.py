@@ -13,8 +13,8 @@ from schemas.prediction import PredictRequest
 from service.codecs.base import BodyKind, Incoming, OpenApi, Purpose, Submission
 from service.codecs.examples import PIXELS, PNG_BASE64
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError, TooManyValuesError
-from service.inference.inputs import JsonInstance, shortened
-from service.validation import fault
+from service.inference.inputs import JsonInstance
+from service.validation import fault, shortened
 
 SPARE_KEYS = 1000
 _LIST_COST = 3

@@ -17,8 +17,8 @@ from service.codecs.archive import NPZ_SAID, ZIP_SAID, read_archive
 from service.codecs.base import BodyKind, Incoming, OpenApi, Purpose, Submission, TopK
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.inference.evaluation import Label
-from service.inference.inputs import EncodedImage, Image, shortened
-from service.validation import fault
+from service.inference.inputs import EncodedImage, Image
+from service.validation import fault, shortened
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -13,7 +13,8 @@ import numpy as np
 from schemas.image import Pixels
 from service.codecs.base import BodyKind, Incoming, Purpose, Submission
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
-from service.inference.inputs import PixelArray, shortened
+from service.inference.inputs import PixelArray
+from service.validation import shortened
 
 WANTED = "an array of uint8 [images, height, width, channels] or [images, height, width]"
 _MAX_HEADER = 4096

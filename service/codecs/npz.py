@@ -20,7 +20,8 @@ from service.codecs.npy import read_header
 from service.codecs.zip import Archive, File
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.inference.evaluation import Label
-from service.inference.inputs import ArchivedPixels, shortened
+from service.inference.inputs import ArchivedPixels
+from service.validation import shortened
 
 SUFFIX = ".npy"
 IMAGES, LABELS = "images", "labels"

@@ -22,7 +22,7 @@ from schemas.errors import UnreadableImageError
 from schemas.ignored_files import is_hidden
 from service.codecs.base import Incoming
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
-from service.inference.inputs import shortened
+from service.validation import shortened
 
 # What a parser would have to make of a directory is counted before it is parsed: a small body can list a million files.
 _DIRECTORY_ENTRY = b"PK\x01\x02"

@@ -8,15 +8,16 @@ import numpy.typing as npt
 
 from schemas.bundle import FloatArray
 from schemas.errors import MetricsError
-from schemas.evaluation import EvaluationReport, Mistake
+from schemas.evaluation import EvaluationReport, Mistake, Rejecting
 from schemas.manifest import ModelManifest, VariantName
-from schemas.metrics import measure, with_intervals, worst_mistakes
+from schemas.metrics import Labels, Probabilities, measure, with_intervals, worst_mistakes
 from schemas.model_comparison import EvaluationComparison
 from schemas.model_comparison import compare as compare_answers
 from schemas.prediction import ItemError
+from schemas.selective_prediction import coverage_curve
 from service.errors import InvalidRequestError
-from service.inference.inputs import Image, name_of, shortened
-from service.rejecting import rejecting
+from service.inference.inputs import Image, name_of
+from service.validation import shortened
 
 _NAMED_LABELS = 20
 
@@ -133,3 +134,23 @@ def _label_index(label: Label, position: int, image: Image, by_name: dict[str, i
         said = f"The folder of {shortened(file)} is" if file else f"Label {position} is '{shortened(label)}', which is"
         raise InvalidRequestError(f"{said} none of the model's labels: {known}.")
     return by_name[label]
+
+
+# Answering only what the model is sure of, with the threshold that its trainer found.
+
+
+def reject_threshold(manifest: ModelManifest) -> float:
+    """Raises InvalidRequestError where the model has none."""
+    if manifest.reject and manifest.reject.threshold is not None:
+        return manifest.reject.threshold
+    why = f" ({manifest.reject.reason.rstrip('.')})" if manifest.reject and manifest.reject.reason else ""
+    raise InvalidRequestError(
+        f"{manifest.name} version {manifest.version} has no reject threshold{why}; ask without reject, or train it "
+        "with a --target-accuracy that it can reach."
+    )
+
+
+def rejecting(labels: Labels, probabilities: Probabilities, threshold: float) -> Rejecting:
+    """labels [n] as class indices, probabilities [n, classes]; n is at least 1."""
+    coverage, accuracy = coverage_curve(labels, probabilities).at(threshold)
+    return Rejecting(threshold=threshold, coverage=coverage, accuracy=accuracy)

@@ -15,15 +15,10 @@ import numpy as np
 from schemas.errors import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from schemas.image import Pixels, decode_image, fit_pixels
 from schemas.manifest import InputSpec
+from service.validation import shortened
 
 _INSTANCE_KINDS = 'an instance is {"b64": "..."} or rows of pixels'
 _JSON_KINDS = {str: "A string", int: "A number", float: "A number", bool: "A boolean", NoneType: "null"}
-
-
-def shortened(text: object, length: int = 60) -> str:
-    """What a caller sent, fit to be said back to it."""
-    said = str(text).encode("utf-8", "backslashreplace").decode()  # half a character can be put into no answer
-    return said if len(said) <= length else f"{said[:length]}..."
 
 
 class Image(Protocol):

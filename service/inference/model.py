@@ -24,17 +24,16 @@ from schemas.prediction import (
     PredictResponse,
     RejectedPrediction,
 )
-from service.backends.onnx import Session
+from service.backends.base import Session
 from service.backends.variants import Choice
 from service.errors import InferenceError, InvalidImagesError, InvalidRequestError
 from service.inference.batcher import Batcher
-from service.inference.evaluation import Label, Scored, Scores, label_indices, report
+from service.inference.evaluation import Label, Scored, Scores, label_indices, reject_threshold, report
 from service.inference.inputs import Image
-from service.inference.request_context import Call, Priority, Timings
-from service.rejecting import reject_threshold
-from service.tally import Tally
+from service.inference.request_context import Call, Priority
 from service.telemetry.observer import SILENT, Observer, Stage
-from service.telemetry.statistics import Statistics
+from service.telemetry.statistics import Statistics, Tally
+from service.telemetry.timings import Timings
 
 # Below this many, a hop to another thread costs more than the work it takes off the event loop.
 INLINE_IMAGES = 32

@@ -14,8 +14,8 @@ from pathlib import Path
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, StartError
 from service.repository.plan import Key, Plan, PlannedModel, PlannedVersion, Workers, key
 from service.repository.scanner import Found, Scan, fingerprint, scan
-from service.repository.version_policy import NO_WISH, Wish, make_plan, parse_policy, target
-from service.settings import Reload, Settings
+from service.repository.version_policy import NO_WISH, Wish, make_plan, target
+from service.settings import Reload, Settings, parse_policy
 from service.telemetry.statistics import Statistics
 
 POLL_SECONDS = 1.0

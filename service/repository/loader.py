@@ -10,13 +10,13 @@ import numpy as np
 from schemas.bundle import Bundle, open_bundle
 from schemas.errors import BundleError, ManifestError
 from schemas.manifest import ModelManifest
-from service.backends.onnx import CUDA, Runtime, Session
+from service.backends.base import Runtime, Session
+from service.backends.onnx import CUDA
 from service.backends.variants import Choice, choose, fall_back
-from service.cores import usable_cores
 from service.errors import ServiceError
 from service.inference.model import Model, checked_run
 from service.repository.scanner import Found
-from service.settings import Settings
+from service.settings import Settings, usable_cores
 from service.telemetry.observer import Observer
 
 _UNFORESEEN = "It failed in a way that nobody foresaw; the service's log says how."

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from schemas.manifest import ModelManifest
-from service.backends.onnx import Runtime
+from service.backends.base import Runtime
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
 from service.inference.model import Model
 from service.repository.loader import Entry, Loaded, Loader, Refused, Unloaded, read_manifest

@@ -1,22 +1,13 @@
 """Which versions are to serve. Pure: what is there, what is wished for and what was refused in, a plan out."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from schemas.manifest import NAME_PATTERN
 from service.repository.plan import Key, Plan, PlannedModel, PlannedVersion
 from service.repository.scanner import Found
+from service.settings import Policy
 
 _MISSING = "It is the version that was asked for, and it is not in the folder of bundles; load another one."
-
-
-@dataclass(frozen=True)
-class Policy:
-    """CONVOY_VERSIONS: of a model in pins just that version serves; of the others all, or the latest."""
-
-    all: bool = False
-    pins: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -32,25 +23,6 @@ class Wish:
 
 
 NO_WISH = Wish()
-
-
-def parse_policy(text: str) -> Policy:
-    """Raises ValueError, with what is wrong."""
-    if text in {"latest", "all"}:
-        return Policy(all=text == "all")
-    pins: dict[str, int] = {}
-    for pin in text.split(","):
-        name, separator, version = pin.strip().partition("=")
-        if not separator:
-            raise ValueError(f"'{pin.strip()}' is none of latest, all, or pins as in mnist=3,digits=1")
-        if not re.fullmatch(NAME_PATTERN, name):
-            raise ValueError(f"'{name}' is no name of a model")
-        if not re.fullmatch(r"[1-9][0-9]{0,17}", version):
-            raise ValueError(f"'{version}' is no version of {name}; versions are whole numbers from 1")
-        if name in pins:
-            raise ValueError(f"{name} is pinned twice")
-        pins[name] = int(version)
-    return Policy(pins=pins)
 
 
 def make_plan(

@@ -14,9 +14,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from service import __version__
 from service.backends.onnx import ONNXRUNTIME_VERSION
 from service.telemetry.observer import Observer, Serving, Stage
+from service.version import __version__
 
 TELEMETRY = "telemetry"
 """Its name in the state of the application's lifespan."""

@@ -10,10 +10,12 @@ from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 
 from service.errors import StartError
-from service.inference.request_context import Timings
 from service.settings import Settings
+from service.telemetry.timings import Timings
+from service.version import __version__
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
 _PROBES = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
@@ -27,17 +29,10 @@ def tracing(settings: Settings, exporter: "SpanExporter | None" = None) -> Telem
     """
     if not settings.otel:
         return _OFF
-    try:
-        from service.spans import provider  # noqa: PLC0415 - not everybody has what it needs
-    except ImportError as error:
-        raise StartError(
-            "CONVOY_OTEL=true, but the OpenTelemetry SDK is not installed; it is the extra [otel]: install "
-            "requirements/otel.txt, or set CONVOY_OTEL=false."
-        ) from error
     return {
         **_OFF,
         "tracing": True,
-        "tracer_provider": provider(exporter),
+        "tracer_provider": _provider(exporter),
         "operation_spans": False,
         "exclude": lambda scope: scope.get("path") in _PROBES,
     }
@@ -54,3 +49,26 @@ def add_timings(timings: Timings) -> None:
     span = trace.get_current_span()
     if span.is_recording():
         span.set_attributes({f"convoy.{stage}.seconds": seconds for stage, seconds in vars(timings).items()})
+
+
+def _provider(exporter: "SpanExporter | None") -> "TracerProvider":
+    """Sends to the exporter, or by OTLP over HTTP. What OTEL_* variables say of the service goes before our words."""
+    try:  # not everybody has the extra [otel]
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.resources import (  # noqa: PLC0415
+            SERVICE_NAME,
+            SERVICE_VERSION,
+            OTELResourceDetector,
+            Resource,
+        )
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
+    except ImportError as error:
+        raise StartError(
+            "CONVOY_OTEL=true, but the OpenTelemetry SDK is not installed; it is the extra [otel]: install "
+            "requirements/otel.txt, or set CONVOY_OTEL=false."
+        ) from error
+    ours = Resource({SERVICE_NAME: "convoy", SERVICE_VERSION: __version__})
+    made = TracerProvider(resource=Resource.create().merge(ours).merge(OTELResourceDetector().detect()))
+    made.add_span_processor(SimpleSpanProcessor(exporter) if exporter else BatchSpanProcessor(OTLPSpanExporter()))
+    return made

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.problem import ProblemCode
 from service.api.problems import problem_response
-from service.drain import Drain
+from service.api.routes.health import Drain
 from service.errors import StartError
 
 IDLE_SECONDS = 1.0  # how long a kept-alive connection may still bring a request once no new ones are taken

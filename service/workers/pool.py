@@ -10,15 +10,13 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from service.cores import worker_count
 from service.errors import NotReadyError, StartError
-from service.processes.restarts import Cause, Restarts
 from service.repository.plan import Plan, PlannedVersion
-from service.settings import Settings, readable
+from service.settings import Settings, readable, worker_count
 from service.telemetry.statistics import Statistics
 from service.workers import messages
 from service.workers.channel import A, Handler
-from service.workers.worker_process import Death, Member
+from service.workers.worker_process import Cause, Death, Member, Restarts
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 WORKER = "service.workers.worker"

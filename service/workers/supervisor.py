@@ -1,4 +1,9 @@
-"""Starts the worker processes and keeps them, or says in one sentence why it cannot. It serves nothing itself."""
+"""Starts the worker processes and keeps them, or says in one sentence why it cannot. It serves nothing itself.
+
+    supervisor.py -> pool.py (starts, replaces, asks them all) -> channel.py <- worker.py -> graceful_server.py (HTTP)
+
+messages.py is all that they say to each other. What runs in the supervisor imports neither web framework nor runtime.
+"""
 
 import asyncio
 import errno
@@ -14,10 +19,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from service.errors import NotReadyError, SettingsError, StartError
-from service.exposure import open_doors
 from service.repository.coordinator import Coordinator
 from service.repository.scanner import scan
-from service.settings import Settings, read_settings, unknown_variables
+from service.settings import Settings, open_doors, read_settings, unknown_variables
 from service.telemetry.logging import log_config
 from service.workers import messages
 from service.workers.pool import METRICS_FOLDER, Pool

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.processes.restarts import Restarts
 from service.telemetry.metrics import Telemetry
 from service.telemetry.observer import Serving, Stage
+from service.workers.worker_process import Restarts
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 OF_PROMETHEUS = {"instance", "job", "le"}

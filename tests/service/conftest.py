@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
-from service.backends.onnx import Runtime
+from service.backends.base import Runtime
 from service.settings import Device, Settings
 from tests.support.bundles import write_bundle
 

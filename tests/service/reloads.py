@@ -7,7 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
-from service.backends.onnx import OnnxRuntime, Runtime, Session
+from service.backends.base import Runtime, Session
+from service.backends.onnx import OnnxRuntime
 from service.repository.coordinator import Coordinator
 from service.repository.local_workers import LocalWorkers
 from service.repository.registry import Registry

@@ -12,10 +12,11 @@ from fastapi.testclient import TestClient
 
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
-from service import __version__, errors
+from service import errors
 from service.api.app import STATUS
 from service.api.problems import TITLES
-from service.backends.onnx import FakeRuntime, FakeSession
+from service.backends.fake import FakeRuntime, FakeSession
+from service.version import __version__
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
 from tests.support.bundles import COLOURS, solid

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cores import usable_cores, worker_count
+from service.settings import usable_cores, worker_count
 
 UNLIMITED = Path("nowhere")
 

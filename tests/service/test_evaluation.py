@@ -15,7 +15,7 @@ from schemas.image import Pixels
 from schemas.manifest import ModelManifest
 from schemas.metrics import wilson_interval
 from schemas.prediction import OnError
-from service.backends.onnx import FakeSession
+from service.backends.fake import FakeSession
 from service.backends.variants import Choice
 from service.codecs.archive import ZIP
 from service.codecs.base import Incoming, Purpose, Submission

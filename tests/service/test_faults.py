@@ -13,7 +13,7 @@ import pytest
 
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
-from service.backends.onnx import FakeRuntime, FakeSession
+from service.backends.fake import FakeRuntime, FakeSession
 from service.errors import InferenceError
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve

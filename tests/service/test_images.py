@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from schemas.errors import ImageError, ImageTooLargeError
-from service.inference.inputs import EncodedImage, JsonInstance, PixelArray, shortened
+from service.inference.inputs import EncodedImage, JsonInstance, PixelArray
+from service.validation import shortened
 from tests.service.asking import b64
 from tests.support.bundles import COLOURS, SPEC, solid
 

@@ -5,7 +5,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import Field, TypeAdapter, ValidationError
 
-from service.plain_numbers import PLAIN_INTEGER, PLAIN_NUMBER
+from service.validation import PLAIN_INTEGER, PLAIN_NUMBER
 from tests.service.asking import b64, form, problem_of
 from tests.support.bundles import solid
 

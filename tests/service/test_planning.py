@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from service.repository.plan import Key, Plan, PlannedModel, key
 from service.repository.scanner import Found
-from service.repository.version_policy import NO_WISH, Policy, Wish, make_plan, parse_policy
+from service.repository.version_policy import NO_WISH, Wish, make_plan
+from service.settings import Policy, parse_policy
 
 ROOT = Path("artifacts")
 LATEST = Policy()

@@ -13,7 +13,7 @@ from schemas.image import Pixels
 from schemas.manifest import InputSpec
 from schemas.metrics import measure
 from schemas.prediction import FailedPrediction, OnError, Prediction
-from service.backends.onnx import FakeSession
+from service.backends.fake import FakeSession
 from service.backends.variants import Choice
 from service.errors import (
     DeadlineError,

@@ -11,7 +11,9 @@ import pytest
 
 from schemas.bundle import hash_file
 from schemas.image import Pixels
-from service.backends.onnx import FakeRuntime, FakeSession, OnnxRuntime, Runtime, Session
+from service.backends.base import Runtime, Session
+from service.backends.fake import FakeRuntime, FakeSession
+from service.backends.onnx import OnnxRuntime
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
 from service.repository.loader import Refused
 from service.repository.plan import Plan, PlannedModel, PlannedVersion

@@ -16,7 +16,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from schemas.image import Pixels
-from service.backends.onnx import FakeRuntime, Session
+from service.backends.base import Session
+from service.backends.fake import FakeRuntime
 from service.repository.registry import Registry
 from service.settings import Reload
 from tests.service.asking import b64, labels_of, problem_of

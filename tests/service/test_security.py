@@ -11,9 +11,8 @@ from fastapi.testclient import TestClient
 
 from service.api.app import create_app
 from service.api.auth import Access, access
-from service.backends.onnx import FakeRuntime, FakeSession
-from service.exposure import open_doors
-from service.settings import Settings
+from service.backends.fake import FakeRuntime, FakeSession
+from service.settings import Settings, open_doors
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
 from tests.support.bundles import solid

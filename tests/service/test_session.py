@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from schemas.bundle import FloatArray, TensorInfo
 from schemas.image import Pixels
-from service.backends.onnx import CPU, CUDA, BucketSession, FakeSession, OnnxRuntime, OnnxSession, buckets
+from service.backends.fake import FakeSession
+from service.backends.onnx import CPU, CUDA, BucketSession, OnnxRuntime, OnnxSession, buckets
 from service.errors import DeviceError, DeviceMemoryError, InferenceError
 from service.settings import Device
 from tests.support.bundles import colour_model

@@ -9,9 +9,9 @@ import pytest
 from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import __version__
 from service.telemetry.metrics import MULTIPROCESS_DIR, Telemetry
 from service.telemetry.observer import Serving, Stage
+from service.version import __version__
 
 REPOSITORY = Path(__file__).parents[2]
 FP32, INT8 = Serving(3, "fp32", "CPU"), Serving(4, "int8", "CPU")

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMediaTypeError
-from service.inference.inputs import shortened
+from service.validation import shortened
 
 PIECE_BYTES = 256 * 1024  # unpacked at once, on the event loop
 

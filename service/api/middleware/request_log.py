@@ -15,9 +15,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.route_template import route_template
-from service.inference.request_context import Timings
 from service.telemetry.logging import ACCESS, RequestIds, current_request
 from service.telemetry.metrics import Telemetry
+from service.telemetry.timings import Timings
 from service.telemetry.tracing import add_timings, current_trace_id
 
 TIMINGS = "timings"

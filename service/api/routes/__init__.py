@@ -1,1 +1,0 @@
-"""Thin: HTTP in, a call to the core, HTTP out."""

@@ -16,8 +16,8 @@ from service.api.problems import problems
 from service.codecs.base import Purpose
 from service.errors import InvalidRequestError
 from service.inference.model import INLINE_IMAGES
-from service.plain_numbers import PLAIN_INTEGER
 from service.repository.plan import ModelControl
+from service.validation import PLAIN_INTEGER
 
 ModelName = Annotated[str, Path(description="the model's name, as in GET /models")]
 Version = Annotated[int, Path(ge=1, description="the version that must answer"), PLAIN_INTEGER]

@@ -22,9 +22,10 @@ from service.codecs.base import Purpose, Submission
 from service.errors import InvalidRequestError
 from service.inference.evaluation import Scores, check_comparable, compare
 from service.inference.model import Model
-from service.inference.request_context import Call, Timings
+from service.inference.request_context import Call
 from service.repository.registry import Registry
 from service.settings import Settings
+from service.telemetry.timings import Timings
 
 
 class EvaluateQuery(Frozen):

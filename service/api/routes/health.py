@@ -1,5 +1,6 @@
 """/livez: the process answers. /readyz: a model does, and callers should come here."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -7,7 +8,6 @@ from fastapi import APIRouter, Request
 from schemas.base import Frozen
 from service.api.auth import Guard
 from service.api.problems import problems
-from service.drain import Drain
 from service.errors import NotReadyError
 from service.repository.registry import Registry
 
@@ -31,6 +31,13 @@ class Ready(Frozen):
 class ReadyModels(Ready):
     models: tuple[str, ...]
     refused: tuple[RefusedModel, ...]
+
+
+@dataclass
+class Drain:
+    """Set by the worker, once. Until the end requests are answered, but nobody should come here any more."""
+
+    begun: bool = False
 
 
 def router(registry: Registry, drain: Drain, guard: Guard) -> APIRouter:

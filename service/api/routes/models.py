@@ -24,9 +24,9 @@ from service.api.problems import problems
 from service.api.routes.common import ModelName, Version
 from service.api.routes.files import WholeFileResponse
 from service.errors import ReportNotFoundError
-from service.inference.inputs import shortened
 from service.repository.loader import Entry, Loaded, Refused, Unloaded
 from service.repository.registry import Registry
+from service.validation import shortened
 
 REPORT = "report"
 # A bundle may be from elsewhere: whatever lies in its report cannot run as a page of this host.

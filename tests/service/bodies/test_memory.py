@@ -9,8 +9,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.app import create_app
-from service.api.body import read_body
-from service.bodies.memory import BodyMemory, HeldBody
+from service.api.body import BodyMemory, HeldBody, read_body
 from service.errors import OverloadedError
 from service.inference.retry_after import RETRY_SECONDS
 from service.settings import Device, Settings

@@ -10,9 +10,9 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.middleware.request_log import LEFT, Observation, request_ids, server_timing
-from service.inference.request_context import Timings
 from service.telemetry.logging import ACCESS, JsonFormatter, current_request
 from service.telemetry.metrics import Telemetry
+from service.telemetry.timings import Timings
 from tests.service.asking import problem_of
 from tests.service.conftest import Serve
 

@@ -14,13 +14,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.errors import DeviceError, NotReadyError, StartError
-from service.processes.restarts import Cause
 from service.repository.plan import Plan, PlannedModel, PlannedVersion
 from service.settings import Settings
 from service.workers import messages
 from service.workers.messages import Drained
 from service.workers.pool import LONGEST_PAUSE, METRICS_FOLDER, Pool, pause_before
-from service.workers.worker_process import Member
+from service.workers.worker_process import Cause, Member
 from tests.service.processes.fake_worker import BAD, DEAD, DEADLY
 from tests.service.running import SOON, alive
 

@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.api.app import create_app
-from service.backends.onnx import FakeRuntime, FakeSession, OnnxRuntime
-from service.drain import Drain
+from service.api.routes.health import Drain
+from service.backends.fake import FakeRuntime, FakeSession
+from service.backends.onnx import OnnxRuntime
 from service.settings import Device, Settings
 from service.workers.graceful_server import Gate, Server
 from tests.service.asking import b64

@@ -19,10 +19,10 @@ from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.api.app import create_app
 from service.api.deadlines import call_of, within
-from service.backends.onnx import FakeRuntime, FakeSession
+from service.backends.fake import FakeRuntime, FakeSession
 from service.errors import DeadlineError, ModelRefusedError, NotReadyError
-from service.inference.request_context import Timings
 from service.settings import Device, Settings
+from service.telemetry.timings import Timings
 from tests.service.asking import b64, labels_of, problem_of
 from tests.service.conftest import Serve
 from tests.service.serving import Address, answer_on, listening, request_bytes

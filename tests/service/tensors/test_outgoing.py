@@ -7,7 +7,7 @@ import pytest
 from schemas.bundle import FloatArray
 from schemas.inference_protocol import InferRequest
 from schemas.manifest import ModelManifest
-from service.tensors.outgoing import Encoded, write_infer
+from service.codecs.inference_protocol import Encoded, write_infer
 from tests.service.inferring import pixels, uint8
 
 PROBABILITIES = np.array([[0.1, 0.2, 0.7], [0.4, 0.4, 0.2]], np.float32)

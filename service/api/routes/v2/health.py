@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from service.api.problems import protocol_errors
 from service.api.routes.common import ModelName, Version
-from service.drain import Drain
+from service.api.routes.health import Drain
 from service.errors import ServiceError
 from service.repository.registry import Registry
 

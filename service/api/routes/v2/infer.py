@@ -14,12 +14,11 @@ from service.api.deadlines import CALL_PARAMETERS, call_of, while_connected
 from service.api.problems import protocol_errors
 from service.api.routes.common import ModelName, Version
 from service.codecs.examples import PNG_BASE64
-from service.codecs.inference_protocol import read_infer
+from service.codecs.inference_protocol import read_infer, write_infer
 from service.inference.model import INLINE_IMAGES
 from service.inference.request_context import Call
 from service.repository.registry import Registry
 from service.settings import Settings
-from service.tensors.outgoing import write_infer
 
 _BINARY: dict[str, Any] = {
     "schema": {

@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from schemas.base import Frozen
 from schemas.bundle import INPUT_NAME, OUTPUT_NAMES
 from schemas.inference_protocol import EXTENSIONS, PLATFORM, Datatype, ModelMetadata, ServerMetadata, TensorMetadata
-from service import __version__
 from service.api.problems import protocol_errors
 from service.api.routes.common import ModelName, Version
 from service.inference.model import Model
 from service.repository.registry import Registry
 from service.settings import Settings
+from service.version import __version__
 
 _OUTPUT_NAME = OUTPUT_NAMES[0]
 # The protocol knows one datatype an input; clients that send what they read here send the first.

@@ -1,0 +1,35 @@
+"""A session and a runtime for tests."""
+
+from collections.abc import Callable
+
+from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
+from schemas.image import Pixels
+from service.backends.base import Session
+
+
+class FakeSession:
+    """Answers with what answer(images) gives, in the shape of a graph of this input and number of classes."""
+
+    provider = "FakeExecutionProvider"
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, answer: Callable[[Pixels], FloatArray]) -> None:
+        self.inputs = [TensorInfo(INPUT_NAME, "tensor(uint8)", ["batch", *shape])]
+        self.outputs = [TensorInfo(name, "tensor(float)", ["batch", classes]) for name in OUTPUT_NAMES]
+        self.warm_batches = (1,)
+        self._answer = answer
+
+    def run(self, images: Pixels) -> FloatArray:
+        return self._answer(images)
+
+
+class FakeRuntime:
+    """Opens whatever session_of gives for the model's bytes."""
+
+    provider = FakeSession.provider
+    reason = "It is a fake, for tests."
+
+    def __init__(self, session_of: Callable[[bytes], Session]) -> None:
+        self._session_of = session_of
+
+    def open(self, model: bytes) -> Session:
+        return self._session_of(model)
