@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.processes import Service, serving, train
+from tests.support.service_process import Service, serving_bundles
+from tests.support.trainer_process import train
 
 
 @pytest.fixture(scope="session")
@@ -16,5 +17,5 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def service(artifacts: Path) -> Iterator[Service]:
-    with serving(artifacts) as running:
+    with serving_bundles(artifacts) as running:
         yield running

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from schemas.bundle import hash_file
-from tests.end_to_end.processes import serving
 from tests.support.bundles import solid, write_bundle
+from tests.support.service_process import serving_bundles
 
 
 def flip_a_byte(bundle: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_damaged_model_is_refused_and_the_others_serve(
     shutil.copytree(artifacts, tmp_path / "artifacts")
     write_bundle(tmp_path / "artifacts")
     damage(tmp_path / "artifacts" / "digits" / "1")
-    with serving(tmp_path / "artifacts") as service, service.client() as client:
+    with serving_bundles(tmp_path / "artifacts") as service, service.client() as client:
         refused = client.post("/models/digits/predict", content=solid("red"), headers={"Content-Type": "image/png"})
         served = client.post("/models/colours/predict", content=solid("red"), headers={"Content-Type": "image/png"})
         ready = client.get("/readyz")
@@ -54,6 +54,6 @@ def test_a_damaged_model_is_refused_and_the_others_serve(
 def test_with_no_model_left_it_is_alive_and_not_ready(artifacts: Path, tmp_path: Path) -> None:
     shutil.copytree(artifacts, tmp_path / "artifacts")
     flip_a_byte(tmp_path / "artifacts" / "digits" / "1")
-    with serving(tmp_path / "artifacts") as service, service.client() as client:
+    with serving_bundles(tmp_path / "artifacts") as service, service.client() as client:
         assert client.get("/livez").status_code == 200
         assert client.get("/readyz").status_code == 503

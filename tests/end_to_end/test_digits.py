@@ -11,9 +11,9 @@ from schemas.bundle import open_bundle
 from schemas.evaluation import EvaluationReport, Metrics
 from schemas.image import encode_png
 from schemas.manifest import ModelManifest
-from tests.end_to_end.processes import Service
-from tests.service.asking import npy
-from tests.service.zips import npz, zipped
+from tests.support.http_requests import npy
+from tests.support.service_process import Service
+from tests.support.zip_files import npz, zipped
 from trainer.data.digits import DigitsSource
 from trainer.data.source import LabelledImages
 from trainer.prepare import load_splits

@@ -13,7 +13,7 @@ from schemas.manifest import ModelManifest, VariantName, render_manifest
 from service.backends.onnx import OnnxRuntime
 from service.repository.registry import Registry
 from service.settings import Device, Settings
-from tests.service.loading import load_all
+from tests.support.loaded_registry import load_all
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from tests.trainer.variants import reference_of, times

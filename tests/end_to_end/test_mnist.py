@@ -11,7 +11,8 @@ from schemas.bundle import open_bundle
 from schemas.evaluation import EvaluationReport, Metrics
 from schemas.image import encode_png
 from schemas.metrics import measure
-from tests.end_to_end.processes import serving, train
+from tests.support.service_process import serving_bundles
+from tests.support.trainer_process import train
 from trainer.data.published import MNIST_SET, PublishedSource
 from trainer.data.source import LabelledImages
 from trainer.inference import OnnxModel
@@ -47,7 +48,7 @@ def test_evaluate_reports_exactly_what_the_trainer_measures(
 ) -> None:
     encoded = [encode_png(image) for image in images.images]
     labels = [str(label) for label in images.labels]
-    with serving(bundle.parent.parent) as service, service.client() as client:
+    with serving_bundles(bundle.parent.parent) as service, service.client() as client:
         if kind == "multipart":
             files = [("files", (f"{i}.png", data)) for i, data in enumerate(encoded)]
             answer = client.post("/evaluate", files=files, data={"labels": labels})

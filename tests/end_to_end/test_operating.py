@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.end_to_end.processes import Service, serving
 from tests.support.bundles import solid, write_bundle
+from tests.support.service_process import Service, serving_bundles
 
 PREDICTED = 'convoy_requests_total{route="/predict",status="200"}'
 PNG = {"Content-Type": "image/png"}
@@ -30,7 +30,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(bundles: Path) -> Iterator[Service]:
     settings = {"CONVOY_LOG_FORMAT": "json", "CONVOY_ACCESS_LOG": "true", "CONVOY_MAX_BODY_BYTES": "100000"}
-    with serving(bundles, **settings, CONVOY_WORKERS="1") as running:
+    with serving_bundles(bundles, **settings, CONVOY_WORKERS="1") as running:
         yield running
 
 
@@ -95,7 +95,7 @@ def test_every_line_of_the_log_is_json_and_one_is_the_request(service: Service) 
 @pytest.mark.timeout(120)
 def test_the_figures_of_several_workers_are_whole(bundles: Path, tmp_path: Path) -> None:
     with (
-        serving(bundles, CONVOY_WORKERS="2", PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) as service,
+        serving_bundles(bundles, CONVOY_WORKERS="2", PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) as service,
         service.client() as client,
     ):
         for _ in range(12):
@@ -107,9 +107,12 @@ def test_the_figures_of_several_workers_are_whole(bundles: Path, tmp_path: Path)
 
 
 def test_an_open_door_is_warned_of_and_keys_close_it(bundles: Path) -> None:
-    with serving(bundles, CONVOY_WORKERS="1", CONVOY_HOST="0.0.0.0") as service:  # noqa: S104
+    with serving_bundles(bundles, CONVOY_WORKERS="1", CONVOY_HOST="0.0.0.0") as service:  # noqa: S104
         assert any("whoever reaches it may ask" in line for line in service.log)
-    with serving(bundles, CONVOY_WORKERS="1", CONVOY_API_KEYS="swordfish") as service, service.client() as client:
+    with (
+        serving_bundles(bundles, CONVOY_WORKERS="1", CONVOY_API_KEYS="swordfish") as service,
+        service.client() as client,
+    ):
         assert client.get("/livez").status_code == 200
         assert client.get("/metrics").status_code == 401
         assert client.get("/metrics", headers={"Authorization": "Bearer swordfish"}).status_code == 200

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from schemas.image import decode_image
-from tests.end_to_end.processes import serving
 from tests.support.bundles import COLOURS, SPEC, run, write_bundle
+from tests.support.service_process import serving_bundles
 
 MODEL = "colours"
 
@@ -22,7 +22,7 @@ def photos(real_data: Path) -> list[bytes]:
 def test_each_photo_is_answered_as_the_shared_decode_and_the_graph_say(tmp_path: Path, photos: list[bytes]) -> None:
     bundle = write_bundle(tmp_path)
     expected = [run(bundle / "model.onnx", decode_image(photo, SPEC)[None])[0] for photo in photos]
-    with serving(tmp_path) as service, service.client() as client:
+    with serving_bundles(tmp_path) as service, service.client() as client:
         files = [("files", (f"{i}.jpg", photo)) for i, photo in enumerate(photos)]
         form = client.post("/predict", files=files).json()["predictions"]
         instances = [{"b64": base64.b64encode(photo).decode()} for photo in photos]

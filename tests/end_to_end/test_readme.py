@@ -12,9 +12,9 @@ import pytest
 from schemas.evaluation import EvaluationReport
 from schemas.prediction import PredictResponse
 from service.settings import settings_table
-from tests.end_to_end.processes import ROOT, Service
+from tests.support.service_process import REPOSITORY, Service
 
-README = (ROOT / "README.md").read_text()
+README = (REPOSITORY / "README.md").read_text()
 EXAMPLES = re.findall(r"^```sh\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
@@ -48,4 +48,4 @@ def test_the_settings_table_is_the_settings() -> None:
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+        assert (REPOSITORY / target).exists(), target

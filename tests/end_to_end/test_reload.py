@@ -5,8 +5,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.end_to_end.processes import Service, serving
 from tests.support.bundles import solid, write_bundle
+from tests.support.service_process import Service, serving_bundles
 
 SOON = 60  # seconds
 IN_A_ROW = 50  # answers of the new version, after which no process can still serve the old one unnoticed
@@ -31,7 +31,7 @@ def test_versions_appear_and_a_bad_one_too_and_no_request_fails(tmp_path: Path) 
     write_bundle(artifacts)
     end = threading.Event()
     answers: list[tuple[int, int]] = []
-    with serving(artifacts) as service, ThreadPoolExecutor(4) as pool:
+    with serving_bundles(artifacts) as service, ThreadPoolExecutor(4) as pool:
         callers = [pool.submit(ask, service, end, answers) for _ in range(4)]
         try:
             for version in (2, 3):

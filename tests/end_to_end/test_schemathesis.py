@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.processes import serving
 from tests.support.bundles import write_bundle
+from tests.support.service_process import serving_bundles
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 REPOSITORY = "^/v2/repository/models/"  # load and unload: in a run of their own, for they change what the others see
@@ -19,7 +19,7 @@ REPOSITORY = "^/v2/repository/models/"  # load and unload: in a run of their own
 def test_the_service_is_what_openapi_says(tmp_path: Path, chosen: tuple[str, str]) -> None:
     artifacts = tmp_path / "artifacts"
     write_bundle(artifacts, version=1)
-    with serving(artifacts) as service:
+    with serving_bundles(artifacts) as service:
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"]
         asked = [f"{service.url}/openapi.json", "--phases", "examples,coverage,fuzzing", "--no-color", *chosen]
         ended = subprocess.run([*command, *asked], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,0 +1,121 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.service.conftest import Serve
+from tests.support.altered_bundles import add_variant, flip_byte
+from tests.support.bundles import COLOURS, solid, write_bundle
+from tests.support.http_requests import problem_of
+
+
+def test_a_model_tells_what_it_is_and_where_it_runs(client: TestClient) -> None:
+    listed = client.get("/models").json()
+    assert (listed["default"], listed["provider"]) == ("colours", "CPUExecutionProvider")
+    (model,) = listed["models"]
+    expected = {
+        "name": "colours",
+        "version": 1,
+        "state": "ready",
+        "reason": None,
+        "labels": list(COLOURS),
+        "accuracy": 1.0,
+        "variant": "fp32",
+        "provider": "CPUExecutionProvider",
+        "report": ["curves.png", "history.csv"],
+    }
+    assert expected.items() <= model.items()
+    assert model["input"]["height"] == 8
+
+
+def test_one_model_is_described_with_metrics_and_provenance(client: TestClient) -> None:
+    model = client.get("/models/colours").json()
+    assert model["metrics"]["test"]["accuracy"] == 1.0
+    assert model["provenance"]["data"]["name"] == "colours"
+    assert [variant["name"] for variant in model["variants"]] == ["fp32"]
+
+
+def test_a_refused_model_is_listed_with_its_reason(artifacts: Path, serve: Serve) -> None:
+    flip_byte(write_bundle(artifacts, "bad") / "model.onnx")
+    (write_bundle(artifacts, "worse") / "manifest.json").write_text("{")
+    models = {model["name"]: model for model in serve().get("/models").json()["models"]}
+    assert {name: model["state"] for name, model in models.items()} == {
+        "bad": "refused",
+        "colours": "ready",
+        "worse": "refused",
+    }
+    assert "model.onnx does not have the sha256" in models["bad"]["reason"]
+    assert models["bad"]["labels"] == list(COLOURS)
+    assert models["bad"]["provider"] is None
+    assert "manifest.json is not JSON" in models["worse"]["reason"]
+
+
+def test_the_reason_for_another_variant_is_shown(artifacts: Path, serve: Serve) -> None:
+    add_variant(artifacts / "colours" / "1", "int8", scale=1.0)
+    model = serve().get("/models/colours").json()
+    assert model["variant"] == "fp32"
+    assert "int8 was refused: The golden sample" in model["variant_reason"]
+
+
+def test_of_several_models_none_is_the_default(artifacts: Path, serve: Serve) -> None:
+    write_bundle(artifacts, "more")
+    assert serve().get("/models").json()["default"] is None
+    assert serve(default_model="more").get("/models").json()["default"] == "more"
+
+
+def test_report_files_are_served(client: TestClient) -> None:
+    plot = client.get("/models/colours/report/curves.png")
+    assert (plot.content, plot.headers["content-type"]) == (solid("blue"), "image/png")
+    assert client.get("/models/colours/report/history.csv").text.startswith("epoch,")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["nothing.png", "..%2Fmanifest.json", "..%2f..%2f..%2fsecret", "%2e%2e", "%2Fetc%2Fpasswd", "sub", "link", "a%00b"],
+)
+def test_nothing_outside_the_report_is_served(artifacts: Path, serve: Serve, file: str) -> None:
+    report = artifacts / "colours" / "1" / "report"
+    (artifacts / "secret").write_text("secret")
+    (report / "sub").mkdir()
+    (report / "link").symlink_to(artifacts / "secret")
+    client = serve()
+    assert client.get("/models/colours/report/history.csv").status_code == 200
+    problem_of(client.get(f"/models/colours/report/{file}"), 404, "not_found")
+
+
+def test_an_unknown_model_is_404(client: TestClient) -> None:
+    problem_of(client.get("/models/dogs"), 404, "model_not_found")
+    problem_of(client.get("/models/dogs/report/curves.png"), 404, "model_not_found")
+
+
+def test_a_report_that_is_a_link_to_elsewhere_has_no_files(artifacts: Path, serve: Serve) -> None:
+    report = artifacts / "colours" / "1" / "report"
+    shutil.rmtree(report)
+    report.symlink_to("/etc")
+    client = serve()
+    assert client.get("/models/colours").json()["report"] == []
+    problem_of(client.get("/models/colours/report/passwd"), 404, "not_found")
+
+
+def test_a_range_is_ignored_and_hidden_files_are_not_there(artifacts: Path, serve: Serve) -> None:
+    (artifacts / "colours" / "1" / "report" / ".hidden").write_text("secret")
+    client = serve()
+    whole = client.get("/models/colours/report/history.csv")
+    for value in ("bytes=999999-", "nonsense", "bytes=0-1"):
+        answer = client.get("/models/colours/report/history.csv", headers={"Range": value})
+        assert (answer.status_code, answer.content) == (200, whole.content)
+    assert "sandbox" in whole.headers["content-security-policy"]
+    problem_of(client.get("/models/colours/report/.hidden"), 404, "not_found")
+
+
+def test_each_version_is_described_and_has_its_own_report(artifacts: Path, serve: Serve) -> None:
+    newer = write_bundle(artifacts, version=2)
+    (newer / "report" / "history.csv").write_text("the second")
+    client = serve(versions="all")
+    assert [client.get(f"/models/colours/versions/{n}").json()["version"] for n in (1, 2)] == [1, 2]
+    assert client.get("/models/colours").json()["version"] == 2
+    assert client.get("/models/colours/versions/1/report/history.csv").text.startswith("epoch,")
+    assert client.get("/models/colours/versions/2/report/history.csv").text == "the second"
+    problem_of(client.get("/models/colours/versions/3"), 404, "model_not_found")
+    problem_of(client.get("/models/colours/versions/3/report/history.csv"), 404, "model_not_found")

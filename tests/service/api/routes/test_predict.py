@@ -1,0 +1,211 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.service.conftest import Serve
+from tests.support.altered_bundles import flip_byte
+from tests.support.bundles import COLOURS, solid, write_bundle
+from tests.support.http_requests import BROKEN, b64, form, labels_of, npy, problem_of
+
+ALL = list(COLOURS)
+
+
+def pixels(colour: str) -> list[list[list[int]]]:
+    return [[list(COLOURS[colour])] * 4] * 6
+
+
+def bomb(width: int = 50_000, height: int = 50_000, size: int = 20_000) -> bytes:
+    """A small PNG whose header claims to be huge."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", bytes(size)) + chunk(b"IEND", b"")
+
+
+def test_json_takes_encoded_images_and_pixels_side_by_side(client: TestClient) -> None:
+    instances = [b64(solid("red")), pixels("green"), b64(solid("blue", (31, 17), "JPEG"))]
+    response = client.post("/predict", json={"instances": instances})
+    assert labels_of(response) == ALL
+    body = response.json()
+    assert (body["model"], body["version"]) == ("colours", 1)
+    assert body["predictions"][1]["index"] == 1
+    assert body["predictions"][1]["probability"] > 0.99
+
+
+def test_a_form_takes_files(client: TestClient) -> None:
+    response = client.post("/predict", files=form(*(solid(colour) for colour in ALL)), data={"top_k": "2"})
+    assert labels_of(response) == ALL
+    assert {len(prediction["top"]) for prediction in response.json()["predictions"]} == {2}
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_raw_body_is_one_image(client: TestClient, image_format: str) -> None:
+    headers = {"content-type": f"image/{image_format.lower()}"}
+    response = client.post("/predict?top_k=1", content=solid("green", (40, 30), image_format), headers=headers)
+    assert labels_of(response) == ["green"]
+
+
+def test_npy_is_many_images(client: TestClient) -> None:
+    array = np.array([pixels(colour) for colour in ALL] * 100, np.uint8)
+    response = client.post("/predict", content=npy(array), headers={"content-type": "application/x-npy"})
+    assert labels_of(response) == ALL * 100
+
+
+@pytest.mark.parametrize("path", ["/predict", "/models/colours/predict", "/models/colours/versions/1/predict"])
+def test_every_form_of_the_path_answers(client: TestClient, path: str) -> None:
+    assert labels_of(client.post(path, json={"instances": [b64(solid("red"))]})) == ["red"]
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/models/dogs/predict", "There is no model 'dogs'; there are colours."),
+        (
+            "/models/colours/versions/2/predict",
+            "Version 2 of colours is not served; version 1 is, and with CONVOY_VERSIONS=all every one that is there.",
+        ),
+    ],
+)
+def test_an_unknown_model_is_404(client: TestClient, path: str, detail: str) -> None:
+    assert problem_of(client.post(path, json={}), 404, "model_not_found").detail == detail
+
+
+def test_a_version_that_is_no_number_is_422(client: TestClient) -> None:
+    problem_of(client.post("/models/colours/versions/latest/predict", json={}), 422, "invalid_request")
+
+
+def test_of_several_models_one_must_be_named(artifacts: Path, serve: Serve) -> None:
+    write_bundle(artifacts, "more")
+    body = {"instances": [pixels("red")]}
+    problem = problem_of(serve().post("/predict", json=body), 400, "model_required")
+    assert "there are colours, more" in problem.detail
+    assert labels_of(serve(default_model="more").post("/predict", json=body)) == ["red"]
+
+
+def test_a_refused_model_is_503_with_its_reason_while_another_answers(artifacts: Path, serve: Serve) -> None:
+    flip_byte(write_bundle(artifacts, "bad") / "model.onnx")
+    client = serve()
+    problem = problem_of(client.post("/models/bad/predict", json={}), 503, "model_refused")
+    assert "model.onnx does not have the sha256" in problem.detail
+    assert labels_of(client.post("/models/colours/predict", json={"instances": [pixels("red")]})) == ["red"]
+
+
+def test_each_bad_image_is_named_by_index_and_reason(client: TestClient) -> None:
+    instances = [b64(solid("red")), b64(BROKEN), pixels("blue"), {"url": "file:///etc/passwd"}]
+    problem = problem_of(client.post("/predict", json={"instances": instances}), 422, "invalid_image")
+    assert [error.index for error in problem.errors] == [1, 3]
+    assert "no image of a known format" in problem.errors[0].reason
+    assert "['url']" in problem.errors[1].reason
+
+
+@pytest.mark.parametrize("where", ["query", "body"])
+def test_with_on_error_item_the_good_images_are_answered(client: TestClient, where: str) -> None:
+    body = {"instances": [b64(BROKEN), b64(solid("blue"))]} | ({"on_error": "item"} if where == "body" else {})
+    response = client.post("/predict", json=body, params={"on_error": "item"} if where == "query" else {})
+    failed, answered = response.json()["predictions"]
+    assert failed["error"]["index"] == 0
+    assert answered["label"] == "blue"
+
+
+def test_an_option_said_twice_must_agree(client: TestClient) -> None:
+    body = {"instances": [pixels("red")], "top_k": 2}
+    assert client.post("/predict?top_k=2", json=body).status_code == 200
+    problem = problem_of(client.post("/predict?top_k=1", json=body), 422, "invalid_request")
+    assert problem.detail == "top_k is 1 in the query and 2 in the body; say it once."
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("topk=1", "There is no parameter 'topk'; the query takes top_k, on_error, reject."),
+        ("top_k=0", "top_k in the query must be 1 or more, not '0'."),
+        ("top_k=two", "top_k in the query must be an integer, not 'two'."),
+        ("top_k=" + "9" * 5000, "top_k in the query must be a smaller integer, not '99"),
+        ("reject=perhaps", "reject in the query must be true or false, not 'perhaps'."),
+        ("on_error=ignore", "on_error in the query must be 'request' or 'item', not 'ignore'."),
+        ("top_k=1&on_error=item&top_k=1", "top_k is in the query more than once; give it once."),
+    ],
+)
+def test_a_wrong_query_is_said(client: TestClient, query: str, said: str) -> None:
+    problem = problem_of(client.post(f"/predict?{query}", json={"instances": [1]}), 422, "invalid_request")
+    assert problem.detail.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("latest", "must be an integer, not 'latest'."), ("0", "must be 1 or more, not '0'.")]
+)
+def test_a_version_that_is_no_number_is_said(client: TestClient, version: str, said: str) -> None:
+    response = client.post(f"/models/colours/versions/{version}/predict", json={"instances": [1]})
+    assert problem_of(response, 422, "invalid_request").detail == f"version in the path {said}"
+
+
+def test_an_image_that_claims_too_many_pixels_is_not_decoded(client: TestClient) -> None:
+    image = bomb()
+    assert len(image) > 20_000
+    response = client.post("/predict", content=image, headers={"content-type": "image/png"})
+    problem = problem_of(response, 422, "invalid_image")
+    assert "The image claims" in problem.detail
+    assert "50,000,000" in problem.detail
+
+
+def test_the_limit_of_images_holds_for_every_kind(serve: Serve) -> None:
+    client = serve(max_images=2)
+    three = [b64(solid("red"))] * 3
+    answers = [
+        client.post("/predict", json={"instances": three}),
+        client.post("/predict", files=form(*[solid("red")] * 3)),
+        client.post(
+            "/predict", content=npy(np.zeros((3, 8, 8), np.uint8)), headers={"content-type": "application/x-npy"}
+        ),
+    ]
+    for answer in answers:
+        assert "more than the 2 images allowed" in problem_of(answer, 413, "too_many_images").detail
+    assert "holds 3 images, more than" in answers[0].text
+    assert "holds 3 images, more than" in answers[2].text
+    assert len(labels_of(client.post("/predict", files=form(*[solid("red")] * 2)))) == 2
+
+
+def test_a_request_of_the_limit_of_images_is_admitted_when_idle(serve: Serve) -> None:
+    client = serve(max_images=300, queue_images=10, max_batch=8)
+    assert len(labels_of(client.post("/predict", json={"instances": [pixels("red")] * 300}))) == 300
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_413(serve: Serve, chunked: bool) -> None:
+    client = serve(max_body_bytes=1000)
+    body = b"x" * 1001
+    headers = {"content-type": "image/png"}
+    response = client.post("/predict", content=iter([body[:500], body[500:]]) if chunked else body, headers=headers)
+    assert "larger than the 1,000 bytes allowed" in problem_of(response, 413, "body_too_large").detail
+    problem_of(client.post("/predict", content=body[:1000], headers=headers), 422, "invalid_image")
+
+
+def test_who_asks_before_sending_is_refused_at_once(serve: Serve) -> None:
+    headers = {"content-type": "image/png", "expect": "100-continue"}
+    response = serve(max_body_bytes=10).post("/predict", content=b"x" * 11, headers=headers)
+    problem_of(response, 413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"x", "multipart/form-data", 400),
+        (b"x", "application/x-npy", 400),
+        (b"", "image/png", 422),
+        (b"x", "text/plain", 415),
+        (b"x", "application/x-www-form-urlencoded", 415),
+        (b"x", "", 415),
+    ],
+)
+def test_a_body_that_is_not_what_it_says_is_a_problem(
+    client: TestClient, content: bytes, content_type: str, status: int
+) -> None:
+    response = client.post("/predict", content=content, headers={"content-type": content_type})
+    problem_of(response, status, "unsupported_media_type" if status == 415 else "invalid_request")

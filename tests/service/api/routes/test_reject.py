@@ -1,0 +1,140 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from schemas.bundle import MANIFEST_FILE
+from schemas.manifest import Answered, DroppedVariant, Reject, VariantName, parse_manifest, render_manifest
+from tests.service.conftest import Serve
+from tests.support.bundles import solid
+from tests.support.http_requests import b64, form, problem_of
+
+THRESHOLD = 0.9
+YELLOW = [[[255, 255, 0]] * 8] * 8  # half red, half green
+IMAGES = [b64(solid("red")), YELLOW, b64(solid("blue"))]
+REJECT = Reject(
+    target_accuracy=0.99,
+    threshold=THRESHOLD,
+    validation=Answered(coverage=1, accuracy=1),
+    test=Answered(coverage=1, accuracy=1),
+)
+
+
+def change_manifest(artifacts: Path, **fields: object) -> None:
+    file = artifacts / "colours" / "1" / MANIFEST_FILE
+    file.write_text(render_manifest(parse_manifest(file.read_text()).model_copy(update=fields)))
+
+
+@pytest.fixture
+def client(artifacts: Path, serve: Serve) -> TestClient:
+    """Of a model with a threshold."""
+    change_manifest(artifacts, reject=REJECT)
+    return serve()
+
+
+def test_what_is_below_the_threshold_has_no_label_but_the_reason_and_its_probabilities(client: TestClient) -> None:
+    red, yellow, blue = client.post("/predict?reject=true", json={"instances": IMAGES}).json()["predictions"]
+    assert (red["label"], blue["label"]) == ("red", "blue")
+    assert "reason" not in red
+    assert (yellow["label"], yellow["index"]) == (None, None)
+    assert yellow["probability"] == pytest.approx(0.5)
+    assert yellow["reason"] == "The most probable class has 0.5, which is below the threshold 0.9."
+    assert [(entry["label"], entry["index"]) for entry in yellow["top"]] == [("red", 0), ("green", 1), ("blue", 2)]
+
+
+def test_without_reject_everything_has_its_label(client: TestClient) -> None:
+    for options in ({}, {"reject": False}):
+        predictions = client.post("/predict", json={"instances": IMAGES, **options}).json()["predictions"]
+        assert [prediction["label"] for prediction in predictions] == ["red", "red", "blue"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.post("/predict?reject=true", json={"instances": [YELLOW]}),
+        lambda client: client.post("/predict", json={"instances": [YELLOW], "reject": True}),
+        lambda client: client.post("/predict?reject=true", json={"instances": [YELLOW], "reject": True}),
+        lambda client: client.post("/models/colours/predict?reject=true", json={"instances": [YELLOW]}),
+    ],
+    ids=["query", "JSON", "both", "named"],
+)
+def test_reject_is_said_in_the_query_or_in_the_body(client: TestClient, ask: Callable[[TestClient], Any]) -> None:
+    assert ask(client).json()["predictions"][0]["label"] is None
+
+
+def test_a_form_may_carry_it(artifacts: Path, serve: Serve) -> None:
+    change_manifest(artifacts, reject=REJECT.model_copy(update={"threshold": 1.0}))
+    client = serve()
+    for said, label in (("true", None), ("false", "red")):
+        response = client.post("/predict", files=form(solid("red")), data={"reject": said})
+        assert response.json()["predictions"][0]["label"] == label
+    twice = client.post("/predict", files=form(solid("red")), data={"reject": ["true", "true"]})
+    assert "more than once" in problem_of(twice, 422, "invalid_request").detail
+    response = client.post("/predict", files=form(solid("red")), data={"reject": "perhaps"})
+    assert "must be true or false, not 'perhaps'" in problem_of(response, 422, "invalid_request").detail
+
+
+def test_query_and_body_that_differ_are_said(client: TestClient) -> None:
+    response = client.post("/predict?reject=false", json={"instances": [YELLOW], "reject": True})
+    assert "reject is false in the query and true in the body" in problem_of(response, 422, "invalid_request").detail
+    response = client.post("/predict", json={"instances": [YELLOW], "reject": 1})
+    assert problem_of(response, 422, "invalid_request").detail == "reject must be true or false."
+
+
+def test_what_just_reaches_the_threshold_is_answered(artifacts: Path, serve: Serve) -> None:
+    change_manifest(artifacts, reject=REJECT.model_copy(update={"threshold": 0.5}))
+    (prediction,) = serve().post("/predict?reject=true", json={"instances": [YELLOW]}).json()["predictions"]
+    assert prediction["label"] == "red"
+
+
+def test_a_bad_image_beside_a_rejected_one_keeps_its_own_error(client: TestClient) -> None:
+    body = {"instances": [YELLOW, b64(b"no image")], "reject": True, "on_error": "item"}
+    rejected, failed = client.post("/predict", json=body).json()["predictions"]
+    assert rejected["label"] is None
+    assert failed["error"]["index"] == 1
+
+
+@pytest.mark.parametrize(
+    ("reject", "said"),
+    [
+        (None, "colours version 1 has no reject threshold; ask without reject, or train it with a --target-accuracy"),
+        (
+            Reject(target_accuracy=1, threshold=None, reason="Nothing reaches 100%."),
+            "has no reject threshold (Nothing reaches 100%); ask without",
+        ),
+    ],
+)
+@pytest.mark.parametrize("path", ["/predict", "/evaluate"])
+def test_a_model_without_a_threshold_says_so_and_how_to_get_one(
+    artifacts: Path, serve: Serve, path: str, reject: Reject | None, said: str
+) -> None:
+    change_manifest(artifacts, reject=reject)
+    labels = {"labels": ["red"]} if path == "/evaluate" else {}
+    response = serve().post(f"{path}?reject=true", json={"instances": [b64(solid("red"))], **labels})
+    assert said in problem_of(response, 422, "invalid_request").detail
+
+
+def test_evaluate_reports_coverage_and_the_accuracy_of_what_was_answered(client: TestClient) -> None:
+    body = {"instances": [*IMAGES, b64(solid("red"))], "labels": ["red", "green", "red", "red"]}
+    plain = client.post("/evaluate", json=body).json()
+    report = client.post("/evaluate?reject=true", json=body).json()
+    assert report.pop("reject") == {"threshold": THRESHOLD, "coverage": 0.75, "accuracy": pytest.approx(2 / 3)}
+    assert plain.pop("reject") is None
+    assert report == plain
+    assert client.post("/evaluate", json=body | {"reject": True}).json()["reject"]["coverage"] == 0.75
+
+
+def test_evaluate_where_nothing_is_answered_has_no_accuracy(client: TestClient) -> None:
+    report = client.post("/evaluate?reject=true", json={"instances": [YELLOW], "labels": ["red"]}).json()
+    assert report["reject"] == {"threshold": THRESHOLD, "coverage": 0, "accuracy": None}
+
+
+def test_the_model_shows_its_threshold_and_what_was_dropped(artifacts: Path, serve: Serve) -> None:
+    dropped = (DroppedVariant(name=VariantName.INT8, reason="It was no faster."),)
+    change_manifest(artifacts, reject=REJECT, dropped_variants=dropped)
+    detail = serve().get("/models/colours").json()
+    assert detail["reject"]["threshold"] == THRESHOLD
+    assert detail["calibration"] is None
+    assert detail["dropped_variants"] == [{"name": "int8", "reason": "It was no faster."}]

@@ -1,0 +1,155 @@
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from service.api.app import create_app
+from service.settings import Device, Settings
+from tests.service.conftest import Serve
+from tests.support.altered_bundles import flip_byte
+from tests.support.asgi_server import answer_on, listening, request_bytes
+from tests.support.bundles import write_bundle
+from tests.support.inference_protocol import error_of
+from tests.support.model_controls import RecordingControl, SlowControl
+
+LOAD = "/v2/repository/models/colours/load"
+UNLOAD = "/v2/repository/models/colours/unload"
+INDEX = "/v2/repository/index"
+
+
+@pytest.fixture
+def control(client: TestClient) -> RecordingControl:
+    control = RecordingControl()
+    assert isinstance(client.app, FastAPI)
+    client.app.state.control = control
+    return control
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"parameters": {}}', b' {"parameters":{"version":null}}\n'])
+def test_a_load_with_nothing_to_say_is_of_the_model(client: TestClient, control: RecordingControl, body: bytes) -> None:
+    response = client.post(LOAD, content=body)
+    assert (response.status_code, response.content) == (200, b"")
+    assert control.calls == [("load", "colours", None)]
+
+
+def test_a_load_can_pin_a_version(client: TestClient, control: RecordingControl) -> None:
+    assert client.post(LOAD, json={"parameters": {"version": 3}}).status_code == 200
+    assert control.calls == [("load", "colours", 3)]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"parameters": {"unload_dependents": true}}'])
+def test_an_unload_is_of_the_model(client: TestClient, control: RecordingControl, body: bytes) -> None:
+    response = client.post(UNLOAD, content=body)
+    assert (response.status_code, response.content) == (200, b"")
+    assert control.calls == [("unload", "colours")]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"config": '{"backend": "x"}'}, r"parameters.config is not known here"),
+        ({"file:1/model.onnx": "AAAA"}, r"parameters.file:1/model.onnx is not known here"),
+        ({"path": "/etc/passwd"}, r"parameters.path is not known here"),
+        ({"url": "http://127.0.0.1/"}, r"parameters.url is not known here"),
+        ({"version": "3"}, "parameters.version must be an integer"),
+        ({"version": 3.0}, "parameters.version must be an integer"),
+        ({"version": True}, "parameters.version must be an integer"),
+        ({"version": 0}, "parameters.version must be 1 or more"),
+        ([], "parameters must be a JSON object"),
+    ],
+)
+def test_nothing_can_name_a_file_or_bring_a_model(
+    client: TestClient, control: RecordingControl, parameters: Any, said: str
+) -> None:
+    assert said in error_of(client.post(LOAD, json={"parameters": parameters}), 400)
+    error_of(client.post(UNLOAD, json={"parameters": parameters}), 400)
+    assert control.calls == []
+
+
+@pytest.mark.parametrize("body", [b"[]", b"3", b"null", b"{", b"\xff", b'{"version": 3}', b"[" * 60_000])
+def test_another_body_is_400(client: TestClient, control: RecordingControl, body: bytes) -> None:
+    for path in (LOAD, UNLOAD, INDEX):
+        error_of(client.post(path, content=body), 400)
+    assert control.calls == []
+
+
+def test_a_large_body_is_413(client: TestClient, control: RecordingControl) -> None:
+    body = json.dumps({"parameters": {"config": "x" * 100_000}}).encode()
+    error_of(client.post(LOAD, content=body), 413)
+    assert control.calls == []
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2f..%2fetc", "a%00b", "dogs"])
+def test_a_name_that_is_no_models_is_404(client: TestClient, control: RecordingControl, name: str) -> None:
+    error_of(client.post(f"/v2/repository/models/{name}/load"), 404)
+    assert control.calls == []
+
+
+def test_the_index_has_what_is_refused_with_its_reason(artifacts: Path, serve: Serve) -> None:
+    flip_byte(write_bundle(artifacts, "bad") / "model.onnx")
+    client = serve()
+    bad, good = client.post(INDEX).json()
+    assert good == {"name": "colours", "version": "1", "state": "READY", "reason": ""}
+    assert (bad["name"], bad["version"], bad["state"]) == ("bad", "1", "UNAVAILABLE")
+    assert "does not have the sha256" in bad["reason"]
+    assert client.post(INDEX, json={}).json() == [bad, good]
+    assert client.post(INDEX, json={"ready": True}).json() == [good]
+    error_of(client.post(INDEX, json={"ready": "yes"}), 400)
+
+
+def test_statistics_of_a_version_that_does_not_serve_are_404(client: TestClient, control: RecordingControl) -> None:
+    assert len(client.get("/v2/models/colours/versions/1/stats").json()["model_stats"]) == 1
+    error_of(client.get("/v2/models/colours/versions/2/stats"), 404)
+    error_of(client.get("/v2/models/dogs/stats"), 404)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.1, {}), (60, {"x_request_timeout": "0.1"})], ids=["ours", "theirs"])
+@pytest.mark.parametrize("path", [INDEX, LOAD, UNLOAD])
+def test_a_body_that_does_not_come_is_504(artifacts: Path, path: str, seconds: float, said: dict[str, str]) -> None:
+    control = RecordingControl()
+    settings = Settings(artifacts=artifacts, device=Device.CPU, request_timeout=seconds)
+    with listening(create_app(settings, control=control)) as address, address.connect() as connection:
+        connection.sendall(request_bytes(path, b"{", content_length="100", host="127.0.0.1", **said))
+        head, _, body = answer_on(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 504")
+    assert "before its body had come" in json.loads(body)["error"]
+    assert control.calls == []
+
+
+@pytest.mark.parametrize("path", [LOAD, UNLOAD])
+def test_who_waits_no_longer_for_a_change_is_told_so_and_it_goes_on(client: TestClient, path: str) -> None:
+    assert isinstance(client.app, FastAPI)
+    control = client.app.state.control = SlowControl()
+    late = client.post(path, headers={"X-Request-Timeout": "0.05"})
+    assert "it goes on, and GET /models will tell" in error_of(late, 504)
+    assert client.portal
+    client.portal.call(control.let.set)
+    assert control.finished.wait(20)
+    assert len(control.calls) == 1
+
+
+def test_a_change_may_take_longer_than_a_request(serve: Serve) -> None:
+    client = serve(request_timeout=0.05)
+    assert isinstance(client.app, FastAPI)
+    control = client.app.state.control = SlowControl()
+    assert client.portal
+    client.portal.start_task_soon(_let_after, control, 0.2)
+    assert client.post(LOAD).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["models/stats", "models/colours/stats", "models/colours/versions/1/stats"])
+@pytest.mark.parametrize(("seconds", "said"), [(0.05, {}), (60, {"X-Request-Timeout": "0.05"})], ids=["ours", "theirs"])
+def test_statistics_that_are_late_are_504(serve: Serve, path: str, seconds: float, said: dict[str, str]) -> None:
+    client = serve(request_timeout=seconds)
+    assert isinstance(client.app, FastAPI)
+    client.app.state.control = SlowControl()
+    assert "before every worker had told" in error_of(client.get(f"/v2/{path}", headers=said), 504)
+
+
+async def _let_after(control: SlowControl, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    control.let.set()

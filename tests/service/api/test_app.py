@@ -1,0 +1,117 @@
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from schemas.image import Pixels
+from service import errors
+from service.api.app import STATUS
+from service.api.problems import TITLES
+from service.version import __version__
+from tests.service.conftest import Serve
+from tests.support.bundles import solid
+from tests.support.fake_runtimes import colours
+from tests.support.http_requests import b64, labels_of, problem_of
+
+BODY = {"instances": [b64(solid("red"))]}
+
+
+def leaves(error: type[errors.ServiceError]) -> list[type[errors.ServiceError]]:
+    below = error.__subclasses__()
+    return [leaf for kind in below for leaf in leaves(kind)] if below else [error]
+
+
+def test_every_error_has_its_status_but_those_of_the_start() -> None:
+    expected = {leaf for leaf in leaves(errors.ServiceError) if not issubclass(leaf, errors.StartError)}
+    assert set(STATUS) == expected
+    assert all(status in TITLES for status, _ in STATUS.values())
+
+
+def test_the_error_tree_in_the_docstring_is_the_tree() -> None:
+    drawn = {word for line in (errors.__doc__ or "").splitlines() for word in line.split() if word.endswith("Error")}
+    defined = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert drawn == defined
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/models/colours/nothing", "/predict/", "/static/nothing.js", "/static"])
+def test_what_is_not_there_is_404(client: TestClient, path: str) -> None:
+    assert path in problem_of(client.get(path), 404, "not_found").detail
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/predict", "POST"),
+        ("DELETE", "/models/colours/predict", "POST"),
+        ("POST", "/models", "GET"),
+        ("PUT", "/readyz", "GET"),
+        ("POST", "/docs", "GET"),
+        ("PATCH", "/openapi.json", "GET"),
+    ],
+)
+def test_another_method_is_405_with_those_that_are_allowed(
+    client: TestClient, method: str, path: str, allow: str
+) -> None:
+    response = client.request(method, path)
+    assert allow in problem_of(response, 405, "method_not_allowed").detail
+    assert allow in response.headers["allow"]
+
+
+YELLOW: dict[str, Any] = {"instances": [[[[255, 255, 0]] * 8] * 8]}
+
+
+@pytest.mark.parametrize("kind", [errors.InferenceError, ValueError])
+def test_a_failure_is_500_that_tells_nothing_of_the_inside_and_the_next_request_is_answered(
+    serve: Serve, kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(images: Pixels) -> None:
+        if (images[..., :2] == 255).all():
+            raise kind("secret of the inside")
+
+    client = serve(colours(fail))
+    response = client.post("/predict", json=YELLOW)
+    problem_of(response, 500, "internal")
+    assert "secret" not in response.text
+    assert "secret of the inside" in caplog.text
+    assert labels_of(client.post("/predict", json=BODY)) == ["red"]
+
+
+def test_overload_says_when_to_come_again(serve: Serve) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait(images: Pixels) -> None:
+        if (images == 77).all():
+            entered.set()
+            assert go_on.wait(20)
+
+    client = serve(colours(wait), queue_images=1, max_batch=1)
+    with ThreadPoolExecutor(3) as callers:
+        running = callers.submit(client.post, "/predict", json={"instances": [[[77]]]})
+        assert entered.wait(20)
+        # Of two requests of two images, the empty queue admits one; for the other there is no place left.
+        both = [callers.submit(client.post, "/predict", json={"instances": BODY["instances"] * 2}) for _ in range(2)]
+        refused = next(as_completed(both, timeout=20))
+        go_on.set()
+        problem_of(refused.result(), 503, "overloaded")
+        assert int(refused.result().headers["retry-after"]) >= 1
+        (admitted,) = set(both) - {refused}
+        assert len(labels_of(running.result(20)) + labels_of(admitted.result(20))) == 3
+
+
+def test_the_service_loads_nothing_of_the_training_stack() -> None:
+    code = (
+        "import sys, service.api.app, service.workers.supervisor;"
+        "found = {'torch', 'torchvision', 'onnx', 'sklearn', 'matplotlib', 'trainer'} & set(sys.modules);"
+        "sys.exit(f'loaded {found}' if found else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_the_version_is_the_projects() -> None:
+    pyproject = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert f'version = "{__version__}"' in pyproject

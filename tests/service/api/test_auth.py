@@ -1,0 +1,226 @@
+import hashlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.testclient import TestClient
+
+from service.api.app import create_app
+from service.api.auth import Access, access
+from service.backends.fake import FakeRuntime, FakeSession
+from service.settings import Settings, open_doors
+from tests.service.conftest import Serve
+from tests.support.bundles import solid
+from tests.support.http_requests import b64, labels_of, problem_of
+
+BODY = {"instances": [b64(solid("red"))]}
+API, ADMIN = "asking-key", "admin-key"
+KEYS = {"api_keys": f"other,{API}", "admin_keys": f"sha256:{hashlib.sha256(ADMIN.encode()).hexdigest()}"}
+LOCAL = ("127.0.0.1", 50000)
+AFAR = ("192.0.2.7", 50000)
+ADMIN_PATH = "/nested/admin-of-a-test"
+
+NO_MODELS = FakeRuntime(lambda _: FakeSession((8, 8, 3), 3, lambda images: np.zeros((len(images), 3), np.float32)))
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def with_admin_route(app: FastAPI) -> FastAPI:
+    """A POST that no list knows is for admins, as load and unload are; also of a router within a router."""
+    inner, outer = APIRouter(), APIRouter()
+
+    @inner.post(ADMIN_PATH.removeprefix("/nested"))
+    async def change() -> dict[str, str]:
+        return {"changed": "yes"}
+
+    outer.include_router(inner, prefix="/nested")
+    app.include_router(outer)
+    return app
+
+
+def caller(client: tuple[str, int], host: str = "127.0.0.1:8000", **settings: Any) -> TestClient:
+    app = with_admin_route(create_app(Settings(**settings), NO_MODELS))
+    return TestClient(app, f"http://{host}", client=client, raise_server_exceptions=False)
+
+
+def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """(method, template) of all that the application answers."""
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, APIRoute):
+            for method in context.methods or ():
+                yield method, str(context.path)
+
+
+def test_every_route_is_where_it_belongs() -> None:
+    """Whoever adds a route decides here who may ask for it: a GET that nobody decided on needs a key."""
+    app = create_app(Settings(), NO_MODELS)
+    found = {f"{method} {template}": access(method, template) for method, template in routes(app)}
+    assert {name for name, wanted in found.items() if wanted is Access.OPEN} >= {"GET /livez", "GET /", "GET /docs"}
+    for name, wanted in found.items():
+        expected = {
+            "GET": {Access.OPEN, Access.ASKING},
+            "POST": {Access.ADMIN if name.endswith(("load", "unload")) else Access.ASKING},
+        }
+        assert wanted in expected[name.split()[0]], name
+
+
+@pytest.mark.parametrize(
+    ("method", "template", "wanted"),
+    [
+        ("GET", "/livez", Access.OPEN),
+        ("HEAD", "/readyz", Access.OPEN),
+        ("GET", "/v2/health/ready", Access.OPEN),
+        ("GET", "/metrics", Access.ASKING),
+        ("GET", "/models/{name}/report/{file}", Access.ASKING),
+        ("GET", "/v2/models/{model}/ready", Access.ASKING),
+        ("GET", "/something/new", Access.ASKING),
+        ("POST", "/models/{name}/versions/{version}/predict", Access.ASKING),
+        ("POST", "/v1/models/{name}:predict", Access.ASKING),
+        ("POST", "/v2/models/{m}/versions/{v}/infer", Access.ASKING),
+        ("POST", "/v2/repository/models/{name}/load", Access.ADMIN),
+        ("POST", "/v2/repository/models/{name}/unload", Access.ADMIN),
+        ("POST", "/something/new", Access.ADMIN),
+        ("POST", "/livez", Access.ADMIN),
+        ("DELETE", "/predict", Access.ADMIN),
+    ],
+)
+def test_what_is_not_listed_is_closed(method: str, template: str, wanted: Access) -> None:
+    assert access(method, template) is wanted
+
+
+@pytest.mark.parametrize(
+    "headers", [bearer(API), {"X-API-Key": API}, bearer(ADMIN), {"Authorization": f"bearer  {API}"}]
+)
+def test_a_prediction_key_or_an_admin_key_may_predict(serve: Serve, headers: dict[str, str]) -> None:
+    client = serve(**KEYS)
+    assert labels_of(client.post("/predict", json=BODY, headers=headers)) == ["red"]
+    assert client.get("/models", headers=headers).status_code == 200
+    assert client.get("/metrics", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        bearer("wrong"),
+        {"X-API-Key": "wrong"},
+        bearer(""),
+        {"Authorization": f"Basic {API}"},
+        bearer(f"{API},other"),
+    ],
+)
+def test_without_a_key_that_is_known_nothing_of_the_models_is_told(serve: Serve, headers: dict[str, str]) -> None:
+    client = serve(**KEYS)
+    for path in ("/models", "/models/colours", "/models/colours/report/curves.png", "/metrics"):
+        problem_of(client.get(path, headers=headers), 401, "unauthorized")
+    for path in ("/predict", "/models/colours/predict", "/models/dogs/evaluate"):
+        answer = client.post(path, json=BODY, headers=headers)
+        problem_of(answer, 401, "unauthorized")
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/docs", "/openapi.json", "/static/page.css"])
+def test_health_page_and_documentation_are_open_whatever_is_set(serve: Serve, path: str) -> None:
+    assert serve(**KEYS).get(path).status_code == 200
+
+
+def test_without_keys_predictions_are_open_to_all(serve: Serve) -> None:
+    client = serve(admin_keys=ADMIN)
+    assert labels_of(client.post("/predict", json=BODY)) == ["red"]
+
+
+def test_a_prediction_key_is_no_admin_key() -> None:
+    client = caller(LOCAL, **KEYS)
+    problem_of(client.post(ADMIN_PATH, headers=bearer(API)), 403, "forbidden")
+    problem_of(client.post(ADMIN_PATH), 401, "unauthorized")
+    problem_of(client.post(ADMIN_PATH, headers=bearer("wrong")), 401, "unauthorized")
+    assert client.post(ADMIN_PATH, headers=bearer(ADMIN)).status_code == 200
+
+
+def test_an_admin_key_opens_from_anywhere() -> None:
+    client = caller(AFAR, "convoy.example", **KEYS)
+    assert client.post(ADMIN_PATH, headers={**bearer(ADMIN), "Origin": "https://elsewhere"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "localhost", "[::1]:8000", "127.0.0.2"])
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_without_admin_keys_the_service_s_own_machine_is_admin(peer: str, host: str) -> None:
+    assert caller((peer, 5), host).post(ADMIN_PATH).status_code == 200
+    assert caller((peer, 5), host).post(ADMIN_PATH, headers={"Origin": f"http://{host}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "host", "headers", "said"),
+    [
+        (AFAR, "127.0.0.1", {}, "CONVOY_ADMIN_KEYS"),
+        (("::ffff:192.0.2.7", 5), "127.0.0.1", {}, "CONVOY_ADMIN_KEYS"),
+        (AFAR, "127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, "CONVOY_ADMIN_KEYS"),
+        (LOCAL, "127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, "x-forwarded-for"),
+        (LOCAL, "127.0.0.1", {"Forwarded": "for=192.0.2.7"}, "forwarded"),
+        (LOCAL, "127.0.0.1", {"X-Forwarded-Host": "convoy.example"}, "x-forwarded-host"),
+        (LOCAL, "127.0.0.1", {"X-Forwarded-Proto": "https"}, "x-forwarded-proto"),
+        (LOCAL, "127.0.0.1", {"X-Real-IP": "192.0.2.7"}, "x-real-ip"),
+        (LOCAL, "127.0.0.1", {"X-Client-IP": "192.0.2.7"}, "x-client-ip"),
+        (LOCAL, "127.0.0.1", {"CF-Connecting-IP": "192.0.2.7"}, "cf-connecting-ip"),
+        (LOCAL, "127.0.0.1", {"True-Client-IP": "192.0.2.7"}, "true-client-ip"),
+        (LOCAL, "127.0.0.1", {"Via": "1.1 proxy"}, "via"),
+        (LOCAL, "evil.example", {}, "'evil.example'"),
+        (LOCAL, "127.0.0.1.evil.example", {}, "evil"),
+        (LOCAL, "127.0.0.1", {"Host": "[::1"}, "Without"),
+        (LOCAL, "127.0.0.1", {"Host": ""}, "Without"),
+        (LOCAL, "127.0.0.1", {"Host": "evil@127.0.0.1"}, "'evil@127.0.0.1'"),
+        (LOCAL, "127.0.0.1", {"Host": "127.0.0.1/evil"}, "Without"),
+        (LOCAL, "127.0.0.1", {"Host": "127.0.0.1?evil"}, "Without"),
+        (LOCAL, "127.0.0.1", {"Host": "127.0.0.1:80:80"}, "Without"),
+        (LOCAL, "127.0.0.1", {"Host": "127.0.0.1:evil"}, "Without"),
+        (LOCAL, "127.0.0.1", {"Host": "[127.0.0.1"}, "Without"),
+        (LOCAL, "127.0.0.1:8000", {"Origin": "http://evil.example"}, "'http://evil.example'"),
+        (LOCAL, "127.0.0.1:8000", {"Origin": "http://127.0.0.1:3000"}, "3000"),
+        (LOCAL, "127.0.0.1:8000", {"Origin": "null"}, "'null'"),
+        (LOCAL, "127.0.0.1:8000", {"Origin": ""}, "''"),
+    ],
+)
+def test_and_nobody_else_is(peer: tuple[str, int], host: str, headers: dict[str, str], said: str) -> None:
+    assert said in problem_of(caller(peer, host).post(ADMIN_PATH, headers=headers), 403, "forbidden").detail
+
+
+def test_a_key_for_predictions_does_not_close_admin_to_this_machine() -> None:
+    assert caller(LOCAL, api_keys=API).post(ADMIN_PATH).status_code == 200
+    problem_of(caller(AFAR, api_keys=API).post(ADMIN_PATH, headers=bearer(API)), 403, "forbidden")
+
+
+def test_no_key_is_ever_written_down(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    settings: dict[str, Any] = {"api_keys": "swordfish-1", "admin_keys": "swordfish-2", "access_log": True}
+    with caplog.at_level(logging.DEBUG):
+        client = serve(**settings)
+        for key in ("swordfish-1", "swordfish-3"):
+            answers = [client.get("/models", headers=bearer(key)), client.get(f"/models?key={key}")]
+            assert "swordfish" not in "".join(answer.text for answer in answers)
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("httpx")]  # it is the caller
+    assert len(ours) >= 4
+    assert "swordfish" not in "".join(ours)
+    assert "swordfish" not in repr(Settings(**settings)) + str(Settings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({}, False),
+        ({"host": "::1"}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "0.0.0.0"}, True),  # noqa: S104
+        ({"host": "::"}, True),
+        ({"host": "convoy.example"}, True),
+        ({"host": "0.0.0.0", "api_keys": API}, False),  # noqa: S104
+        ({"host": "0.0.0.0", "admin_keys": ADMIN}, True),  # noqa: S104
+    ],
+)
+def test_an_address_that_others_reach_without_a_key_is_warned_of(settings: dict[str, Any], warned: bool) -> None:
+    assert (open_doors(Settings(**settings)) is not None) == warned

@@ -1,0 +1,239 @@
+import asyncio
+import gc
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
+
+from schemas.bundle import FloatArray
+from schemas.image import Pixels
+from service.api.app import create_app
+from service.api.deadlines import call_of, within
+from service.backends.fake import FakeRuntime, FakeSession
+from service.errors import DeadlineError, ModelRefusedError, NotReadyError
+from service.settings import Device, Settings
+from service.telemetry.timings import Timings
+from tests.service.conftest import Serve
+from tests.support.asgi_server import Address, answer_on, listening, request_bytes
+from tests.support.bundles import COLOURS, solid
+from tests.support.http_requests import b64, labels_of, problem_of
+
+RED = {"instances": [b64(solid("red"))]}
+HANGS = {"instances": [[[77]]]}
+
+
+class Session:
+    """The colours model, which hangs on an image of 77 until it is let go, and remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.seen: list[int] = []
+
+    def __call__(self, images: Pixels) -> FloatArray:
+        self.seen += [int(image.max()) for image in images]
+        if (images == 77).any():
+            self.entered.set()
+            assert self.open.wait(20)
+        logits = images.mean(axis=(1, 2)) * 20 / 255
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: FloatArray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        return probabilities
+
+    @property
+    def runtime(self) -> FakeRuntime:
+        return FakeRuntime(lambda _: FakeSession((8, 8, 3), len(COLOURS), self))
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    session = Session()
+    yield session
+    session.open.set()
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "soon", "1s", "", "1_0", "+1", "1."])
+@pytest.mark.parametrize("path", ["/predict", "/evaluate"])
+def test_a_time_that_is_none_is_said_of_its_header(client: TestClient, path: str, said: str) -> None:
+    body = RED | ({"labels": ["red"]} if path == "/evaluate" else {})
+    response = client.post(path, json=body, headers={"X-Request-Timeout": said})
+    assert "X-Request-Timeout in the header" in problem_of(response, 422, "invalid_request").detail
+
+
+def test_a_time_that_suffices_changes_nothing(client: TestClient) -> None:
+    assert labels_of(client.post("/predict", json=RED, headers={"X-Request-Timeout": "1e1"})) == ["red"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers"),
+    [
+        ({}, {"X-Request-Timeout": "0.1"}),
+        ({"request_timeout": 0.1, "evaluate_timeout": 0.1}, {}),
+        ({"request_timeout": 0.1, "evaluate_timeout": 0.1}, {"X-Request-Timeout": "1000"}),
+    ],
+    ids=["the caller's", "the service's", "the lesser"],
+)
+@pytest.mark.parametrize("path", ["/predict", "/evaluate"])
+def test_late_is_504_though_the_session_hangs(
+    serve: Serve, session: Session, path: str, settings: dict[str, float], headers: dict[str, str]
+) -> None:
+    with_labels = {"labels": ["red"]} if path == "/evaluate" else {}
+    client = serve(session.runtime, **settings)
+    for body in (HANGS, RED):  # the second waits behind the first
+        response = client.post(path, json=body | with_labels, headers=headers)
+        assert "was over before colours had answered" in problem_of(response, 504, "deadline_exceeded").detail
+    session.open.set()
+
+
+def test_predictions_and_evaluations_have_limits_of_their_own(serve: Serve, session: Session) -> None:
+    client = serve(session.runtime, request_timeout=0.1, evaluate_timeout=100)
+    problem_of(client.post("/predict", json=HANGS), 504, "deadline_exceeded")
+    session.open.set()
+    assert client.post("/evaluate", json=RED | {"labels": ["red"]}).status_code == 200
+
+
+def test_what_was_late_is_never_run(serve: Serve, session: Session) -> None:
+    client = serve(session.runtime)
+    problem_of(client.post("/predict", json=HANGS, headers={"X-Request-Timeout": "0.3"}), 504, "deadline_exceeded")
+    dropped = {"instances": [[[5]]]}
+    problem_of(client.post("/predict", json=dropped, headers={"X-Request-Timeout": "0.3"}), 504, "deadline_exceeded")
+    session.open.set()
+    assert labels_of(client.post("/predict", json=RED)) == ["red"]
+    assert 5 not in session.seen
+
+
+@pytest.fixture
+def address(artifacts: Path, session: Session) -> Iterator[Address]:
+    """One image at a time, and room for one more."""
+    settings = Settings(artifacts=artifacts, device=Device.CPU, max_batch=1, queue_images=1)
+    with listening(create_app(settings, session.runtime)) as address:
+        yield address
+        session.open.set()
+
+
+def post(address: Address, body: object, **headers: str) -> httpx2.Response:
+    return httpx2.post(f"{address.url}/predict", json=body, headers=headers, timeout=30)
+
+
+def test_a_caller_that_hangs_up_frees_its_place_and_is_not_run(address: Address, session: Session) -> None:
+    def has_room() -> bool:
+        """Whether this request got the one place, where its time passes, or was turned away."""
+        response = post(address, RED, **{"X-Request-Timeout": "0.1"})
+        return "before colours had answered" in response.text
+
+    with ThreadPoolExecutor(1) as caller, address.connect() as waiting:
+        running = caller.submit(post, address, HANGS)
+        assert session.entered.wait(20)
+        waiting.sendall(request_bytes("/predict", json.dumps({"instances": [[[5]]]}).encode()))
+        while has_room():
+            pass
+        waiting.close()
+        while not has_room():
+            pass
+        session.open.set()
+        assert running.result(20).status_code == 200
+    assert labels_of(post(address, RED)) == ["red"]
+    assert 5 not in session.seen
+
+
+def test_the_time_counts_from_the_requests_arrival_and_bounds_a_slow_body(address: Address) -> None:
+    with address.connect() as connection:
+        connection.sendall(request_bytes("/predict", b'{"inst', content_length="1000", x_request_timeout="0.05"))
+        head, _, body = answer_on(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 504")
+    assert b"connection: close" in head.lower()
+    assert "before its body had come" in json.loads(body)["detail"]
+
+
+def test_every_504_is_counted_once_by_the_model_that_had_it(address: Address) -> None:
+    def counted() -> dict[str, float]:
+        return {
+            sample.labels["model"]: sample.value
+            for family in text_string_to_metric_families(httpx2.get(f"{address.url}/metrics").text)
+            for sample in family.samples
+            if sample.name == "convoy_deadline_missed_total"
+        }
+
+    assert counted() == {"": 0, "colours": 0}
+    for path in ("/models/colours/predict", "/evaluate", "/v2/models/no-such-model/infer"):
+        with address.connect() as connection:
+            connection.sendall(request_bytes(path, b"{", content_length="1000", x_request_timeout="0.05"))
+            assert answer_on(connection).startswith(b"HTTP/1.1 504")
+    assert counted() == {"": 3, "colours": 0}
+    for path, labels in (("/predict", {}), ("/evaluate", {"labels": ["red"]})):
+        late = httpx2.post(f"{address.url}{path}", json=HANGS | labels, headers={"X-Request-Timeout": "0.1"})
+        assert late.status_code == 504
+    assert counted() == {"": 3, "colours": 2}
+
+
+def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:
+    timings = Timings()
+    request = Request({"type": "http", "headers": [(b"x-request-timeout", b"9")], "state": {"timings": timings}})
+    before = time.monotonic()
+    call = call_of(request, 5)
+    assert call.timings is timings
+    assert before + 5 <= call.deadline <= time.monotonic() + 5
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "said"),
+    [
+        (None, logging.INFO, "is done"),
+        (ModelRefusedError("It is broken."), logging.WARNING, "failed: It is broken."),
+        (OSError("no disk"), logging.ERROR, "failed in a way that nobody foresaw"),
+    ],
+)
+@pytest.mark.parametrize("how", ["late", "cancelled"])
+def test_what_goes_on_without_its_caller_ends_with_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture, how: str, error: Exception | None, level: int, said: str
+) -> None:
+    async def run() -> list[dict[str, object]]:
+        unseen: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        let = asyncio.Event()
+
+        async def work() -> None:
+            await let.wait()
+            if error:
+                raise error
+
+        asked = asyncio.create_task(within(time.monotonic() + (0.01 if how == "late" else 1000), work(), "It is late."))
+        await asyncio.wait([asked], timeout=0.05 if how == "cancelled" else None)
+        asked.cancel()
+        with pytest.raises(DeadlineError if how == "late" else asyncio.CancelledError):
+            await asked
+        let.set()
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        gc.collect()
+        return unseen
+
+    with caplog.at_level(logging.INFO):
+        assert asyncio.run(run()) == []
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert record.getMessage().endswith(said)
+
+
+def test_what_ends_in_its_time_leaves_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(error: Exception | None) -> int:
+        if error:
+            raise error
+        return 3
+
+    with caplog.at_level(logging.INFO):
+        assert asyncio.run(within(time.monotonic() + 1000, work(None), "It is late.")) == 3
+        for error in (NotReadyError("Not yet."), TimeoutError()):
+            with pytest.raises(type(error)):
+                asyncio.run(within(time.monotonic() + 1000, work(error), "It is late."))
+    assert caplog.records == []

@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from service.api.auth import Access, access
+from service.api.export_openapi import main, render
+from tests.support.bundles import solid
+from tests.support.http_requests import form, npy
+
+SCHEMA: dict[str, Any] = json.loads(render())
+REPOSITORY = Path(__file__).parents[3]
+KINDS = {
+    "predict": {"application/json", "multipart/form-data", "image/*", "application/x-npy"},
+    "evaluate": {"application/json", "multipart/form-data", "application/zip", "application/x-npz"},
+    "infer": {"application/json", "application/octet-stream"},
+    "load": {"application/json"},
+    "unload": {"application/json"},
+    "index": {"application/json"},
+    "{name}:predict": {"application/json"},
+}
+PROTOCOLS = ("/v1/", "/v2")
+
+OPERATIONS = [
+    (path, method, operation) for path, methods in SCHEMA["paths"].items() for method, operation in methods.items()
+]
+POSTS = [(path, operation) for path, method, operation in OPERATIONS if method == "post"]
+ASKING = [(path, operation) for path, operation in POSTS if not path.startswith(PROTOCOLS)]
+PROTOCOL = [(path, operation) for path, operation in POSTS if path.startswith(PROTOCOLS)]
+EXAMPLES = [
+    pytest.param(path, example["value"], id=f"{path} {name}")
+    for path, operation in POSTS
+    for name, example in operation["requestBody"]["content"]["application/json"].get("examples", {}).items()
+]
+
+
+def references(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        return {node["$ref"]} if "$ref" in node else set().union(*map(references, node.values()), set())
+    return set().union(*map(references, node), set()) if isinstance(node, list) else set()
+
+
+def test_it_is_what_the_service_serves_and_the_same_each_time(client: TestClient) -> None:
+    assert client.get("/openapi.json").json() == SCHEMA
+    assert render() == render()
+
+
+def test_the_file_in_the_repository_is_up_to_date() -> None:
+    assert (REPOSITORY / "openapi.json").read_text() == render()
+
+
+def test_check_tells_an_old_file_from_a_new_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "openapi.json"
+    assert main(["--check", str(path)]) == 1
+    assert main([str(path)]) == 0
+    assert main(["--check", str(path)]) == 0
+    path.write_text(path.read_text() + " ")
+    assert main(["--check", str(path)]) == 1
+    assert "run make openapi" in capsys.readouterr().err
+
+
+def test_every_reference_leads_somewhere() -> None:
+    schemas = SCHEMA["components"]["schemas"]
+    assert references(SCHEMA) == {f"#/components/schemas/{name}" for name in schemas}
+    assert "HTTPValidationError" not in schemas
+
+
+@pytest.mark.parametrize(("path", "operation"), ASKING, ids=[path for path, _ in ASKING])
+def test_every_kind_of_body_and_every_status_is_described(path: str, operation: dict[str, Any]) -> None:
+    assert set(operation["requestBody"]["content"]) == KINDS[path.rpartition("/")[2]]
+    assert set(operation["responses"]) == {"200", "400", "401", "404", "405", "413", "415", "422", "500", "503", "504"}
+
+
+def test_keys_are_named_where_they_may_be_needed_and_health_needs_none() -> None:
+    assert set(SCHEMA["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    for path, method, operation in OPERATIONS:
+        needed = access(method.upper(), path) is not Access.OPEN
+        assert ("security" in operation, "401" in operation["responses"]) == (needed, needed), path
+    assert "security" not in SCHEMA["paths"]["/livez"]["get"]
+
+
+@pytest.mark.parametrize(("path", "operation"), PROTOCOL, ids=[path for path, _ in PROTOCOL])
+def test_every_kind_of_body_of_a_protocol_is_described(path: str, operation: dict[str, Any]) -> None:
+    assert set(operation["requestBody"]["content"]) == KINDS[path.rpartition("/")[2]]
+    assert set(operation["responses"]) >= {"200", "400", "405", "413", "500"}
+    assert "422" not in operation["responses"]
+
+
+def test_every_error_is_a_problem_and_below_the_protocols_their_error() -> None:
+    errors = [(p, r) for p, _, o in OPERATIONS for status, r in o["responses"].items() if status >= "400"]
+    assert len(errors) > 100
+    for path, response in errors:
+        ours = not path.startswith(PROTOCOLS)
+        media_type, message = ("application/problem+json", "Problem") if ours else ("application/json", "ErrorMessage")
+        if path.endswith(("/ready", "/live")) and "content" not in response:
+            continue  # the protocol's health: an empty body
+        assert references(response) == {f"#/components/schemas/{message}"}, path
+        assert set(response["content"]) == {media_type}, path
+
+
+@pytest.mark.parametrize(("path", "body"), EXAMPLES)
+def test_every_example_works_when_sent(client: TestClient, path: str, body: Any) -> None:
+    response = client.post(path.format(name="colours", version=1), json=body)
+    assert response.status_code == 200, response.text
+
+
+def test_each_described_kind_of_body_is_taken(client: TestClient) -> None:
+    image = solid("red")
+    requests: dict[str, dict[str, Any]] = {
+        "multipart/form-data": {"files": form(image)},
+        "image/*": {"content": image, "headers": {"content-type": "image/png"}},
+        "application/x-npy": {
+            "content": npy(np.zeros((1, 8, 8), np.uint8)),
+            "headers": {"content-type": "application/x-npy"},
+        },
+        "application/json": {"json": {"instances": [[[1, 2], [3, 4]]]}},
+    }
+    assert set(requests) == KINDS["predict"]
+    for kind, request in requests.items():
+        assert client.post("/predict", **request).status_code == 200, kind

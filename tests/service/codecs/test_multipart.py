@@ -1,0 +1,119 @@
+from contextlib import suppress
+from dataclasses import replace
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.prediction import OnError
+from service.codecs.base import Incoming, Purpose, Submission
+from service.codecs.multipart import MAX_FIELD_BYTES, MULTIPART
+from service.errors import InvalidRequestError, MalformedBodyError, ServiceError, TooManyImagesError
+from service.inference.inputs import EncodedImage
+from tests.support.http_requests import form
+
+
+def parse(
+    files: list[tuple[str, tuple[str, bytes, str]]],
+    data: dict[str, str | list[str]] | None = None,
+    purpose: Purpose = Purpose.PREDICT,
+    max_images: int = 100,
+) -> Submission:
+    request = httpx2.Request("POST", "http://test", files=files, data=data)
+    return MULTIPART.parse(
+        Incoming(request.read(), request.headers["content-type"], purpose, max_images, 1, max_json_values=1000)
+    )
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=8))
+def test_files_arrive_whole_and_in_order(files: list[bytes]) -> None:
+    assert parse(form(*files)).images == [EncodedImage(data) for data in files]
+
+
+def test_options_are_read() -> None:
+    submission = parse(form(b"a"), {"top_k": "2", "on_error": "item"})
+    assert (submission.top_k, submission.on_error) == (2, OnError.ITEM)
+
+
+def test_labels_are_names_in_order_whatever_the_alphabet() -> None:
+    labels = ["7", "grün", "猫"]
+    assert parse(form(b"a", b"b", b"c"), {"labels": labels}, Purpose.EVALUATE).labels == labels
+
+
+@pytest.mark.parametrize(
+    ("files", "data", "said"),
+    [
+        ([("file", ("a.png", b"a", "image/png"))], None, "There is no field 'file'; images are sent as files=@image"),
+        (form(b"a"), {"topk": "1"}, "There is no field 'topk'"),
+        (form(b"a"), {"labels": "red"}, "There is no field 'labels'"),
+        ([("top_k", ("a.png", b"1", "text/plain"))], None, "'top_k' must be plain text"),
+        (form(b"a"), {"files": "a.png"}, "'files' must be a file"),
+        (form(b"a"), {"top_k": "many"}, "The field 'top_k' must be an integer, not 'many'"),
+        (form(b"a"), {"top_k": "0"}, "The field 'top_k' must be 1 or more, not '0'"),
+        (form(b"a"), {"on_error": "ignore"}, "The field 'on_error' must be 'request' or 'item', not 'ignore'"),
+        (form(b"a"), {"on_error": ["item", "item"]}, "'on_error' is there more than once"),
+        (form(b"a"), {"top_k": "1" * (MAX_FIELD_BYTES + 1)}, "longer than 1024 bytes"),
+    ],
+)
+def test_a_wrong_field_is_said_by_name(
+    files: list[tuple[str, tuple[str, bytes, str]]], data: dict[str, str | list[str]] | None, said: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=said):
+        parse(files, data)
+
+
+def test_more_files_than_allowed_are_not_read_to_the_end() -> None:
+    assert len(parse(form(b"a", b"b"), max_images=2).images) == 2
+    with pytest.raises(TooManyImagesError):
+        parse(form(b"a", b"b", b"c"), max_images=2)
+
+
+def test_a_request_of_the_default_limit_of_images_passes() -> None:
+    assert len(parse(form(*[b"a"] * 10_000), max_images=10_000).images) == 10_000
+
+
+def test_no_files_is_said() -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n--x--\r\n'
+    with pytest.raises(InvalidRequestError, match="There are no images"):
+        MULTIPART.parse(Incoming(body, "multipart/form-data; boundary=x", Purpose.PREDICT, 1, 1, max_json_values=1000))
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [b"\r\n", b"This is a message in MIME format.\r\n", b"two\r\nlines, -- and --x, which is no boundary\r\n\r\n"],
+)
+def test_what_stands_before_the_first_boundary_and_behind_the_last_says_nothing(preamble: bytes) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc\r\n'
+    body = preamble + part * 2 + b"--x--\r\nepilogue\r\n--x"
+    incoming = Incoming(body, "multipart/form-data; boundary=x", Purpose.PREDICT, 2, 1, max_json_values=1000)
+    assert MULTIPART.parse(incoming).images == [EncodedImage(b"abc")] * 2
+    with pytest.raises(TooManyImagesError):
+        MULTIPART.parse(replace(incoming, max_images=1))
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "said"),
+    [
+        (b"", "multipart/form-data", "names no boundary"),
+        (b"", "multipart/form-data; boundary=x", "cut short"),
+        (b"nonsense", "multipart/form-data; boundary=x", "no multipart form"),
+        (b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc', None, "cut short"),
+    ],
+)
+def test_what_is_no_form_is_said(body: bytes, content_type: str | None, said: str) -> None:
+    with pytest.raises(MalformedBodyError, match=said):
+        MULTIPART.parse(
+            Incoming(
+                body, content_type or "multipart/form-data; boundary=x", Purpose.PREDICT, 1, 1, max_json_values=1000
+            )
+        )
+
+
+@given(st.binary(max_size=300))
+def test_no_body_raises_anything_but_our_own_errors(body: bytes) -> None:
+    for prefix in (b"", b"--x\r\n", b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'):
+        with suppress(ServiceError):
+            MULTIPART.parse(
+                Incoming(prefix + body, "multipart/form-data; boundary=x", Purpose.PREDICT, 9, 1, max_json_values=1000)
+            )

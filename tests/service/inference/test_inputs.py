@@ -1,0 +1,75 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.errors import ImageError, ImageTooLargeError
+from service.inference.inputs import EncodedImage, JsonInstance, PixelArray
+from service.validation import shortened
+from tests.support.bundles import COLOURS, SPEC, solid
+from tests.support.http_requests import b64
+
+MAX_PIXELS = 10_000
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        EncodedImage(solid("red")),
+        JsonInstance(b64(solid("red"))),
+        JsonInstance([[list(COLOURS["red"])] * 3] * 2),
+        PixelArray(np.full((5, 4, 3), COLOURS["red"], np.uint8)),
+    ],
+)
+def test_every_kind_becomes_the_models_input(image: EncodedImage | JsonInstance | PixelArray) -> None:
+    decoded = image.decode(SPEC, MAX_PIXELS)
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, np.full(SPEC.shape, COLOURS["red"]))
+
+
+def nested(depth: int) -> list[Any]:
+    return [nested(depth - 1)] if depth else [1]
+
+
+@pytest.mark.parametrize(
+    ("instance", "reason"),
+    [
+        ("iVBORw0", "A string is no image"),
+        (7, "A number is no image"),
+        (None, "null is no image"),
+        ({"b64": "not base64!"}, "not base64"),
+        ({"b64": 5}, "b64 must be a string"),
+        (True, "A boolean is no image"),
+        (0.5, "A number is no image"),
+        ({"url": "http://example.org/a.png"}, r"The object has the fields \['url'\]"),
+        ({"b64": "AAAA", "more": 1}, "The object has the fields"),
+        ([[1, 2], [3]], "not all of one length"),
+        ([[0.5, 1.0]], "integers"),
+        ([[True, False]], "integers"),
+        ([["1", "2"]], "integers"),
+        ([[0, 256]], "from 0 to 255, not 0 to 256"),
+        ([[-1, 0]], "from 0 to 255, not -1 to 0"),
+        ([[10**30]], "from 0 to 255"),
+        ([["x" * 1000, 1]], "integers"),
+        ([[None]], "integers"),
+        ([[{}]], "integers"),
+        (nested(100), "cannot be read|one length|integers"),
+        ([1, 2, 3], "height, width"),
+        ([], "integers"),
+        ([[[1, 2]]], "height, width"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_its_reason(instance: Any, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        JsonInstance(instance).decode(SPEC, MAX_PIXELS)
+
+
+def test_pixels_count_against_the_limit_as_encoded_images_do() -> None:
+    for image in (PixelArray(np.zeros((101, 100, 3), np.uint8)), JsonInstance([[0] * 101] * 100)):
+        with pytest.raises(ImageTooLargeError, match="at most 10,000"):
+            image.decode(SPEC, MAX_PIXELS)
+
+
+def test_what_is_said_back_is_short_and_can_be_encoded() -> None:
+    assert shortened("a" * 100) == "a" * 60 + "..."
+    shortened("half a \ud800 character").encode()

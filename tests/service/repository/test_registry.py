@@ -1,0 +1,250 @@
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.bundle import hash_file
+from schemas.image import Pixels
+from service.backends.base import Runtime, Session
+from service.backends.fake import FakeRuntime, FakeSession
+from service.backends.onnx import OnnxRuntime
+from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
+from service.repository.loader import Refused
+from service.repository.plan import Plan, PlannedModel, PlannedVersion
+from service.repository.registry import Registry
+from service.settings import Device, Settings
+from tests.support.altered_bundles import add_variant, alter_golden, change_manifest, flip_byte
+from tests.support.bundles import write_bundle
+from tests.support.loaded_registry import load_all
+
+
+@pytest.fixture
+def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Registry]:
+    def registry_of(runtime: Runtime | None = None, **settings: Any) -> Registry:
+        cpu = OnnxRuntime(Device.CPU, threads=1, spin=False)
+        read = Settings(artifacts=tmp_path, **settings)
+        registry = Registry(read, runtime or cpu)
+        load_all(registry, read)
+        request.addfinalizer(registry.close)
+        return registry
+
+    return registry_of
+
+
+def refusal(registry: Registry, name: str) -> str:
+    entry = registry.entry(name)
+    assert isinstance(entry, Refused)
+    return entry.reason
+
+
+def remove_weights(bundle: Path) -> None:
+    (bundle / "model.onnx").unlink()
+
+
+def break_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").write_text("{")
+
+
+def rename(bundle: Path) -> None:
+    change_manifest(bundle, lambda manifest: manifest.update(name="other"))
+
+
+def future_format(bundle: Path) -> None:
+    change_manifest(bundle, lambda manifest: manifest.update(format_version=99))
+
+
+def another_size(bundle: Path) -> None:
+    change_manifest(bundle, lambda manifest: manifest["input"].update(height=16))
+
+
+def replace_graph(bundle: Path) -> None:
+    """A file that is no graph, with its hash mended."""
+    (bundle / "model.onnx").write_bytes(b"no graph")
+
+    def mend(manifest: dict[str, Any]) -> None:
+        manifest["variants"][0] |= hash_file(bundle / "model.onnx", bundle).model_dump()
+
+    change_manifest(bundle, mend)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda bundle: flip_byte(bundle / "model.onnx"), r"model\.onnx does not have the sha256"),
+        (alter_golden, r"The golden sample golden/1\.png is answered"),
+        (lambda bundle: flip_byte(bundle / "golden" / "0.png"), r"golden/0\.png does not have the sha256"),
+        (remove_weights, r"model\.onnx is missing"),
+        (break_manifest, "manifest.json is not JSON"),
+        (rename, "The manifest says other version 1"),
+        (future_format, "The bundle has format version 99"),
+        (another_size, r"The graph's input 'images' is"),
+        (replace_graph, "ONNX Runtime cannot open the graph"),
+    ],
+)
+def test_a_bad_bundle_is_refused_with_its_reason_while_another_serves(
+    tmp_path: Path, load: Callable[..., Registry], damage: Callable[[Path], None], reason: str
+) -> None:
+    write_bundle(tmp_path, "good")
+    damage(write_bundle(tmp_path, "bad"))
+    registry = load()
+    assert [entry.found.name for entry in registry.loaded] == ["good"]
+    assert registry.model("good").manifest.name == "good"
+    with pytest.raises(ModelRefusedError, match=f"bad version 1 was refused and cannot answer: {reason}"):
+        registry.model("bad")
+
+
+def test_only_the_newest_version_serves(tmp_path: Path, load: Callable[..., Registry]) -> None:
+    for version in (1, 2):
+        write_bundle(tmp_path, version=version)
+    registry = load()
+    assert registry.model("colours").manifest.version == 2
+    assert registry.model("colours", 2).manifest.version == 2
+    with pytest.raises(ModelNotFoundError, match="Version 1 of colours is not served; version 2 is"):
+        registry.model("colours", 1)
+
+
+def test_the_only_model_is_the_default_even_where_it_was_refused(tmp_path: Path, load: Callable[..., Registry]) -> None:
+    flip_byte(write_bundle(tmp_path, "a") / "model.onnx")
+    with pytest.raises(ModelRefusedError):
+        load().model()
+
+
+def test_of_several_models_one_must_be_named(tmp_path: Path, load: Callable[..., Registry]) -> None:
+    write_bundle(tmp_path, "a")
+    flip_byte(write_bundle(tmp_path, "b") / "model.onnx")
+    with pytest.raises(ModelRequiredError, match="there are a, b"):
+        load().model()
+    assert load(default_model="a").model().manifest.name == "a"
+    with pytest.raises(ModelNotFoundError, match="There is no model 'c'; there are a, b"):
+        load(default_model="c").model()
+
+
+def test_with_no_models_it_is_not_ready(load: Callable[..., Registry]) -> None:
+    with pytest.raises(NotReadyError, match="train one"):
+        load().model()
+
+
+def test_a_variant_that_fails_its_golden_samples_falls_back_to_fp32(
+    tmp_path: Path, load: Callable[..., Registry]
+) -> None:
+    add_variant(write_bundle(tmp_path), "int8", scale=1.0)
+    model = load().model()
+    assert model.choice.variant.name == "fp32"
+    assert "int8 was refused: The golden sample" in model.choice.reason
+
+
+def test_a_variant_that_passes_serves(tmp_path: Path, load: Callable[..., Registry]) -> None:
+    add_variant(write_bundle(tmp_path), "int8")
+    assert load().model().choice.variant.name == "int8"
+    assert load(variant="fp32").model().choice.variant.name == "fp32"
+
+
+def test_where_fp32_fails_too_the_bundle_is_refused(tmp_path: Path, load: Callable[..., Registry]) -> None:
+    bundle = write_bundle(tmp_path)
+    add_variant(bundle, "int8", scale=1.0)
+    flip_byte(bundle / "model.onnx")
+    assert "model.onnx does not have the sha256" in refusal(load(), "colours")
+
+
+def unready(images: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
+    raise RuntimeError("the device burns")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda images: np.zeros((len(images), 2), np.float32), r"the shape \[1, 2\], not \[1, 3\]"),
+        (lambda images: np.full((len(images), 3), np.nan, np.float32), "nan for class 0 of image 0"),
+        (lambda images: np.full((len(images), 3), np.inf, np.float32), "inf for class 0 of image 0"),
+        (lambda images: np.full((len(images), 3), 1 / 3, np.float32), "The golden sample"),
+        (unready, "nobody foresaw"),
+    ],
+)
+def test_a_session_that_answers_nonsense_never_serves(
+    tmp_path: Path, load: Callable[..., Registry], answer: Callable[[Pixels], Any], reason: str
+) -> None:
+    write_bundle(tmp_path)
+    registry = load(FakeRuntime(lambda _: FakeSession((8, 8, 3), 3, answer)))
+    with pytest.raises(ModelRefusedError, match=reason):
+        registry.model()
+
+
+def test_a_version_that_is_let_go_frees_its_session_at_once(tmp_path: Path, load: Callable[..., Registry]) -> None:
+    """Of a model on a GPU, waiting for the garbage collector would be waiting for gigabytes."""
+    write_bundle(tmp_path)
+    sessions: list[weakref.ref[Session]] = []
+
+    def opened(model: bytes) -> Session:
+        session = OnnxRuntime(Device.CPU, threads=1, spin=False).open(model)
+        sessions.append(weakref.ref(session))
+        return session
+
+    registry = load(FakeRuntime(opened))
+    gc.disable()
+    try:
+        registry.serve(Plan())
+        registry.close()
+        deadline = time.monotonic() + 60
+        while sessions[0]() is not None:
+            assert time.monotonic() < deadline, "something still knows the session"
+            threading.Event().wait(0.01)
+    finally:
+        gc.enable()
+    assert len(sessions) == 1
+
+
+def test_a_process_that_starts_late_prepares_what_the_others_serve(tmp_path: Path) -> None:
+    flip_byte(write_bundle(tmp_path, "bad") / "model.onnx")
+    good = write_bundle(tmp_path, "good")
+    settings = Settings(artifacts=tmp_path)
+    registry = Registry(settings, OnnxRuntime(Device.CPU, threads=1, spin=False))
+    refused = PlannedVersion(version=1, path=tmp_path / "bad" / "1", reason="Another process refused it.")
+    plan = Plan(
+        models=(
+            PlannedModel(name="bad", versions=(refused,), current=None),
+            PlannedModel(name="good", versions=(PlannedVersion(version=1, path=good),), current=1),
+        )
+    )
+    registry.catch_up(plan)
+    registry.serve(plan)
+    try:
+        assert registry.model("good").manifest.name == "good"
+        (entry,) = registry.refused
+        assert (entry.reason, entry.manifest and entry.manifest.labels) == (
+            "Another process refused it.",
+            ("red", "green", "blue"),
+        )
+        assert [(one.name, one.version) for one in registry.statistics()] == [("good", 1)]
+        bad = PlannedModel(name="bad", versions=(refused.model_copy(update={"reason": None}),), current=1)
+        alone = Plan(models=(bad,))
+        registry.catch_up(alone)
+        registry.serve(alone)
+        assert "model.onnx does not have the sha256" in refusal(registry, "bad")
+    finally:
+        registry.close()
+
+
+def test_what_is_prepared_after_the_close_is_closed_at_once(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    registry = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
+    registry.close()
+    assert registry.prepare("colours", PlannedVersion(version=1, path=bundle)) == "The service is going down."
+    assert not any(thread.name == "batcher-colours" for thread in threading.enumerate())
+
+
+def test_a_link_under_another_name_does_not_answer_as_what_it_leads_to(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    (tmp_path / "colours" / "2").symlink_to(bundle)
+    registry = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
+    try:
+        said = registry.prepare("colours", PlannedVersion(version=2, path=tmp_path / "colours" / "2"))
+        assert said is not None
+        assert "a link to colours version 1" in said
+    finally:
+        registry.close()

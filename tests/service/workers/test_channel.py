@@ -1,0 +1,145 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, ServiceError
+from service.telemetry.statistics import Statistics
+from service.workers import messages
+from service.workers.channel import Channel, Handler
+from service.workers.messages import AllStatistics, Done, GetStatistics, Load, Unload
+from service.workers.worker import SupervisorControl
+from tests.support.service_process import SOON
+
+
+async def done(_: messages.Call) -> messages.Answer:
+    return Done()
+
+
+@asynccontextmanager
+async def channels(left: Handler, right: Handler = done) -> AsyncIterator[tuple[Channel, Channel]]:
+    one, other = socket.socketpair()
+    ends = await Channel.over(one, left), await Channel.over(other, right)
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            await end.close()
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), SOON))
+
+
+def test_each_call_gets_its_own_answer_whatever_the_order() -> None:
+    gates = {name: asyncio.Event() for name in "abc"}
+
+    async def in_their_own_time(call: messages.Call) -> messages.Answer:
+        assert isinstance(call, Unload)
+        await gates[call.name].wait()
+        return AllStatistics(entries=(Statistics(name=call.name, version=1),))
+
+    async def test() -> None:
+        async with channels(done, in_their_own_time) as (near, _):
+            calls = {name: asyncio.create_task(near.call(Unload(name=name), AllStatistics)) for name in gates}
+            for name in "cab":
+                gates[name].set()
+                assert (await calls[name]).entries[0].name == name
+
+    run(test)
+
+
+def test_both_ends_call_at_once_even_within_an_answer() -> None:
+    async def test() -> None:
+        async def asks_back(_: messages.Call) -> messages.Answer:
+            return await ends[1].call(GetStatistics(), Done)
+
+        async with channels(done, asks_back) as ends:
+            assert await ends[0].call(GetStatistics(), Done) == Done()
+
+    run(test)
+
+
+@pytest.mark.parametrize("error", [ModelNotFoundError, ModelRefusedError, ForbiddenError, NotReadyError])
+def test_an_error_is_raised_at_the_other_end_as_it_was(error: type[ServiceError]) -> None:
+    async def raises(_: messages.Call) -> messages.Answer:
+        raise error("This is the reason.")
+
+    async def test() -> None:
+        async with channels(done, raises) as (near, _):
+            with pytest.raises(error, match=r"^This is the reason\.$"):
+                await near.call(GetStatistics(), Done)
+
+    run(test)
+
+
+def test_what_nobody_foresaw_fails_its_call_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails_once(call: messages.Call) -> messages.Answer:
+        if isinstance(call, Unload):
+            raise KeyError(call.name)
+        return Done()
+
+    async def test() -> None:
+        async with channels(done, fails_once) as (near, _):
+            with pytest.raises(RuntimeError, match="nobody foresaw"):
+                await near.call(Unload(name="a"), Done)
+            assert await near.call(GetStatistics(), Done) == Done()
+        assert "KeyError: 'a'" in caplog.text
+
+    run(test)
+
+
+def test_a_call_ends_when_the_other_end_goes() -> None:
+    async def never(_: messages.Call) -> messages.Answer:
+        await asyncio.Event().wait()
+        return Done()
+
+    async def test() -> None:
+        async with channels(done, never) as (near, far):
+            waiting = asyncio.create_task(near.call(GetStatistics(), Done))
+            await asyncio.sleep(0)
+            await far.close()
+            with pytest.raises(NotReadyError):
+                await waiting
+            with pytest.raises(NotReadyError):
+                await near.call(GetStatistics(), Done)
+
+    run(test)
+
+
+def test_a_message_of_a_megabyte_arrives() -> None:
+    async def echoes(call: messages.Call) -> messages.Answer:
+        assert isinstance(call, Load)
+        return messages.Verdict(reason=call.name)
+
+    async def test() -> None:
+        async with channels(done, echoes) as (near, _):
+            name = "x" * 2**20
+            assert (await near.call(Load(name=name, version=None), messages.Verdict)).reason == name
+
+    run(test)
+
+
+def test_a_worker_asks_its_supervisor_for_what_changes_everywhere() -> None:
+    asked: list[messages.Call] = []
+
+    async def supervisor(call: messages.Call) -> messages.Answer:
+        asked.append(call)
+        return AllStatistics(entries=(STATISTICS,)) if isinstance(call, GetStatistics) else Done()
+
+    async def test() -> None:
+        async with channels(done, supervisor) as (near, _):
+            control = SupervisorControl(near)
+            await control.load("colours", 3)
+            await control.unload("colours")
+            statistics: Sequence[Statistics] = await control.statistics()
+            assert list(statistics) == [STATISTICS]
+        assert asked == [Load(name="colours", version=3), Unload(name="colours"), GetStatistics()]
+
+    run(test)
+
+
+STATISTICS = Statistics(name="colours", version=3, inference_count=7)

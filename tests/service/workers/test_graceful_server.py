@@ -1,0 +1,264 @@
+"""The end of one server, in this process: who gets which answer."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from schemas.bundle import FloatArray
+from schemas.image import Pixels
+from service.api.app import create_app
+from service.api.routes.health import Drain
+from service.backends.fake import FakeRuntime, FakeSession
+from service.backends.onnx import OnnxRuntime
+from service.settings import Device, Settings
+from service.workers.graceful_server import Gate, Server
+from tests.support.bundles import SPEC, colour_model, solid
+from tests.support.http_requests import b64
+from tests.support.service_process import SOON
+
+GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+
+
+class Plain:
+    """Answers 200 when it is let, and closes when it may."""
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+        self.may_close = asyncio.Event()
+        self.may_close.set()
+        self.asked = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for phase in ("startup", "shutdown"):
+                await receive()
+                await self.may_close.wait()
+                await send({"type": f"lifespan.{phase}.complete"})
+            return
+        self.asked.set()
+        await self.let.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+class Served:
+    """An application behind the gate, as a worker has it, on a free port; end() is what a drain comes to."""
+
+    def __init__(self, app: ASGIApp, seconds: int) -> None:
+        self.drain = Drain()
+        self.gate = Gate(app, self.drain)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listener.getsockname()
+        config = uvicorn.Config(self.gate, lifespan="on", ws="none", log_config=None, timeout_graceful_shutdown=seconds)
+        self.server = Server(config, self.listener, self.gate)
+
+    async def start(self) -> None:
+        config = self.server.config
+        config.load()
+        self.server.lifespan = config.lifespan_class(config)
+        await self.server.startup([self.listener])
+
+    async def end(self) -> None:
+        self.drain.begun = True
+        await self.server.shutdown()
+
+    @asynccontextmanager
+    async def asking(self, request: bytes = GET) -> AsyncIterator["Asked"]:
+        reader, writer = await asyncio.open_connection(*self.address)
+        writer.write(request)
+        try:
+            yield Asked(reader, writer)
+        finally:
+            writer.close()
+
+
+class Asked:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        return int(head[0].split()[1]), headers, await self._reader.readexactly(int(headers["content-length"]))
+
+    async def head(self) -> int:
+        """The status of an answer that has no body."""
+        return int((await self._reader.readuntil(b"\r\n\r\n")).split()[1])
+
+    def again(self, request: bytes = GET) -> None:
+        self._writer.write(request)
+
+    async def is_closed(self) -> bool:
+        return await self._reader.read() == b""
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, seconds: int = SOON) -> AsyncIterator[Served]:
+    served = Served(app, seconds)
+    await served.start()
+    yield served
+    assert served.server.server_state.connections == set()
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), SOON))
+
+
+def test_a_request_in_work_is_answered_and_told_to_go_elsewhere() -> None:
+    async def test() -> None:
+        app = Plain()
+        async with serving(app) as served, served.asking() as client:
+            await app.asked.wait()
+            ending = asyncio.create_task(served.end())
+            await asyncio.sleep(0)
+            app.let.set()
+            status, headers, body = await client.answer()
+            assert (status, headers["connection"], body) == (200, "close", b"ok")
+            await ending
+            assert (served.gate.accepted, served.gate.answered) == (1, 1)
+
+    run(test)
+
+
+def test_a_connection_that_nobody_has_picked_up_yet_is_answered() -> None:
+    async def test() -> None:
+        app = Plain()
+        app.let.set()
+        async with serving(app) as served:
+            clients = [socket.create_connection(served.address) for _ in range(5)]  # the loop stands still meanwhile
+            for client in clients:
+                client.sendall(GET)
+            await served.end()
+            for client in clients:
+                client.settimeout(SOON)
+                assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+                client.close()
+            assert served.gate.answered == 5
+
+    run(test)
+
+
+def test_a_request_that_arrives_on_an_open_connection_after_the_end_began_is_answered() -> None:
+    async def test() -> None:
+        app = Plain()
+        app.let.set()
+        async with serving(app) as served, served.asking() as client:
+            _, headers, _ = await client.answer()
+            assert "connection" not in headers
+            ending = asyncio.create_task(served.end())
+            await asyncio.sleep(0.05)
+            client.again()
+            status, headers, _ = await client.answer()
+            assert (status, headers["connection"]) == (200, "close")
+            await ending
+
+    run(test)
+
+
+def test_a_connection_that_brings_nothing_more_does_not_hold_up_the_end() -> None:
+    async def test() -> None:
+        app = Plain()
+        app.let.set()
+        async with serving(app, seconds=10 * SOON) as served, served.asking() as client, served.asking(b"") as silent:
+            await client.answer()
+            await served.end()
+            assert await client.is_closed()
+            assert await silent.is_closed()
+
+    run(test)
+
+
+def test_a_request_that_hangs_gets_a_problem_when_the_time_is_over() -> None:
+    async def test() -> None:
+        app = Plain()
+        async with serving(app, seconds=0) as served, served.asking() as client:
+            await app.asked.wait()
+            await served.end()
+            status, headers, body = await client.answer()
+            assert (status, headers["content-type"], headers["connection"]) == (
+                503,
+                "application/problem+json",
+                "close",
+            )
+            assert json.loads(body)["code"] == "not_ready"
+            assert served.gate.answered == 1
+
+    run(test)
+
+
+def test_a_body_that_has_not_come_is_not_waited_for_while_the_application_closes() -> None:
+    async def test() -> None:
+        app = Plain()
+        async with serving(app, seconds=0) as served, served.asking() as client:
+            served.server.close_seconds = 10 * SOON
+            app.may_close.clear()
+            await app.asked.wait()
+            ending = asyncio.create_task(served.end())
+            assert (await client.answer())[0] == 503
+            app.may_close.set()
+            await ending
+
+    run(test)
+
+
+def test_what_waits_in_a_queue_gets_a_problem_when_the_time_is_over(artifacts: Path) -> None:
+    async def test() -> None:
+        let, inside = threading.Event(), threading.Event()
+
+        def answer(images: Pixels) -> FloatArray:
+            if images.any():  # not the warm-up
+                inside.set()
+                let.wait(SOON)
+            return real(images)
+
+        real = OnnxRuntime(Device.CPU, threads=1, spin=False).open(colour_model()).run
+        settings = Settings(artifacts=artifacts, max_batch=1)
+        let.set()
+        app = create_app(settings, FakeRuntime(lambda _: FakeSession(SPEC.shape, 3, answer)))
+        async with serving(app, seconds=0) as served:
+            let.clear()
+            inside.clear()
+            async with served.asking(_predict()) as running, served.asking(b"") as waiting:
+                await asyncio.to_thread(inside.wait, SOON)
+                waiting.again(_predict())
+                while served.gate.accepted < 2:
+                    await asyncio.sleep(0.01)
+                ending = asyncio.create_task(served.end())
+                status, headers, body = await waiting.answer()
+                assert (status, headers["connection"]) == (503, "close")
+                assert json.loads(body)["code"] == "not_ready"
+                let.set()
+                assert (await running.answer())[0] == 200
+                await ending
+
+    run(test)
+
+
+def test_a_head_whose_caller_leaves_with_it_is_answered(artifacts: Path) -> None:
+    async def test() -> None:
+        app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
+        async with serving(app) as served:
+            for path in ("/static/docs/swagger-ui-bundle.js", "/models/colours/report/curves.png"):
+                async with served.asking(f"HEAD {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode()) as client:
+                    assert await client.head() == 200
+            await served.end()
+            assert (served.gate.accepted, served.gate.answered) == (2, 2)
+
+    run(test)
+
+
+def _predict() -> bytes:
+    body = json.dumps({"instances": [b64(solid("green"))]}).encode()
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

@@ -1,0 +1,237 @@
+"""What comes before there is a request: real connections to a real listener."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from service.api.app import create_app
+from service.api.problems import TITLES
+from service.settings import Device, Settings
+from service.workers.http_limits import HEAD_BYTES, BoundedProtocol
+from tests.support.asgi_server import Address, answer_on, listening, request_bytes
+from tests.support.bundles import solid
+from tests.support.fake_runtimes import colours
+
+LIVE = b"GET /livez HTTP/1.1\r\nhost: test\r\n"
+
+
+INDEX = b"POST /v2/repository/index HTTP/1.1\r\nhost: test\r\n"  # of a body that is never large
+
+
+class Hasty(BoundedProtocol):
+    head_seconds = 0.3
+    dropping_seconds = 0.3
+    unread_seconds = 0.3
+
+
+class Thrifty(BoundedProtocol):
+    dropping_bytes = 1_000_000
+
+
+@pytest.fixture
+def service(artifacts: Path) -> Iterator[Address]:
+    app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
+    with listening(app, http=Hasty) as address:
+        yield address
+
+
+@pytest.fixture
+def thrifty(artifacts: Path) -> Iterator[Address]:
+    app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
+    with listening(app, http=Thrifty) as address:
+        yield address
+
+
+def answered(address: Address, request: bytes) -> tuple[int, dict[str, object]]:
+    """(status, body) of the answer, whose head must be as that of any other."""
+    with address.connect() as connection:
+        connection.sendall(request)
+        head, _, body = answer_on(connection).partition(b"\r\n\r\n")
+    line, *headers = head.decode().lower().split("\r\n")
+    _, status, reason = line.split(" ", 2)
+    assert reason == TITLES[int(status)].lower()
+    names = {name for name, _, _ in (header.partition(":") for header in headers)}
+    assert names >= {"date", "x-request-id", "x-content-type-options", "content-length"}
+    assert "connection: close" in headers
+    return int(status), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [b"x: " + b"a" * (4 * HEAD_BYTES), b"".join(b"x%d: a\r\n" % i for i in range(HEAD_BYTES // 2))],
+    ids=["one", "many"],
+)
+def test_headers_without_end_are_431(service: Address, lines: bytes) -> None:
+    status, problem = answered(service, LIVE + lines)
+    assert (status, problem["status"], problem["code"]) == (431, 431, "invalid_request")
+
+
+def test_what_is_no_http_is_a_problem_too(service: Address) -> None:
+    status, problem = answered(service, b"hello?\r\n\r\n")
+    assert (status, problem["status"]) == (400, 400)
+
+
+@pytest.mark.parametrize("hosts", [b"", b"host: test\r\nHost: test\r\n"], ids=["none", "two"])
+def test_a_request_without_one_host_is_400(service: Address, hosts: bytes) -> None:
+    for body in (b"", b"content-length: 2\r\n"):
+        status, problem = answered(service, b"POST /predict HTTP/1.1\r\n" + hosts + body + b"\r\n{}")
+        assert (status, problem["detail"]) == (
+            400,
+            f"The request has {2 * bool(hosts)} Host headers; HTTP/1.1 requires exactly one.",
+        )
+
+
+def test_http_1_0_needs_no_host(service: Address) -> None:
+    with service.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert answer_on(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_what_is_refused_is_counted_under_the_route_of_what_leads_nowhere(service: Address) -> None:
+    for request in (b"FOO1 / HTTP/1.1\r\nhost: test\r\n\r\n", b"FOO2 /livez HTTP/1.1\r\nhost: test\r\n\r\n"):
+        assert answered(service, request)[0] == 400
+    assert answered(service, LIVE)[0] == 408
+    counted = httpx2.get(f"{service.url}/metrics").text
+    assert 'convoy_requests_total{route="unmatched",status="400"} 2.0' in counted
+    assert 'convoy_requests_total{route="unmatched",status="408"} 1.0' in counted
+    assert "FOO" not in counted
+
+
+@pytest.mark.parametrize("begun", [b"", LIVE], ids=["nothing", "a part"])
+def test_a_head_that_does_not_come_in_time_ends_the_connection(service: Address, begun: bytes) -> None:
+    assert answered(service, begun)[0] == 408
+
+
+def test_so_does_a_further_head_of_a_kept_connection(service: Address) -> None:
+    with service.connect() as connection:
+        connection.sendall(LIVE + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(LIVE)
+        assert answer_on(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_large_bodies_and_kept_connections_are_no_heads(service: Address) -> None:
+    body = b"\x89PNG" + bytes(8 * HEAD_BYTES)
+    request = b"POST /predict HTTP/1.1\r\nhost: test\r\ncontent-type: image/png\r\ncontent-length: %d\r\n" % len(body)
+    with service.connect() as connection:
+        connection.sendall((request + b"\r\n" + body) * 2 + request + b"connection: close\r\n\r\n" + body)
+        assert answer_on(connection).count(b"HTTP/1.1 422") == 3
+
+
+def test_who_sends_first_and_reads_then_gets_its_answer_also_on_a_connection_that_closes(thrifty: Address) -> None:
+    body = bytes(10 * Thrifty.dropping_bytes)
+    for also in (b"", b"connection: close\r\n"):
+        with thrifty.connect() as connection:
+            length = len(body) // 20
+            connection.sendall(INDEX + also + b"content-length: %d\r\n\r\n" % length)
+            assert connection.recv(12) == b"HTTP/1.1 413"
+            connection.sendall(body[:length])
+            if not also:
+                connection.sendall(LIVE + b"connection: close\r\n\r\n")
+            assert answer_on(connection).count(b"HTTP/1.1 200") == (not also)
+
+
+def test_the_rest_of_a_body_that_was_answered_must_come_in_time(service: Address) -> None:
+    with service.connect() as connection:
+        connection.sendall(INDEX + b"content-length: 99999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+        connection.sendall(b"a")
+        assert b"HTTP" not in answer_on(connection)
+
+
+def test_and_is_not_read_without_end(thrifty: Address) -> None:
+    with thrifty.connect() as connection:
+        connection.sendall(INDEX + b"content-length: 99999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+        with pytest.raises(ConnectionError):
+            connection.sendall(bytes(1000 * Thrifty.dropping_bytes))
+
+
+def test_a_body_that_breaks_off_its_own_form_after_its_answer_gets_no_second_one(thrifty: Address) -> None:
+    with thrifty.connect() as connection:
+        connection.sendall(INDEX + b"transfer-encoding: chunked\r\n\r\n20000\r\n" + bytes(0x20000))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+        connection.sendall(b"no chunk")
+        assert b"HTTP" not in answer_on(connection)
+
+
+def test_trailers_are_bounded_and_are_no_headers(service: Address, artifacts: Path) -> None:
+    request = LIVE.replace(b"GET", b"POST").replace(b"/livez", b"/predict") + b"transfer-encoding: chunked\r\n"
+    image = solid("red")
+    body = b"%x\r\n%b\r\n0\r\n" % (len(image), image)
+    with service.connect() as connection:
+        connection.sendall(request + b"connection: close\r\n\r\n" + body + b"content-type: image/png\r\n\r\n")
+        assert answer_on(connection).startswith(b"HTTP/1.1 415")
+    assert answered(service, request + b"content-type: image/png\r\n\r\n" + body + b"a: b\r\n" * HEAD_BYTES)[0] == 431
+
+
+def test_a_connection_that_says_nothing_after_the_rest_of_an_answered_body_is_closed(service: Address) -> None:
+    for rest in (b"", b"GET /li"):
+        with service.connect() as connection:
+            connection.sendall(b"POST /nope HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+            connection.sendall(bytes(100) + rest)
+            assert answer_on(connection) == b""
+
+
+def slow(artifacts: Path, seconds: float) -> FastAPI:
+    return create_app(
+        Settings(artifacts=artifacts, device=Device.CPU, max_batch=1), colours(lambda _: time.sleep(seconds))
+    )
+
+
+def test_what_begins_while_a_request_is_in_work_does_not_end_it(artifacts: Path) -> None:
+    image = request_bytes("/predict", solid("red"), content_type="image/png", connection="close")
+    with listening(slow(artifacts, 1), http=Hasty) as address, address.connect() as connection:
+        connection.sendall(image)
+        time.sleep(0.1)
+        connection.sendall(b"\r\n")
+        assert answer_on(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\n\r\n", b"400"),
+        (b"hello?\r\n\r\n", b"400"),
+        (LIVE + b"x: " + b"a" * (4 * HEAD_BYTES), b"431"),
+        (INDEX + b"transfer-encoding: chunked\r\n\r\nno chunk", b"400"),
+    ],
+    ids=["no host", "no HTTP", "a large head", "a broken body"],
+)
+def test_what_is_refused_waits_for_the_answers_of_the_good_requests_before_it(
+    artifacts: Path, bad: bytes, status: bytes
+) -> None:
+    image = request_bytes("/predict", solid("red"), content_type="image/png")
+    with listening(slow(artifacts, 0.2), http=Hasty) as address, address.connect() as connection:
+        connection.sendall(image + image + bad)
+        answers = re.findall(rb"HTTP/1.1 (\d+)", answer_on(connection))
+    assert answers == [b"200", b"200", status]
+
+
+def test_who_takes_nothing_of_its_answers_is_not_held_for_ever(service: Address) -> None:
+    with service.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with pytest.raises(ConnectionError):  # noqa: PT012 - the first that is sent after the end raises, or the next
+            for _ in range(600):
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: test\r\n\r\n")
+                time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("head", "status"), [(INDEX.replace(b"/v2", b"/nope"), 404), (INDEX, 413)])
+def test_who_asked_before_it_sent_and_was_told_no_is_not_taken_at_its_next_word(
+    service: Address, head: bytes, status: int
+) -> None:
+    request = head + b"content-length: 99999999999\r\nexpect: 100-continue\r\n\r\n"
+    with service.connect() as connection:
+        connection.sendall(request)
+        answer = answer_on(connection)
+    assert answer.startswith(b"HTTP/1.1 %d" % status)
+    assert b"connection: close" in answer

@@ -1,0 +1,374 @@
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.errors import DeviceError, NotReadyError, StartError
+from service.repository.plan import Plan, PlannedModel, PlannedVersion
+from service.settings import Settings
+from service.workers import messages
+from service.workers.messages import Drained
+from service.workers.pool import LONGEST_PAUSE, METRICS_FOLDER, Pool, pause_before
+from service.workers.worker_process import Cause, Member
+from tests.support.fake_worker import BAD, DEAD, DEADLY
+from tests.support.service_process import SOON, alive
+
+FAKE = "tests.support.fake_worker"
+
+
+def version(number: int) -> PlannedVersion:
+    return PlannedVersion(version=number, path=Path("nowhere"))
+
+
+PLAN = Plan(models=(PlannedModel(name="colours", versions=(version(1),), current=1),))
+
+
+async def nothing_to_ask(call: messages.Call) -> messages.Answer:
+    raise NotReadyError(f"Nobody should ask {call}.")
+
+
+class Fakes:
+    """The folder that tells fake workers what to do, and that they tell what they did."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def shall(self, what: str) -> None:
+        (self.folder / what).touch()
+
+    def shall_no_more(self, what: str) -> None:
+        (self.folder / what).unlink()
+
+    def who_got(self, call: str) -> set[int]:
+        return {int(path.name.rsplit("-", 1)[1]) for path in self.folder.glob(f"{call}-*")}
+
+    def alive(self) -> set[int]:
+        return {pid for pid in self.who_got("start") if alive(pid)}
+
+    def restarts(self) -> dict[str, float]:
+        """By cause, as whoever renders the figures of all processes reads them."""
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self.folder / "metrics"))  # type: ignore[no-untyped-call]
+        (metric,) = registry.collect()
+        assert metric.name == "convoy_worker_restarts"
+        return {sample.labels["cause"]: sample.value for sample in metric.samples}
+
+    @asynccontextmanager
+    async def pool(self, workers: int = 2, **options: Any) -> AsyncIterator[Pool]:
+        with socket.socket() as listener:
+            environment = {**os.environ, METRICS_FOLDER: str(self.folder / "metrics"), "FAKE_WORKER": str(self.folder)}
+            pool = Pool(Settings(workers=workers), listener, environment, nothing_to_ask, module=FAKE, **options)
+            try:
+                yield pool
+            finally:
+                await pool.kill()
+                assert self.alive() == set()
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return Fakes(tmp_path)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), SOON))
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.02)
+
+
+def test_what_is_asked_is_asked_of_every_worker(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=3) as pool:
+            await pool.start()
+            assert await pool.prepare("colours", version(1)) is None
+            await pool.serve(Plan())
+            assert fakes.who_got("prepare") == fakes.who_got("serve") == fakes.alive()
+            assert set(pool.pids) == fakes.alive()
+            assert len(pool.pids) == 3
+
+    run(test)
+
+
+def test_what_one_worker_refuses_is_refused(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            assert await pool.prepare("colours", version(BAD)) == "It is bad."
+
+    run(test)
+
+
+def test_statistics_are_whole_over_all_workers(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=3) as pool:
+            await pool.start()
+            (whole,) = await pool.statistics()
+            assert (whole.name, whole.version, whole.inference_count) == ("colours", 1, 15)
+
+    run(test)
+
+
+def test_a_drain_counts_the_requests_of_all_and_leaves_nobody(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            assert await pool.drain() == Drained(accepted=6, answered=4)
+            assert fakes.alive() == set()
+
+    run(test)
+
+
+def test_on_a_gpu_auto_is_one_worker(fakes: Fakes) -> None:
+    fakes.shall("gpu")
+
+    async def test() -> None:
+        with socket.socket() as listener:
+            environment = {**os.environ, METRICS_FOLDER: str(fakes.folder), "FAKE_WORKER": str(fakes.folder)}
+            pool = Pool(Settings(), listener, environment, nothing_to_ask, module=FAKE)
+            await pool.start()
+            assert len(fakes.alive()) == 1
+            await pool.kill()
+
+    run(test)
+
+
+def test_an_error_of_the_start_is_said_as_it_was(fakes: Fakes) -> None:
+    fakes.shall("no-device")
+
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            with pytest.raises(DeviceError, match=r"^There is no device\.$"):
+                await pool.start()
+
+    run(test)
+
+
+def test_a_worker_that_dies_before_it_could_start_ends_the_service(fakes: Fakes) -> None:
+    fakes.shall("die-at-start")
+
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            with pytest.raises(StartError, match=rf"ended with status {DEAD} before it could start"):
+                await pool.start()
+
+    run(test)
+
+
+def test_a_dead_worker_is_replaced_by_one_that_has_the_plan(fakes: Fakes, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            before = fakes.alive()
+            victim = min(before)
+            os.kill(victim, signal.SIGKILL)
+            await until(lambda: len(fakes.who_got("serve")) == 3)
+            assert fakes.alive() == fakes.who_got("serve") - {victim}
+            assert f"worker process {victim} was ended by SIGKILL; a new one takes its place" in caplog.text
+            await until(lambda: len(pool.pids) == 2)
+
+    run(test)
+
+
+def test_a_call_ends_though_a_worker_dies_of_it(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            fakes.shall("die-at-serve")
+            await pool.serve(Plan())
+            assert await pool.statistics() == []
+
+    run(test)
+
+
+def test_a_version_that_kills_who_loads_it_costs_one_worker_and_is_refused(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=3) as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            before = fakes.alive()
+            reason = await pool.prepare("colours", version(DEADLY))
+            assert reason
+            assert reason.startswith("No worker process lived through loading it")
+            await until(lambda: len(before & fakes.alive()) == 2)
+            await until(lambda: len(pool.pids) == 3 and len(fakes.alive()) == 3)
+            assert len(before & fakes.alive()) == 2
+            assert await pool.prepare("colours", version(2)) is None
+
+    run(test)
+
+
+def test_who_gives_up_starting_a_worker_leaves_no_socket_open() -> None:
+    async def test() -> None:
+        with socket.socket() as listener:
+            before = open_files()
+            for turns in range(4):  # of the event loop, before it gives up
+                starting = asyncio.create_task(Member.spawn(FAKE, listener, dict(os.environ), nothing_to_ask))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                starting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await starting
+            await until(lambda: open_files() == before)
+
+    run(test)
+
+
+def test_where_nobody_is_left_a_version_waits_for_who_comes(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=1) as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            assert await pool.prepare("colours", version(DEADLY)) is not None
+            await until(lambda: not fakes.alive())
+            assert await pool.prepare("colours", version(2)) is None
+            assert fakes.who_got("prepare") & fakes.alive()
+
+    run(test)
+
+
+def test_who_dies_at_once_again_and_again_is_replaced_after_growing_pauses(
+    fakes: Fakes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=1) as pool:
+            await pool.start()
+            await pool.serve(Plan())
+            fakes.shall("die-at-serve")
+            os.kill(min(fakes.alive()), signal.SIGKILL)
+            await until(lambda: "death 2 in a row" in caplog.text)
+            assert re.search(rf"worker process \d+ ended with status {DEAD}; that is death 2 in a row", caplog.text)
+            assert "the next try is in 1 seconds" in caplog.text
+            fakes.shall_no_more("die-at-serve")
+            await until(lambda: len(fakes.who_got("serve")) == 2)
+
+    run(test)
+
+
+def test_the_pauses_double_up_to_a_bound() -> None:
+    assert [pause_before(deaths) for deaths in (1, 2, 3, 4, 5)] == [0, 1, 2, 4, 8]
+    assert pause_before(10_000) == LONGEST_PAUSE
+
+
+def test_a_worker_that_does_not_answer_is_ended_and_replaced(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool(answer_seconds=1.0) as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            hung = min(fakes.alive())
+            fakes.shall(f"hang-at-{messages.GetStatistics().kind}-{hung}")
+            (entry,) = await pool.statistics()
+            assert entry.inference_count == 5  # the other's
+            await until(lambda: len(pool.pids) == 2 and hung not in pool.pids)
+
+    run(ask)
+
+
+def test_a_replacement_that_cannot_serve_what_the_others_do_takes_no_connections(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            first, second = sorted(fakes.alive())
+            fakes.shall("refuse")
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: len(fakes.who_got("start")) > 3)
+            assert fakes.who_got("serve") == {first, second}
+            fakes.shall_no_more("refuse")
+            await until(lambda: len(pool.pids) == 2)
+
+    run(ask)
+
+
+def test_a_folder_for_metrics_that_somebody_removed_is_made_again(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            shutil.rmtree(fakes.folder / "metrics")
+            gone = min(fakes.alive())
+            os.kill(gone, signal.SIGKILL)
+            await until(lambda: len(pool.pids) == 2 and gone not in pool.pids)
+            assert (fakes.folder / "metrics").is_dir()
+
+    run(ask)
+
+
+def test_each_death_is_counted_by_its_cause(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool(answer_seconds=1.0) as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            assert fakes.restarts() == dict.fromkeys(Cause, 0)
+            os.kill(min(fakes.alive()), signal.SIGKILL)
+            await until(lambda: fakes.restarts() == dict.fromkeys(Cause, 0) | {Cause.KILLED: 1})
+            await until(lambda: len(pool.pids) == 2)
+            hung = min(fakes.alive())
+            fakes.shall(f"hang-at-{messages.GetStatistics().kind}-{hung}")
+            await pool.statistics()
+            await until(lambda: fakes.restarts()[Cause.UNRESPONSIVE] == 1)
+
+    run(ask)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [("refuse", Cause.UNFIT), ("no-device", Cause.NOT_STARTED), ("die-at-start", Cause.NOT_STARTED)],
+)
+def test_a_replacement_that_does_not_come_to_serve_counts_too(fakes: Fakes, trouble: str, cause: Cause) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            fakes.shall(trouble)
+            os.kill(min(fakes.alive()), signal.SIGKILL)
+            await until(lambda: fakes.restarts()[cause] >= 1)
+            assert fakes.restarts()[Cause.KILLED] == 1
+
+    run(ask)
+
+
+def test_a_worker_that_ends_by_itself_counts_as_exited(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            fakes.shall("die-at-get_statistics")
+            await pool.statistics()
+            await until(lambda: fakes.restarts()[Cause.EXITED] == 2)
+
+    run(ask)
+
+
+def test_what_was_counted_is_kept_when_somebody_removes_the_folder(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            first, second = sorted(fakes.alive())
+            shutil.rmtree(fakes.folder / "metrics")
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: len(pool.pids) == 2 and first not in pool.pids)
+            os.kill(second, signal.SIGKILL)
+            await until(lambda: len(pool.pids) == 2 and second not in pool.pids)
+            assert fakes.restarts()[Cause.KILLED] == 2
+
+    run(ask)

@@ -1,0 +1,180 @@
+"""The real program in a process of its own: how it starts, refuses to start, and stops."""
+
+import http.client
+import os
+import signal
+import socket
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+
+from service.backends.onnx import CUDA, OnnxRuntime
+from service.settings import Device
+from tests.support.bundles import solid
+from tests.support.http_requests import b64
+from tests.support.service_process import SOON, Service, alive, serving, start, until
+
+
+def refusal(**settings: object) -> tuple[int, str]:
+    process = start(None, **settings)
+    output, error = process.communicate(timeout=SOON)
+    assert output == ""
+    assert "Traceback" not in error
+    return process.returncode, error.splitlines()[-1]
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_becomes_ready_answers_and_ends_on_sigterm(artifacts: Path, workers: int) -> None:
+    with serving(artifacts=artifacts, workers=workers) as service:
+        answer = service.get("/predict", {"instances": [b64(solid("green"))]})
+        assert answer["predictions"][0]["label"] == "green"
+        assert service.get("/livez") == {"status": "live"}
+        service.wait_for_log("ready")
+        assert len(service.workers()) == workers
+        assert service.end() == 0
+        log = "".join(service.log)
+    assert "Traceback" not in log
+    assert "models run on CPUExecutionProvider" in log
+    assert "colours version 1 serves as fp32" in log
+
+
+def test_sigint_ends_it_as_sigterm_does(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=1) as service:
+        service.process.send_signal(signal.SIGINT)
+        assert service.wait() == 0
+        assert "Traceback" not in "".join(service.log)
+
+
+def test_an_interrupt_before_the_imports_are_done_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text("import time\nprint('imported', flush=True)\ntime.sleep(3600)\n")
+    process = start({"PYTHONPATH": str(tmp_path)})
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "imported\n"
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=SOON)
+        assert (process.returncode, error) == (130, "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_signal_while_models_load_ends_it_too(artifacts: Path) -> None:
+    process = start(artifacts=artifacts, port=0, device="cpu", workers=2)
+    assert process.stderr
+    assert "serving on" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=SOON)
+    assert process.returncode == 0
+    assert "Traceback" not in error
+
+
+def test_a_second_signal_ends_it_at_once(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=2, drain_delay=10 * SOON) as service:
+        service.wait_for_log("ready")
+        workers = service.workers()
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_for_log("SIGTERM: what was accepted is answered")
+        assert service.process.poll() is None
+        service.process.send_signal(signal.SIGTERM)
+        assert service.wait() == 1
+        assert not any(alive(worker) for worker in workers)
+        log = "".join(service.log)
+        assert "ended at once, by a second signal" in log
+        assert "requests accepted" not in log  # nobody counted them
+
+
+def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artifacts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    with serving({"TMPDIR": str(folder)}, artifacts=artifacts, workers=2) as service:
+        service.wait_for_log("ready")
+        workers = service.workers()
+        assert len(workers) == 2
+        service.process.kill()
+        until(lambda: not any(alive(worker) for worker in workers))
+        service.wait()
+        assert "the supervisor is gone" in "".join(service.log)
+    assert list(folder.iterdir()) == []
+
+
+def test_the_folder_of_the_metrics_is_gone_at_the_end(artifacts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    with serving({"TMPDIR": str(folder)}, artifacts=artifacts, workers=1) as service:
+        assert [path.name.startswith("convoy-metrics-") for path in folder.iterdir()] == [True]
+        assert service.end() == 0
+    assert list(folder.iterdir()) == []
+
+
+def test_a_misspelt_variable_is_said(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, prot=1) as service:
+        assert any("CONVOY_PROT is no setting" in line for line in service.log)
+
+
+def test_a_bad_setting_is_one_sentence_and_status_2(artifacts: Path) -> None:
+    status, said = refusal(artifacts=artifacts, port="http")
+    assert status == 2
+    assert said.startswith("convoy: CONVOY_PORT=http cannot be used")
+
+
+def test_a_missing_artifacts_folder_is_one_sentence_and_status_1(tmp_path: Path) -> None:
+    status, said = refusal(artifacts=tmp_path / "nowhere")
+    assert status == 1
+    assert said.startswith(f"convoy: The folder of bundles {tmp_path / 'nowhere'} is not there")
+
+
+def test_a_port_that_is_taken_is_one_sentence_and_status_1(artifacts: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        status, said = refusal(artifacts=artifacts, port=port, device="cpu")
+    assert status == 1
+    assert said.startswith(f"convoy: Port {port} of 127.0.0.1 cannot be used")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_cuda_where_there_is_none_is_one_sentence_and_status_1(artifacts: Path, workers: int) -> None:
+    if OnnxRuntime(Device.AUTO, threads=1, spin=False).provider == CUDA:
+        pytest.skip("CUDA works here")
+    status, said = refusal(artifacts=artifacts, port=0, device="cuda", workers=workers)
+    assert status == 1
+    assert said.startswith("convoy: CONVOY_DEVICE=cuda, but CUDA cannot be used: ")
+
+
+def test_without_any_model_it_takes_requests_and_says_so(tmp_path: Path) -> None:
+    process = start(artifacts=tmp_path, port=0, device="cpu", workers=2)
+    try:
+        service = Service(process)
+        service.wait_for_log("ready: 2 worker")
+        service.wait_for_log(f"no model serves from {tmp_path}: train one")
+        with pytest.raises(HTTPError) as refused:
+            service.get("/readyz")
+        with refused.value as answer:
+            assert answer.code == 503
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_callers_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
+    process = start(artifacts=artifacts, port=0, device="cpu", workers=1)
+    try:
+        assert process.stderr
+        port = int(process.stderr.readline().split(" once ")[0].rsplit(":", 1)[1])
+        with pytest.raises(ConnectionRefusedError):
+            http.client.HTTPConnection("127.0.0.1", port, timeout=SOON).connect()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_that_was_killed_is_counted_where_the_figures_of_the_others_are(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=2) as service:
+        service.wait_for_log("ready: 2 worker")
+        assert 'convoy_worker_restarts_total{cause="killed"} 0.0' in service.metrics()
+        victim = service.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        service.wait_for_log(f"worker process {victim} was ended by SIGKILL; a new one takes its place")
+        assert 'convoy_worker_restarts_total{cause="killed"} 1.0' in service.metrics()

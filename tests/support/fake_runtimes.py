@@ -1,0 +1,23 @@
+"""Runtimes that answer without ONNX Runtime."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from schemas.bundle import FloatArray
+from schemas.image import Pixels
+from service.backends.fake import FakeRuntime, FakeSession
+from tests.support.bundles import COLOURS
+
+
+def colours(before: Callable[[Pixels], None]) -> FakeRuntime:
+    """Answers as the colours model does, after a call of before(images)."""
+
+    def answer(images: Pixels) -> FloatArray:
+        before(images)
+        logits = images.mean(axis=(1, 2)) * 20 / 255
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: FloatArray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        return probabilities
+
+    return FakeRuntime(lambda _: FakeSession((8, 8, 3), len(COLOURS), answer))

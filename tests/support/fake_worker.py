@@ -1,0 +1,54 @@
+"""A worker process that loads nothing and can die on request: `python -m tests.support.fake_worker`.
+
+The folder in FAKE_WORKER holds what it shall do: a file `die-at-<call>` ends it at that call,
+`hang-at-<call>-<pid>` makes it wait there, `refuse` makes it refuse every version.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+
+from service.errors import DeviceError
+from service.telemetry.statistics import Statistics
+from service.workers import messages
+from service.workers.channel import Channel
+
+DEAD = 7
+BAD = 13  # a version that is refused
+DEADLY = 666  # a version that ends who loads it
+
+
+async def answer(call: messages.Call) -> messages.Answer:
+    folder = Path(os.environ["FAKE_WORKER"])
+    if (folder / f"die-at-{call.kind}").exists():
+        os._exit(DEAD)
+    (folder / f"{call.kind}-{os.getpid()}").touch()
+    if (folder / f"hang-at-{call.kind}-{os.getpid()}").exists():
+        await asyncio.sleep(3600)
+    match call:
+        case messages.Start():
+            if (folder / "no-device").exists():
+                raise DeviceError("There is no device.")
+            return messages.Started(gpu=(folder / "gpu").exists(), provider="Fake", reason="It is a fake.")
+        case messages.Prepare():
+            if call.version.version == DEADLY:
+                os._exit(DEAD)
+            return messages.Verdict(
+                reason="It is bad." if call.version.version == BAD or (folder / "refuse").exists() else None
+            )
+        case messages.GetStatistics():
+            return messages.AllStatistics(entries=(Statistics(name="colours", version=1, inference_count=5),))
+        case messages.Drain():
+            return messages.Drained(accepted=3, answered=2)
+    return messages.Done()
+
+
+async def run(control: socket.socket) -> None:
+    channel = await Channel.over(control, answer)
+    await channel.wait_closed()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(socket.socket(fileno=int(sys.argv[2]))))

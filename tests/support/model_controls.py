@@ -1,0 +1,73 @@
+"""What stands for the coordinator."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.errors import ModelNotFoundError
+from service.telemetry.statistics import BatchStatistics, Duration, Statistics
+
+
+@dataclass
+class RecordingControl:
+    """A ModelControl that knows one model and does nothing but remember."""
+
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    async def load(self, name: str, version: int | None = None) -> None:
+        self._find(name)
+        self.calls.append(("load", name, version))
+
+    async def unload(self, name: str) -> None:
+        self._find(name)
+        self.calls.append(("unload", name))
+
+    async def statistics(self) -> Sequence[Statistics]:
+        return [
+            Statistics(
+                name="colours",
+                version=1,
+                last_inference=1_700_000_000_000,
+                inference_count=5,
+                execution_count=2,
+                success=Duration(count=3, ns=30),
+                queue=Duration(count=3, ns=10),
+                batches=(
+                    BatchStatistics(
+                        batch_size=3,
+                        compute_input=Duration(count=1, ns=5),
+                        compute_infer=Duration(count=1, ns=10),
+                        compute_output=Duration(count=1, ns=2),
+                    ),
+                ),
+            ),
+            Statistics(name="more", version=7),
+        ]
+
+    def _find(self, name: str) -> None:
+        if name != "colours":
+            raise ModelNotFoundError(f"There is no model '{name}' to load or unload; there are colours.")
+
+
+@dataclass
+class SlowControl(RecordingControl):
+    """Does what it is asked for when it is let; finished is set once something is done."""
+
+    let: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
+
+    async def load(self, name: str, version: int | None = None) -> None:
+        await self.let.wait()
+        await super().load(name, version)
+        self.finished.set()
+
+    async def unload(self, name: str) -> None:
+        await self.let.wait()
+        await super().unload(name)
+        self.finished.set()
+
+    async def statistics(self) -> Sequence[Statistics]:
+        await self.let.wait()
+        return await super().statistics()

@@ -1,0 +1,71 @@
+"""`python -m tests.support.reload_memory ARTIFACTS sound|leaking`: what 200 reloads add, in KiB and in threads."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from service.backends.base import Runtime, Session
+from service.backends.onnx import OnnxRuntime
+from service.repository.coordinator import Coordinator
+from service.repository.local_workers import LocalWorkers
+from service.repository.registry import Registry
+from service.settings import Device, Reload, Settings
+from tests.support.bundles import write_bundle
+
+RELOADS = 200
+WARM_UP = 60
+
+
+class LeakingRuntime:
+    """Holds on to every session that it opened."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.provider, self.reason = runtime.provider, runtime.reason
+        self._runtime = runtime
+        self._leaked: list[Session] = []
+
+    def open(self, model: bytes) -> Session:
+        self._leaked.append(self._runtime.open(model))
+        return self._leaked[-1]
+
+
+def resident_kib() -> int:
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
+    return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(os.getpid())]))
+
+
+def own_threads() -> int:
+    """Without those of asyncio's pool, which grows to its size as it finds its threads busy."""
+    return sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
+
+
+async def measure(artifacts: Path, runtime: Runtime) -> tuple[int, int]:
+    settings = Settings(artifacts=artifacts, reload=Reload.EXPLICIT)
+    registry = Registry(settings, runtime)
+    coordinator = Coordinator(settings, LocalWorkers(registry))
+    await coordinator.start()
+
+    async def reload(times: int) -> tuple[int, int]:
+        for i in range(times):
+            await coordinator.load("colours", 1 + i % 2)
+        while any(thread.name.startswith("closing-") for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+        return resident_kib(), own_threads()
+
+    (memory, threads), (memory_after, threads_after) = await reload(WARM_UP), await reload(RELOADS)
+    registry.close()
+    return memory_after - memory, threads_after - threads
+
+
+if __name__ == "__main__":
+    folder, kind = Path(sys.argv[1]), sys.argv[2]
+    write_bundle(folder, version=2)
+    cpu = OnnxRuntime(Device.CPU, threads=1, spin=False)
+    sys.stdout.write(
+        " ".join(map(str, asyncio.run(measure(folder, LeakingRuntime(cpu) if kind == "leaking" else cpu))))
+    )
