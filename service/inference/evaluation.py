@@ -1,4 +1,4 @@
-"""Labelled images and what a model said of them -> the report. Who asks the model is predictor.py."""
+"""Labelled images and what a model said of them -> the report. Who asks the model is model.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The desired state: one per service, however many processes serve it. It scans, has workers prepare, and swaps.
 
 What calls asked for (pins, unloads) is kept in memory alone, as artifacts/ may be read-only: a restart begins again
-at CONVOY_VERSIONS. Every decision is planning.py's; here is what comes in between and must wait.
+at CONVOY_VERSIONS. Every decision is version_policy.py's; here is what comes in between and must wait.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Nothing is taken for another type than it says, framed, embedded elsewhere, or told to where a link leads. The pages'
-# own policies (routes/pages.py) say the rest.
+# own policies (api/routes/pages.py) say the rest.
 SAFE_HEADERS = {
     b"cross-origin-resource-policy": b"same-origin",
     b"referrer-policy": b"no-referrer",
