@@ -34,9 +34,9 @@ from schemas.manifest import (
     VariantName,
     parse_manifest,
 )
-from trainer.models.transfer import BackboneConfig, Stem
+from trainer.models.backbones import BackboneConfig, Stem
 from trainer.recipe import PRETRAINED, Recipe
-from trainer.recipes import RECIPES
+from trainer.recipes.registry import RECIPES
 
 ROOT = Path(__file__).parent.parent
 RUNS, TABLE = ROOT / "docs" / "results.jsonl", ROOT / "docs" / "results.md"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from trainer.recipe import Recipe
-from trainer.recipes import find_recipe
+from trainer.recipes.registry import find_recipe
 
 
 @dataclass(frozen=True)

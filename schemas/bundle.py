@@ -1,6 +1,6 @@
 """Reading a bundle: nothing in it is believed before its hash is seen to be right.
 
-Writing one is the trainer's (trainer/bundle.py). The format is specified in artifacts/README.md.
+Writing one is the trainer's (trainer/bundle/writer.py). The format is specified in artifacts/README.md.
 """
 
 import hashlib

@@ -1,1 +1,0 @@
-"""Offline: data set -> PyTorch CNN -> ONNX bundle in artifacts/."""

@@ -8,7 +8,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # a run was forty times slower. A short spin is as fast on a quiet machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from trainer.cli import main
+from trainer.cli.main import main
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill cleans up as Ctrl-C does
 sys.exit(main(sys.argv[1:]))

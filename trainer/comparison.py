@@ -3,7 +3,7 @@
 from schemas.model_comparison import Comparison
 from schemas.model_comparison import compare as compare_answers
 from trainer.errors import DataError
-from trainer.scoring import Model, Score
+from trainer.evaluation.evaluate import Model, Score
 
 
 def check_same_labels(a: Model, b: Model) -> None:

@@ -6,9 +6,9 @@ from schemas.bundle import FloatArray
 from schemas.errors import MetricsError
 from schemas.evaluation import Metrics
 from schemas.metrics import measure
-from trainer.data.source import LabelledImages
+from trainer.data.dataset import LabelledImages
 from trainer.errors import ExportError
-from trainer.inference import OnnxModel
+from trainer.evaluation.onnx_session import OnnxModel
 
 
 @dataclass(frozen=True)

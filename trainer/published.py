@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from schemas.base import Frozen
 from schemas.bundle import MANIFEST_FILE, open_bundle
 from schemas.errors import SchemaError
-from trainer.durable import sync_entry
-from trainer.finish import Trained
-from trainer.progress import Reporter
+from trainer.bundle.assemble import Trained
+from trainer.files import sync_entry
+from trainer.training.progress import Reporter
 
 _FILE = "bundle.json"
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainer.checkpoint import Tensors, TrainingState
 from trainer.errors import RunError
-from trainer.progress import Epoch
+from trainer.training.checkpoint import Tensors, TrainingState
+from trainer.training.progress import Epoch
 
 if TYPE_CHECKING:
-    from trainer.loop import TrainingRun
+    from trainer.training.loop import TrainingRun
 
 
 def capture(run: "TrainingRun", random: Sequence[Tensors]) -> TrainingState:

@@ -19,9 +19,9 @@ from schemas.manifest import (
     VariantName,
 )
 from tests.support.bundles import write_bundle
-from trainer.cli import parse
+from trainer.cli.main import parse
 from trainer.recipe import Recipe
-from trainer.recipes import RECIPES, find_recipe, presets
+from trainer.recipes.registry import RECIPES, find_recipe, presets
 
 DIGITS = Row("digits", aim=0.9, seconds=10)
 

@@ -14,9 +14,9 @@ from schemas.manifest import ModelManifest
 from tests.support.http_requests import npy
 from tests.support.service_process import Service
 from tests.support.zip_files import npz, zipped
+from trainer.data.dataset import LabelledImages
 from trainer.data.digits import DigitsSource
-from trainer.data.source import LabelledImages
-from trainer.prepare import load_splits
+from trainer.models.build import load_splits
 from trainer.recipe import Recipe
 
 

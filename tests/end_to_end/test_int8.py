@@ -17,9 +17,9 @@ from tests.support.loaded_registry import load_all
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from tests.trainer.variants import reference_of, times
-from trainer.inference import OnnxModel
-from trainer.quantize import make_variants
-from trainer.train import train
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.quantize import make_variants
+from trainer.run import train
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from schemas.image import encode_png
 from schemas.metrics import measure
 from tests.support.service_process import serving_bundles
 from tests.support.trainer_process import train
-from trainer.data.published import MNIST_SET, PublishedSource
-from trainer.data.source import LabelledImages
-from trainer.inference import OnnxModel
+from trainer.data.dataset import LabelledImages
+from trainer.data.torchvision_datasets import MNIST_SET, PublishedSource
+from trainer.evaluation.onnx_session import OnnxModel
 
 IMAGES = 1000
 

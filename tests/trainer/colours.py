@@ -3,7 +3,7 @@
 import numpy as np
 
 from schemas.manifest import InputSpec
-from trainer.data.source import FakeSource, LabelledImages, SourceData
+from trainer.data.dataset import FakeSource, LabelledImages, SourceData
 from trainer.models.plain import PlainConfig
 from trainer.recipe import AugmentConfig, DataConfig, OptimizerConfig, OptimizerName, Recipe, ScheduleConfig, Source
 

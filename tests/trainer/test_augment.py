@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from trainer.augment import Augmenter
 from trainer.recipe import AugmentConfig, Flip
+from trainer.training.augment import Augmenter
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tests.trainer import colours
-from trainer.batches import GatheredImages, ResidentImages, _fits, batches_on
+from trainer.training.loader import GatheredImages, ResidentImages, _fits, batches_on
 
 CPU = torch.device("cpu")
 

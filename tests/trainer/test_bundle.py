@@ -11,10 +11,10 @@ from schemas.bundle import open_bundle
 from schemas.image import decode_image
 from schemas.manifest import ModelManifest
 from tests.support.bundles import SPEC, colour_model, run, write_bundle
-from trainer.bundle import new_bundle, publish, write_golden
-from trainer.data.source import LabelledImages
+from trainer.bundle.writer import new_bundle, publish, write_golden
+from trainer.data.dataset import LabelledImages
 from trainer.errors import ArtifactsError, ExportError, WriteError
-from trainer.inference import OnnxModel
+from trainer.evaluation.onnx_session import OnnxModel
 
 
 def prepared(folder: Path, template: Path) -> ModelManifest:

@@ -9,15 +9,15 @@ from schemas.manifest import InputSpec
 from schemas.metrics import Labels, calibration
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
-from trainer.calibrate import COLDEST, HOTTEST, fit_temperature
-from trainer.export import export, to_onnx
-from trainer.finish import Trained
-from trainer.inference import OnnxModel
+from trainer.bundle.assemble import Trained
+from trainer.evaluation.calibration import COLDEST, HOTTEST, fit_temperature
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.onnx import export, to_onnx
+from trainer.models.build import load_splits
 from trainer.models.layers import OneNeuron, Shape
 from trainer.models.plain import PlainConfig
-from trainer.prepare import load_splits
 from trainer.recipe import Recipe
-from trainer.train import train
+from trainer.run import train
 
 SPEC = InputSpec(height=8, width=8, channels=3)
 

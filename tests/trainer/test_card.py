@@ -7,7 +7,7 @@ import yaml
 from schemas.bundle import open_bundle
 from schemas.manifest import parse_manifest, render_manifest
 from tests.support.bundles import write_bundle
-from trainer.card import model_card
+from trainer.bundle.model_card import model_card
 
 
 def test_the_front_matter_is_yaml_whatever_the_data_is_called(tmp_path: Path) -> None:

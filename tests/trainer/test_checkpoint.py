@@ -7,12 +7,12 @@ from torch import Tensor
 
 from tests.trainer import colours
 from tests.trainer.test_loop import CPU, Recorder
-from trainer.checkpoint import Checkpoints, TrainingState
 from trainer.errors import WriteError
-from trainer.loop import Fitted, fit
+from trainer.models.build import build_network, load_splits
 from trainer.models.fast import FastConfig
-from trainer.prepare import build_network, load_splits
 from trainer.recipe import AugmentConfig, Flip, OptimizerConfig, OptimizerName, Recipe
+from trainer.training.checkpoint import Checkpoints, TrainingState
+from trainer.training.loop import Fitted, fit
 
 
 class KilledError(Exception):

@@ -15,7 +15,7 @@ from schemas.bundle import open_bundle
 from schemas.manifest import Duplicates
 from tests.support.bundles import solid, write_bundle
 from tests.trainer import colours
-from trainer.cli import main
+from trainer.cli.main import main
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -277,7 +277,7 @@ def test_predict_refuses_a_damaged_bundle(tmp_path: Path, photos: Path) -> None:
 
 def test_predict_does_not_need_pytorch(tmp_path: Path, photos: Path) -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; from trainer.cli import main; "
+        "import sys; sys.modules['torch'] = None; from trainer.cli.main import main; "
         f"sys.exit(main(['predict', {str(write_bundle(tmp_path))!r}, {str(photos)!r}]))"
     )
     assert python("-c", code).returncode == 0

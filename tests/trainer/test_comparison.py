@@ -9,7 +9,7 @@ from schemas.metrics import measure
 from tests.support.bundles import write_bundle
 from trainer.comparison import check_same_labels, compare
 from trainer.errors import DataError
-from trainer.scoring import Score, open_model
+from trainer.evaluation.evaluate import Score, open_model
 
 
 def answers(right: list[int]) -> Score:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from schemas.image import Pixels
 from schemas.manifest import InputSpec
 from trainer.errors import ExportError
-from trainer.export import check_parity, export, to_onnx
-from trainer.inference import OnnxModel
-from trainer.models import NETWORKS, network_named
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.onnx import check_parity, export, to_onnx
 from trainer.models.layers import Normalise, Shape
+from trainer.models.registry import NETWORKS, network_named
 
 SPEC = InputSpec(height=24, width=24, channels=3)
 SHAPE = Shape(height=24, width=24, channels=3, classes=5)

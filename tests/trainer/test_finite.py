@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from tests.trainer import colours
 from tests.trainer.test_loop import CPU, Recorder
 from trainer.errors import NonFiniteError
-from trainer.finite import largest_gradients
-from trainer.loop import fit
-from trainer.prepare import load_splits
+from trainer.models.build import load_splits
+from trainer.training.loop import fit
+from trainer.training.nan_check import largest_gradients
 
 
 class RootOfNothing(nn.Module):

@@ -2,8 +2,8 @@ import pytest
 from torch import nn
 
 from trainer.head import body_parameters, head_name, slow_body
-from trainer.models import NETWORKS, network_named
 from trainer.models.layers import OneNeuron, Shape
+from trainer.models.registry import NETWORKS, network_named
 
 CLASSES = 6
 

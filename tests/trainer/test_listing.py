@@ -1,9 +1,9 @@
 import pytest
 
-from trainer.listing import claims, recipe_table, settings_table
-from trainer.models import NETWORKS
+from trainer.cli.settings_help import claims, recipe_table, settings_table
+from trainer.models.registry import NETWORKS
 from trainer.recipe import Recipe, _keys, with_settings
-from trainer.recipes import RECIPES, find_recipe, presets
+from trainer.recipes.registry import RECIPES, find_recipe, presets
 
 KEYS = {line.split()[0]: line for line in settings_table().splitlines()[1:]}
 

@@ -11,15 +11,15 @@ import torch
 
 from schemas.image import Pixels
 from tests.trainer import colours
-from trainer.augment import Mixed
-from trainer.data.source import LabelledImages
-from trainer.distributed import World
+from trainer.data.dataset import LabelledImages
 from trainer.errors import NonFiniteError, RecipeError
-from trainer.loop import Fitted, TrainingRun, fit
+from trainer.models.build import build_network, load_splits
 from trainer.models.fast import FastConfig
-from trainer.prepare import build_network, load_splits
-from trainer.progress import Epoch, LineReporter
 from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Precision, Recipe, TransferConfig
+from trainer.training.augment import Mixed
+from trainer.training.distributed import World
+from trainer.training.loop import Fitted, TrainingRun, fit
+from trainer.training.progress import Epoch, LineReporter
 
 CPU = torch.device("cpu")
 

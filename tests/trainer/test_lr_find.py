@@ -8,10 +8,10 @@ from PIL import Image
 from tests.trainer import colours
 from tests.trainer.test_loop import CPU, Recorder
 from trainer.errors import RunError
-from trainer.loop import fit
-from trainer.lr_find import RangeTest, find_learning_rate, write_plot
-from trainer.prepare import build_network, load_splits
+from trainer.models.build import build_network, load_splits
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
+from trainer.training.loop import fit
+from trainer.training.lr_find import RangeTest, find_learning_rate, write_plot
 
 
 def recipe(learning_rate: float = 0.02, name: OptimizerName = OptimizerName.ADAMW) -> Recipe:

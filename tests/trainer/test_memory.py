@@ -19,10 +19,10 @@ import torch
 from schemas.manifest import InputSpec
 from tests.trainer import colours
 from trainer.data.folder import FolderSource
-from trainer.loop import fit
-from trainer.progress import LineReporter
+from trainer.training.loop import fit
+from trainer.training.progress import LineReporter
 from trainer.recipe import DataConfig, Source
-from trainer.prepare import build_network, load_splits
+from trainer.models.build import build_network, load_splits
 
 torch.set_num_threads(1)
 spec = InputSpec(height={SIDE}, width={SIDE}, channels=3)

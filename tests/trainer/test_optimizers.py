@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trainer.optimizers import FilterMuon, build_optimizers, learning_rate_factor
 from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
+from trainer.training.optimizers import FilterMuon, build_optimizers, learning_rate_factor
 
 
 @pytest.mark.parametrize("name", OptimizerName)

@@ -11,7 +11,7 @@ from tests.support.bundles import write_bundle
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from trainer.published import note_bundle, published_bundle
-from trainer.train import Runs, train
+from trainer.run import Runs, train
 
 
 @pytest.fixture

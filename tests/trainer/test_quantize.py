@@ -15,8 +15,9 @@ from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from tests.trainer.variants import reference_of, times
 from trainer.evaluate import Evaluation, evaluate
-from trainer.inference import CPU, CUDA, OnnxModel
-from trainer.quantize import (
+from trainer.evaluation.onnx_session import CPU, CUDA, OnnxModel
+from trainer.export.latency import measure_speed
+from trainer.export.quantize import (
     Reference,
     Timed,
     _check_runs_there,
@@ -27,8 +28,7 @@ from trainer.quantize import (
     to_fp16,
     to_int8,
 )
-from trainer.speed import measure_speed
-from trainer.train import train
+from trainer.run import train
 
 INT8, FP16 = VariantName.INT8, VariantName.FP16
 FAST = times(2, 3)

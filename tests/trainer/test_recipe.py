@@ -5,7 +5,7 @@ from trainer.models.inception import InceptionConfig
 from trainer.models.layers import Shape
 from trainer.models.summary import parameter_count
 from trainer.recipe import OptimizerName, Recipe, with_settings
-from trainer.recipes import RECIPES, claim, find_recipe, presets
+from trainer.recipes.registry import RECIPES, claim, find_recipe, presets
 
 DIGITS = find_recipe("digits", "default")
 

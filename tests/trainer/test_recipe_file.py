@@ -6,7 +6,7 @@ import pytest
 from tests.trainer import colours
 from trainer.errors import RecipeError, WriteError
 from trainer.recipe_file import read_recipe, write_recipe
-from trainer.recipes import RECIPES, find_recipe, presets
+from trainer.recipes.registry import RECIPES, find_recipe, presets
 
 
 def test_every_recipe_survives_its_file_and_is_found_by_it(tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ import torch
 
 from schemas.bundle import open_bundle
 from tests.trainer.test_loop import CPU, Recorder
-from trainer.data.source import FakeSource, LabelledImages, SourceData
-from trainer.data.sources import open_source
-from trainer.inference import OnnxModel
-from trainer.loop import fit
-from trainer.models import NETWORKS
-from trainer.prepare import build_network, load_splits
+from trainer.data.dataset import FakeSource, LabelledImages, SourceData
+from trainer.data.detect import open_source
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.models.build import build_network, load_splits
+from trainer.models.registry import NETWORKS
 from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_settings
-from trainer.recipes import RECIPES, presets
-from trainer.train import train
+from trainer.recipes.registry import RECIPES, presets
+from trainer.run import train
+from trainer.training.loop import fit
 
 PLACES = {Source.CSV: "cats-dogs", Source.FOLDER: "flowers"}
 EVERY_PRESET = [(name, preset) for name in RECIPES for preset in presets(name)]

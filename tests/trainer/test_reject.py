@@ -11,16 +11,16 @@ from schemas.manifest import Answered
 from schemas.metrics import measure, wilson_interval
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
-from trainer.calibrate import find_reject
-from trainer.cli import parse
-from trainer.commands.recipe_options import settings_of
-from trainer.data.source import LabelledImages
+from trainer.bundle.assemble import Trained
+from trainer.cli.main import parse
+from trainer.cli.recipe_options import settings_of
+from trainer.data.dataset import LabelledImages
 from trainer.evaluate import Evaluation
-from trainer.finish import Trained
-from trainer.inference import OnnxModel
-from trainer.prepare import load_splits
+from trainer.evaluation.calibration import find_reject
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.models.build import load_splits
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
-from trainer.train import train
+from trainer.run import train
 
 
 def noisy(**changes: object) -> Recipe:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.trainer.test_loop import Recorder
 from trainer.errors import RunsError
-from trainer.runs import Facts, run_folder
+from trainer.training.run_dir import Facts, run_folder
 
 FACTS: Facts = {"recipe": {"epochs": 3, "network": {"name": "fast"}}, "data": "0" * 64}
 

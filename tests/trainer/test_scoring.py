@@ -11,12 +11,10 @@ from pydantic import JsonValue
 from schemas.manifest import VariantName
 from tests.support.bundles import COLOURS, solid, write_bundle
 from tests.trainer import colours
-from trainer.data.source import LabelledImages, SourceData
+from trainer.data.dataset import LabelledImages, SourceData
 from trainer.data.split import divide
 from trainer.errors import DataError
-from trainer.progress import LineReporter
-from trainer.recipe import DataConfig, Source
-from trainer.scoring import (
+from trainer.evaluation.evaluate import (
     Model,
     Part,
     Place,
@@ -28,7 +26,9 @@ from trainer.scoring import (
     positions_of,
     score,
 )
-from trainer.train import train
+from trainer.recipe import DataConfig, Source
+from trainer.run import train
+from trainer.training.progress import LineReporter
 
 
 @pytest.fixture(scope="module")

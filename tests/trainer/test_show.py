@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from tests.trainer import colours
+from trainer.bundle.preview import as_seen, in_words, write_show
 from trainer.data.split import Splits, split
 from trainer.errors import WriteError
 from trainer.recipe import AugmentConfig, Flip
-from trainer.show import as_seen, in_words, write_show
 
 
 @pytest.fixture(scope="module")

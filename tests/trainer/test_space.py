@@ -4,8 +4,8 @@ from tests.trainer import colours
 from trainer.errors import RecipeError
 from trainer.models.plain import PlainConfig
 from trainer.recipe import with_settings
-from trainer.recipes import RECIPES, find_recipe, presets
-from trainer.space import Choice, Range, default_space, own_values, parse_space
+from trainer.recipes.registry import RECIPES, find_recipe, presets
+from trainer.search.search_space import Choice, Range, default_space, own_values, parse_space
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -4,7 +4,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.trainer import colours
 from tests.trainer.test_loop import CPU, Recorder
-from trainer.train import Runs, train
+from trainer.run import Runs, train
 
 
 def test_every_epoch_is_written_beside_the_checkpoints(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from schemas.bundle import open_bundle
 from schemas.manifest import Task
 from schemas.metrics import measure
 from tests.trainer import colours
-from trainer.data.source import FakeSource
+from trainer.bundle.assemble import Trained
+from trainer.data.dataset import FakeSource
 from trainer.errors import NonFiniteError, RecipeError
-from trainer.finish import Trained
-from trainer.inference import OnnxModel
-from trainer.prepare import build_network, load_splits
-from trainer.progress import LineReporter
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.models.build import build_network, load_splits
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
-from trainer.train import train
+from trainer.run import train
+from trainer.training.progress import LineReporter
 
 CPU = torch.device("cpu")
 REPORT = {

@@ -10,16 +10,16 @@ from schemas.errors import HashMismatchError
 from tests.trainer import colours
 from trainer.data.split import Splits
 from trainer.errors import DataError
-from trainer.models import AnyNetwork
+from trainer.models.backbones import MobileNetV3SmallConfig, ResNet18Config, Stem
+from trainer.models.build import build_network, load_splits
 from trainer.models.fast import FastConfig
 from trainer.models.layers import Shape
 from trainer.models.plain import PlainConfig
-from trainer.models.transfer import MobileNetV3SmallConfig, ResNet18Config, Stem
-from trainer.prepare import build_network, load_splits
-from trainer.progress import LineReporter
+from trainer.models.pretrained import as_run, network_of_bundle, starting_weights
+from trainer.models.registry import AnyNetwork
 from trainer.recipe import Recipe, TransferConfig
-from trainer.train import train
-from trainer.weights import as_run, network_of_bundle, starting_weights
+from trainer.run import train
+from trainer.training.progress import LineReporter
 
 CPU = torch.device("cpu")
 FAST = FastConfig(widths=(4,), whitening_stride=1)

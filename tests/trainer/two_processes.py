@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 
 from tests.trainer import colours
-from trainer.distributed import join
-from trainer.loop import TrainingRun
+from trainer.models.build import build_network, load_splits
 from trainer.models.plain import PlainConfig
-from trainer.prepare import build_network, load_splits
 from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Recipe
+from trainer.training.distributed import join
+from trainer.training.loop import TrainingRun
 
 CPU = torch.device("cpu")
 IMAGES = 96  # validation and the last batch are odd

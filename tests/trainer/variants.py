@@ -6,11 +6,11 @@ from schemas.bundle import Bundle
 from schemas.image import Pixels
 from schemas.manifest import BatchSpeed
 from tests.trainer import colours
-from trainer.bundle import read_golden
+from trainer.bundle.writer import read_golden
 from trainer.evaluate import evaluate
-from trainer.inference import OnnxModel
-from trainer.prepare import load_splits
-from trainer.quantize import Reference, Timed
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.quantize import Reference, Timed
+from trainer.models.build import load_splits
 from trainer.recipe import Recipe
 
 

@@ -1,1 +1,0 @@
-"""Labelled images: where they are from (source), how they are divided (split)."""

@@ -14,17 +14,17 @@ from pydantic import JsonValue
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
-from trainer.data.cache import Decoded, Decoding, EntryWriter, decode_once
+from trainer.data.dataset import Labels, SourceData, class_names
+from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
+from trainer.data.pixel_range import ValueRange, detect_range, outside, shown_range, to_bytes
 from trainer.data.rows import first_fault, has_header, read_rows
-from trainer.data.source import Labels, SourceData, class_names
-from trainer.data.values import ValueRange, detect_range, outside, shown_range, to_bytes
 from trainer.errors import DataError
 
 Shape = tuple[int, int, int]
 
 _RGB = 3
 _PARTS = {"train": ("input.csv", "labels.csv"), "test": ("input_test.csv", "labels_test.csv")}
-_CODE = (__name__, "trainer.data.rows", "trainer.data.values")
+_CODE = (__name__, "trainer.data.rows", "trainer.data.pixel_range")
 
 
 @dataclass(frozen=True)

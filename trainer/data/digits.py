@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
-from trainer.data.source import LabelledImages, SourceData
+from trainer.data.dataset import LabelledImages, SourceData
 
 
 @dataclass(frozen=True)

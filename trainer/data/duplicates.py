@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.manifest import Duplicates
+from trainer.data.dataset import LabelledImages
 from trainer.data.images import Rows
-from trainer.data.source import LabelledImages
 
 _SHOWN = 3
 

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from schemas.base import Frozen
 from schemas.image import Pixels
+from trainer.data.dataset import LabelledImages
 from trainer.data.images import DIGEST_BYTES, Images, digest
-from trainer.data.source import LabelledImages
 
 ENTRY_FILE = "entry.json"
 

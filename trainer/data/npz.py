@@ -15,16 +15,16 @@ from pydantic import JsonValue
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
-from trainer.data.cache import Decoded, Decoding, EntryWriter, decode_once
-from trainer.data.source import Labels, SourceData, class_names
-from trainer.data.values import BYTES, ValueRange, detect_range, outside, shown_range, to_bytes
+from trainer.data.dataset import Labels, SourceData, class_names
+from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
+from trainer.data.pixel_range import BYTES, ValueRange, detect_range, outside, shown_range, to_bytes
 from trainer.data.zipped import ZippedArray, open_archive
 from trainer.errors import DataError
-from trainer.progress import tracked
+from trainer.training.progress import tracked
 
 Arrays = Mapping[str, ZippedArray]
 _CLASSES = ("classes", "class_names", "label_names")
-_CODE = (__name__, "trainer.data.values", "trainer.data.zipped")
+_CODE = (__name__, "trainer.data.pixel_range", "trainer.data.zipped")
 
 
 @dataclass(frozen=True)

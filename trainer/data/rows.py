@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.values import Numbers
+from trainer.data.pixel_range import Numbers
 from trainer.errors import DataError
-from trainer.progress import tracked
+from trainer.training.progress import tracked
 
 _BLOCK_BYTES = 4 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

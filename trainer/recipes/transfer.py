@@ -30,7 +30,7 @@ Measured, as docs/results.md says in full:
 """
 
 from schemas.manifest import InputSpec
-from trainer.models.transfer import ResNet18Config
+from trainer.models.backbones import ResNet18Config
 from trainer.recipe import (
     PRETRAINED,
     AugmentConfig,

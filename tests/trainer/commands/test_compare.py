@@ -6,7 +6,7 @@ from schemas.image import encode_png
 from schemas.model_comparison import Comparison
 from tests.support.bundles import write_bundle
 from tests.trainer import colours
-from trainer.cli import main
+from trainer.cli.main import main
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from schemas.bundle import open_bundle
 from schemas.evaluation import Metrics
 from tests.support.bundles import write_bundle
 from tests.trainer import colours
-from trainer.cli import main
+from trainer.cli.main import main
 
 
 def test_digits_are_scored_on_their_test_split_as_the_manifest_says(

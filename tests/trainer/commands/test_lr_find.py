@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.cli import main
+from trainer.cli.main import main
 
 
 def test_it_draws_the_range_and_names_the_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.bundle import open_bundle
 from tests.trainer import colours
-from trainer.cli import main
+from trainer.cli.main import main
 from trainer.recipe_file import read_recipe
 
 
@@ -86,7 +86,7 @@ def test_a_mistake_is_one_clear_sentence(
 
 def test_without_optuna_it_says_what_to_install() -> None:
     code = (
-        "import sys; sys.modules['optuna'] = None; from trainer.cli import main; "
+        "import sys; sys.modules['optuna'] = None; from trainer.cli.main import main; "
         "sys.exit(main(['tune', 'digits', '--trials', '1']))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -11,10 +11,10 @@ import pytest
 
 from schemas.manifest import InputSpec
 from tests.support.bundles import COLOURS, solid
-from trainer.data.cache import _TICK, FOLDER_NAME, _wait_for_the_clock
+from trainer.data.dataset import SourceData
+from trainer.data.decode_cache import _TICK, FOLDER_NAME, _wait_for_the_clock
 from trainer.data.entry import ENTRY_FILE
 from trainer.data.folder import FolderSource
-from trainer.data.source import SourceData
 from trainer.errors import DataError
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -185,8 +185,8 @@ def test_what_a_crash_left_is_never_taken_and_goes_after_a_day(photos: Path) -> 
 def test_a_killed_run_leaves_an_entry_that_nobody_takes(photos: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from schemas.manifest import InputSpec; "
-        "from trainer.data import cache, folder; "
-        "cache.write_entry = lambda *_: os._exit(9); "
+        "from trainer.data import decode_cache, folder; "
+        "decode_cache.write_entry = lambda *_: os._exit(9); "
         f"folder.FolderSource(Path({str(photos)!r}), InputSpec(height=6, width=6, channels=3)).load()"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 9

@@ -1,8 +1,8 @@
 import numpy as np
 
 from schemas.manifest import Duplicates
+from trainer.data.dataset import LabelledImages
 from trainer.data.duplicates import find_duplicates
-from trainer.data.source import LabelledImages
 
 
 def part(values: list[int], labels: list[int] | None = None, names: list[str] | None = None) -> LabelledImages:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from schemas.image import encode_png
+from trainer.data.detect import open_source, recipe_for
 from trainer.data.digits import DigitsSource
-from trainer.data.published import CIFAR10_SET, MNIST_SET, PublishedSet, PublishedSource
-from trainer.data.sources import open_source, recipe_for
+from trainer.data.torchvision_datasets import CIFAR10_SET, MNIST_SET, PublishedSet, PublishedSource
 from trainer.errors import DataError, RecipeError
-from trainer.prepare import load_splits
+from trainer.models.build import load_splits
 from trainer.recipe import Source, with_settings
-from trainer.recipes import RECIPES, find_recipe
+from trainer.recipes.registry import RECIPES, find_recipe
 
 
 def test_digits_are_1797_grey_images_of_8x8_over_the_whole_range() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.manifest import InputSpec
 from tests.trainer.colours import colours
-from trainer.data.source import LabelledImages, SourceData
+from trainer.data.dataset import LabelledImages, SourceData
 from trainer.data.split import split
 from trainer.errors import DataError
 

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from trainer.errors import RecipeError
-from trainer.models import NETWORKS, network_named
 from trainer.models.fast import FastConfig, FastGroup, FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape
 from trainer.models.plain import PlainConfig
+from trainer.models.registry import NETWORKS, network_named
 from trainer.models.summary import parameter_count, summary
 
 

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from trainer.errors import RecipeError
-from trainer.models import network_named
+from trainer.models.backbones import BackboneConfig, Stem
 from trainer.models.layers import Shape
-from trainer.models.transfer import BackboneConfig, Stem
+from trainer.models.registry import network_named
 
 BACKBONES = ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny")
 SMALL_HALVINGS, PUBLISHED_HALVINGS = 3, 5

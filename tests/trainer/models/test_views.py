@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from schemas.manifest import InputSpec
-from trainer.export import export
+from trainer.export.onnx import export
 from trainer.models.layers import Shape
 from trainer.models.plain import PlainConfig
-from trainer.models.views import AveragedViews, with_views
+from trainer.models.tta import AveragedViews, with_views
 from trainer.recipe import Views
 
 IMAGES = torch.rand(3, 2, 5, 5, generator=torch.Generator().manual_seed(0))

@@ -4,8 +4,8 @@ import pytest
 
 from schemas.bundle import open_bundle
 from tests.support.bundles import solid
-from trainer.cli import main
-from trainer.recipes import find_recipe
+from trainer.cli.main import main
+from trainer.recipes.registry import find_recipe
 
 COLOURS = ("red", "green", "blue")
 

@@ -1,0 +1,65 @@
+"""Where a model is from: the recipe as run, the data, the machine and the code."""
+
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from schemas.manifest import DataProvenance, Provenance
+from trainer.data.split import Splits
+from trainer.models.summary import parameter_count
+from trainer.recipe import Recipe
+from trainer.training.device import describe
+from trainer.training.loop import Fitted
+
+
+def provenance(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device) -> Provenance:
+    return Provenance(
+        recipe=recipe.model_dump(mode="json"),
+        data=DataProvenance(
+            name=data.name,
+            content_hash=data.content_hash,
+            train=len(data.train),
+            validation=len(data.validation),
+            test=len(data.test),
+            duplicates=data.duplicates,
+        ),
+        seed=recipe.seed,
+        epochs=len(fitted.history),
+        best_epoch=fitted.best_epoch,
+        parameters=parameter_count(fitted.network),
+        device=describe(device),
+        processes=fitted.processes,
+        duration_seconds=round(fitted.seconds, 3),
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        git_commit=_git_commit(),
+        libraries=_libraries(),
+    )
+
+
+def _libraries() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "pillow", "torch", "torchvision"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_commit() -> str | None:
+    """The commit of this code, with + where files differ from it; None outside a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(["git", "-C", root, *command], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changes else "")

@@ -1,0 +1,55 @@
+"""python -m trainer compare: which of two bundles is better, and whether that is more than chance."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.cli.data_options import add_data_options, in_words, place_of, say
+
+if TYPE_CHECKING:
+    from schemas.model_comparison import Comparison
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    for name in ("A", "B"):
+        parser.add_argument(name.lower(), type=Path, metavar=name, help="a bundle, as artifacts/<model>[/<version>]")
+    add_data_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from schemas.manifest import VariantName  # noqa: PLC0415
+    from trainer.comparison import check_same_labels, compare  # noqa: PLC0415
+    from trainer.evaluation.evaluate import Part, choose, how_to_read, open_model, score  # noqa: PLC0415
+
+    models = [open_model(path, VariantName(options.variant)) for path in (options.a, options.b)]
+    check_same_labels(*models)
+    place = place_of(options)
+    config = how_to_read(place, [model.manifest for model in models])
+    data = place.load(config, models[0].manifest)
+    same_size = models[0].manifest.input == models[1].manifest.input
+    other = data if same_size else place.load(config, models[1].manifest)
+    asked = list(zip(models, (data, other), strict=True))
+    chosen = choose(asked, config, Part(options.split) if options.split else None)
+    say([*data.told, *chosen.told])
+    a, b = ((model.shown, score(model, images, chosen.positions)) for model, images in asked)
+    comparison = compare(a, b)
+    if options.json:
+        print(comparison.model_dump_json(indent=2))
+    else:
+        print(f"On {data.name}, {in_words(chosen.part)}: {comparison.n:,} images")
+        print(as_text(comparison))
+    return 0
+
+
+def as_text(comparison: "Comparison") -> str:
+    lines = []
+    for letter, one in (("A", comparison.a), ("B", comparison.b)):
+        interval = one.accuracy_interval
+        lines.append(f"{letter}  {one.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%})  {one.model}")
+    apart, points = comparison.difference_interval, 100 * comparison.difference
+    lines += [
+        f"B - A: {points:+.2f} points (95% {100 * apart.lower:+.2f} to {100 * apart.upper:+.2f}); "
+        f"{comparison.only_a_right:,} images only A has right, {comparison.only_b_right:,} only B",
+        comparison.verdict,
+    ]
+    return "\n".join(lines)

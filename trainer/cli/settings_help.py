@@ -1,0 +1,90 @@
+"""What there is to train: the recipes, and every setting that each takes. Read off the types, so never stale."""
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from trainer.models.registry import NETWORKS
+from trainer.recipe import Recipe
+from trainer.recipes.registry import RECIPES, claim, presets
+
+Row = tuple[str, ...]
+
+_WORDS = {bool: "true|false", int: "int", float: "number", str: "text", type(None): "null"}
+
+
+def recipe_table() -> str:
+    rows: list[Row] = [("recipe", "preset", "data", "network", "optimizer", "epochs", "batch")]
+    for name in RECIPES:
+        for preset, recipe in presets(name).items():
+            limit = f"{recipe.max_seconds:g} s" if recipe.max_seconds else str(recipe.epochs)
+            optimizer, batch = recipe.optimizer.name, str(recipe.batch_size)
+            rows.append((name, preset, recipe.data.source, recipe.network.name, optimizer, limit, batch))
+    return _table(rows)
+
+
+def claims() -> str:
+    return "\n".join(f"{name}: {claim(name)}" for name in RECIPES)
+
+
+def settings_table() -> str:
+    """Every key that --set takes with any recipe: what it may be, and what it does."""
+    rows: list[Row] = [("setting", "values", "")]
+    rows += [(key, _values(field.annotation), field.description or "") for key, field in _settings(Recipe)]
+    rows.append(("network", "|".join(NETWORKS), "the network with its own settings, which are:"))
+    for network, config in NETWORKS.items():
+        for key, field in _settings(config):
+            if key != "name":
+                note = " ".join(filter(None, (f"of {network}, {_shown(field.default)};", field.description)))
+                rows.append((f"network.{key}", _values(field.annotation), note.removesuffix(";")))
+    return _table(rows)
+
+
+def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """The dotted keys below a config, in its order; the network is listed apart."""
+    for name, field in model.model_fields.items():
+        group = _group(field.annotation)
+        if prefix + name == "network":
+            continue
+        if group is not None:
+            yield from _settings(group, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def _group(annotation: Any) -> type[BaseModel] | None:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _values(annotation: Any) -> str:
+    """What may be typed for a setting of this type."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return "|".join(annotation)
+    if origin is Annotated:
+        return _values(inner[0])
+    if origin is Literal:
+        return "|".join(inner)
+    if origin in {Union, UnionType}:
+        return "|".join(map(_values, inner))
+    if origin is tuple:
+        return ",".join("..." if kind is ... else _values(kind) for kind in inner)
+    return _WORDS[annotation]
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

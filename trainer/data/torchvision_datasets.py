@@ -1,0 +1,112 @@
+"""Published sets through torchvision: found below the data folder, else downloaded there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import JsonValue
+from torchvision.datasets import CIFAR10, MNIST
+
+from schemas.image import fit_pixels
+from schemas.manifest import InputSpec
+from trainer.data.dataset import LabelledImages, SourceData
+from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
+from trainer.errors import DataError
+from trainer.training.progress import tracked
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """What is known of a set: its files' place below the data folder, its classes, shape and counts."""
+
+    name: str
+    dataset: type[MNIST] | type[CIFAR10]
+    place: str
+    labels: tuple[str, ...]
+    shape: tuple[int, int, int]
+    train: int
+    test: int
+
+
+# LeCun, Cortes & Burges, 1998. torchvision calls the classes "7 - seven".
+MNIST_SET = PublishedSet("mnist", MNIST, "MNIST/raw", tuple("0123456789"), (28, 28, 1), 60_000, 10_000)
+
+# Krizhevsky, 2009.
+CIFAR10_SET = PublishedSet(
+    "cifar10",
+    CIFAR10,
+    "cifar-10-batches-py",
+    ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    (32, 32, 3),
+    50_000,
+    10_000,
+)
+
+
+@dataclass(frozen=True)
+class PublishedSource:
+    """input is what the images are resized to; None keeps their own size. Resized ones are kept below cache."""
+
+    published: PublishedSet
+    folder: Path
+    input: InputSpec | None = None
+    cache: Path | None = None
+
+    def load(self) -> SourceData:
+        height, width, channels = self.published.shape
+        own = InputSpec(height=height, width=width, channels=channels)
+        parts = {
+            "train": self._part(train=True, count=self.published.train),
+            "test": self._part(train=False, count=self.published.test),
+        }
+        told: tuple[str, ...] = ()
+        if self.input is not None and self.input.shape != own.shape:
+            parts, told = self._resized(parts, self.input)
+        spec = self.input or own
+        return SourceData(self.published.name, self.published.labels, spec, parts["train"], parts["test"], told)
+
+    def _resized(
+        self, parts: dict[str, LabelledImages], spec: InputSpec
+    ) -> tuple[dict[str, LabelledImages], tuple[str, ...]]:
+        """They may take more room than memory has: CIFAR-10 at 224x224 is 9 GB."""
+
+        def decode(writer: EntryWriter) -> Decoded:
+            for name, data in parts.items():
+                with writer.part(name, spec.shape) as part:
+                    part.append(fit_pixels(image, spec) for image in tracked(data.images, "resizing", len(data)))
+                    part.label(data.labels.tolist())
+            return Decoded()
+
+        files = sorted(path for path in (self.folder / self.published.place).iterdir() if path.is_file())
+        settings: dict[str, JsonValue] = {"input": spec.model_dump(mode="json")}
+        entry = decode_once(
+            Decoding(self.published.name, self.folder, files, settings, (__name__,)), self.cache, decode
+        )
+        return entry.parts, (f"images resized to {spec.height}x{spec.width} ({spec.resize})", *entry.told)
+
+    def _part(self, *, train: bool, count: int) -> LabelledImages:
+        published, place = self.published, self.folder / self.published.place
+        try:
+            part = published.dataset(root=str(self.folder), train=train, download=True)
+            images = np.asarray(part.data).reshape(-1, *published.shape)
+            labels = np.asarray(part.targets, dtype=np.int64)
+        except Exception as error:  # torchvision raises RuntimeError, AssertionError, OSError, ValueError, zlib's, ...
+            raise DataError(
+                f"{published.name} could not be read from {place} nor downloaded there ({_reason(error)}); "
+                "put its published files there, or delete those that are damaged and run again with a network."
+            ) from error
+        wrong = None
+        if len(images) != count or labels.shape != (count,):
+            wrong = f"{len(images):,} images and {len(labels):,} labels instead of {count:,}"
+        elif labels.min() < 0 or labels.max() >= len(published.labels):
+            wrong = f"labels up to {labels.max()} instead of {len(published.labels) - 1}"
+        if wrong:
+            which = "training" if train else "test"
+            raise DataError(
+                f"The {which} files of {published.name} in {place} hold {wrong}; delete them and run again."
+            )
+        return LabelledImages(images, labels)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

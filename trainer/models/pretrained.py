@@ -1,0 +1,207 @@
+"""Weights to start a run from: torchvision's published ones, a file of safetensors, or a bundle trained here."""
+
+import contextlib
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from schemas.bundle import Bundle, open_bundle
+from trainer.errors import DataError
+from trainer.evaluation.predict import newest_version
+from trainer.head import head_name
+from trainer.models.backbones import BackboneConfig, Stem
+from trainer.models.layers import Normalise
+from trainer.models.registry import AnyNetwork, NetworkConfig
+from trainer.recipe import PRETRAINED, Recipe
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """A network's tensors by name. normalise is what they were trained behind; None where that is not known."""
+
+    source: str
+    sha256: str
+    tensors: dict[str, Tensor]
+    normalise: Normalise | None
+
+
+def starting_weights(recipe: Recipe) -> StartingWeights | None:
+    """What transfer.weights names; None for a run from scratch.
+
+    Raises DataError, or what open_bundle raises, for weights that are missing, damaged, or not those that
+    transfer.sha256 asks for.
+    """
+    source, asked = recipe.transfer.weights, recipe.transfer.sha256
+    if source is None:
+        return None
+    if source == PRETRAINED:
+        weights = _published(recipe.network)
+    elif Path(source).is_dir():
+        bundle = _bundle(source)
+        weights = _from_safetensors(source, bundle.read(bundle.manifest.weights), recipe.network)
+    else:
+        weights = _from_safetensors(source, _read(source), recipe.network)
+    if asked not in {None, weights.sha256}:
+        raise DataError(
+            f"The weights of {source} have the sha256 {weights.sha256}, not transfer.sha256 = {asked}; give the "
+            "weights that were meant, or set transfer.sha256=null."
+        )
+    return weights
+
+
+def as_run(recipe: Recipe, weights: StartingWeights | None) -> Recipe:
+    """The recipe with what the weights decide written down: their hash, and the stem that they belong to."""
+    if weights is None:
+        return recipe
+    network: AnyNetwork = recipe.network
+    if isinstance(network, BackboneConfig) and network.stem is Stem.AUTO:
+        network = network.model_copy(update={"stem": Stem.PUBLISHED})
+    transfer = recipe.transfer.model_copy(update={"sha256": weights.sha256})
+    return recipe.model_copy(update={"network": network, "transfer": transfer})
+
+
+def network_of_bundle(source: str | None) -> AnyNetwork | None:
+    """The network that a bundle's weights are of; None where the source is no folder.
+
+    Raises DataError, or what open_bundle raises.
+    """
+    if source in {None, PRETRAINED} or not Path(str(source)).is_dir():
+        return None
+    manifest = _bundle(str(source)).manifest
+    try:
+        network: AnyNetwork = TypeAdapter(NetworkConfig).validate_python(manifest.provenance.recipe.get("network"))
+    except ValidationError as error:
+        raise DataError(f"The bundle {source} is of a network that this release does not know.") from error
+    if isinstance(network, BackboneConfig):
+        stem = network.stem_for(manifest.input.height, manifest.input.width)
+        network = network.model_copy(update={"stem": stem})
+    return network
+
+
+def load_body(network: nn.Module, weights: StartingWeights) -> None:
+    """All of the weights but the head's, which stays new: its classes are others.
+
+    Raises DataError naming the first tensor that does not fit.
+    """
+    head = head_name(network)
+    own, given = _without(head, network.state_dict()), _without(head, weights.tensors)
+    # Older releases of PyTorch did not count batch norm's batches.
+    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in given if name not in own]
+    if missing or unknown:
+        said = f"lack the tensor '{missing[0]}'" if missing else f"have a tensor '{unknown[0]}' that it lacks"
+        raise DataError(f"The weights of {weights.source} are of another network: they {said}; {_ADVICE}.")
+    for name, tensor in own.items():
+        if name in given:
+            _check_shape(name, given[name], tensor, weights.source)
+    network.load_state_dict(given, strict=False)
+
+
+_ADVICE = "give the --network, its settings and the size of images that they were trained with"
+
+
+def _check_shape(name: str, given: Tensor, own: Tensor, source: str) -> None:
+    if given.shape == own.shape:
+        return
+    filters = given.ndim == own.ndim == 4
+    if filters and {given.shape[1], own.shape[1]} == {1, 3}:
+        kind, other = ("grey", "RGB") if given.shape[1] == 1 else ("RGB", "grey")
+        raise DataError(
+            f"The weights of {source} are for {kind} images ('{name}' is {_size(given)}), and these are {other}; set "
+            f"data.input.channels={given.shape[1]} where the data allows it, or give other weights."
+        )
+    raise DataError(
+        f"The weights of {source} do not fit: '{name}' is {_size(given)} and should be {_size(own)}; {_ADVICE}."
+    )
+
+
+def _published(network: AnyNetwork) -> StartingWeights:
+    """Downloaded to where torch.hub keeps its files, unless they are there; checked against the hash in their name."""
+    if not isinstance(network, BackboneConfig):
+        raise DataError(
+            f"There are no pretrained weights for the network {network.name}; choose a --network of torchvision's, or "
+            "give --weights a file of safetensors or a bundle."
+        )
+    from torchvision.models import get_model_weights  # noqa: PLC0415 - it takes a second
+
+    published: Any = get_model_weights(network.name).DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(published.url).path).name
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            tensors = published.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        if not sha256.startswith(file.stem.rpartition("-")[2]):
+            raise ValueError("its sha256 is not the published one")  # noqa: TRY301 - one sentence for all causes
+    except Exception as error:  # URLError, OSError, RuntimeError, UnpicklingError, ...
+        raise DataError(
+            f"The pretrained weights of {network.name} could not be read from {file} nor downloaded there from "
+            f"{published.url} ({_reason(error)}); put that file there, or give --weights a file of safetensors or a "
+            "bundle."
+        ) from error
+    return StartingWeights(PRETRAINED, sha256, tensors, _published_normalisation(network))
+
+
+def _published_normalisation(network: BackboneConfig) -> Normalise:
+    """What torchvision's weights for the network were trained behind."""
+    from torchvision.models import get_model_weights  # noqa: PLC0415 - it takes a second
+
+    transforms = get_model_weights(network.name).DEFAULT.transforms()
+    return Normalise(torch.tensor(transforms.mean), torch.tensor(transforms.std))
+
+
+def _from_safetensors(source: str, data: bytes, network: AnyNetwork) -> StartingWeights:
+    """The weights.safetensors of a bundle, which hold the normalisation, or a network's state dict as it is.
+
+    A state dict of a torchvision network is taken for one that was trained behind torchvision's normalisation.
+    """
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise DataError(
+            f"{source} is no file of safetensors ({_reason(error)}); convert other files with "
+            "safetensors.torch.save_file, for nothing is unpickled here."
+        ) from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not {"0.scale", "0.shift"} <= set(tensors):
+        known = _published_normalisation(network) if isinstance(network, BackboneConfig) else None
+        return StartingWeights(source, sha256, tensors, known)
+    scale, shift = tensors["0.scale"], tensors["0.shift"]
+    normalise = Normalise(torch.zeros(scale.numel()), torch.ones(scale.numel()))
+    normalise.load_state_dict({"scale": scale, "shift": shift})
+    inner = {name.removeprefix("1."): tensor for name, tensor in tensors.items() if name.startswith("1.")}
+    return StartingWeights(source, sha256, inner, normalise)
+
+
+def _bundle(source: str) -> Bundle:
+    return open_bundle(newest_version(Path(source)))
+
+
+def _read(source: str) -> bytes:
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"The weights {source} cannot be read ({error.strerror}); give 'pretrained', a file of safetensors, or the "
+            "folder of a bundle."
+        ) from error
+
+
+def _without(head: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{head}.")}
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
