@@ -2,18 +2,20 @@
 
 import difflib
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from schemas.base import Frozen
 from schemas.manifest import InputSpec, ModelName, Sha256, VariantName
-from trainer.errors import RecipeError
+from trainer.errors import RecipeError, WriteError
 from trainer.models.registry import NetworkConfig, network_named
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PRETRAINED = "pretrained"
+SUFFIX = ".json"
 
 
 class Source(StrEnum):
@@ -261,3 +263,31 @@ def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
     for name, value in tree.items():
         keys += _keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
     return keys
+
+
+def is_recipe_file(what: str) -> bool:
+    return what.endswith(SUFFIX)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises RecipeError for a file that is not there, is damaged, or is of a release with other settings."""
+    try:
+        return Recipe.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RecipeError(f"The recipe file {path} cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        where, _, fault = first_fault(error)
+        raise RecipeError(
+            f"The recipe file {path} is damaged or of another release: {where}: {fault}; mend it, or tune again."
+        ) from error
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Beside its place, then renamed into it: a reader sees a whole file or none. Raises WriteError."""
+    new = path.with_name(f".new-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        raise WriteError(f"The recipe file {path} could not be written ({error.strerror}).") from error

@@ -14,13 +14,12 @@ from trainer.data.dataset import DataSource
 from trainer.data.split import Splits
 from trainer.models.build import build_network, load_splits
 from trainer.models.pretrained import as_run, starting_weights
-from trainer.published import note_bundle, published_bundle
 from trainer.recipe import Recipe
 from trainer.training.checkpoint import Checkpoints
 from trainer.training.distributed import ALONE, World
 from trainer.training.loop import fit
 from trainer.training.progress import Reporter
-from trainer.training.run_dir import run_folder
+from trainer.training.run_dir import note_bundle, published_bundle, run_folder
 from trainer.training.tensorboard import TensorBoardReporter
 
 
@@ -83,7 +82,7 @@ def train_in(
             reporter.note(
                 f"{own} is finished and its bundle written, so nothing was done; leave out --resume to train anew"
             )
-            return done
+            return Trained(done.path, done.manifest) if done is not None else None
         if runs is not None and runs.tensorboard and own is not None:
             reporter = TensorBoardReporter(reporter, own / "tensorboard")
         fitted = fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)

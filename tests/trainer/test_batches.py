@@ -9,7 +9,7 @@ CPU = torch.device("cpu")
 
 
 def test_gathered_and_resident_images_are_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.data.images._BLOCK_BYTES", 5 * 8 * 8 * 3)
+    monkeypatch.setattr("trainer.data.dataset._BLOCK_BYTES", 5 * 8 * 8 * 3)
     data = colours.colours(40).train.take(np.arange(39, 5, -1))
     index = torch.tensor([3, 0, 33])
     gathered, resident = GatheredImages(data, CPU).batch(index), ResidentImages.on(CPU, data).batch(index)

@@ -7,9 +7,8 @@ import pytest
 from schemas.manifest import VariantName
 from schemas.metrics import measure
 from tests.support.bundles import write_bundle
-from trainer.comparison import check_same_labels, compare
 from trainer.errors import DataError
-from trainer.evaluation.evaluate import Score, open_model
+from trainer.evaluation.evaluate import Score, check_same_labels, compare, open_model
 
 
 def answers(right: list[int]) -> Score:

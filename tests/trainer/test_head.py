@@ -1,9 +1,9 @@
 import pytest
 from torch import nn
 
-from trainer.head import body_parameters, head_name, slow_body
-from trainer.models.layers import OneNeuron, Shape
+from trainer.models.layers import OneNeuron, Shape, head_name
 from trainer.models.registry import NETWORKS, network_named
+from trainer.training.optimizers import body_parameters, slow_body
 
 CLASSES = 6
 

@@ -10,8 +10,8 @@ from schemas.bundle import MANIFEST_FILE
 from tests.support.bundles import write_bundle
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
-from trainer.published import note_bundle, published_bundle
 from trainer.run import Runs, train
+from trainer.training.run_dir import note_bundle, published_bundle
 
 
 @pytest.fixture

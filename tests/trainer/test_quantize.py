@@ -14,7 +14,7 @@ from tests.support.bundles import colour_model
 from tests.trainer import colours
 from tests.trainer.test_loop import Recorder
 from tests.trainer.variants import reference_of, times
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.onnx_session import CPU, CUDA, OnnxModel
 from trainer.export.latency import measure_speed
 from trainer.export.quantize import (

@@ -5,7 +5,7 @@ import pytest
 
 from tests.trainer import colours
 from trainer.errors import RecipeError, WriteError
-from trainer.recipe_file import read_recipe, write_recipe
+from trainer.recipe import read_recipe, write_recipe
 from trainer.recipes.registry import RECIPES, find_recipe, presets
 
 

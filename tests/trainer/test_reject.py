@@ -15,8 +15,8 @@ from trainer.bundle.assemble import Trained
 from trainer.cli.main import parse
 from trainer.cli.recipe_options import settings_of
 from trainer.data.dataset import LabelledImages
-from trainer.evaluate import Evaluation
 from trainer.evaluation.calibration import find_reject
+from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.models.build import load_splits
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe

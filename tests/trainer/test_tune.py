@@ -13,11 +13,9 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from tests.trainer import colours
-from trainer.data.dataset import FakeSource, LabelledImages, SourceData
-from trainer.data.images import Images, Rows
+from trainer.data.dataset import FakeSource, Images, LabelledImages, Rows, SourceData
 from trainer.errors import RecipeError, StudyError
-from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
-from trainer.recipe_file import read_recipe, write_recipe
+from trainer.recipe import OptimizerConfig, OptimizerName, Recipe, read_recipe, write_recipe
 from trainer.search.report import write_importance, write_trials
 from trainer.search.search_space import Choice, Range, Space
 from trainer.search.tune import Search, search, value_of

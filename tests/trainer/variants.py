@@ -7,7 +7,7 @@ from schemas.image import Pixels
 from schemas.manifest import BatchSpeed
 from tests.trainer import colours
 from trainer.bundle.writer import read_golden
-from trainer.evaluate import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.quantize import Reference, Timed
 from trainer.models.build import load_splits

@@ -24,8 +24,8 @@ from trainer.bundle.provenance import provenance
 from trainer.bundle.report import GRID, ReportInput, write_report
 from trainer.bundle.writer import new_bundle, publish, read_golden, write_golden
 from trainer.data.split import Splits
-from trainer.evaluate import Evaluation, evaluate, judge
 from trainer.evaluation.calibration import describe_scaling, find_reject, fit_temperature
+from trainer.evaluation.evaluate import Evaluation, evaluate, judge
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import Exported, export, network_logits
 from trainer.export.quantize import CALIBRATION_IMAGES, Reference, Variants, make_variants

@@ -11,8 +11,8 @@ from schemas.evaluation import Calibration
 from schemas.manifest import Reject
 from schemas.metrics import calibration
 from schemas.selective_prediction import CoverageCurve
-from trainer.evaluate import Evaluation
 from trainer.evaluation.calibration import uncalibrated
+from trainer.evaluation.evaluate import Evaluation
 
 _CSV_POINTS = 200
 

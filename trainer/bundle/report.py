@@ -17,8 +17,8 @@ from schemas.evaluation import Metrics
 from schemas.image import Pixels
 from schemas.manifest import Reject
 from trainer.bundle.plots import coverage, reliability, write_coverage
-from trainer.evaluate import Evaluation
 from trainer.evaluation.calibration import coverage_of
+from trainer.evaluation.evaluate import Evaluation
 from trainer.training.progress import Epoch
 
 GRID = 25

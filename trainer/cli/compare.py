@@ -18,8 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from schemas.manifest import VariantName  # noqa: PLC0415
-    from trainer.comparison import check_same_labels, compare  # noqa: PLC0415
-    from trainer.evaluation.evaluate import Part, choose, how_to_read, open_model, score  # noqa: PLC0415
+    from trainer.evaluation.evaluate import Part, check_same_labels, choose, compare, how_to_read, open_model, score  # noqa: PLC0415  # noqa: PLC0415
 
     models = [open_model(path, VariantName(options.variant)) for path in (options.a, options.b)]
     check_same_labels(*models)

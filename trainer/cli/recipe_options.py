@@ -47,8 +47,7 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
     Raises RecipeError, and DataError for a bundle that cannot be read.
     """
     from trainer.models.pretrained import network_of_bundle  # noqa: PLC0415
-    from trainer.recipe import with_settings  # noqa: PLC0415
-    from trainer.recipe_file import is_recipe_file  # noqa: PLC0415
+    from trainer.recipe import is_recipe_file, with_settings  # noqa: PLC0415
     from trainer.recipes.registry import find_recipe  # noqa: PLC0415
 
     recipe, settings = find_recipe(options.recipe, options.preset), settings_of(options)

@@ -28,8 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from trainer.bundle.preview import write_show  # noqa: PLC0415
     from trainer.data.detect import open_source, recipe_for  # noqa: PLC0415
     from trainer.models.build import load_splits  # noqa: PLC0415
-    from trainer.recipe import with_settings  # noqa: PLC0415
-    from trainer.recipe_file import is_recipe_file  # noqa: PLC0415
+    from trainer.recipe import is_recipe_file, with_settings  # noqa: PLC0415
     from trainer.recipes.registry import RECIPES, find_recipe  # noqa: PLC0415
 
     what, folder = options.what, options.data or DEFAULT_DATA

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("tune runs in one process; start it without torchrun.")
     from trainer.data.detect import open_source  # noqa: PLC0415
-    from trainer.recipe_file import write_recipe  # noqa: PLC0415
+    from trainer.recipe import write_recipe  # noqa: PLC0415
     from trainer.search.report import write_importance, write_trials  # noqa: PLC0415
     from trainer.search.search_space import default_space, parse_space  # noqa: PLC0415
     from trainer.search.tune import in_words, search, value_of  # noqa: PLC0415

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.manifest import Duplicates
-from trainer.data.dataset import LabelledImages
-from trainer.data.images import Rows
+from trainer.data.dataset import LabelledImages, Rows
 
 _SHOWN = 3
 

@@ -12,11 +12,10 @@ from schemas.ignored_files import is_hidden
 from schemas.image import Pixels, decode_image
 from schemas.manifest import InputSpec
 from trainer.data.dataset import SourceData
-from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
-from trainer.data.entry import Unreadable
-from trainer.data.files import find_files, why_no_file
+from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, Unreadable, decode_once
+from trainer.data.progress_bar import tracked
 from trainer.errors import DataError
-from trainer.training.progress import tracked
+from trainer.files import find_files, why_no_file
 
 _SHOWN = 10
 _WINDOW_BYTES = 64 * 2**20  # of decoded images that wait to be written

@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.manifest import Duplicates, InputSpec
-from trainer.data.dataset import LabelledImages, Labels, SourceData
+from trainer.data.dataset import LabelledImages, Labels, Rows, SourceData
 from trainer.data.duplicates import find_duplicates
-from trainer.data.images import Rows
 from trainer.errors import DataError
 
 _FEW_CLASSES = 20  # each of which is counted in what a person is told

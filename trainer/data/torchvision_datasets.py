@@ -11,8 +11,8 @@ from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
 from trainer.data.dataset import LabelledImages, SourceData
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
+from trainer.data.progress_bar import tracked
 from trainer.errors import DataError
-from trainer.training.progress import tracked
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from schemas.bundle import FloatArray
 from schemas.manifest import Answered, CalibrationErrors, Reject, TemperatureScaling
 from schemas.metrics import Labels, calibration, wilson_interval
 from schemas.selective_prediction import CoverageCurve, coverage_curve
-from trainer.evaluate import Evaluation
+from trainer.evaluation.evaluate import Evaluation
 
 COLDEST, HOTTEST = 0.05, 20.0
 

@@ -9,17 +9,42 @@ import numpy as np
 from pydantic import ValidationError
 
 from schemas.bundle import FloatArray, open_bundle
+from schemas.errors import MetricsError
 from schemas.evaluation import Metrics
 from schemas.manifest import ModelManifest, VariantName
 from schemas.metrics import measure
-from trainer.data.dataset import Labels, SourceData
+from schemas.model_comparison import Comparison
+from schemas.model_comparison import compare as compare_answers
+from trainer.data.dataset import LabelledImages, Labels, Rows, SourceData
 from trainer.data.detect import open_source, recipe_of, sources_at
-from trainer.data.images import Rows
 from trainer.data.split import divide
-from trainer.errors import DataError
+from trainer.errors import DataError, ExportError
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.evaluation.predict import newest_version
+from trainer.files import newest_version
 from trainer.recipe import DataConfig, Source
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One split, with what was said of it: probabilities and logits float32 [n, classes]."""
+
+    data: LabelledImages
+    probabilities: FloatArray
+    logits: FloatArray
+    metrics: Metrics
+
+
+def evaluate(model: OnnxModel, data: LabelledImages, labels: tuple[str, ...]) -> Evaluation:
+    """Raises ExportError where the model answers with something that is no probability."""
+    return judge(*model.answers(data.images), data, labels)
+
+
+def judge(probabilities: FloatArray, logits: FloatArray, data: LabelledImages, labels: tuple[str, ...]) -> Evaluation:
+    """As evaluate, of a model's answers to the data's images."""
+    try:
+        return Evaluation(data, probabilities, logits, measure(data.labels, probabilities, labels))
+    except MetricsError as error:
+        raise ExportError(f"The exported model cannot be measured: {error}") from error
 
 
 class Part(StrEnum):
@@ -210,3 +235,22 @@ def index_of_labels(data: SourceData, model: Model) -> Rows:
                 f"{', '.join(model.manifest.labels)}."
             )
     return np.array([index[name] for name in data.labels])
+
+
+def check_same_labels(a: Model, b: Model) -> None:
+    """Raises DataError naming the labels that only one of them has; their order may differ."""
+    for one, other in ((a, b), (b, a)):
+        alone = [label for label in one.manifest.labels if label not in other.manifest.labels]
+        if alone:
+            raise DataError(
+                f"Only bundles of the same labels can be compared: {one.path} has {', '.join(alone)}, which "
+                f"{other.path} has not."
+            )
+
+
+def compare(a: tuple[str, Score], b: tuple[str, Score]) -> Comparison:
+    """The names of two models and their scores on the same images, in the same order."""
+    (name_a, right_a), (name_b, right_b) = (
+        (name, score.probabilities.argmax(axis=1) == score.labels) for name, score in (a, b)
+    )
+    return compare_answers((name_a, right_a), (name_b, right_b))

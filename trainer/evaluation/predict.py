@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.bundle import MANIFEST_FILE, Bundle, FloatArray, open_bundle
+from schemas.bundle import Bundle, FloatArray, open_bundle
 from schemas.errors import ImageError
 from schemas.image import decode_image
 from trainer.errors import DataError
 from trainer.evaluation.onnx_session import BATCH, OnnxModel
+from trainer.files import newest_version
 
 TOP = 3
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
@@ -96,17 +97,6 @@ def _entry(answer: Answer) -> dict[str, object]:
     if answer.error is not None:
         return {"file": answer.file, "error": answer.error}
     return {"file": answer.file, **asdict(answer.top[0]), "top": [asdict(guess) for guess in answer.top]}
-
-
-def newest_version(path: Path) -> Path:
-    """The path itself where it is a bundle, else its newest version. Raises DataError where there is neither."""
-    if (path / MANIFEST_FILE).exists():
-        return path
-    entries = path.iterdir() if path.is_dir() else ()
-    versions = [entry for entry in entries if entry.name.isascii() and entry.name.isdigit()]
-    if not versions:
-        raise DataError(f"{path} is no bundle; name artifacts/<model>/<version>, or artifacts/<model>.")
-    return max(versions, key=lambda entry: int(entry.name))
 
 
 def _image_files(paths: Sequence[Path]) -> Iterator[Path]:

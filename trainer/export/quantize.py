@@ -22,7 +22,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from schemas.bundle import INPUT_NAME, FloatArray, hash_file
 from schemas.image import Pixels
 from schemas.manifest import BatchSpeed, DroppedVariant, Variant, VariantMetrics, VariantName
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.onnx_session import CPU, CUDA, OnnxModel
 from trainer.export.latency import measure_speed
 from trainer.export.onnx import parity

@@ -8,10 +8,9 @@ from trainer.data.dataset import DataSource, LabelledImages
 from trainer.data.split import Splits, split
 from trainer.errors import RecipeError
 from trainer.models.fast import FastNetwork
-from trainer.models.layers import Normalise, OneNeuron, Shape
+from trainer.models.layers import Normalise, OneNeuron, Shape, as_input
 from trainer.models.pretrained import StartingWeights, load_body
 from trainer.recipe import Recipe
-from trainer.training.loader import GatheredImages
 
 # Enough for the covariance of small patches.
 PREPARING_IMAGES = 5000
@@ -42,10 +41,8 @@ def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = 
         load_body(network, start)
         normalise = start.normalise or normalise
     elif isinstance(network, FastNetwork):
-        images, _ = GatheredImages(data.train, torch.device("cpu")).batch(
-            torch.arange(min(PREPARING_IMAGES, len(data.train)))
-        )
-        network.prepare(normalise(images))
+        images = torch.from_numpy(data.train.images[:PREPARING_IMAGES])
+        network.prepare(normalise(as_input(images)))
     return nn.Sequential(normalise, network, *([OneNeuron()] if recipe.sigmoid else []))
 
 

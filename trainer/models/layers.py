@@ -55,3 +55,16 @@ def convolution(inputs: int, outputs: int, kernel: int, *, batch_norm: bool = Tr
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def as_input(images: Tensor) -> Tensor:
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def head_name(network: nn.Module) -> str:
+    """The head's name among the network's modules. Raises ValueError for a network without a linear layer."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise ValueError("the network has no linear layer")
+    last: str = names[-1]
+    return last

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from schemas.bundle import Bundle, open_bundle
 from trainer.errors import DataError
-from trainer.evaluation.predict import newest_version
-from trainer.head import head_name
+from trainer.files import newest_version
 from trainer.models.backbones import BackboneConfig, Stem
-from trainer.models.layers import Normalise
+from trainer.models.layers import Normalise, head_name
 from trainer.models.registry import AnyNetwork, NetworkConfig
 from trainer.recipe import PRETRAINED, Recipe
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from trainer.errors import RecipeError
-from trainer.recipe import Recipe
-from trainer.recipe_file import is_recipe_file, read_recipe
+from trainer.recipe import Recipe, is_recipe_file, read_recipe
 from trainer.recipes import cats_dogs, cifar10, cifar10_94, digits, mnist, photos, transfer
 
 RECIPES: dict[str, ModuleType] = {

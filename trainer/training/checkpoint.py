@@ -12,16 +12,19 @@ runs/<name>-<number>/
 import json
 import shutil
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import torch
 from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from trainer.errors import WriteError
+from trainer.errors import RunError, WriteError
 from trainer.files import sync_entry, sync_tree
 
 _STATE, _BEST, _FACTS = "state.safetensors", "best.safetensors", "state.json"
@@ -135,3 +138,41 @@ def _plain(tensors: Tensors) -> Tensors:
 def save_weights(network: nn.Module, path: Path) -> None:
     """The network's state by name, buffers included."""
     path.write_bytes(save({name: value.contiguous() for name, value in network.state_dict().items()}))
+
+
+def tensors_below(prefix: str, tensors: Tensors) -> Tensors:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> Tensors:
+    """{"0.3.exp_avg": ...}: optimizer, parameter in the order of its groups, what is remembered."""
+    tensors = {}
+    for i, optimizer in enumerate(optimizers):
+        for j, parameter in enumerate(_parameters(optimizer)):
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{i}.{j}.{name}"] = value
+    return tensors
+
+
+def load_optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], tensors: Tensors) -> None:
+    """Into optimizers that have taken no step. Memory is laid out as the parameters', as the first step would have."""
+    parameters = [_parameters(optimizer) for optimizer in optimizers]
+    for key, value in tensors.items():
+        i, j, name = key.split(".", 2)
+        parameter = parameters[int(i)][int(j)]
+        optimizers[int(i)].state[parameter][name] = _like(parameter, value)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    groups: list[dict[str, Any]] = optimizer.param_groups
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(value)
+    if value.ndim:
+        raise RunError(f"A checkpoint's {list(value.shape)} is not the shape of its parameter.")
+    # A count of steps, which fused optimizers keep on the device.
+    return value.to(parameter.device)

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.data.dataset import LabelledImages
-from trainer.data.images import Images
+from trainer.data.dataset import Images, LabelledImages
+from trainer.models.layers import as_input
 
 # Of a GPU's free memory, what the images of a split may take: the rest is for the network and its activations.
 RESIDENT_SHARE = 0.5
@@ -54,7 +54,7 @@ class ResidentImages:
         return len(self.labels)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        return _as_input(self.images[index]), self.labels[index]
+        return as_input(self.images[index]), self.labels[index]
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,12 @@ class GatheredImages:
         labels = torch.from_numpy(self.data.labels[positions])
         if pinned:
             labels = labels.pin_memory()
-        return _as_input(images.to(self.device, non_blocking=True)), labels.to(self.device, non_blocking=True)
+        return as_input(images.to(self.device, non_blocking=True)), labels.to(self.device, non_blocking=True)
 
 
 def _fits(images: Images, free: int) -> bool:
     """free is in bytes."""
     return images.nbytes <= RESIDENT_SHARE * free
-
-
-def _as_input(images: Tensor) -> Tensor:
-    return images.permute(0, 3, 1, 2).float() / 255
 
 
 def _copied(images: Images, device: torch.device) -> Tensor:

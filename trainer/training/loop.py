@@ -1,8 +1,11 @@
 """The training loop: the only backward() in the repository, the same on CPU and CUDA, in one process or in many."""
 
 import copy
+import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,16 +15,21 @@ from torch.optim.swa_utils import AveragedModel
 
 from trainer.data.split import Splits
 from trainer.errors import NonFiniteError, RecipeError
-from trainer.head import body_parameters
 from trainer.recipe import ClassWeights, Recipe
-from trainer.state import capture, random_states, restore
 from trainer.training.augment import Augmenter, Mixed
-from trainer.training.checkpoint import Checkpoints
+from trainer.training.checkpoint import (
+    Checkpoints,
+    Tensors,
+    TrainingState,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    tensors_below,
+)
 from trainer.training.device import autocast, computes_in_bf16
 from trainer.training.distributed import ALONE, World
 from trainer.training.loader import batches_on
 from trainer.training.nan_check import advice, check_step, largest_gradients
-from trainer.training.optimizers import build_optimizers, moving_average
+from trainer.training.optimizers import body_parameters, build_optimizers, moving_average
 from trainer.training.progress import Epoch, Reporter
 from trainer.training.schedule import FORECAST_STEP, Pace
 
@@ -75,7 +83,7 @@ def _resume(run: "TrainingRun", checkpoints: Checkpoints, reporter: Reporter) ->
     for sentence in told:
         reporter.note(sentence)
     if state is not None:
-        restore(run, state)
+        run.restore(state)
         reporter.note(f"going on after step {run.pace.step:,} of {run.pace.steps:,}, from {checkpoints.folder}")
 
 
@@ -292,10 +300,56 @@ class TrainingRun:
             self.save(checkpoints)
 
     def save(self, checkpoints: Checkpoints) -> None:
-        random = self.world.gathered(random_states(self))
+        random = self.world.gathered(self.random_states())
         if self.world.first:
-            checkpoints.save(capture(self, random))
+            checkpoints.save(self.capture(random))
         self.saved = time.perf_counter()
+
+    def capture(self, random: Sequence[Tensors]) -> TrainingState:
+        """random holds the random_states of each process of the run, in order."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        tensors |= {f"optimizer.{key}": value for key, value in optimizer_tensors(self.optimizers).items()}
+        tensors |= {f"random.{i}.{name}": value for i, states in enumerate(random) for name, value in states.items()}
+        facts: dict[str, Any] = {
+            "pass": dataclasses.asdict(self.pass_),
+            "history": [dataclasses.asdict(epoch) for epoch in self.history],
+            "best_epoch": self.best_epoch,
+            "elapsed": self.pace.elapsed,
+        }
+        return TrainingState(self.pace.step, tensors, self.best, facts)
+
+    def restore(self, state: TrainingState) -> None:
+        """Into a run that has taken no step."""
+        facts: dict[str, Any] = state.facts
+        self.network.load_state_dict(tensors_below("network.", state.tensors))
+        if self.average is not None:
+            self.average.load_state_dict(tensors_below("average.", state.tensors))
+        load_optimizer_tensors(self.optimizers, tensors_below("optimizer.", state.tensors))
+        self.best, self.best_epoch = state.best, facts["best_epoch"]
+        self.history = [Epoch(**epoch) for epoch in facts["history"]]
+        self.pace.resume(state.step, facts["elapsed"])
+        self.pass_ = type(self.pass_)(**facts["pass"])
+        random = tensors_below(f"random.{self.world.rank}.", state.tensors)
+        self.drawn_from = random["drawn_from"]
+        self.shuffling.set_state(random["shuffling"])
+        self.augmenting.set_state(random["augmenting"])
+        torch.set_rng_state(random["global"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], self.device)
+
+    def random_states(self) -> Tensors:
+        """Of this process's generators; dropout draws from the global ones."""
+        states = {
+            "drawn_from": self.drawn_from,
+            "shuffling": self.shuffling.get_state(),
+            "augmenting": self.augmenting.get_state(),
+            "global": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
 
 
 def _score(epoch: Epoch) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.head import slow_body
+from trainer.models.layers import head_name
 from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 
 _FILTER_DIMENSIONS = 4
@@ -114,3 +114,25 @@ def moving_average(decay: float) -> Callable[[State, State, Tensor | int], None]
             torch._foreach_copy_(average, current)
 
     return update
+
+
+def body_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Those of the body that are trained."""
+    head = {id(parameter) for parameter in network.get_submodule(head_name(network)).parameters()}
+    return [parameter for parameter in network.parameters() if parameter.requires_grad and id(parameter) not in head]
+
+
+def slow_body(groups: list[dict[str, Any]], network: nn.Module, body_rate: float) -> list[dict[str, Any]]:
+    """An optimizer's groups of parameters, each divided into the head's and the body's; the body's learn slower.
+
+    `rate` is a group's factor on the learning rate; body_rate multiplies the body's.
+    """
+    if body_rate == 1:
+        return groups
+    body = {id(parameter) for parameter in body_parameters(network)}
+    divided = []
+    for group in groups:
+        divided.append(group | {"params": [p for p in group["params"] if id(p) not in body]})
+        slower = {"params": [p for p in group["params"] if id(p) in body], "rate": group["rate"] * body_rate}
+        divided.append(group | slower)
+    return [group for group in divided if group["params"]]

@@ -1,15 +1,12 @@
 """What a person sees of a run while it goes on."""
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TextIO, TypeVar
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
-
-T = TypeVar("T")
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 @dataclass(frozen=True)
@@ -35,12 +32,6 @@ class Epoch:
             f"  validation loss {self.validation_loss:.4f} accuracy {self.validation_accuracy:.2%}"
             f"  {self.images_per_second:,.0f} images/s  {self.seconds:.1f} s"
         )
-
-
-def tracked(items: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """The items, with a bar on a terminal that shows how many of them are through."""
-    console = Console(stderr=True)
-    return track(items, what, total=total, console=console, transient=True, disable=not console.is_terminal)
 
 
 class Reporter(Protocol):

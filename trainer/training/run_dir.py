@@ -1,5 +1,6 @@
 """runs/<name>-<number>/: a run's own folder, which it is found by again."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -7,14 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
+from schemas.base import Frozen
+from schemas.bundle import MANIFEST_FILE, Bundle, open_bundle
+from schemas.errors import SchemaError
 from trainer.errors import RunsError
+from trainer.files import sync_entry
 from trainer.training.progress import Reporter
 
 _RUN, _LOCK = "run.json", ".lock"
 _LONGEST = 80  # letters of a value that are shown
 Facts = dict[str, JsonValue]
+_FILE = "bundle.json"
 
 
 @contextmanager
@@ -104,3 +110,38 @@ def _difference(before: JsonValue, now: JsonValue, where: str = "") -> str | Non
 def _shown(value: JsonValue) -> str:
     said = json.dumps(value)
     return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 3]}..."
+
+
+class _Published(Frozen):
+    """The hash is there because another bundle may have taken the place of one that was removed."""
+
+    bundle: str
+    manifest_sha256: str
+
+
+def note_bundle(run: Path, bundle: Path, reporter: Reporter) -> None:
+    """Only once the bundle can be seen: a run that is killed before that still owes it."""
+    new = run / f"{_FILE}.new"
+    try:
+        said = _Published(bundle=str(bundle.resolve()), manifest_sha256=_hash_of_manifest(bundle))
+        new.write_text(said.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        sync_entry(new)
+        new.replace(run / _FILE)
+    except OSError as error:
+        reporter.note(f"{run} could not be marked as finished ({error.strerror}); --resume would write {bundle} again")
+
+
+def published_bundle(run: Path) -> Bundle | None:
+    """The bundle that the run ended with; None where it has not come so far, or the bundle is gone or damaged."""
+    try:
+        said = _Published.model_validate_json((run / _FILE).read_bytes())
+        bundle = open_bundle(Path(said.bundle))
+        bundle.read(bundle.manifest.fp32)
+        same = _hash_of_manifest(bundle.path) == said.manifest_sha256
+    except (OSError, ValidationError, SchemaError):
+        return None
+    return bundle if same else None
+
+
+def _hash_of_manifest(bundle: Path) -> str:
+    return hashlib.sha256((bundle / MANIFEST_FILE).read_bytes()).hexdigest()

@@ -8,7 +8,7 @@ import pytest
 from schemas.bundle import open_bundle
 from tests.trainer import colours
 from trainer.cli.main import main
-from trainer.recipe_file import read_recipe
+from trainer.recipe import read_recipe
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ import pytest
 from schemas.manifest import InputSpec
 from tests.support.bundles import COLOURS, solid
 from trainer.data.dataset import SourceData
-from trainer.data.decode_cache import _TICK, FOLDER_NAME, _wait_for_the_clock
-from trainer.data.entry import ENTRY_FILE
+from trainer.data.decode_cache import _TICK, ENTRY_FILE, FOLDER_NAME, _wait_for_the_clock
 from trainer.data.folder import FolderSource
 from trainer.errors import DataError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.data.images import Images, digest
+from trainer.data.dataset import Images, digest
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 2, 3, 1), dtype=np.uint8)
 
@@ -61,6 +61,6 @@ def test_images_that_lie_channel_by_channel_are_laid_out_once_and_not_at_every_b
 
 
 def test_blocks_are_all_images_in_order(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.data.images._BLOCK_BYTES", 3 * 6)
+    monkeypatch.setattr("trainer.data.dataset._BLOCK_BYTES", 3 * 6)
     assert [len(block) for block in images.blocks()] == [3, 3, 1]
     assert np.array_equal(np.concatenate(list(images.blocks())), PIXELS)

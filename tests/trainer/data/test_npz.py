@@ -8,8 +8,7 @@ import pytest
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
-from trainer.data import zipped
-from trainer.data.npz import NpzSource
+from trainer.data.npz import NpzSource, open_archive
 from trainer.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
@@ -98,9 +97,9 @@ def test_images_are_resized_by_the_shared_function(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_read_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zipped, "_BLOCK_BYTES", 2 * 4 * 5 * 3)
+    monkeypatch.setattr("trainer.data.npz._BLOCK_BYTES", 2 * 4 * 5 * 3)
     path = write(tmp_path, True, images=IMAGES, labels=LABELS)
-    with zipped.open_archive(path) as arrays:
+    with open_archive(path) as arrays:
         assert [len(block) for block in arrays["images"].blocks()] == [2, 2, 2]
     assert np.array_equal(NpzSource(path).load().train.images, IMAGES)
 
