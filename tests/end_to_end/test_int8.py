@@ -13,10 +13,10 @@ from schemas.manifest import ModelManifest, VariantName, render_manifest
 from service.backends.onnx import OnnxRuntime
 from service.repository.registry import Registry
 from service.settings import Device, Settings
+from tests.support import colour_images
 from tests.support.loaded_registry import load_all
-from tests.trainer import colours
-from tests.trainer.test_loop import Recorder
-from tests.trainer.variants import reference_of, times
+from tests.support.recorder import Recorder
+from tests.support.variant_reference import reference_of, times
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.quantize import make_variants
 from trainer.run import train
@@ -26,7 +26,9 @@ from trainer.run import train
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With int8 in it: found fast by a clock that says so, and as good by its real gates."""
     artifacts = tmp_path_factory.mktemp("artifacts")
-    path = train(colours.recipe(epochs=6), colours.source(), torch.device("cpu"), artifacts, Recorder()).path
+    path = train(
+        colour_images.recipe(epochs=6), colour_images.source(), torch.device("cpu"), artifacts, Recorder()
+    ).path
     manifest = open_bundle(path).manifest
     kept = make_variants([VariantName.INT8], reference_of(open_bundle(path)), path, times(2)).kept
     write(path, manifest.model_copy(update={"variants": (manifest.fp32, *kept)}))
@@ -74,8 +76,8 @@ def test_the_service_s_session_answers_int8_as_the_trainer_measured_it(bundle: P
 def test_an_int8_file_that_answers_otherwise_is_left_for_fp32(bundle: Path, load: Callable[[], Registry]) -> None:
     """Another network's, with its hash mended: only the golden samples can tell, within int8's wider tolerance."""
     manifest = open_bundle(bundle).manifest
-    untrained = colours.recipe(epochs=1, name="other", seed=9, optimizer={"name": "sgd", "learning_rate": 1e-9})
-    other = train(untrained, colours.source(), torch.device("cpu"), bundle.parent.parent, Recorder())
+    untrained = colour_images.recipe(epochs=1, name="other", seed=9, optimizer={"name": "sgd", "learning_rate": 1e-9})
+    other = train(untrained, colour_images.source(), torch.device("cpu"), bundle.parent.parent, Recorder())
     (bundle / "model.int8.onnx").write_bytes((other.path / "model.onnx").read_bytes())
     mended = manifest.variants[1].model_copy(update=hash_file(bundle / "model.int8.onnx", bundle).model_dump())
     write(bundle, manifest.model_copy(update={"variants": (manifest.fp32, mended)}))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.manifest import InputSpec
-from tests.trainer.colours import colours
+from tests.support.colour_images import colours
 from trainer.data.dataset import LabelledImages, SourceData
 from trainer.data.split import split
 from trainer.errors import DataError

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from torch import nn
+
+from schemas.bundle import FloatArray, open_bundle
+from schemas.manifest import InputSpec
+from schemas.metrics import Labels, calibration
+from tests.support import colour_images
+from tests.support.recorder import Recorder
+from trainer.bundle.assemble import Trained
+from trainer.evaluation.calibration import COLDEST, HOTTEST, fit_temperature
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.onnx import export, to_onnx
+from trainer.models.build import load_splits
+from trainer.models.layers import OneNeuron, Shape
+from trainer.models.plain import PlainConfig
+from trainer.recipe import Recipe
+from trainer.run import train
+
+SPEC = InputSpec(height=8, width=8, channels=3)
+
+
+def drawn(count: int, overconfident: float) -> tuple[FloatArray, Labels]:
+    """Labels drawn from softmax(logits), and logits that are so many times too large for them."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (count, 5))
+    labels = np.array([rng.choice(5, p=row) for row in softmax(logits, axis=1)])
+    return (logits * overconfident).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
+def test_the_temperature_undoes_a_network_s_over_or_underconfidence(factor: float) -> None:
+    assert fit_temperature(*drawn(20_000, factor)) == pytest.approx(factor, rel=0.05)
+
+
+def test_a_split_without_a_mistake_does_not_ask_for_infinite_confidence() -> None:
+    labels = np.arange(300) % 3
+    logits = (np.eye(3)[labels] * 4).astype(np.float32)
+    temperature = fit_temperature(logits, labels)
+    assert temperature > 2 * COLDEST
+    # Platt's target for the true class is reached exactly, for the images are all alike.
+    assert softmax(logits / temperature, axis=1).max(axis=1) == pytest.approx(301 / 302, abs=1e-5)
+
+
+def test_a_split_of_mistakes_alone_stays_within_bounds() -> None:
+    labels = np.arange(300) % 3
+    logits = (np.eye(3)[labels] * -4).astype(np.float32)
+    assert fit_temperature(logits, labels) <= HOTTEST
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_the_graph_divides_for_the_probabilities_and_leaves_the_logits(sigmoid: bool) -> None:
+    torch.manual_seed(0)
+    body = PlainConfig(widths=(4,), dense=8).build(Shape(height=8, width=8, channels=3, classes=1 if sigmoid else 3))
+    network = nn.Sequential(body, *([OneNeuron()] if sigmoid else [])).eval()
+    images = np.random.default_rng(0).integers(0, 256, (20, *SPEC.shape), np.uint8)
+    plain = OnnxModel(to_onnx(network, SPEC))
+    scaled = OnnxModel(export(network, SPEC, images, temperature=0.3).model)
+    probabilities, logits = scaled.run(images)
+    assert np.array_equal(logits, plain.run(images)[1])
+    assert probabilities == pytest.approx(softmax(logits / 0.3, axis=1), abs=1e-6)
+    assert abs(probabilities - plain.run(images)[0]).max() > 0.01
+    if sigmoid:
+        assert (logits[:, 0] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return colour_images.recipe(seed=3, label_smoothing=0.3, test_views="mirror")
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train(
+        recipe, colour_images.source(300), torch.device("cpu"), tmp_path_factory.mktemp("artifacts"), Recorder()
+    )
+
+
+def test_the_manifest_s_errors_are_those_of_the_file_on_each_split(trained: Trained, recipe: Recipe) -> None:
+    said = trained.manifest.calibration
+    assert said is not None
+    splits = load_splits(recipe, colour_images.source(300))
+    model = OnnxModel(open_bundle(trained.path).read(trained.manifest.fp32))
+    for part, errors, metrics in (
+        (splits.validation, said.validation, trained.manifest.metrics.validation),
+        (splits.test, said.test, trained.manifest.metrics.test),
+    ):
+        probabilities, logits = model.answers(part.images)
+        before, after = (calibration(part.labels, p) for p in (softmax(logits, axis=1), probabilities))
+        assert (errors.before, errors.after) == (before.expected_calibration_error, after.expected_calibration_error)
+        assert metrics.calibration == after
+    assert said.validation.after < said.validation.before
+
+
+def test_the_temperature_is_that_of_the_deployed_network_s_validation_logits(trained: Trained, recipe: Recipe) -> None:
+    """With its views: those are what is served."""
+    said = trained.manifest.calibration
+    assert said is not None
+    validation = load_splits(recipe, colour_images.source(300)).validation
+    logits = OnnxModel(open_bundle(trained.path).read(trained.manifest.fp32)).logits(validation.images)
+    assert said.temperature == pytest.approx(fit_temperature(logits, validation.labels), rel=1e-3)
+    card = (trained.path / "README.md").read_text(encoding="utf-8")
+    assert f"by a temperature of {said.temperature:.3f} inside the graph" in card
+    assert f"{said.test.before:.4f} before, {said.test.after:.4f} after" in card

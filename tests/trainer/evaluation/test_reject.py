@@ -1,0 +1,123 @@
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.bundle import open_bundle
+from schemas.manifest import Answered
+from schemas.metrics import measure, wilson_interval
+from tests.support import colour_images
+from tests.support.recorder import Recorder
+from trainer.bundle.assemble import Trained
+from trainer.cli.main import parse
+from trainer.cli.recipe_options import settings_of
+from trainer.data.dataset import LabelledImages
+from trainer.evaluation.calibration import find_reject
+from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.models.build import load_splits
+from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
+from trainer.run import train
+
+
+def noisy(**changes: object) -> Recipe:
+    """Too little learning to be right everywhere."""
+    optimizer = OptimizerConfig(name=OptimizerName.ADAMW, learning_rate=0.003)
+    return colour_images.recipe(seed=1, epochs=1, optimizer=optimizer, **changes)
+
+
+def trained(recipe: Recipe, artifacts: Path) -> Trained:
+    return train(recipe, colour_images.source(150), torch.device("cpu"), artifacts, Recorder())
+
+
+def test_the_threshold_does_what_the_manifest_says_on_both_splits(tmp_path: Path) -> None:
+    recipe = noisy(target_accuracy=0.9)
+    bundle = trained(recipe, tmp_path)
+    reject = bundle.manifest.reject
+    assert reject is not None
+    assert reject.threshold is not None
+    assert bundle.manifest.metrics.validation.accuracy < 0.9
+    splits = load_splits(recipe, colour_images.source(150))
+    model = OnnxModel(open_bundle(bundle.path).read(bundle.manifest.fp32))
+    for part, said in ((splits.validation, reject.validation), (splits.test, reject.test)):
+        probabilities = model.probabilities(part.images)
+        answered = probabilities.max(axis=1) >= reject.threshold
+        assert said is not None
+        assert said.coverage == answered.mean()
+        right = probabilities.argmax(axis=1)[answered] == part.labels[answered]
+        assert said.accuracy == (right.mean() if len(right) else None)
+    assert reject.validation is not None
+    assert reject.validation.accuracy is not None
+    assert reject.validation.accuracy >= 0.9
+    assert (reject.validation.coverage_interval, reject.validation.accuracy_interval) == (None, None)
+    card = (bundle.path / "README.md").read_text(encoding="utf-8")
+    assert f"{reject.threshold:.4f} on: so says the validation split" in card
+
+
+def test_what_is_answered_of_the_test_has_intervals_in_the_manifest_and_the_card(tmp_path: Path) -> None:
+    bundle = trained(noisy(target_accuracy=0.5), tmp_path)
+    assert bundle.manifest.reject is not None
+    said = bundle.manifest.reject.test
+    n = bundle.manifest.metrics.test.n
+    assert said is not None
+    assert said.accuracy is not None
+    answered = round(said.coverage * n)
+    intervals = wilson_interval(answered, n), wilson_interval(round(said.accuracy * answered), answered)
+    assert (said.coverage_interval, said.accuracy_interval) == intervals
+    card = (bundle.path / "README.md").read_text(encoding="utf-8")
+    share, right = (f"95% interval {each.lower:.2%} to {each.upper:.2%}" for each in intervals)
+    answers = f"{said.accuracy:.2%} ({right}) of the answers are right."
+    assert f"On the test split {said.coverage:.2%} ({share}) of the {n} images are answered then, and {answers}" in card
+
+
+def test_where_nothing_of_the_test_is_answered_only_coverage_has_an_interval() -> None:
+    images, labels = np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1])
+    sure, unsure = (
+        Evaluation(LabelledImages(images, labels), given, np.log(given), measure(labels, given, "ab"))
+        for given in (np.array([[0.9, 0.1], [0.1, 0.9]], np.float32), np.full((2, 2), 0.5, np.float32))
+    )
+    reject = find_reject(1.0, sure, unsure)
+    assert reject is not None
+    assert reject.test == Answered(coverage=0.0, accuracy=None, coverage_interval=wilson_interval(0, 2))
+
+
+def test_a_target_that_no_threshold_reaches_is_said_with_its_reason() -> None:
+    images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 1, 1])
+    probabilities = np.array([[0.4, 0.6], [0.45, 0.55], [0.7, 0.3], [0.1, 0.9]], np.float32)
+    split = Evaluation(
+        LabelledImages(images, labels), probabilities, np.log(probabilities), measure(labels, probabilities, "ab")
+    )
+    reached = find_reject(1.0, split, split)
+    assert reached is not None
+    assert reached.threshold == pytest.approx(0.9)
+    assert reached.reason is None
+    first_wrong = replace(split, probabilities=probabilities[:, ::-1])
+    missed = find_reject(0.9, first_wrong, first_wrong)
+    assert missed is not None
+    assert (missed.threshold, missed.validation, missed.test) == (None, None, None)
+    assert missed.reason == "at no threshold is the accuracy on validation 90.00%: at best 66.67%"
+
+
+def test_no_target_no_threshold_and_accuracy_against_coverage_all_the_same(tmp_path: Path) -> None:
+    recipe = noisy()
+    bundle = trained(recipe, tmp_path)
+    assert bundle.manifest.reject is None
+    with (bundle.path / "report" / "coverage.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["coverage"]) == 1
+    assert float(rows[-1]["accuracy"]) == bundle.manifest.metrics.test.accuracy
+    coverage = np.array([float(row["coverage"]) for row in rows])
+    assert (np.diff(coverage) > 0).all()
+
+
+def test_the_command_line_has_a_short_form() -> None:
+    assert settings_of(parse(["train", "digits", "--target-accuracy", "0.99"])) == {"target_accuracy": "0.99"}
+
+
+@pytest.mark.parametrize("target", [-0.1, 1.1])
+def test_a_target_is_a_share(target: float) -> None:
+    with pytest.raises(ValueError, match="target_accuracy"):
+        colour_images.recipe(target_accuracy=target)

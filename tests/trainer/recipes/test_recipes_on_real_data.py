@@ -1,0 +1,81 @@
+"""Each recipe for a few steps on a slice of the data that it is for: it fits, it learns, its bundle is good."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.bundle import open_bundle
+from tests.support.recorder import CPU, Recorder
+from trainer.data.dataset import FakeSource, LabelledImages, SourceData
+from trainer.data.detect import open_source
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.models.build import build_network, load_splits
+from trainer.models.registry import NETWORKS
+from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_settings
+from trainer.recipes.registry import RECIPES, presets
+from trainer.run import train
+from trainer.training.loop import fit
+
+PLACES = {Source.CSV: "cats-dogs", Source.FOLDER: "flowers"}
+EVERY_PRESET = [(name, preset) for name in RECIPES for preset in presets(name)]
+A_CLASS = 12
+
+
+@cache
+def read(config: DataConfig, data: Path) -> SourceData:
+    source = open_source(config, data / PLACES.get(config.source, ""))
+    return source.load()
+
+
+def slice_of(part: LabelledImages) -> LabelledImages:
+    """The first images of each class."""
+    return part.take(np.concatenate([np.flatnonzero(part.labels == i)[:A_CLASS] for i in np.unique(part.labels)]))
+
+
+def few_steps(name: str, preset: str, data: Path) -> tuple[Recipe, FakeSource]:
+    settings = {
+        "epochs": 1,
+        "max_seconds": 0,
+        "batch_size": 16,
+        "data.validation": 0.25,
+        "data.test": 0.25,
+        "variants": (),
+    }
+    recipe = with_settings(presets(name)[preset], settings)
+    if recipe.transfer.weights is not None:  # which are not here
+        recipe = recipe.model_copy(update={"transfer": TransferConfig()})
+    whole = read(recipe.data, data)
+    test = slice_of(whole.test) if whole.test is not None else None
+    return recipe, FakeSource(replace(whole, train=slice_of(whole.train), test=test))
+
+
+@pytest.mark.parametrize(("name", "preset"), EVERY_PRESET)
+def test_it_takes_a_few_steps(name: str, preset: str, real_data: Path) -> None:
+    recipe, source = few_steps(name, preset, real_data)
+    data = load_splits(recipe, source)
+    torch.manual_seed(0)
+    network = build_network(recipe, data)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    fitted = fit(network, data, recipe, CPU, Recorder())
+    assert np.isfinite(fitted.history[0].train_loss)
+    assert any(not torch.equal(value, before[key]) for key, value in fitted.network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cats-dogs", "photos"])
+def test_its_bundle_is_good(name: str, real_data: Path, tmp_path: Path) -> None:
+    recipe, source = few_steps(name, "default", real_data)
+    bundle = open_bundle(train(recipe, source, CPU, tmp_path, Recorder()).path)
+    bundle.check_golden(bundle.manifest.fp32, OnnxModel(bundle.read(bundle.manifest.fp32)).probabilities)
+    assert bundle.manifest.provenance.recipe == recipe.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_it_takes_any_network(network: str, real_data: Path) -> None:
+    recipe, source = few_steps("photos", "default", real_data)
+    recipe = with_settings(recipe, {"network": network})
+    data = load_splits(recipe, source)
+    assert len(fit(build_network(recipe, data), data, recipe, CPU, Recorder()).history) == 1

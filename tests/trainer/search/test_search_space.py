@@ -1,0 +1,81 @@
+import pytest
+
+from tests.support import colour_images
+from trainer.errors import RecipeError
+from trainer.models.plain import PlainConfig
+from trainer.recipe import with_settings
+from trainer.recipes.registry import RECIPES, find_recipe, presets
+from trainer.search.search_space import Choice, Range, default_space, own_values, parse_space
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_default_space_of_every_recipe_holds_its_own_values_and_only_valid_ones(name: str) -> None:
+    for recipe in presets(name).values():
+        space = default_space(recipe)
+        assert with_settings(recipe, own_values(space, recipe)) == recipe
+        for key, tried in space.items():
+            assert isinstance(tried, Range)
+            for end in (tried.low, tried.high):
+                with_settings(recipe, {key: int(end) if tried.whole else end})
+
+
+def test_the_default_space_follows_what_the_recipe_has_on() -> None:
+    space = default_space(find_recipe("digits", "default"))
+    assert space["optimizer.learning_rate"] == Range(4e-4, 4e-2, log=True)
+    assert space["optimizer.weight_decay"] == Range(0.002, 0.2, log=True)
+    assert space["augment.rotate"] == Range(0, 16)
+    assert set(space) == {
+        "optimizer.learning_rate",
+        "optimizer.weight_decay",
+        "label_smoothing",
+        "augment.translate",
+        "augment.rotate",
+        "augment.scale",
+        "network.dropout",
+    }
+    assert set(default_space(colour_images.recipe(network=PlainConfig(widths=(4,))))) == {
+        "optimizer.learning_rate",
+        "label_smoothing",
+        "augment.translate",
+        "network.dropout",
+    }
+
+
+def test_ranges_and_choices_are_read_as_typed() -> None:
+    recipe = colour_images.recipe()
+    space = parse_space(["optimizer.learning_rate=1e-3:0.1:log", "epochs=1:9", "augment.flip=off,random"], recipe)
+    assert space == {
+        "optimizer.learning_rate": Range(1e-3, 0.1, log=True),
+        "epochs": Range(1, 9, whole=True),
+        "augment.flip": Choice(("off", "random")),
+    }
+    assert own_values(space, recipe) == {"optimizer.learning_rate": 0.02, "epochs": 3, "augment.flip": "off"}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("epochs", "KEY=LOW:HIGH"),
+        ("optimizer.lr=1:2", "learning_rate"),
+        ("optimizer.learning_rate=a:b", "no two numbers"),
+        ("optimizer.learning_rate=0.1:0.01", "LOW below HIGH"),
+        ("optimizer.learning_rate=0:1:log", "LOW is above 0"),
+        ("optimizer.learning_rate=0.1:1:linear", "LOW:HIGH"),
+        ("label_smoothing=0:1", "label_smoothing"),
+        ("epochs=1:2.5", "whole numbers"),
+        ("augment.flip=0:1", "give choices"),
+        ("augment.flip=off,sideways", "augment.flip"),
+        ("data.validation=0.1:0.5", "cannot vary 'data.validation'"),
+        ("seed=0:9", "cannot vary 'seed'"),
+    ],
+)
+def test_a_wrong_space_is_named(text: str, named: str) -> None:
+    with pytest.raises(RecipeError, match=named):
+        parse_space([text], colour_images.recipe())
+
+
+@pytest.mark.parametrize("text", ["optimizer.learning_rate=0.1:1", "augment.flip=random,alternating"])
+def test_a_space_without_the_recipe_s_own_value_is_refused(text: str) -> None:
+    space = parse_space([text], colour_images.recipe())
+    with pytest.raises(RecipeError, match="does not hold the recipe's own value"):
+        own_values(space, colour_images.recipe())
