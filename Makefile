@@ -53,6 +53,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 lock: $(BIN)/uv ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer releases)
 	$(COMPILE) pyproject.toml --extra service --extra trainer --extra otel --extra tune --extra tensorboard --extra dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra service -c requirements/dev.txt -o requirements/service.txt
+	$(COMPILE) pyproject.toml --extra service-cpu -c requirements/dev.txt -o requirements/service-cpu.txt
 	$(COMPILE) pyproject.toml --extra trainer -c requirements/dev.txt -o requirements/trainer.txt
 	$(COMPILE) pyproject.toml --extra trainer --extra tune --extra tensorboard -c requirements/dev.txt -o requirements/extras.txt
 	$(COMPILE) pyproject.toml --extra service --extra otel -c requirements/dev.txt -o requirements/otel.txt
@@ -64,7 +65,8 @@ clean: ## remove what can be made again (.venv, caches); artifacts/ and data/ st
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Setting up. Each stamp is a lock file installed; the locks agree with each other, so they add up in one .venv.
+# Setting up. Each stamp is a lock file installed; the locks agree with each other, so they add up in one .venv. The
+# exception is service-cpu.txt, for the CPU image: its onnxruntime must not be installed beside onnxruntime-gpu.
 $(BIN)/uv: requirements/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
