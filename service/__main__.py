@@ -1,26 +1,49 @@
-"""`python -m service`: serves artifacts/ as the CONVOY_* variables say.
+"""`convoy-serve` and `python -m service`: serve the bundles in artifacts/, configured by the CONVOY_* variables.
 
-A request goes through api/ (HTTP), codecs/ (bytes to images, within limits), inference/ (the transport-free core, with
-admission and batches) and backends/ (ONNX Runtime). repository/registry.py holds the models that are live;
-repository/coordinator.py decides which those are. workers/ spreads it over worker processes.
+A request goes through api/ (HTTP), codecs/ (bytes to images, within limits), inference/ (admission and batches) and
+backends/ (ONNX Runtime). repository/registry.py holds the loaded models; repository/coordinator.py decides which those
+are. workers/ runs all of this in several processes.
 """
 
+import argparse
 import os
 import sys
+from collections.abc import Iterable
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+from service.version import __version__
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main() -> int:
-    """The exit status: the supervisor's, or that of ^C before the supervisor takes signals."""
-    # Read when the library is imported: ONNX Runtime's official builds report usage unless told not to.
+    """Returns the supervisor's exit status, or 130 if Ctrl-C comes before the supervisor handles signals."""
+    # ONNX Runtime reads this when it is imported: its official builds send usage data unless it is set.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
-        from service.workers import supervisor  # noqa: PLC0415 - it takes a while, in which somebody may think better of it
+        # These imports are slow, and Ctrl-C must end them quietly.
+        from service.settings import settings_table  # noqa: PLC0415
+        from service.workers import supervisor  # noqa: PLC0415
 
+        _parse(sys.argv[1:], settings_table())
         return supervisor.main()
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"convoy: the package '{error.name}' is not installed; install the extra [service].\n")
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _parse(arguments: list[str], settings: Iterable[tuple[str, str, str]]) -> None:
+    """Handles --help and --version. Every setting is an environment variable, so there are no other options."""
+    table = [f"  {name}={default}\n      {description}" for name, default, description in settings]
+    parser = argparse.ArgumentParser(
+        prog="convoy-serve",
+        description="Serves image classifiers over HTTP.",
+        epilog="\n".join(["settings, which are environment variables:", *table]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"convoy {__version__}")
+    parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,26 @@
+"""`convoy-train` and `python -m trainer`: the command line, with what its libraries read when they are imported."""
+
 import os
 import signal
 import sys
 
-# These are read at the libraries' import. ONNX Runtime's official builds report usage unless told not to.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-# OpenMP's threads spin for milliseconds at each barrier before they sleep: where another process wants the same cores
-# a run was forty times slower. A short spin is as fast on a quiet machine.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from trainer.cli.main import main
+def main() -> int:
+    """Returns the exit status."""
+    # ONNX Runtime's official builds send usage data unless this is set.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # OpenMP threads spin for milliseconds at each barrier before they sleep. When another process wants the same cores,
+    # a run was forty times slower. A short spin is as fast on a quiet machine.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    try:
+        from trainer.cli import main as cli  # noqa: PLC0415 - it imports the libraries that read these variables
 
-signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill cleans up as Ctrl-C does
-sys.exit(main(sys.argv[1:]))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM cleans up as Ctrl-C does
+        return cli.main(sys.argv[1:])
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"error: the package '{error.name}' is not installed; install the extra [trainer].\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

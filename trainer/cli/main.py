@@ -6,6 +6,7 @@ Exit status: 0 done, 1 the run failed, 2 the caller can mend it, 130 interrupted
 import argparse
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 from schemas.errors import SchemaError
@@ -40,8 +41,10 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
+    installed = Path(sys.argv[0]).stem == "convoy-train"
     parser = argparse.ArgumentParser(
-        prog="python -m trainer", description="Trains image classifiers into ONNX bundles."
+        prog="convoy-train" if installed else "python -m trainer",
+        description="Trains image classifiers into ONNX bundles.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (module, what) in COMMANDS.items():
