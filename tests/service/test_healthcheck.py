@@ -1,0 +1,68 @@
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from service.healthcheck import DEFAULT_PORT, address, main
+from service.settings import Settings
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """A server that answers /readyz with this status, and everything else with 404. Gives its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/readyz" else 404)
+            self.end_headers()
+            self.wfile.write(b"No model serves.")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+            """Keeps the request line out of stderr."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield str(server.server_port)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_succeeds_when_the_service_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(200) as port:
+        assert main({"CONVOY_PORT": port}) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_fails_with_the_reason_when_no_model_serves(capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(503) as port:
+        assert main({"CONVOY_PORT": port}) == 1
+    assert capsys.readouterr().err == f"127.0.0.1:{port} is not ready: 503 No model serves.\n"
+
+
+def test_fails_with_the_address_when_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(200) as port:
+        pass
+    assert main({"CONVOY_PORT": port}) == 1
+    assert f"127.0.0.1:{port} does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, ("127.0.0.1", DEFAULT_PORT)),
+        ({"CONVOY_HOST": "", "CONVOY_PORT": ""}, ("127.0.0.1", DEFAULT_PORT)),
+        ({"CONVOY_HOST": "0.0.0.0", "CONVOY_PORT": "9000"}, ("0.0.0.0", 9000)),  # noqa: S104 - only connects
+        ({"CONVOY_PORT": "tcp://10.0.0.7:80"}, ("127.0.0.1", DEFAULT_PORT)),
+    ],
+)
+def test_asks_where_the_service_listens(environment: dict[str, str], expected: tuple[str, int]) -> None:
+    assert address(environment) == expected
+
+
+def test_the_default_port_is_that_of_the_settings() -> None:
+    assert Settings.model_fields["port"].default == DEFAULT_PORT
