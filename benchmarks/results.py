@@ -138,8 +138,13 @@ class Result:
         return variant_cell(kept, [entry for run in self.runs for entry in run.dropped_variants if entry.name is name])
 
     @property
+    def target(self) -> str:
+        row = self.row
+        return "" if row.aim is None else f"{row.aim:.1%}" + ("" if row.seconds is None else f" in {row.seconds:g} s")
+
+    @property
     def verdict(self) -> str:
-        if self.row.aim is None:
+        if self.row.aim is None or not self.runs:
             return ""
         within = self.row.seconds is None or max(self.seconds) <= self.row.seconds
         return "reached" if self.mean >= self.row.aim and within else "missed"
@@ -158,39 +163,58 @@ def results(runs: Sequence[Run]) -> list[Result]:
     return found
 
 
-def render(found: Iterable[Result]) -> str:
+def render(found: Sequence[Result]) -> str:
+    """docs/results.md."""
     lines = [
-        "# What the recipes reach",
+        "# Results",
         "",
-        "Written by `python -m benchmarks.results` from the manifests of trained bundles; each run is a line of",
-        "[results.jsonl](results.jsonl). Accuracy is on the test split, through ONNX Runtime; a recipe's settings were",
-        "chosen on the validation split, except where its docstring says more. Seconds are of training, without export",
-        "and report. Some machines had other work at times: runs on one thread had company, and runs whose budget of",
-        "time other work had eaten into were left out. ECE is the expected calibration error on the test split, before",
-        "and after calibration. int8 and fp16 give the variant's test accuracy and its speed as a multiple of fp32's,",
-        "int8 on one thread of the CPU; empty where a run was made before there were any.",
+        conclusion(found),
         "",
-        "| recipe | command | test accuracy | 95% interval | seeds | seconds | aim | reached? | ECE before -> after "
-        "| int8 | fp16 | test images | on |",
+        "`python -m benchmarks.results` writes this page from the manifests of trained bundles.",
+        "Each run is one line of [results.jsonl](results.jsonl).",
+        "",
+        "- **Test accuracy** is the mean over the seeds, measured on the test split through ONNX Runtime.",
+        "  The settings of a recipe were chosen on the validation split; its docstring names any exception.",
+        "- **95% interval**: over the seeds if there are three or more, otherwise over the test images of one run.",
+        "- **Training time** excludes export and report. Some machines were shared with other jobs:",
+        "  single-threaded runs ran beside others, and time-budgeted runs that were slowed are excluded.",
+        "- **Calibration error** is the expected calibration error on the test split, before and after calibration.",
+        "- **int8 and fp16** give the variant's test accuracy and its speed relative to fp32; int8 on one CPU thread.",
+        "  The cells are empty for runs from before there were variants.",
+        "",
+        "| Recipe | Command | Test accuracy | 95% interval | Seeds | Training time | Target | Reached? | "
+        "Calibration error | int8 | fp16 | Test images | Machine |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(result) for result in found]
     return "\n".join(lines) + "\n"
 
 
+def conclusion(found: Sequence[Result]) -> str:
+    """Two sentences: which recipes reach their targets, and which have not been measured."""
+    judged = [result for result in found if result.verdict]
+    missed = [result for result in judged if result.verdict == "missed"]
+    misses = "; ".join(f"{one.row.name} reaches {one.mean:.2%} in {one.time} instead of {one.target}" for one in missed)
+    unmeasured = [result.row.name for result in found if not result.runs]
+    return (
+        f"{len(judged) - len(missed)} of {len(judged)} measured recipes with a target reach it"
+        f"{f'; {misses}' if missed else ''}.\n"
+        f"Not measured yet: {', '.join(unmeasured) or 'none'}."
+    )
+
+
 def _line(result: Result) -> str:
     row = result.row
-    aim = "" if row.aim is None else f"{row.aim:.1%}" + ("" if row.seconds is None else f" in {row.seconds:g} s")
     start = f"| {row.name} | `{row.command}` |"
     if not result.runs:
-        return f"{start} {NOT_MEASURED} | | | | {aim} | | | | | | |"
+        return f"{start} {NOT_MEASURED} | | | | {result.target} | | | | | | |"
     seeds = ", ".join(f"{run.provenance.seed}: {run.accuracy:.2%}" for run in result.runs)
     run = result.runs[-1]
     on = f"{run.provenance.device}, torch {run.provenance.libraries['torch'].split('+')[0]}"
     return (
-        f"{start} {result.mean:.2%} | {result.interval} | {seeds} | {result.time} | {aim} | {result.verdict} | "
-        f"{result.calibration} | {result.variant(VariantName.INT8)} | {result.variant(VariantName.FP16)} | "
-        f"{run.n:,} of {run.provenance.data.name} | {on} |"
+        f"{start} {result.mean:.2%} | {result.interval} | {seeds} | {result.time} | {result.target} | "
+        f"{result.verdict} | {result.calibration} | {result.variant(VariantName.INT8)} | "
+        f"{result.variant(VariantName.FP16)} | {run.n:,} of {run.provenance.data.name} | {on} |"
     )
 
 
@@ -198,18 +222,18 @@ def claims(found: Iterable[Result]) -> dict[str, str]:
     """For each recipe the end of its docstring: what its rows measured."""
     by_recipe: dict[str, list[str]] = {name: [] for name in RECIPES}
     for result in found:
-        said = f"{result.mean:.2%} ({result.interval}), {result.time}" if result.runs else NOT_MEASURED
-        counted = f", {len(result.runs)} seed{'s' * (len(result.runs) > 1)}" if result.runs else ""
-        by_recipe[result.row.recipe_name].append(f"    {result.row.name}: {said}{counted}")
+        figures = f"{result.mean:.2%} ({result.interval}), {result.time}" if result.runs else NOT_MEASURED
+        seeds = f", {len(result.runs)} seed{'s' * (len(result.runs) > 1)}" if result.runs else ""
+        by_recipe[result.row.recipe_name].append(f"    {result.row.name}: {figures}{seeds}")
     return {
-        name: "\n".join(["Measured, as docs/results.md says in full:", "", *rows]) for name, rows in by_recipe.items()
+        name: "\n".join(["Measured (docs/results.md has the details):", "", *rows]) for name, rows in by_recipe.items()
     }
 
 
 def with_claim(source: str, claim: str) -> str:
     """The recipe's file with the end of its docstring, from "Measured" on, replaced."""
     head, quotes, rest = source.partition('"""\n\n')
-    return re.sub(r"\nMeasured, as .*\Z", "", head, flags=re.DOTALL).rstrip() + f"\n\n{claim}\n{quotes}{rest}"
+    return re.sub(r"\nMeasured\b.*\Z", "", head, flags=re.DOTALL).rstrip() + f"\n\n{claim}\n{quotes}{rest}"
 
 
 def files(runs: Sequence[Run]) -> dict[Path, str]:

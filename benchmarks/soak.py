@@ -199,25 +199,43 @@ def render(soaks: Soaks) -> str:
     unexpected = "; ".join(f"{what} ({count})" for what, count in service.unexpected.items()) or "none"
     return "\n".join(
         [
-            "# A soak of the service",
+            "# Soak test",
             "",
-            "Written by `python -m benchmarks.soak` from [soak.json](soak.json). Memory is the resident memory of all",
-            f"processes, sampled every {SAMPLE_SECONDS} s; the slope is fitted to what comes after the first "
-            f"{WARM_UP:.0%} of the requests, and more than {MAX_SLOPE:.0f}",
-            "bytes a request are a leak. The control is the same soak over a session that keeps a KiB of each batch.",
+            *conclusion(soaks),
             "",
-            "| | requests | seconds | MiB at start | when warm | at the end | bytes a request | a leak? |",
+            "`python -m benchmarks.soak` writes this page from [soak.json](soak.json).",
+            "It sends mixed requests to the service and samples the resident memory of all its processes every "
+            f"{SAMPLE_SECONDS} seconds.",
+            f"A line is fitted to the samples after the first {WARM_UP:.0%} of the requests; "
+            f"a slope above {MAX_SLOPE:.0f} bytes per request is a leak.",
+            "The control is the same test with a session that leaks 1 KiB per batch.",
+            "",
+            "| | Requests | Seconds | MiB at start | MiB after warm-up | MiB at end | Bytes per request | Leak? |",
             "|---|---|---|---|---|---|---|---|",
             _row("service", service),
             _row("control", control),
             "",
-            f"On {soaks.machine}. Unexpected answers of the service: {unexpected}. Connections lost: {service.lost}.",
+            f"Machine: {soaks.machine}. Unexpected responses of the service: {unexpected}. Lost connections: "
+            f"{service.lost}.",
             "",
-            "| asked | answered |",
+            "| Request | Responses by status |",
             "|---|---|",
             *rows,
             "",
         ]
+    )
+
+
+def conclusion(soaks: Soaks) -> tuple[str, str]:
+    """Two sentences: whether every response was as expected, and whether memory grew."""
+    service, control = soaks.service, soaks.control
+    unexpected = sum(service.unexpected.values())
+    growth = f"Its memory {'leaks' if service.leaks else 'does not leak'} ({service.slope:+.1f} bytes per request)"
+    found = "is detected" if control.leaks else "is not detected, so this result means nothing"
+    return (
+        f"The service answered {service.requests:,} mixed requests with {unexpected or 'no'} unexpected responses and "
+        f"{service.lost or 'no'} lost connections.",
+        f"{growth}, and the leak of the control ({control.slope:+.1f}) {found}.",
     )
 
 

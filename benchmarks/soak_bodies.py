@@ -29,18 +29,18 @@ def asks(images: Sequence[bytes], labels: Sequence[str], shape: tuple[int, int, 
     """Draws one of many prepared requests. images are encoded ones that the model of this input shape takes."""
     prepared = [
         (35, [_raw(image) for image in images]),
-        (20, [_form("a form of three", "/predict", list(images[i : i + 3]), ()) for i in range(len(images) - 2)]),
-        (10, [_json("base64 in JSON", {"instances": [{"b64": _base64(image)}]}, 200) for image in images]),
-        (6, [Ask("npy of 40", "/predict", "application/x-npy", _npy((40, *shape)), 200)]),
-        (5, [_form("an evaluation", "/evaluate", list(images[:3]), [labels[0]] * 3)]),
+        (20, [_form("form, three images", "/predict", list(images[i : i + 3]), ()) for i in range(len(images) - 2)]),
+        (10, [_json("JSON, base64", {"instances": [{"b64": _base64(image)}]}, 200) for image in images]),
+        (6, [Ask("npy, 40 images", "/predict", "application/x-npy", _npy((40, *shape)), 200)]),
+        (5, [_form("evaluation", "/evaluate", list(images[:3]), [labels[0]] * 3)]),
         (4, [_tensor(shape)]),
-        (4, [Ask("no image", "/predict", "image/png", images[0][: len(images[0]) // 2], 422)]),
-        (3, [_form("one bad of three", "/predict", [images[0], b"no image", images[1]], ())]),
-        (3, [Ask("no JSON", "/predict", "application/json", b'{"instances": [', 400)]),
-        (3, [_json("a wrong field", {"instances": [{"b64": ""}], "topk": 1}, 422)]),
-        (3, [Ask("too large", "/predict", "image/png", b"\x89PNG" + bytes(BODY_LIMIT), 413)]),
-        (2, [Ask("no such model", "/models/nobody/predict", "image/png", images[0], 404)]),
-        (2, [Ask("no such kind", "/predict", "text/plain", b"cat", 415)]),
+        (4, [Ask("truncated image", "/predict", "image/png", images[0][: len(images[0]) // 2], 422)]),
+        (3, [_form("one bad image of three", "/predict", [images[0], b"no image", images[1]], ())]),
+        (3, [Ask("invalid JSON", "/predict", "application/json", b'{"instances": [', 400)]),
+        (3, [_json("unknown field", {"instances": [{"b64": ""}], "topk": 1}, 422)]),
+        (3, [Ask("body too large", "/predict", "image/png", b"\x89PNG" + bytes(BODY_LIMIT), 413)]),
+        (2, [Ask("unknown model", "/models/nobody/predict", "image/png", images[0], 404)]),
+        (2, [Ask("unsupported media type", "/predict", "text/plain", b"cat", 415)]),
     ]
     weights = [weight for weight, _ in prepared]
     choices = [several for _, several in prepared]
@@ -73,7 +73,7 @@ def _tensor(shape: tuple[int, int, int]) -> Ask:
     pixels = np.random.default_rng(1).integers(0, 256, (2, *shape), dtype=np.uint8)
     tensor = {"name": "images", "datatype": "UINT8", "shape": [2, *shape], "data": pixels.ravel().tolist()}
     return Ask(
-        "a tensor", "/v2/models/{model}/infer", "application/json", json.dumps({"inputs": [tensor]}).encode(), 200
+        "v2 tensor", "/v2/models/{model}/infer", "application/json", json.dumps({"inputs": [tensor]}).encode(), 200
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from pydantic import JsonValue
 
 from benchmarks.after_training import VariantResult
-from benchmarks.results import Result, Run, claims, files, read_runs, render, with_claim
+from benchmarks.results import Result, Run, claims, conclusion, files, read_runs, render, with_claim
 from benchmarks.rows import ROWS, Row
 from schemas.bundle import open_bundle
 from schemas.evaluation import Interval
@@ -129,6 +129,13 @@ def test_every_line_of_the_table_has_as_many_cells_as_its_head() -> None:
     assert len({line.count("|") for line in render(results).splitlines() if line.startswith("|")}) == 1
 
 
+def test_the_page_opens_with_the_targets_that_are_missed_and_the_recipes_without_a_run() -> None:
+    missed, reached = Result(DIGITS, (run(0.85, seconds=5),)), Result(Row("digits", aim=0.9), (run(0.95),))
+    text = conclusion([missed, reached, Result(Row("mnist"), ())])
+    assert text.startswith("1 of 2 measured recipes with a target reach it; digits reaches 85.00% in 5 s instead of ")
+    assert text.endswith("\nNot measured yet: mnist.")
+
+
 def test_what_has_no_run_says_so() -> None:
     empty = Result(Row("digits", aim=0.9), ())
     assert "| not measured |" in render([empty])
@@ -137,8 +144,8 @@ def test_what_has_no_run_says_so() -> None:
 
 def test_a_claim_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> None:
     source = '"""First line.\n\nWhy.\n"""\n\ncode = """not this"""\n\nmore = 1\n'
-    once = with_claim(source, "Measured, as x says:\n\n    a: 1")
-    assert (
-        once == '"""First line.\n\nWhy.\n\nMeasured, as x says:\n\n    a: 1\n"""\n\ncode = """not this"""\n\nmore = 1\n'
+    once = with_claim(source, "Measured (see x):\n\n    a: 1")
+    assert once == (
+        '"""First line.\n\nWhy.\n\nMeasured (see x):\n\n    a: 1\n"""\n\ncode = """not this"""\n\nmore = 1\n'
     )
-    assert with_claim(once, "Measured, as x says:\n\n    a: 2") == once.replace("a: 1", "a: 2")
+    assert with_claim(once, "Measured (see x):\n\n    a: 2") == once.replace("a: 1", "a: 2")

@@ -15,7 +15,7 @@ def soaked(service: str, slope: float) -> Soaked:
         requests=REQUESTS,
         seconds=2.0,
         kinds={"one image": {200: 299, 503: 1}},
-        unexpected={"no JSON: 500 instead of 400": 2},
+        unexpected={"invalid JSON: 500 instead of 400": 2},
         lost=0,
         rss_start=2**20,
         rss_warm=2**21,
@@ -39,5 +39,9 @@ def test_a_slope_above_the_limit_is_a_leak_and_the_table_says_so() -> None:
     text = render(Soaks(service=service, control=control, machine="a laptop"))
     assert "| service | 300 | 2 | 1.0 | 2.0 | 2.0 | +99.0 | no |" in text
     assert "| control | 300 | 2 | 1.0 | 2.0 | 2.0 | +101.0 | yes |" in text
-    assert "no JSON: 500 instead of 400 (2)" in text
+    assert "invalid JSON: 500 instead of 400 (2)" in text
     assert "| one image | 200: 299, 503: 1 |" in text
+    assert "answered 300 mixed requests with 2 unexpected responses and no lost connections." in text
+    assert (
+        "Its memory does not leak (+99.0 bytes per request), and the leak of the control (+101.0) is detected." in text
+    )

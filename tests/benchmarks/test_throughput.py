@@ -13,11 +13,16 @@ def measured(contender: str, rate: float) -> Measured:
 
 
 def test_the_ratio_is_to_the_better_tutorial_and_the_best_rounds_count() -> None:
-    rates = {"tutorial": (90.0, 100.0), "tutorial, a process a core": (200.0, 150.0), "convoy as fp32": (250.0, 300.0)}
+    rates = {
+        "tutorial, one process": (90.0, 100.0),
+        "tutorial, one process per core": (200.0, 150.0),
+        "convoy, fp32": (250.0, 300.0),
+    }
     rounds = tuple(measured(name, found[i]) for i in range(2) for name, found in rates.items())
     text = render(Throughput(model="digits", machine="a laptop", rounds=rounds))
-    assert "| 32 | tutorial | fp32 | 100 | 0.50 |" in text
-    assert "| 32 | convoy as fp32 | fp32 | 300 | 1.50 |" in text
+    assert "| 32 | tutorial, one process | fp32 | 100 | 0.50 |" in text
+    assert "| 32 | convoy, fp32 | fp32 | 300 | 1.50 |" in text
+    assert "With 32 connections, Convoy answers 300 requests/s with fp32: 150% of the better tutorial." in text
 
 
 def test_the_client_counts_answers_and_failures(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@
 
 A budget of time makes runs that no seed repeats exactly.
 
-Measured, as docs/results.md says in full:
+Measured (docs/results.md has the details):
 
     cifar10 quick: 80.25% (78.56% to 81.94% over seeds), 17 s, 3 seeds
     cifar10: 86.01% (85.60% to 86.41% over seeds), 55 s, 3 seeds

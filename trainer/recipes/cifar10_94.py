@@ -6,7 +6,7 @@
 After airbench94_muon and airbench96 (Keller Jordan, arXiv 2404.00498): 8 and 37 epochs. The answers are averaged over
 test-time views, as in the paper; --set test_views=one leaves that out. On a CPU it first says how long it will take.
 
-Measured, as docs/results.md says in full:
+Measured (docs/results.md has the details):
 
     cifar10-94 on a GPU: not measured
     cifar10-94 96 on a GPU: not measured

@@ -7,7 +7,7 @@ The preset tiny has under 10,000 parameters.
 
 The preset published is the published run of such a network (20 epochs, batches of 60, about 98%).
 
-Measured, as docs/results.md says in full:
+Measured (docs/results.md has the details):
 
     mnist: 99.60% (99.59% to 99.62% over seeds), 130 to 236 s, 3 seeds
     mnist tiny: 99.49% (99.33% to 99.61% over test images), 678 s, 1 seed

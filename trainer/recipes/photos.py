@@ -5,7 +5,7 @@
 So few photos are learnt by heart unless each epoch shows them anew: geometry, colour, mixup and CutMix are all strong,
 and so is the weight decay. `flowers` is Kaggle's Flowers Recognition: 4,317 photos of 5 flowers, at 128x128.
 
-Measured, as docs/results.md says in full:
+Measured (docs/results.md has the details):
 
     photos: 78.84% (77.24% to 80.44% over seeds), 1,054 to 3,175 s, 4 seeds
     photos published: 60.47% (56.68% to 64.25% over seeds), 145 to 193 s, 3 seeds

@@ -21,7 +21,7 @@ Settings were chosen on another division of the flowers (data.split_seed=1), who
 few-scratch has the same ones, and no others were tried for it; few-scratch-long has twice the epochs, and makes up for
 most of what it was not taught. Three seeds left the gain in doubt; five more were run to decide it, whatever they gave.
 
-Measured, as docs/results.md says in full:
+Measured (docs/results.md has the details):
 
     transfer: not measured
     transfer few: 68.01% (67.04% to 68.98% over seeds), 155 to 546 s, 8 seeds
