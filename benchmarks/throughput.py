@@ -111,7 +111,7 @@ def render(result: Throughput) -> str:
         *conclusion(best),
         "",
         "`python -m benchmarks.throughput` writes this page from [throughput.json](throughput.json).",
-        f"Each request is one image in a form. Model: {result.model}. Machine: {result.machine}, with the client on it.",
+        f"Each request is one image in a form. Model: {result.model}. Machine: {result.machine}, also for the client.",
         "The tutorial is a short FastAPI service as tutorials show it.",
         "The contenders take turns, and the best of several rounds counts. The ratio is to the better tutorial.",
         "By default, the service runs the fastest variant of the bundle.",
