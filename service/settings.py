@@ -81,81 +81,82 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
     )
 
-    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
-    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    host: str = Field(default="127.0.0.1", description="address to listen on; `0.0.0.0` listens on every interface")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; `0` picks a free port and logs it")
     workers: Literal["auto"] | Positive = Field(
-        default="auto", description="processes that share the port; `auto`: on a CPU one a core, on a GPU one"
+        default="auto", description="number of worker processes; `auto` is one per CPU core, or one on a GPU"
     )
     artifacts: Path = Field(default=Path("artifacts"), description="folder of bundles, `<model>/<version>/`")
     default_model: ModelName | None = Field(
-        default=None, description="model that answers /predict and /evaluate; not needed where there is only one"
+        default=None, description="model that answers /predict and /evaluate; not needed if there is only one"
     )
     versions: str = Field(
         default="latest",
-        description="versions that serve: `latest`, `all`, or pins as in `mnist=3,digits=1` (of the others the latest)",
+        description="versions that serve: `latest`, `all`, or pins such as `mnist=3,digits=1` (other models: latest)",
     )
     reload: Reload = Field(
         default=Reload.POLL,
-        description="`poll`: new versions are taken as they appear; `explicit`: when a load is asked for; `off`: never",
+        description="`poll` loads new versions as they appear; `explicit` only on request; `off` never",
     )
     device: Device = Field(
         default=Device.AUTO,
-        description="`cuda`: a machine that cannot is an error; `auto`: CUDA where it works, else the CPU",
+        description="`cpu`, `cuda` (fails to start without CUDA) or `auto` (CUDA if it works, else the CPU)",
     )
     variant: Literal["auto"] | VariantName = Field(
         default="auto",
-        description="`fp32`, `int8` or `fp16`; `auto`: the fastest one that the bundle has for the device",
+        description="`fp32`, `int8`, `fp16`, or `auto`: the bundle's fastest variant for the device",
     )
     max_body_bytes: Positive = Field(
-        default=DEFAULT_MAX_BODY_BYTES, description="bytes a request body may have, and an image in an archive"
+        default=DEFAULT_MAX_BODY_BYTES, description="maximum bytes of a request body, and of each image in an archive"
     )
     max_pixels: Positive = Field(
-        default=DEFAULT_MAX_PIXELS, description="pixels an image may claim; more is not decoded"
+        default=DEFAULT_MAX_PIXELS, description="maximum pixels of an image; larger images are not decoded"
     )
-    max_images: Positive = Field(default=10_000, description="images a request may hold")
+    max_images: Positive = Field(default=10_000, description="maximum images in a request")
     max_json_values: Positive = Field(
         default=2_000_000,
-        description="numbers in a JSON body, a list counted as three more; npy is the way for more pixels",
+        description="maximum numbers in a JSON body (a list counts as 3); use npy for more pixels",
     )
     max_archive_bytes: Positive = Field(
-        default=DEFAULT_MAX_ARCHIVE_BYTES, description="bytes that the files of a zip or .npz may have once unpacked"
+        default=DEFAULT_MAX_ARCHIVE_BYTES,
+        description="maximum total size of the unpacked files of a zip or .npz, in bytes",
     )
-    max_batch: int = Field(default=32, ge=1, le=65_536, description="images in one inference")
+    max_batch: int = Field(default=32, ge=1, le=65_536, description="maximum images in one inference")
     queue_images: Positive = Field(
         default=20_000,
-        description="images a model lets wait; beyond that 503. One request counts as half of them at most",
+        description="maximum images waiting for a model; then 503. One request takes at most half of them",
     )
     max_wait_ms: Seconds = Field(
         default=0, description="milliseconds that an idle model waits for a batch to fill; 0 starts at once"
     )
     body_memory_bytes: Positive = Field(
-        default=2**30, description="bytes that the bodies of all requests together may hold in one process; then 503"
+        default=2**30, description="maximum bytes of all request bodies in one process; then 503"
     )
     request_timeout: SomeSeconds = Field(
-        default=60, description="seconds a request may take, unless X-Request-Timeout says less; then 504"
+        default=60, description="seconds until a request gets a 504, unless its X-Request-Timeout is shorter"
     )
     evaluate_timeout: SomeSeconds = Field(default=600, description="the same for /evaluate")
     drain_delay: Seconds = Field(
-        default=0, description="seconds after SIGTERM in which /readyz says 503 and requests are still taken"
+        default=0, description="seconds after SIGTERM in which /readyz answers 503 and requests are still accepted"
     )
     drain_seconds: Positive = Field(
-        default=30, description="seconds that accepted requests have to finish after SIGTERM"
+        default=30, description="seconds after that in which accepted requests are answered"
     )
     api_keys: SecretStr = Field(
         default=SecretStr(""),
-        description="keys for predictions, by comma; one may be `sha256:` and its hash in hex. None: open to all",
+        description="API keys for predictions, separated by commas; a key may be `sha256:<hex>`. Empty: open to all",
     )
     admin_keys: SecretStr = Field(
         default=SecretStr(""),
-        description="keys for load and unload, likewise. None: open to callers on this machine alone",
+        description="API keys for load and unload. Empty: open to clients on the same machine only",
     )
     log_format: LogFormat = Field(default=LogFormat.LINE, description="`line` for people, `json` for machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="least level that is logged"
+        default="info", description="lowest level to log: `debug`, `info`, `warning` or `error`"
     )
-    access_log: bool = Field(default=False, description="one log line a request")
+    access_log: bool = Field(default=False, description="log one line per request")
     otel: bool = Field(
-        default=False, description="spans by OpenTelemetry, sent as the OTEL_* variables say; needs the extra [otel]"
+        default=False, description="send OpenTelemetry spans as the OTEL_* variables say; needs the extra [otel]"
     )
 
     @field_validator("api_keys", "admin_keys")
