@@ -1,4 +1,4 @@
-"""Who may ask for what: the whole of it is in this file. docs/decisions/0013-access-control.md says why.
+"""Who may ask for what: the whole of it is in this file. docs/decisions/0013-who-may-ask.md says why.
 
 open    anybody: health, the page, the documentation; the same for every installation. What health tells of models, by
         name, it tells those alone who may ask
