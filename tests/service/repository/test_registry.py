@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import threading
 import time
@@ -31,7 +32,7 @@ def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Regist
         read = Settings(artifacts=tmp_path, **settings)
         registry = Registry(read, runtime or cpu)
         load_all(registry, read)
-        request.addfinalizer(registry.close)
+        request.addfinalizer(lambda: asyncio.run(registry.close()))
         return registry
 
     return registry_of
@@ -159,7 +160,7 @@ def unready(images: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (lambda images: np.zeros((len(images), 2), np.float32), r"the shape \[1, 2\], not \[1, 3\]"),
+        (lambda images: np.zeros((len(images), 2), np.float32), r"shape \[1, 2\] instead of \[1, 3\]"),
         (lambda images: np.full((len(images), 3), np.nan, np.float32), "nan for class 0 of image 0"),
         (lambda images: np.full((len(images), 3), np.inf, np.float32), "inf for class 0 of image 0"),
         (lambda images: np.full((len(images), 3), 1 / 3, np.float32), "The golden sample"),
@@ -189,7 +190,7 @@ def test_a_version_that_is_let_go_frees_its_session_at_once(tmp_path: Path, load
     gc.disable()
     try:
         registry.serve(Plan())
-        registry.close()
+        asyncio.run(registry.close())
         deadline = time.monotonic() + 60
         while sessions[0]() is not None:
             assert time.monotonic() < deadline, "something still knows the session"
@@ -227,13 +228,13 @@ def test_a_process_that_starts_late_prepares_what_the_others_serve(tmp_path: Pat
         registry.serve(alone)
         assert "model.onnx does not have the sha256" in refusal(registry, "bad")
     finally:
-        registry.close()
+        asyncio.run(registry.close())
 
 
 def test_what_is_prepared_after_the_close_is_closed_at_once(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path)
     registry = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
-    registry.close()
+    asyncio.run(registry.close())
     assert registry.prepare("colours", PlannedVersion(version=1, path=bundle)) == "The service is going down."
     assert not any(thread.name == "batcher-colours" for thread in threading.enumerate())
 
@@ -247,4 +248,4 @@ def test_a_link_under_another_name_does_not_answer_as_what_it_leads_to(tmp_path:
         assert said is not None
         assert "a link to colours version 1" in said
     finally:
-        registry.close()
+        asyncio.run(registry.close())
