@@ -3,7 +3,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -27,9 +27,10 @@ from service.errors import (
 from service.inference.execution import Execution, Mode
 from service.inference.inputs import EncodedImage, Image, PixelArray
 from service.inference.model import Model
+from service.inference.pipeline import LOOP_DECODE_COST, LOOP_PIXELS
 from service.inference.request_context import RequestContext
 from service.telemetry.observer import Silent, Stage
-from tests.support.bundles import COLOURS, write_bundle
+from tests.support.bundles import COLOURS, solid, write_bundle
 
 BROKEN = EncodedImage(b"no image")
 MakeModel = Callable[..., Model]
@@ -150,6 +151,43 @@ def test_decoding_and_inference_leave_the_event_loops_thread_alone(model_of: Mak
 
     predicted(model_of(answer), [Spy(np.zeros((8, 8, 3), np.uint8))], None, None)
     assert set(threads) == {"batcher-colours_0"}
+
+
+class WhereDecoded(EncodedImage):
+    """Records the threads that decode it."""
+
+    threads: ClassVar[list[str]] = []
+
+    def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+        self.threads.append(threading.current_thread().name)
+        return super().decode(spec, max_pixels)
+
+
+@pytest.mark.parametrize(
+    ("data", "threads"),
+    [
+        (solid("red"), ["MainThread"]),
+        (solid("red") + bytes(LOOP_DECODE_COST), ["batcher-colours_0"]),
+        (solid("red", (LOOP_PIXELS // 128 + 1, 128)), ["MainThread", "batcher-colours_0"]),
+    ],
+    ids=["small", "many bytes", "many pixels, which its header shows"],
+)
+def test_a_model_on_the_event_loop_decodes_large_images_in_the_thread(
+    model_of: MakeModel, data: bytes, threads: list[str]
+) -> None:
+    WhereDecoded.threads.clear()
+    model = model_of(mode=Mode.EVENT_LOOP)
+    (prediction,) = predicted(model, [WhereDecoded(data)]).predictions
+    assert isinstance(prediction, Prediction)
+    assert prediction.label == "red"
+    assert WhereDecoded.threads == threads
+
+
+def test_an_image_beyond_the_limit_of_pixels_is_refused_in_either_mode(model_of: MakeModel) -> None:
+    large = PixelArray(np.zeros((1001, 1000, 3), np.uint8))
+    for mode in Mode:
+        with pytest.raises(InvalidImagesError, match="the limit is 1,000,000"):
+            predicted(model_of(mode=mode), [large])
 
 
 def test_a_batch_is_decoded_by_several_threads_where_it_is_given_them(model_of: MakeModel) -> None:

@@ -16,12 +16,14 @@ from service.backends.base import Runtime, Session
 from service.backends.fake import FakeRuntime, FakeSession
 from service.backends.onnx import OnnxRuntime
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
+from service.inference.inputs import JsonInstance
 from service.repository.loader import Refused
 from service.repository.plan import Plan, PlannedModel, PlannedVersion
 from service.repository.registry import Registry
 from service.settings import Device, Settings
 from tests.support.altered_bundles import add_variant, alter_golden, change_manifest, flip_byte
 from tests.support.bundles import write_bundle
+from tests.support.fake_runtimes import colours
 from tests.support.loaded_registry import load_all
 
 
@@ -229,6 +231,39 @@ def test_a_process_that_starts_late_prepares_what_the_others_serve(tmp_path: Pat
         assert "model.onnx does not have the sha256" in refusal(registry, "bad")
     finally:
         asyncio.run(registry.close())
+
+
+def test_all_models_close_at_the_same_time(tmp_path: Path, load: Callable[..., Registry]) -> None:
+    """The running batch of each model ends only once the close has failed the request that waits for the other."""
+    values, others = {"a": 77, "b": 88}, {"a": "b", "b": "a"}
+    running, failed = ({name: threading.Event() for name in values} for _ in range(2))
+    for name in values:
+        write_bundle(tmp_path, name)
+
+    def wait(images: Pixels) -> None:
+        for name in [name for name, value in values.items() if (images == value).all()]:
+            running[name].set()
+            assert failed[others[name]].wait(60)
+
+    registry = load(colours(wait), default_model="a")
+
+    async def infer(name: str, value: int) -> int:
+        return len(await registry.model(name).infer([JsonInstance([[value]])]))
+
+    async def close() -> None:
+        first = [asyncio.create_task(infer(name, value)) for name, value in values.items()]
+        for event in running.values():
+            await asyncio.to_thread(event.wait, 60)
+        waiting = {name: asyncio.create_task(infer(name, 1)) for name in values}
+        await asyncio.sleep(0)
+        for name, task in waiting.items():
+            task.add_done_callback(lambda _, name=name: failed[name].set())  # type: ignore[misc]
+        await registry.close()
+        assert await asyncio.gather(*first) == [1, 1]
+        refused = await asyncio.gather(*waiting.values(), return_exceptions=True)
+        assert [type(error) for error in refused] == [NotReadyError, NotReadyError]
+
+    asyncio.run(close())
 
 
 def test_what_is_prepared_after_the_close_is_closed_at_once(tmp_path: Path) -> None:
