@@ -1,11 +1,13 @@
 """/predict: request and response. The words are those of KServe and TensorFlow Serving: instances, predictions."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
 from schemas.base import Frozen
+from schemas.errors import ImageError
 
 DEFAULT_TOP_K = 3
 
@@ -84,6 +86,11 @@ class RejectedPrediction(Frozen):
 class ItemError(Frozen):
     index: Annotated[int, Field(ge=0, description="position of the image in the request")]
     reason: str
+
+
+def item_errors(errors: Mapping[int, ImageError]) -> tuple[ItemError, ...]:
+    """errors by the position of the image."""
+    return tuple(ItemError(index=index, reason=str(error)) for index, error in errors.items())
 
 
 class FailedPrediction(Frozen):

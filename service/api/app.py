@@ -1,6 +1,5 @@
 """create_app(settings): the parts wired together, their lifespan, and the one table from errors to statuses."""
 
-import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
@@ -117,7 +116,7 @@ def create_app(
         finally:
             if own:
                 await own.close()
-            await asyncio.to_thread(registry.close)
+            await registry.close()
 
     app = FastAPI(
         title="Convoy",

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from schemas.base import Frozen
 from service.api.parameters import parameters, read_parameters
 from service.errors import DeadlineError, ServiceError
-from service.inference.request_context import Call
+from service.inference.request_context import RequestContext
 from service.telemetry.timings import Timings
 from service.validation import PLAIN_NUMBER
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-def call_of(request: Request, limit: float) -> Call:
+def call_of(request: Request, limit: float) -> RequestContext:
     """To be asked for before the body is read, whose time counts too; limit is in seconds.
 
     The request's timings are those that are found in its state, where whoever stands around the application has put
@@ -52,7 +52,7 @@ def call_of(request: Request, limit: float) -> Call:
     timeout = limit if said is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: said}).timeout
     seconds = min(timeout, limit)
     timings = getattr(request.state, "timings", None)
-    return Call(time.monotonic() + seconds, timings=timings if isinstance(timings, Timings) else Timings())
+    return RequestContext(time.monotonic() + seconds, timings=timings if isinstance(timings, Timings) else Timings())
 
 
 async def within(deadline: float, work: Coroutine[Any, Any, T], else_say: str) -> T:

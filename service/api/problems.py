@@ -88,13 +88,12 @@ _DESCRIBED = {
     503: (
         "The model was refused, none is loaded, or the queue is full (then with Retry-After).",
         ProblemCode.OVERLOADED,
-        "20,000 images wait for digits already, and 1 more would be over the 20,000 allowed; ask again later.",
+        "20,000 images wait for digits already, and 1 more would exceed the limit of 20,000; try again later.",
     ),
     504: (
         "The time that the request had is over; what was not begun was dropped.",
         ProblemCode.DEADLINE_EXCEEDED,
-        "The time of this request was over before digits had answered it; ask again later, send fewer images, or "
-        "give it longer.",
+        "The deadline passed before digits answered; try again later, send fewer images, or allow more time.",
     ),
 }
 

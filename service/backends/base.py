@@ -1,4 +1,4 @@
-"""The seam of what runs a model."""
+"""The interface between the service and whatever runs a model."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,13 +6,17 @@ from typing import Protocol
 from schemas.bundle import FloatArray, TensorInfo
 from schemas.image import Pixels
 
+# ONNX Runtime's names of its execution providers.
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
 
 class Session(Protocol):
     """One loaded graph. run is called from one thread at a time."""
 
     @property
     def provider(self) -> str:
-        """The execution provider that really runs it."""
+        """The execution provider that runs the graph, whatever was requested."""
 
     @property
     def inputs(self) -> Sequence[TensorInfo]: ...
@@ -22,23 +26,25 @@ class Session(Protocol):
 
     @property
     def warm_batches(self) -> Sequence[int]:
-        """The batch sizes to run before it is ready: memory is taken and kernels are chosen then, not at a request."""
+        """The batch sizes to run at load, so that no request waits for memory or for the choice of kernels."""
 
     def run(self, images: Pixels) -> FloatArray:
-        """uint8 [batch, height, width, channels] -> probabilities float32 [batch, classes].
+        """Returns probabilities float32 [batch, classes] for images uint8 [batch, height, width, channels].
 
-        Raises InferenceError, or DeviceMemoryError where there is no memory for a single image.
+        Raises InferenceError; DeviceMemoryError if the device has no memory for a single image.
         """
 
 
 class Runtime(Protocol):
-    """Opens sessions, all on one device. provider is what they are to run on, reason why."""
+    """Opens sessions on one device."""
 
     @property
-    def provider(self) -> str: ...
+    def provider(self) -> str:
+        """The execution provider on which sessions are to run."""
 
     @property
-    def reason(self) -> str: ...
+    def reason(self) -> str:
+        """Why it is this provider."""
 
     def open(self, model: bytes) -> Session:
-        """Raises InferenceError for bytes that are no usable graph."""
+        """Raises InferenceError if the bytes are not a graph that this runtime can use."""

@@ -6,13 +6,16 @@ from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
 from schemas.image import Pixels
 from service.backends.base import Session
 
+FAKE = "FakeExecutionProvider"
+
 
 class FakeSession:
-    """Answers with what answer(images) gives, in the shape of a graph of this input and number of classes."""
+    """Returns answer(images), with the signature of a graph of this input shape and number of classes."""
 
-    provider = "FakeExecutionProvider"
-
-    def __init__(self, shape: tuple[int, int, int], classes: int, answer: Callable[[Pixels], FloatArray]) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], classes: int, answer: Callable[[Pixels], FloatArray], provider: str = FAKE
+    ) -> None:
+        self.provider = provider
         self.inputs = [TensorInfo(INPUT_NAME, "tensor(uint8)", ["batch", *shape])]
         self.outputs = [TensorInfo(name, "tensor(float)", ["batch", classes]) for name in OUTPUT_NAMES]
         self.warm_batches = (1,)
@@ -23,9 +26,9 @@ class FakeSession:
 
 
 class FakeRuntime:
-    """Opens whatever session_of gives for the model's bytes."""
+    """Opens the session that session_of returns for the model's bytes."""
 
-    provider = FakeSession.provider
+    provider = FAKE
     reason = "It is a fake, for tests."
 
     def __init__(self, session_of: Callable[[bytes], Session]) -> None:

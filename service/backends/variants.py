@@ -1,4 +1,4 @@
-"""Which variant of a bundle runs, and why. Pure: manifest, device and policy in, a choice out."""
+"""Chooses the variant of a bundle that runs, and says why."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,30 +9,30 @@ Policy = Literal["auto"] | VariantName
 
 
 @dataclass(frozen=True)
-class Choice:
-    """in_place_of is the variant that should have run and cannot."""
+class VariantChoice:
+    """in_place_of is the preferred variant, if it cannot run."""
 
     variant: Variant
     reason: str
     in_place_of: VariantName | None = None
 
 
-def choose(manifest: ModelManifest, *, gpu: bool, policy: Policy) -> Choice:
-    """auto takes the device's own variant where the bundle has it: a trainer writes one only if it is faster there."""
+def choose(manifest: ModelManifest, *, gpu: bool, policy: Policy) -> VariantChoice:
+    """auto takes the device's own variant if the bundle has it: the trainer writes one only if it is faster."""
     if policy == "auto":
         device, wanted = ("a GPU", VariantName.FP16) if gpu else ("a CPU", VariantName.INT8)
         variant = manifest.variant(wanted)
         if variant is not None:
-            return Choice(variant, f"{wanted} is the fastest variant of this bundle on {device}")
-        return Choice(manifest.fp32, f"the bundle has no {wanted}, the fast variant on {device}")
+            return VariantChoice(variant, f"{wanted} is the fastest variant of this bundle on {device}")
+        return VariantChoice(manifest.fp32, f"the bundle has no {wanted}, the fast variant on {device}")
     variant = manifest.variant(policy)
     if variant is not None:
-        return Choice(variant, f"CONVOY_VARIANT={policy}")
-    return Choice(manifest.fp32, f"CONVOY_VARIANT={policy}, but the bundle has no {policy}", policy)
+        return VariantChoice(variant, f"CONVOY_VARIANT={policy}")
+    return VariantChoice(manifest.fp32, f"CONVOY_VARIANT={policy}, but the bundle has no {policy}", policy)
 
 
-def fall_back(manifest: ModelManifest, failed: Choice, reason: str) -> Choice | None:
-    """fp32 instead of a variant that was refused; None where it is fp32 that failed: then there is nothing to trust."""
+def fall_back(manifest: ModelManifest, failed: VariantChoice, reason: str) -> VariantChoice | None:
+    """Returns fp32 in place of a refused variant; None if fp32 itself failed, since every variant is judged by it."""
     if failed.variant.name is VariantName.FP32:
         return None
-    return Choice(manifest.fp32, f"{failed.variant.name} was refused: {reason}", failed.variant.name)
+    return VariantChoice(manifest.fp32, f"{failed.variant.name} was refused: {reason}", failed.variant.name)

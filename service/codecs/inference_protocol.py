@@ -224,11 +224,10 @@ class Encoded:
     headers: Mapping[str, str]
 
 
-def write_infer(request: InferRequest, probabilities: Sequence[FloatArray], manifest: ModelManifest) -> Encoded:
-    """probabilities has float32 [classes] of each image; the request is one that read_infer gave."""
+def write_infer(request: InferRequest, values: FloatArray, manifest: ModelManifest) -> Encoded:
+    """values are the probabilities float32 [images, classes]; the request is one that read_infer gave."""
     asked = request.outputs[0].parameters if request.outputs else OutputParameters()
     binary = request.parameters.binary_data_output if asked.binary_data is None else asked.binary_data
-    values = np.stack(probabilities)
     output, raw = (
         _values(values, binary=binary)
         if asked.classification is None

@@ -1,293 +1,320 @@
-"""A bounded queue of opaque items -> batches -> futures. Knows neither HTTP nor ONNX, only run(items).
+"""Collects the items of concurrent requests into batches and runs one batch after another.
 
-It is adaptive: an idle batcher starts at once on what there is; what gathers while it is busy becomes the next batch.
-A request larger than a batch is split, and goes to the end of the line after each of its batches, so that it does
-not starve small ones. The queue is counted in items, not in requests; one request holds at most half of its places,
-however large it is, so that it does not shut the others out.
+The queue is touched only on the event loop's thread and needs no locks. A batch runs on the event loop itself or in
+one worker thread, as run decides. On the loop, the first request of an iteration schedules the batch for the next
+one, so the batch holds what the whole iteration brought; I/O is polled between batches. With the thread, requests that
+arrive while a batch runs form the next one.
 
-Each priority has a line of its own, and a batch is of one line: the most urgent that has somebody in it. Who waits in
-the last line gets every (PATIENCE + 1)th batch all the same, so that nobody waits for ever. A request is admitted by
-the places that its own line and more urgent ones hold.
+A request larger than a batch is split; after each of its batches it returns to the end of its line. The queue is
+counted in items, and one request holds at most half of its places.
 
-What a request waits for is bounded by its own deadline, not by the running batch: ask gives up at the deadline even
-where run never returns, and what is late when a batch is formed is dropped before it costs anything.
+Each priority has a line of its own, and a batch takes from one line only: the most urgent that is not empty. The last
+line gets every (PATIENCE + 1)th batch, so it never starves. Admission counts the places of the request's own line and
+of more urgent ones.
 """
 
 import asyncio
 import logging
 import math
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from service.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError, ServiceError
-from service.inference.request_context import Call, Priority
+from service.inference.request_context import Priority, RequestContext
 from service.inference.retry_after import Throughput, retry_after
 from service.telemetry.observer import SILENT, Observer, Stage
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+Output = TypeVar("Output")
 
-CLOSE_SECONDS = 10.0  # how long close waits for the running batch
-PATIENCE = 8  # batches that pass the last line over before it has its turn
+CLOSE_SECONDS = 10.0
+PATIENCE = 8  # batches in a row that may pass over the last line
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class InThread(Generic[Output]):
+    """The rest of a run that is too slow for the event loop."""
+
+    compute: Callable[[], Output]
+
+
+@dataclass(frozen=True)
+class Part(Generic[Output]):
+    """Positions start to stop of the batch whose run gave output."""
+
+    output: Output
+    start: int
+    stop: int
+
+
 @dataclass(eq=False)
-class _Request(Generic[Item, Result]):
+class _Request(Generic[Item, Output]):
     items: Sequence[Item]
-    call: Call
+    context: RequestContext
+    answer: "asyncio.Future[list[Part[Output]]]"
     arrived: float
-    since: float  # when its present wait began: at its arrival, then at the end of each batch that had some of it
-    queued: float = 0.0  # seconds, over all its waits
-    places: int = 0  # that it holds in the queue
-    future: "Future[list[Result]]" = field(default_factory=Future)
-    taken: int = 0
-    results: list[Result] = field(default_factory=list)
-
-    @property
-    def waiting(self) -> int:
-        return len(self.items) - self.taken
+    waiting_since: float  # its arrival, then the end of each batch that took some of its items
+    waiting: int = 0  # items in the queue
+    queued: float = 0.0  # seconds, summed over all waits
+    answered: int = 0  # items
+    parts: list[Part[Output]] = field(default_factory=list)
 
 
-_Slice = tuple[_Request[Item, Result], Sequence[Item]]
-_Line = OrderedDict[_Request[Item, Result], None]  # a queue from which anyone can leave at no cost
+@dataclass(eq=False)
+class _Line(Generic[Item, Output]):
+    """requests is a queue that any request can leave in constant time."""
+
+    requests: "OrderedDict[_Request[Item, Output], None]" = field(default_factory=OrderedDict)
+    waiting: int = 0  # items
+    places: int = 0
 
 
-class Batcher(Generic[Item, Result]):
-    """One worker thread, and in front of it the queue.
+_Batch = list[tuple[_Request[Item, Output], Sequence[Item]]]
 
-    run gets at most max_batch items and answers with one result an item, in order. An exception of it fails the
-    requests that had items in that batch, and no other. max_wait is how long, in seconds, an idle worker lets the
-    oldest request wait for its batch to fill. clock is that of the calls' deadlines.
-    """
+
+class Batcher(Generic[Item, Output]):
+    """The queue in front of one model. It belongs to the event loop on which it is used."""
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Sequence[Result]],
+        run: Callable[[Sequence[Item]], Output | InThread[Output]],
         *,
+        name: str,
         max_batch: int,
         capacity: int,
-        name: str,
+        ahead: int = 0,
         max_wait: float = 0.0,
+        report: Callable[[Output], None] = lambda _: None,
         observer: Observer = SILENT,
         close_seconds: float = CLOSE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """run gets at most max_batch items on the event loop. An exception fails the requests of that batch only.
+
+        ahead is how many batches are handed to the worker thread beside the one that it runs. max_wait is how many
+        seconds an idle model lets the oldest request wait for its batch to fill. report receives the output of each
+        batch. clock is the clock of the deadlines.
+        """
         self._run = run
+        self._name = name
         self._max_batch = max_batch
         self._capacity = capacity
         self._most_places = max(capacity // 2, 1)  # of one request
-        self._name = name
+        self._most_running = 1 + ahead
         self._max_wait = max_wait
+        self._report = report
         self._observer = observer
         self._close_seconds = close_seconds
         self._clock = clock
-        self._lines: dict[Priority, _Line[Item, Result]] = {priority: OrderedDict() for priority in sorted(Priority)}
-        self._places = dict.fromkeys(self._lines, 0)  # held in each line
+        self._lines: dict[Priority, _Line[Item, Output]] = {priority: _Line() for priority in sorted(Priority)}
         self._passed_over = 0  # batches since the last line had one
+        self._next: asyncio.Handle | None = None  # the scheduled call of _run_next
+        self._running: dict[asyncio.Future[Output | BaseException], _Batch[Item, Output]] = {}
+        self._thread = ThreadPoolExecutor(1, f"batcher-{name}")  # starts its thread when it is first used
         self._throughput = Throughput()
-        self._running: list[_Slice[Item, Result]] = []
-        self._waiting = 0
+        self._ended = -math.inf  # the last batch
         self._closed = False
-        self._changed = threading.Condition()
-        # A daemon, so that a run that never returns cannot keep the process from ending.
-        self._thread = threading.Thread(target=self._work, name=f"batcher-{name}", daemon=True)
-        self._thread.start()
 
     @property
     def waiting(self) -> int:
         """Items that no batch has taken yet."""
-        return self._waiting
+        return sum(line.waiting for line in self._lines.values())
 
-    async def ask(self, items: Sequence[Item], *, call: Call, continued: bool = False) -> list[Result]:
-        """As submit, and no longer than until the call's deadline. Whoever stops waiting frees its places.
+    async def submit(
+        self, items: Sequence[Item], context: RequestContext, *, continued: bool = False
+    ) -> list[Part[Output]]:
+        """Returns where the outputs of the items are, in order. A cancelled caller frees its places.
 
-        Raises as submit and its future.
+        continued marks a further part of a request that was admitted before; it is never refused for lack of room.
+        Raises OverloadedError if the queue has no room; DeadlineError at the deadline, even if the run never returns;
+        NotReadyError if the batcher closes first; what run raises, as InferenceError unless it is a ServiceError.
         """
-        left = None if math.isinf(call.deadline) else call.deadline - self._clock()
-        try:
-            async with asyncio.timeout(left):
-                return await asyncio.wrap_future(self.submit(items, call=call, continued=continued))
-        except (TimeoutError, DeadlineError) as error:  # run's own TimeoutError comes as InferenceError
-            raise self._late() from error
-
-    def submit(
-        self, items: Sequence[Item], *, call: Call | None = None, continued: bool = False
-    ) -> "Future[list[Result]]":
-        """The future answers with one result an item, in order; cancelling it drops the items.
-
-        It fails with what run raised, as InferenceError unless it is a ServiceError; with DeadlineError where it was
-        late for a batch; with NotReadyError where the batcher was closed before. continued says that this is a further
-        part of something that was admitted before: it is not turned away.
-        Raises OverloadedError where the queue has not the places that the items need: one each, at most half of all.
-        Raises NotReadyError after close.
-        """
-        now = self._clock()
-        request: _Request[Item, Result] = _Request(items, call or Call(), arrived=now, since=now)
+        if self._closed:
+            raise NotReadyError(f"{self._name} is shutting down; try again in a moment.")
         if not items:
-            request.future.set_result([])
-            return request.future
-        with self._changed:
-            if self._closed:
-                raise NotReadyError(f"{self._name} is being shut down; ask again in a moment.")
-            if not continued and not self._has_room(request):
-                self._observer.overloaded()
-                raise self._overloaded(len(items))
-            self._lines[request.call.priority][request] = None
-            self._hold(request, len(items))
-            self._count(len(items))
-            self._changed.notify()
-        request.future.add_done_callback(lambda _: self._forget(request))
-        return request.future
+            return []
+        loop, now = asyncio.get_running_loop(), self._clock()
+        if now >= context.deadline:
+            raise self._late()
+        request: _Request[Item, Output] = _Request(items, context, loop.create_future(), now, waiting_since=now)
+        if not continued and not self._has_room(request):
+            self._observer.overloaded()
+            raise self._overloaded(request)
+        self._lines[context.priority].requests[request] = None
+        self._hold(request, len(items))
+        self._schedule()
+        timer = None
+        if context.deadline < math.inf:
+            timer = loop.call_later(context.deadline - now, lambda: self._fail(request, self._late()))
+        try:
+            return await request.answer
+        finally:
+            if timer:
+                timer.cancel()
+            self._leave(request)
 
     def close(self) -> None:
-        """Ends the worker after its running batch; what still waits, or hangs, fails with NotReadyError."""
-        with self._changed:
-            self._closed = True
-            left = [request for line in self._lines.values() for request in line]
-            self._changed.notify()
-        error = NotReadyError(f"{self._name} was shut down before it came to this request; ask again.")
-        for request in left:
-            _fail(request, error)
-        self._thread.join(self._close_seconds)
-        for request, _ in list(self._running):
-            _fail(request, error)
+        """Fails the waiting requests. Does not wait for the running batch, after which the thread ends."""
+        self._closed = True
+        for line in self._lines.values():
+            for request in list(line.requests):
+                self._fail(request, self._shut_down())
+        self._thread.shutdown(wait=False)
 
-    def _work(self) -> None:
-        while batch := self._next_batch():
-            self._running = batch
-            self._answer(batch)
-            self._running = []
-
-    def _next_batch(self) -> list[_Slice[Item, Result]]:
-        """Waits for items; empty once closed."""
-        while True:
-            with self._changed:
-                while (left := self._time_until_ready()) > 0 and not self._closed:
-                    self._changed.wait(None if math.isinf(left) else left)
-                if self._closed:
-                    return []
-                batch, late = self._take()
-            for request in late:
-                _fail(request, self._late())
-            if batch:
-                return batch
-
-    def _time_until_ready(self) -> float:
-        """Seconds until a batch may be formed of what there is; inf where there is nothing."""
-        line, _ = self._turn()
-        if not line:
-            return math.inf
-        if not self._max_wait or sum(request.waiting for request in line) >= self._max_batch:
-            return 0.0
-        return next(iter(line)).arrived + self._max_wait - self._clock()
-
-    def _turn(self) -> tuple[_Line[Item, Result], int]:
-        """The line that is next, an empty one where nobody waits; and how often the last one is passed over by then."""
-        lines = [line for line in self._lines.values() if line] or list(self._lines.values())
-        line = lines[-1] if self._passed_over >= PATIENCE else lines[0]
-        return line, 0 if line is lines[-1] else self._passed_over + 1
-
-    def _take(self) -> tuple[list[_Slice[Item, Result]], list[_Request[Item, Result]]]:
-        """The next batch, and the requests that are late for it, which have left the line."""
-        line, self._passed_over = self._turn()
-        batch: list[_Slice[Item, Result]] = []
-        late: list[_Request[Item, Result]] = []
-        now, room, gone = self._clock(), self._max_batch, 0
-        while room and line:
-            request, _ = line.popitem(last=False)
-            if now >= request.call.deadline:
-                late.append(request)
-                gone += request.waiting
-                self._hold(request, 0)
-                continue
-            size = min(room, request.waiting)
-            batch.append((request, request.items[request.taken : request.taken + size]))
-            request.taken += size
-            room -= size
-            gone += size
-            self._hold(request, request.waiting)
-            self._waited(request, now)
-            if request.waiting:
-                line[request] = None
-        self._count(-gone)
-        return batch, late
-
-    def _answer(self, batch: list[_Slice[Item, Result]]) -> None:
-        items = [item for _, part in batch for item in part]
-        started = self._clock()
-        try:
-            results = list(self._run(items))
-            if len(results) != len(items):
-                raise InferenceError(f"{self._name} answered {len(results)} of {len(items)} images.")  # noqa: TRY301
-        except BaseException as error:  # whatever it is: this thread must go on, and the callers be answered
-            logger.exception("%s failed on a batch of %d", self._name, len(items))
-            failure = error if isinstance(error, ServiceError) else InferenceError(f"{self._name} failed: {error!r}.")
+    async def wait_closed(self) -> None:
+        """After close: waits for the running batches, and fails the requests of those that outlast close_seconds."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._close_seconds)
+        for batch in self._running.values():
             for request, _ in batch:
-                _fail(request, failure)
+                self._fail(request, self._shut_down())
+
+    def _schedule(self) -> None:
+        """Has the next batch formed, once this iteration of the event loop is over."""
+        if self._next and self._max_wait:  # it waits for the batch to fill, which may just have happened
+            self._next.cancel()
+            self._next = None
+        if self._next is None and self.waiting and len(self._running) < self._most_running:
+            self._next = asyncio.get_running_loop().call_soon(self._run_next)
+
+    def _run_next(self) -> None:
+        self._next = None
+        lines = [line for line in self._lines.values() if line.requests]
+        if not lines:
+            return
+        line = lines[-1] if self._passed_over >= PATIENCE else lines[0]
+        if (seconds := self._time_to_fill(line)) > 0:
+            self._next = asyncio.get_running_loop().call_later(seconds, self._run_next)
+            return
+        self._passed_over = 0 if line is lines[-1] else self._passed_over + 1
+        if batch := self._take(line):
+            self._start(batch)
+        self._schedule()
+
+    def _time_to_fill(self, line: _Line[Item, Output]) -> float:
+        if not self._max_wait or line.waiting >= self._max_batch:
+            return 0.0
+        return next(iter(line.requests)).arrived + self._max_wait - self._clock()
+
+    def _take(self, line: _Line[Item, Output]) -> _Batch[Item, Output]:
+        """The next batch of the line. Drops the requests whose deadline has passed or whose caller has left."""
+        batch: _Batch[Item, Output] = []
+        now, room = self._clock(), self._max_batch
+        while room and line.requests:
+            request = next(iter(line.requests))
+            if request.answer.done():
+                self._leave(request)
+            elif now >= request.context.deadline:
+                self._fail(request, self._late())
+            else:
+                start, size = len(request.items) - request.waiting, min(room, request.waiting)
+                batch.append((request, request.items[start : start + size]))
+                room -= size
+                self._taken(request, size, now)
+        return batch
+
+    def _taken(self, request: _Request[Item, Output], size: int, now: float) -> None:
+        wait = now - request.waiting_since
+        request.queued += wait
+        request.context.timings.queue += wait
+        if size == request.waiting:
+            self._leave(request)
+            self._observer.stage(Stage.QUEUE, request.queued)
+        else:
+            self._hold(request, request.waiting - size)
+            self._lines[request.context.priority].requests.move_to_end(request)
+
+    def _start(self, batch: _Batch[Item, Output]) -> None:
+        started = self._clock()
+        items = batch[0][1] if len(batch) == 1 else [item for _, part in batch for item in part]
+        outcome = _outcome(self._run, items)
+        if not isinstance(outcome, InThread):
+            self._finish(batch, outcome, started)
+            return
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._thread, _outcome, lambda _: outcome.compute(), items)
+        self._running[running] = batch
+        running.add_done_callback(partial(self._finish_thread, started))
+
+    def _finish_thread(self, started: float, running: "asyncio.Future[Output | BaseException]") -> None:
+        self._finish(self._running.pop(running), running.result(), started)
+        self._schedule()
+
+    def _finish(self, batch: _Batch[Item, Output], outcome: Output | BaseException, started: float) -> None:
+        size = sum(len(part) for _, part in batch)
+        if isinstance(outcome, BaseException):
+            logger.error("%s failed on a batch of %d", self._name, size, exc_info=outcome)
+            failed = InferenceError(f"{self._name} failed: {outcome!r}.")
+            failure = outcome if isinstance(outcome, ServiceError) else failed
+            for request, _ in batch:
+                self._fail(request, failure)
             return
         ended = self._clock()
-        self._throughput.add(len(items), ended - started)
+        self._throughput.add(size, ended - max(started, self._ended))
+        self._ended = ended
+        self._report(outcome)
         start = 0
         for request, part in batch:
-            request.since = ended
-            request.results.extend(results[start : start + len(part)])
+            request.waiting_since = ended
+            request.parts.append(Part(outcome, start, start + len(part)))
+            request.answered += len(part)
             start += len(part)
-            if len(request.results) == len(request.items):
-                with suppress(InvalidStateError):  # the caller left meanwhile
-                    request.future.set_result(request.results)
+            if request.answered == len(request.items) and not request.answer.done():
+                request.answer.set_result(request.parts)
 
-    def _forget(self, request: _Request[Item, Result]) -> None:
-        """What is done, failed or cancelled frees its places."""
-        with self._changed:
-            line = self._lines[request.call.priority]
-            if request in line:
-                del line[request]
-                self._hold(request, 0)
-                self._count(-request.waiting)
+    def _fail(self, request: _Request[Item, Output], error: Exception) -> None:
+        self._leave(request)
+        if not request.answer.done():
+            request.answer.set_exception(error)
 
-    def _has_room(self, request: _Request[Item, Result]) -> bool:
-        held = sum(places for priority, places in self._places.items() if priority <= request.call.priority)
-        return held + min(request.waiting, self._most_places) <= self._capacity
+    def _leave(self, request: _Request[Item, Output]) -> None:
+        if self._lines[request.context.priority].requests.pop(request, request) is None:
+            self._hold(request, 0)
 
-    def _hold(self, request: _Request[Item, Result], items: int) -> None:
-        """Places for so many items that wait."""
-        places = min(items, self._most_places)
-        self._places[request.call.priority] += places - request.places
-        request.places = places
+    def _hold(self, request: _Request[Item, Output], waiting: int) -> None:
+        line = self._lines[request.context.priority]
+        line.places += min(waiting, self._most_places) - min(request.waiting, self._most_places)
+        line.waiting += waiting - request.waiting
+        self._observer.waiting(waiting - request.waiting)
+        request.waiting = waiting
 
-    def _count(self, change: int) -> None:
-        self._waiting += change
-        self._observer.waiting(change)
+    def _has_room(self, request: _Request[Item, Output]) -> bool:
+        held = sum(line.places for line in self._lines_before(request))
+        return held + min(len(request.items), self._most_places) <= self._capacity
 
-    def _waited(self, request: _Request[Item, Result], now: float) -> None:
-        request.queued += now - request.since
-        request.call.timings.queue += now - request.since
-        if not request.waiting:
-            self._observer.stage(Stage.QUEUE, request.queued)
-
-    def _overloaded(self, more: int) -> OverloadedError:
+    def _overloaded(self, request: _Request[Item, Output]) -> OverloadedError:
+        waiting = sum(line.waiting for line in self._lines_before(request))
         return OverloadedError(
-            f"{self._waiting:,} images wait for {self._name} already, and {more:,} more would be over "
-            f"the {self._capacity:,} allowed; ask again later.",
-            retry_after=retry_after(self._throughput.seconds_for(self._waiting)),
+            f"{waiting:,} images wait for {self._name} already, and {len(request.items):,} more would exceed the "
+            f"limit of {self._capacity:,}; try again later.",
+            retry_after=retry_after(self._throughput.seconds_for(waiting)),
         )
+
+    def _lines_before(self, request: _Request[Item, Output]) -> list[_Line[Item, Output]]:
+        """The lines that admission counts: the request's own and more urgent ones."""
+        return [line for priority, line in self._lines.items() if priority <= request.context.priority]
+
+    def _shut_down(self) -> NotReadyError:
+        return NotReadyError(f"{self._name} shut down before it answered this request; send it again.")
 
     def _late(self) -> DeadlineError:
         return DeadlineError(
-            f"The time of this request was over before {self._name} had answered it; "
-            "ask again later, send fewer images, or give it longer.",
+            f"The deadline passed before {self._name} answered; "
+            "try again later, send fewer images, or allow more time.",
             model=self._name,
         )
 
 
-def _fail(request: _Request[Item, Result], error: Exception) -> None:
-    with suppress(InvalidStateError):
-        request.future.set_exception(error)
+def _outcome(run: Callable[[Sequence[Item]], Output], items: Sequence[Item]) -> Output | BaseException:
+    """What run returns or raises. SystemExit would end the event loop; a future refuses StopIteration."""
+    try:
+        return run(items)
+    except BaseException as error:
+        return error

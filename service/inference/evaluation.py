@@ -1,19 +1,19 @@
 """Labelled images and what a model said of them -> the report. Who asks the model is model.py."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.bundle import FloatArray
-from schemas.errors import MetricsError
+from schemas.errors import ImageError, MetricsError
 from schemas.evaluation import EvaluationReport, Mistake, Rejecting
 from schemas.manifest import ModelManifest, VariantName
 from schemas.metrics import Labels, Probabilities, measure, with_intervals, worst_mistakes
 from schemas.model_comparison import EvaluationComparison
 from schemas.model_comparison import compare as compare_answers
-from schemas.prediction import ItemError
+from schemas.prediction import item_errors
 from schemas.selective_prediction import coverage_curve
 from service.errors import InvalidRequestError
 from service.inference.inputs import Image, name_of
@@ -46,12 +46,12 @@ class Scores:
     images: Sequence[Image]
     labels: npt.NDArray[np.int64]
     probabilities: FloatArray
-    errors: tuple[ItemError, ...]
+    errors: Mapping[int, ImageError]
 
     @property
     def answered(self) -> npt.NDArray[np.int64]:
         """The positions of the images that have an answer."""
-        return np.delete(np.arange(len(self.labels)), [error.index for error in self.errors])
+        return np.delete(np.arange(len(self.labels)), list(self.errors))
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -79,7 +79,7 @@ def report(scores: Scores, threshold: float | None = None) -> EvaluationReport:
         version=manifest.version,
         variant=scores.model.variant,
         provider=scores.model.provider,
-        errors=scores.errors,
+        errors=item_errors(scores.errors),
         reject=None if threshold is None else rejecting(labels, probabilities, threshold),
     )
 

@@ -1,4 +1,4 @@
-"""What goes with one request through the core: until when it is wanted, how urgent it is, where its time went."""
+"""What the core knows of a request beside its images: its deadline, its priority and where its time went."""
 
 import math
 import time
@@ -9,14 +9,14 @@ from service.telemetry.timings import Timings
 
 
 class Priority(IntEnum):
-    """Lower goes first."""
+    """The lower value goes first."""
 
     PREDICT = 0
     EVALUATE = 1
 
 
 @dataclass(frozen=True)
-class Call:
+class RequestContext:
     """deadline is in time.monotonic() seconds."""
 
     deadline: float = math.inf
@@ -24,5 +24,6 @@ class Call:
     timings: Timings = field(default_factory=Timings)
 
     @classmethod
-    def within(cls, seconds: float, priority: Priority = Priority.PREDICT) -> "Call":
-        return cls(time.monotonic() + seconds, priority)
+    def within(cls, seconds: float) -> "RequestContext":
+        """A request whose deadline is so many seconds from now."""
+        return cls(time.monotonic() + seconds)

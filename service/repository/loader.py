@@ -10,11 +10,12 @@ import numpy as np
 from schemas.bundle import Bundle, open_bundle
 from schemas.errors import BundleError, ManifestError
 from schemas.manifest import ModelManifest
-from service.backends.base import Runtime, Session
-from service.backends.onnx import CUDA
-from service.backends.variants import Choice, choose, fall_back
+from service.backends.base import CUDA, Runtime, Session
+from service.backends.variants import VariantChoice, choose, fall_back
 from service.errors import ServiceError
-from service.inference.model import Model, checked_run
+from service.inference.execution import choose_execution
+from service.inference.model import Model
+from service.inference.pipeline import checked_run
 from service.repository.scanner import Found
 from service.settings import Settings, usable_cores
 from service.telemetry.observer import Observer
@@ -83,7 +84,7 @@ class Loader:
             manifest,
             choice,
             session,
-            max_batch=settings.max_batch,
+            choose_execution(session, manifest.input, settings.max_batch),
             queue=settings.queue_images,
             max_pixels=settings.max_pixels,
             max_wait=settings.max_wait_ms / 1000,
@@ -92,7 +93,7 @@ class Loader:
         )
         return Loaded(found, bundle, model)
 
-    def _open_variant(self, bundle: Bundle) -> tuple[Choice, Session]:
+    def _open_variant(self, bundle: Bundle) -> tuple[VariantChoice, Session]:
         """The variant of choice, or fp32 in its place. Raises BundleError or ServiceError where fp32 fails."""
         gpu = self._runtime.provider == CUDA
         choice = choose(bundle.manifest, gpu=gpu, policy=self._settings.variant)
@@ -108,7 +109,7 @@ class Loader:
             logger.warning("%s version %d runs as %s: %s", *said)
         return choice, session
 
-    def _open(self, bundle: Bundle, choice: Choice) -> Session:
+    def _open(self, bundle: Bundle, choice: VariantChoice) -> Session:
         """From the very bytes that were hashed to a session that has answered the golden samples."""
         session = self._runtime.open(bundle.read(choice.variant))
         bundle.check_signature(session.inputs, session.outputs)

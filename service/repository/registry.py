@@ -1,5 +1,6 @@
 """What is live in this process: versions are held ready, swapped in at once, closed when their last request ends."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ class _Shelf:
 class Registry:
     """The models of this process, as the last plan has them; none until the first.
 
-    prepare, catch_up and close block: call them off the event loop. All else is fast, and may be called anywhere.
+    prepare and catch_up block: call them off the event loop. Call everything else on it.
     """
 
     def __init__(self, settings: Settings, runtime: Runtime, watcher: Watcher | None = None) -> None:
@@ -104,13 +105,14 @@ class Registry:
             advice = "GET /models says why" if self._models else "train one (make train), or set CONVOY_ARTIFACTS"
             logger.warning("no model serves from %s: %s", self._settings.artifacts.absolute(), advice)
 
-    def close(self) -> None:
-        """Ends everything, whoever waits for it."""
+    async def close(self) -> None:
+        """Closes all models together, so that their waits for running batches do not add up."""
         with self._lock:
             self._closed = True
             left = list(self._unclosed)
         for loaded in left:
-            self._close(loaded)
+            self._let_go(loaded)
+        await asyncio.gather(*(loaded.model.wait_closed() for loaded in left))
 
     @contextmanager
     def lease(self, name: str | None = None, version: int | None = None) -> Iterator[Model]:
@@ -216,12 +218,11 @@ class Registry:
             if isinstance(loaded, Refused):
                 self._shelf.failed[of], self._shelf.manifests[of] = loaded.reason, loaded.manifest
                 return loaded.reason
+            if self._closed:
+                return "The service is going down."
             self._unclosed.add(loaded)
-            if not self._closed:
-                self._shelf.ready[of] = loaded
-                return None
-        self._close(loaded)
-        return "The service is going down."
+            self._shelf.ready[of] = loaded
+            return None
 
     def _served(self, model: PlannedModel) -> _Served:
         entries = [self._entry(model, version) for version in model.versions]
@@ -254,14 +255,8 @@ class Registry:
             self._watcher.state(name, _serving(served.current) if served.current else None, refused, fallbacks)
 
     def _let_go(self, loaded: Loaded) -> None:
-        """Off this thread: a batcher is waited for when it closes."""
-        threading.Thread(target=self._close, args=(loaded,), name=f"closing-{loaded.found.name}", daemon=True).start()
-
-    def _close(self, loaded: Loaded) -> None:
         with self._lock:
-            if loaded not in self._unclosed:
-                return
-            self._unclosed.remove(loaded)
+            self._unclosed.discard(loaded)
         loaded.model.close()
         logger.info("%s version %d is closed", loaded.found.name, loaded.found.version)
 

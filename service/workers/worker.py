@@ -21,7 +21,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from service.api.app import create_app, onnx_runtime
 from service.api.routes.health import Drain
-from service.backends.onnx import CUDA
+from service.backends.base import CUDA
 from service.errors import NotReadyError
 from service.repository.local_workers import LocalWorkers
 from service.repository.plan import Plan

@@ -1,5 +1,6 @@
 """An int8 variant as the trainer makes it, in the service as it loads it."""
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Registr
         settings = Settings(artifacts=tmp_path)
         registry = Registry(settings, OnnxRuntime(Device.CPU, threads=1, spin=False))
         load_all(registry, settings)
-        request.addfinalizer(registry.close)
+        request.addfinalizer(lambda: asyncio.run(registry.close()))
         return registry
 
     return loaded

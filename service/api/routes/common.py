@@ -1,5 +1,6 @@
 """What /predict and /evaluate have in common: how they are described, and how their options are said."""
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, Any, TypeVar
 
@@ -15,7 +16,6 @@ from service.api.parameters import parameters
 from service.api.problems import problems
 from service.codecs.base import Purpose
 from service.errors import InvalidRequestError
-from service.inference.model import INLINE_IMAGES
 from service.repository.plan import ModelControl
 from service.validation import PLAIN_INTEGER
 
@@ -24,6 +24,9 @@ Version = Annotated[int, Path(ge=1, description="the version that must answer"),
 
 ON_ERROR = "what a bad image does: fail the request (request, the default), or only its own item (item)"
 REJECT = "give no label, but the reason, where the model is less sure than its reject threshold"
+
+INLINE_IMAGES = 32
+"""For at most so many, a hop to another thread costs more than rendering the answer."""
 
 T = TypeVar("T")
 
@@ -60,8 +63,7 @@ def control_of(request: Request) -> ModelControl:
     return control
 
 
-async def answer(message: BaseModel, images: int) -> Response:
-    """The message as JSON; long ones are written off the event loop."""
-    if images <= INLINE_IMAGES:
-        return Response(message.model_dump_json(), media_type="application/json")
-    return Response(await run_in_threadpool(message.model_dump_json), media_type="application/json")
+async def answer(render: Callable[[], str | bytes], images: int) -> Response:
+    """The JSON that render returns; long answers are rendered off the event loop."""
+    body = render() if images <= INLINE_IMAGES else await run_in_threadpool(render)
+    return Response(body, media_type="application/json")

@@ -22,7 +22,7 @@ from service.codecs.base import Purpose, Submission
 from service.errors import InvalidRequestError
 from service.inference.evaluation import Scores, check_comparable, compare
 from service.inference.model import Model
-from service.inference.request_context import Call
+from service.inference.request_context import RequestContext
 from service.repository.registry import Registry
 from service.settings import Settings
 from service.telemetry.timings import Timings
@@ -71,17 +71,23 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     )
 
     async def run(
-        request: Request, query: EvaluateQuery, call: Call, name: str | None = None, version: int | None = None
+        request: Request,
+        query: EvaluateQuery,
+        call: RequestContext,
+        name: str | None = None,
+        version: int | None = None,
     ) -> Response:
         with registry.lease(name, version) as model:
             submission = await read_submission(request, Purpose.EVALUATE, settings, call.deadline)
             on_error = agreed("on_error", query.on_error, submission.on_error)
             reject = bool(agreed("reject", query.reject, submission.reject))
-            evaluating = model.evaluate(submission.images, submission.labels, on_error, reject=reject, call=call)
+            evaluating = model.evaluate(submission.images, submission.labels, on_error, reject=reject, context=call)
             report = await while_connected(request, evaluating)
-            return await answer(report, len(submission.images))
+            return await answer(report.model_dump_json, len(submission.images))
 
-    async def run_two(request: Request, query: EvaluateQuery, call: Call, name: str | None, versions: str) -> Response:
+    async def run_two(
+        request: Request, query: EvaluateQuery, call: RequestContext, name: str | None, versions: str
+    ) -> Response:
         first, second = map(int, versions.split(","))
         if first == second:
             raise InvalidRequestError(f"versions names version {first} twice; name two versions to compare.")
@@ -92,7 +98,8 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
                 raise InvalidRequestError("reject is for one version; leave it out, or ask without versions.")
             check_comparable(a.manifest, b.manifest, submission.labels)
             scores = await while_connected(request, _score((a, b), submission, on_error, call))
-            return await answer(await asyncio.to_thread(compare, *scores), len(submission.images))
+            comparison = await asyncio.to_thread(compare, *scores)
+            return await answer(comparison.model_dump_json, len(submission.images))
 
     async def choose(request: Request, name: str | None = None) -> Response:
         call, query = call_of(request, settings.evaluate_timeout), read_query(request, CompareQuery)
@@ -121,11 +128,11 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
 
 
 async def _score(
-    models: Sequence[Model], submission: Submission, on_error: OnError | None, call: Call
+    models: Sequence[Model], submission: Submission, on_error: OnError | None, call: RequestContext
 ) -> Sequence[Scores]:
     scores = []
     for model in models:  # each with its own time, for its own statistics
         own = replace(call, timings=Timings())
-        scores.append(await model.score(submission.images, submission.labels, on_error, call=own))
+        scores.append(await model.score(submission.images, submission.labels, on_error, context=own))
         call.timings.add(own.timings)
     return scores

@@ -24,6 +24,7 @@ from service.api.problems import problems
 from service.api.routes.common import ModelName, Version
 from service.api.routes.files import WholeFileResponse
 from service.errors import ReportNotFoundError
+from service.inference.execution import Execution
 from service.repository.loader import Entry, Loaded, Refused, Unloaded
 from service.repository.registry import Registry
 from service.validation import shortened
@@ -64,6 +65,7 @@ class ModelSummary(Frozen):
     variant: Annotated[VariantName | None, Field(description="the variant that answers")] = None
     variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
     provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
+    execution: Annotated[Execution | None, Field(description="where and in what batches this worker runs it")] = None
     report: Annotated[
         tuple[str, ...],
         Field(description="files at /models/{name}/versions/{version}/report/{file}"),
@@ -154,6 +156,7 @@ def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
             "variant": entry.model.choice.variant.name,
             "variant_reason": entry.model.choice.reason,
             "provider": entry.model.provider,
+            "execution": entry.model.execution,
         }
     return summary
 

@@ -39,9 +39,9 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
             top_k = agreed("top_k", query.top_k, submission.top_k)
             on_error = agreed("on_error", query.on_error, submission.on_error)
             reject = bool(agreed("reject", query.reject, submission.reject))
-            predicting = model.predict(submission.images, top_k, on_error, reject=reject, call=call)
-            response = await while_connected(request, predicting)
-            return await answer(response, len(submission.images))
+            predicting = model.predict(submission.images, top_k, on_error, reject=reject, context=call)
+            predictions = await while_connected(request, predicting)
+            return await answer(predictions.to_json, len(submission.images))
 
     @routes.post("/predict", summary="Classify images with the default model", **about)
     async def predict(request: Request) -> Response:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
+from pydantic_core import to_json
 
 from schemas.base import Frozen
 from schemas.prediction import FailedPrediction, Prediction, RejectedPrediction
@@ -68,9 +69,9 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         on_error = agreed("on_error", query.on_error, submission.on_error)
         reject = bool(agreed("reject", query.reject, submission.reject))
         with registry.lease(name) as model:
-            predicting = model.predict(submission.images, top_k, on_error, reject=reject, call=call)
-            response = await while_connected(request, predicting)
-        return await answer(Predictions(predictions=response.predictions), len(submission.images))
+            predicting = model.predict(submission.images, top_k, on_error, reject=reject, context=call)
+            answers = await while_connected(request, predicting)
+        return await answer(lambda: to_json({"predictions": answers.to_list()}), len(submission.images))
 
     @routes.get("/{name}", summary="Does the model serve?", responses=protocol_errors(404, 503))
     async def ready(name: ModelName) -> Readiness:

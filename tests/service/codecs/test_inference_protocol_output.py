@@ -21,7 +21,7 @@ def write(
 ) -> Encoded:
     outputs = [] if output is None else [{"name": "probabilities", "parameters": output}]
     request = {"inputs": [uint8(pixels("red"), [])], "outputs": outputs, **more}
-    return write_infer(InferRequest.model_validate_json(json.dumps(request)), list(probabilities), manifest)
+    return write_infer(InferRequest.model_validate_json(json.dumps(request)), probabilities, manifest)
 
 
 def split(encoded: Encoded) -> tuple[dict[str, Any], bytes]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,12 @@ from schemas.manifest import ModelManifest
 from schemas.metrics import wilson_interval
 from schemas.prediction import OnError
 from service.backends.fake import FakeSession
-from service.backends.variants import Choice
+from service.backends.variants import VariantChoice
 from service.codecs.archive import ZIP
 from service.codecs.base import Incoming, Purpose, Submission
 from service.errors import InvalidRequestError
 from service.inference.evaluation import check_comparable, compare
+from service.inference.execution import Execution, Mode
 from service.inference.inputs import ArchivedImage, ArchivedPixels, Image, PixelArray
 from service.inference.model import Model
 from tests.support.bundles import write_bundle
@@ -53,19 +54,15 @@ def manifest(tmp_path: Path) -> ModelManifest:
 
 
 @pytest.fixture
-def model_of(manifest: ModelManifest) -> Iterator[MakeModel]:
-    models: list[Model] = []
-
+def model_of(manifest: ModelManifest) -> MakeModel:
     def make(answer: Callable[[Pixels], FloatArray] = as_told, **fields: object) -> Model:
         own = manifest.model_copy(update=fields)
         session = FakeSession(own.input.shape, len(own.labels), answer)
-        choice = Choice(own.fp32, "for the test")
-        models.append(Model(own, choice, session, max_batch=32, queue=20_000, max_pixels=10_000))
-        return models[-1]
+        choice = VariantChoice(own.fp32, "for the test")
+        execution = Execution(mode=Mode.THREAD, reason="for the test", max_batch=32)
+        return Model(own, choice, session, execution, queue=20_000, max_pixels=10_000)
 
-    yield make
-    for model in models:
-        model.close()
+    return make
 
 
 def test_the_worst_mistakes_are_named_by_their_place_in_the_request(model_of: MakeModel) -> None:
@@ -131,7 +128,7 @@ def test_images_that_one_version_could_not_read_are_left_out_of_the_comparison(m
     class Moody:
         """Readable the first time alone."""
 
-        asked = 0
+        asked = decode_cost = 0
 
         def decode(self, *_: object) -> Pixels:
             self.asked += 1

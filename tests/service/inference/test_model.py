@@ -1,9 +1,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ from schemas.bundle import FloatArray, open_bundle
 from schemas.image import Pixels
 from schemas.manifest import InputSpec
 from schemas.metrics import measure
-from schemas.prediction import FailedPrediction, OnError, Prediction
+from schemas.prediction import FailedPrediction, OnError, Prediction, PredictResponse
 from service.backends.fake import FakeSession
-from service.backends.variants import Choice
+from service.backends.variants import VariantChoice
 from service.errors import (
     DeadlineError,
     InferenceError,
@@ -24,11 +24,13 @@ from service.errors import (
     OverloadedError,
     ServiceError,
 )
+from service.inference.execution import Execution, Mode
 from service.inference.inputs import EncodedImage, Image, PixelArray
 from service.inference.model import Model
-from service.inference.request_context import Call
+from service.inference.pipeline import LOOP_DECODE_COST, LOOP_PIXELS
+from service.inference.request_context import RequestContext
 from service.telemetry.observer import Silent, Stage
-from tests.support.bundles import COLOURS, write_bundle
+from tests.support.bundles import COLOURS, solid, write_bundle
 
 BROKEN = EncodedImage(b"no image")
 MakeModel = Callable[..., Model]
@@ -45,26 +47,31 @@ def grey(value: int) -> PixelArray:
 
 
 @pytest.fixture
-def model_of(tmp_path: Path) -> Iterator[MakeModel]:
+def model_of(tmp_path: Path) -> MakeModel:
     manifest = open_bundle(write_bundle(tmp_path)).manifest
-    models: list[Model] = []
 
     def make(
-        answer: Callable[[Pixels], FloatArray] = brightness, max_batch: int = 4, queue: int = 100, **more: Any
+        answer: Callable[[Pixels], FloatArray] = brightness,
+        max_batch: int = 4,
+        queue: int = 100,
+        mode: Mode = Mode.THREAD,
+        **more: Any,
     ) -> Model:
         session = FakeSession(manifest.input.shape, len(manifest.labels), answer)
-        choice = Choice(manifest.fp32, "for the test")
-        models.append(Model(manifest, choice, session, max_batch=max_batch, queue=queue, max_pixels=10_000, **more))
-        return models[-1]
+        execution = Execution(mode=mode, reason="for the test", max_batch=max_batch)
+        choice = VariantChoice(manifest.fp32, "for the test")
+        return Model(manifest, choice, session, execution, queue=queue, max_pixels=1_000_000, **more)
 
-    yield make
-    for model in models:
-        model.close()
+    return make
+
+
+def predicted(model: Model, images: Sequence[Image], *options: Any) -> PredictResponse:
+    return PredictResponse.model_validate_json(asyncio.run(model.predict(images, *options)).to_json())
 
 
 def test_each_image_gets_its_own_answer_in_order(model_of: MakeModel) -> None:
     values = [(7 * i) % 256 for i in range(130)]
-    response = asyncio.run(model_of().predict([grey(value) for value in values], 3, None))
+    response = predicted(model_of(), [grey(value) for value in values], 3, None)
     by_label = [{c.label: c.probability for c in p.top} for p in response.predictions if isinstance(p, Prediction)]
     assert [round(255 * said["red"]) for said in by_label] == values
 
@@ -72,7 +79,7 @@ def test_each_image_gets_its_own_answer_in_order(model_of: MakeModel) -> None:
 def test_top_k_is_in_falling_order_and_at_most_all_classes(model_of: MakeModel) -> None:
     model = model_of()
     for top_k, count in ((1, 1), (2, 2), (None, 3), (99, 3)):
-        (prediction,) = asyncio.run(model.predict([grey(200)], top_k, None)).predictions
+        (prediction,) = predicted(model, [grey(200)], top_k, None).predictions
         assert isinstance(prediction, Prediction)
         probabilities = [entry.probability for entry in prediction.top]
         assert len(probabilities) == count
@@ -82,7 +89,7 @@ def test_top_k_is_in_falling_order_and_at_most_all_classes(model_of: MakeModel) 
 
 def test_among_equals_the_first_class_wins_as_in_argmax(model_of: MakeModel) -> None:
     model = model_of(lambda images: np.full((len(images), 3), 1 / 3, np.float32))
-    (prediction,) = asyncio.run(model.predict([grey(1)], None, None)).predictions
+    (prediction,) = predicted(model, [grey(1)], None, None).predictions
     assert isinstance(prediction, Prediction)
     assert [entry.index for entry in prediction.top] == [0, 1, 2]
 
@@ -90,12 +97,12 @@ def test_among_equals_the_first_class_wins_as_in_argmax(model_of: MakeModel) -> 
 def test_each_bad_image_is_named(model_of: MakeModel) -> None:
     images: list[Image] = [grey(1), BROKEN, grey(2), BROKEN]
     with pytest.raises(InvalidImagesError, match="Image 1 of 4") as refused:
-        asyncio.run(model_of().predict(images, None, OnError.REQUEST))
+        predicted(model_of(), images, None, OnError.REQUEST)
     assert [error.index for error in refused.value.errors] == [1, 3]
 
 
 def test_with_on_error_item_the_good_images_are_answered(model_of: MakeModel) -> None:
-    response = asyncio.run(model_of().predict([grey(1), BROKEN, grey(255)], None, OnError.ITEM))
+    response = predicted(model_of(), [grey(1), BROKEN, grey(255)], None, OnError.ITEM)
     kinds = [type(prediction) for prediction in response.predictions]
     assert kinds == [Prediction, FailedPrediction, Prediction]
     assert isinstance(response.predictions[2], Prediction)
@@ -103,7 +110,7 @@ def test_with_on_error_item_the_good_images_are_answered(model_of: MakeModel) ->
 
 
 def test_images_that_are_all_bad_never_reach_the_model(model_of: MakeModel) -> None:
-    response = asyncio.run(model_of(lambda _: pytest.fail("ran")).predict([BROKEN], None, OnError.ITEM))
+    response = predicted(model_of(lambda _: pytest.fail("ran")), [BROKEN], None, OnError.ITEM)
     assert isinstance(response.predictions[0], FailedPrediction)
 
 
@@ -113,19 +120,19 @@ def test_images_that_are_all_bad_never_reach_the_model(model_of: MakeModel) -> N
         (lambda images: np.full((len(images), 3), np.nan, np.float32), "nan for class 0 of image 0"),
         (lambda images: np.full((len(images), 3), 1.5, np.float32), "1.5 for class 0"),
         (lambda images: np.full((len(images), 3), -0.5, np.float32), "-0.5 for class 0"),
-        (lambda images: np.zeros((len(images) + 1, 3), np.float32), "the shape"),
+        (lambda images: np.zeros((len(images) + 1, 3), np.float32), "an array of shape"),
     ],
 )
 def test_what_is_no_probability_is_an_error_and_not_an_answer(
     model_of: MakeModel, answer: Callable[[Pixels], FloatArray], said: str
 ) -> None:
     with pytest.raises(InferenceError, match=said):
-        asyncio.run(model_of(answer).predict([grey(1)], None, OnError.ITEM))
+        predicted(model_of(answer), [grey(1)], None, OnError.ITEM)
 
 
 def test_a_softmax_that_rounds_over_one_is_a_probability(model_of: MakeModel) -> None:
     model = model_of(lambda images: np.array([[1.0000001, 0, 0]] * len(images), np.float32))
-    (prediction,) = asyncio.run(model.predict([grey(1)], 1, None)).predictions
+    (prediction,) = predicted(model, [grey(1)], 1, None).predictions
     assert isinstance(prediction, Prediction)
     assert prediction.probability == 1
 
@@ -142,8 +149,45 @@ def test_decoding_and_inference_leave_the_event_loops_thread_alone(model_of: Mak
         threads.append(threading.current_thread().name)
         return brightness(images)
 
-    asyncio.run(model_of(answer).predict([Spy(np.zeros((8, 8, 3), np.uint8))], None, None))
-    assert set(threads) == {"batcher-colours"}
+    predicted(model_of(answer), [Spy(np.zeros((8, 8, 3), np.uint8))], None, None)
+    assert set(threads) == {"batcher-colours_0"}
+
+
+class WhereDecoded(EncodedImage):
+    """Records the threads that decode it."""
+
+    threads: ClassVar[list[str]] = []
+
+    def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+        self.threads.append(threading.current_thread().name)
+        return super().decode(spec, max_pixels)
+
+
+@pytest.mark.parametrize(
+    ("data", "threads"),
+    [
+        (solid("red"), ["MainThread"]),
+        (solid("red") + bytes(LOOP_DECODE_COST), ["batcher-colours_0"]),
+        (solid("red", (LOOP_PIXELS // 128 + 1, 128)), ["MainThread", "batcher-colours_0"]),
+    ],
+    ids=["small", "many bytes", "many pixels, which its header shows"],
+)
+def test_a_model_on_the_event_loop_decodes_large_images_in_the_thread(
+    model_of: MakeModel, data: bytes, threads: list[str]
+) -> None:
+    WhereDecoded.threads.clear()
+    model = model_of(mode=Mode.EVENT_LOOP)
+    (prediction,) = predicted(model, [WhereDecoded(data)]).predictions
+    assert isinstance(prediction, Prediction)
+    assert prediction.label == "red"
+    assert WhereDecoded.threads == threads
+
+
+def test_an_image_beyond_the_limit_of_pixels_is_refused_in_either_mode(model_of: MakeModel) -> None:
+    large = PixelArray(np.zeros((1001, 1000, 3), np.uint8))
+    for mode in Mode:
+        with pytest.raises(InvalidImagesError, match="the limit is 1,000,000"):
+            predicted(model_of(mode=mode), [large])
 
 
 def test_a_batch_is_decoded_by_several_threads_where_it_is_given_them(model_of: MakeModel) -> None:
@@ -155,8 +199,8 @@ def test_a_batch_is_decoded_by_several_threads_where_it_is_given_them(model_of: 
             return super().decode(spec, max_pixels)
 
     images = [Meeting(np.full((8, 8, 3), value, np.uint8)) for value in (0, 255)]
-    response = asyncio.run(model_of(brightness, decode_threads=2).predict(images, 1, None))
-    alone = asyncio.run(model_of(brightness).predict([grey(0), grey(255)], 1, None))
+    response = predicted(model_of(brightness, decode_threads=2), images, 1, None)
+    alone = predicted(model_of(brightness), [grey(0), grey(255)], 1, None)
     assert response == alone
 
 
@@ -172,7 +216,7 @@ def test_at_most_one_batch_is_decoded_at_a_time(model_of: MakeModel) -> None:
         steps.append("run")
         return brightness(images)
 
-    asyncio.run(model_of(answer, max_batch=3).predict([Spy(np.zeros((8, 8, 3), np.uint8))] * 7, None, None))
+    predicted(model_of(answer, max_batch=3), [Spy(np.zeros((8, 8, 3), np.uint8))] * 7, None, None)
     assert steps == ["decode"] * 3 + ["run"] + ["decode"] * 3 + ["run", "decode", "run"]
 
 
@@ -197,7 +241,7 @@ def test_a_full_queue_refuses_before_anything_is_decoded(model_of: MakeModel) ->
         with pytest.raises(OverloadedError):
             await model.predict([Trap(np.zeros((8, 8, 3), np.uint8))], None, None)
         go_on.set()
-        assert len((await running).predictions + (await waiting).predictions) == 3
+        assert len((await running).to_list() + (await waiting).to_list()) == 3
 
     asyncio.run(ask())
 
@@ -257,7 +301,7 @@ def test_an_evaluation_that_was_admitted_is_not_turned_away_halfway(model_of: Ma
             await asyncio.sleep(0)
         end.set()
         assert (await evaluating).n == 5
-        assert len((await others).predictions) == 3
+        assert len((await others).to_list()) == 3
 
     asyncio.run(ask())
 
@@ -319,9 +363,9 @@ def test_a_session_that_hangs_does_not_outlast_the_callers_time(model_of: MakeMo
     async def ask(model: Model) -> None:
         for _ in range(2):  # the first hangs in the session, the second behind it
             with pytest.raises(DeadlineError):
-                await model.predict([grey(1)], None, None, call=Call.within(0.01))
+                await model.predict([grey(1)], None, None, context=RequestContext.within(0.01))
         with pytest.raises(DeadlineError):
-            await model.evaluate([grey(1)] * 50, ["red"] * 50, None, call=Call.within(0.01))
+            await model.evaluate([grey(1)] * 50, ["red"] * 50, None, context=RequestContext.within(0.01))
 
     model = model_of(gate)
     asyncio.run(ask(model))
@@ -351,12 +395,12 @@ def test_an_evaluation_ends_with_an_error_where_the_model_is_closed_in_between(m
     async def ask(model: Model) -> None:
         evaluating = asyncio.create_task(model.evaluate([grey(1)] * 50, ["red"] * 50, None))
         await asyncio.to_thread(gate.entered.wait, 20)
-        closing = asyncio.create_task(asyncio.to_thread(model.close))
-        with pytest.raises(NotReadyError, match="colours was shut down"):
+        model.close()
+        with pytest.raises(NotReadyError, match="colours shut down"):
             await evaluating
         gate.open.set()
-        await closing
-        with pytest.raises(NotReadyError, match="colours is being shut down"):
+        await model.wait_closed()
+        with pytest.raises(NotReadyError, match="colours is shutting down"):
             await model.predict([grey(1)], None, None)
 
     asyncio.run(ask(model_of(gate)))
@@ -392,8 +436,8 @@ def test_a_calls_timings_hold_all_of_its_batches(model_of: MakeModel) -> None:
         time.sleep(0.01)
         return brightness(images)
 
-    call = Call()
-    asyncio.run(model_of(slow, max_batch=1).predict([grey(1)] * 3, None, None, call=call))
+    call = RequestContext()
+    asyncio.run(model_of(slow, max_batch=1).predict([grey(1)] * 3, context=call))
     assert call.timings.inference >= 0.03
     assert call.timings.decode > 0
     assert call.timings.output > 0
@@ -402,15 +446,15 @@ def test_a_calls_timings_hold_all_of_its_batches(model_of: MakeModel) -> None:
 def test_statistics_count_what_was_asked_and_what_came_of_it(model_of: MakeModel) -> None:
     model = model_of(max_batch=2)
     assert model.statistics().model_dump(exclude_defaults=True) == {"name": "colours", "version": 1}
-    calls = [Call(), Call()]
-    asyncio.run(model.predict([grey(1)] * 3, None, None, call=calls[0]))
-    asyncio.run(model.infer([grey(1)], call=calls[1]))
+    calls = [RequestContext(), RequestContext()]
+    asyncio.run(model.predict([grey(1)] * 3, None, None, context=calls[0]))
+    asyncio.run(model.infer([grey(1)], context=calls[1]))
     asyncio.run(model.evaluate([grey(1)], ["red"], None))
     refused = [
         model.predict([BROKEN], None, None),
         model.infer([BROKEN]),
         model.evaluate([grey(1)], ["purple"], None),
-        model.predict([grey(1)], None, None, call=Call.within(0)),
+        model.predict([grey(1)], None, None, context=RequestContext.within(0)),
     ]
     for coroutine in refused:
         with pytest.raises(ServiceError):

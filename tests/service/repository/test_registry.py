@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import threading
 import time
@@ -15,12 +16,14 @@ from service.backends.base import Runtime, Session
 from service.backends.fake import FakeRuntime, FakeSession
 from service.backends.onnx import OnnxRuntime
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
+from service.inference.inputs import JsonInstance
 from service.repository.loader import Refused
 from service.repository.plan import Plan, PlannedModel, PlannedVersion
 from service.repository.registry import Registry
 from service.settings import Device, Settings
 from tests.support.altered_bundles import add_variant, alter_golden, change_manifest, flip_byte
 from tests.support.bundles import write_bundle
+from tests.support.fake_runtimes import colours
 from tests.support.loaded_registry import load_all
 
 
@@ -31,7 +34,7 @@ def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Regist
         read = Settings(artifacts=tmp_path, **settings)
         registry = Registry(read, runtime or cpu)
         load_all(registry, read)
-        request.addfinalizer(registry.close)
+        request.addfinalizer(lambda: asyncio.run(registry.close()))
         return registry
 
     return registry_of
@@ -159,7 +162,7 @@ def unready(images: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (lambda images: np.zeros((len(images), 2), np.float32), r"the shape \[1, 2\], not \[1, 3\]"),
+        (lambda images: np.zeros((len(images), 2), np.float32), r"shape \[1, 2\] instead of \[1, 3\]"),
         (lambda images: np.full((len(images), 3), np.nan, np.float32), "nan for class 0 of image 0"),
         (lambda images: np.full((len(images), 3), np.inf, np.float32), "inf for class 0 of image 0"),
         (lambda images: np.full((len(images), 3), 1 / 3, np.float32), "The golden sample"),
@@ -189,7 +192,7 @@ def test_a_version_that_is_let_go_frees_its_session_at_once(tmp_path: Path, load
     gc.disable()
     try:
         registry.serve(Plan())
-        registry.close()
+        asyncio.run(registry.close())
         deadline = time.monotonic() + 60
         while sessions[0]() is not None:
             assert time.monotonic() < deadline, "something still knows the session"
@@ -227,13 +230,46 @@ def test_a_process_that_starts_late_prepares_what_the_others_serve(tmp_path: Pat
         registry.serve(alone)
         assert "model.onnx does not have the sha256" in refusal(registry, "bad")
     finally:
-        registry.close()
+        asyncio.run(registry.close())
+
+
+def test_all_models_close_at_the_same_time(tmp_path: Path, load: Callable[..., Registry]) -> None:
+    """The running batch of each model ends only once the close has failed the request that waits for the other."""
+    values, others = {"a": 77, "b": 88}, {"a": "b", "b": "a"}
+    running, failed = ({name: threading.Event() for name in values} for _ in range(2))
+    for name in values:
+        write_bundle(tmp_path, name)
+
+    def wait(images: Pixels) -> None:
+        for name in [name for name, value in values.items() if (images == value).all()]:
+            running[name].set()
+            assert failed[others[name]].wait(60)
+
+    registry = load(colours(wait), default_model="a")
+
+    async def infer(name: str, value: int) -> int:
+        return len(await registry.model(name).infer([JsonInstance([[value]])]))
+
+    async def close() -> None:
+        first = [asyncio.create_task(infer(name, value)) for name, value in values.items()]
+        for event in running.values():
+            await asyncio.to_thread(event.wait, 60)
+        waiting = {name: asyncio.create_task(infer(name, 1)) for name in values}
+        await asyncio.sleep(0)
+        for name, task in waiting.items():
+            task.add_done_callback(lambda _, name=name: failed[name].set())  # type: ignore[misc]
+        await registry.close()
+        assert await asyncio.gather(*first) == [1, 1]
+        refused = await asyncio.gather(*waiting.values(), return_exceptions=True)
+        assert [type(error) for error in refused] == [NotReadyError, NotReadyError]
+
+    asyncio.run(close())
 
 
 def test_what_is_prepared_after_the_close_is_closed_at_once(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path)
     registry = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
-    registry.close()
+    asyncio.run(registry.close())
     assert registry.prepare("colours", PlannedVersion(version=1, path=bundle)) == "The service is going down."
     assert not any(thread.name == "batcher-colours" for thread in threading.enumerate())
 
@@ -247,4 +283,4 @@ def test_a_link_under_another_name_does_not_answer_as_what_it_leads_to(tmp_path:
         assert said is not None
         assert "a link to colours version 1" in said
     finally:
-        registry.close()
+        asyncio.run(registry.close())

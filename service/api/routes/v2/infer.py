@@ -12,11 +12,10 @@ from schemas.inference_protocol import BINARY_HEADER, InferResponse, RequestPara
 from service.api.body import INLINE_BYTES, read_body
 from service.api.deadlines import CALL_PARAMETERS, call_of, while_connected
 from service.api.problems import protocol_errors
-from service.api.routes.common import ModelName, Version
+from service.api.routes.common import INLINE_IMAGES, ModelName, Version
 from service.codecs.examples import PNG_BASE64
 from service.codecs.inference_protocol import read_infer, write_infer
-from service.inference.model import INLINE_IMAGES
-from service.inference.request_context import Call
+from service.inference.request_context import RequestContext
 from service.repository.registry import Registry
 from service.settings import Settings
 
@@ -80,7 +79,7 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         with registry.lease(name, version) as model:
             read = partial(read_infer, body, header, model.manifest, settings)
             asked, images = read() if len(body) <= INLINE_BYTES else await run_in_threadpool(read)
-            answers = await while_connected(request, model.infer(images, call=_within(call, asked.parameters)))
+            answers = await while_connected(request, model.infer(images, _within(call, asked.parameters)))
             write = partial(write_infer, asked, answers, model.manifest)
             encoded = write() if len(images) <= INLINE_IMAGES else await run_in_threadpool(write)
         return Response(encoded.body, headers=dict(encoded.headers))
@@ -96,7 +95,7 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     return routes
 
 
-def _within(call: Call, parameters: RequestParameters) -> Call:
+def _within(call: RequestContext, parameters: RequestParameters) -> RequestContext:
     """The protocol's timeout counts from here, and can only shorten."""
     if not parameters.timeout:
         return call

@@ -40,7 +40,7 @@ def test_what_is_below_the_threshold_has_no_label_but_the_reason_and_its_probabi
     assert "reason" not in red
     assert (yellow["label"], yellow["index"]) == (None, None)
     assert yellow["probability"] == pytest.approx(0.5)
-    assert yellow["reason"] == "The most probable class has 0.5, which is below the threshold 0.9."
+    assert yellow["reason"] == "The highest probability is 0.5, below the threshold of 0.9."
     assert [(entry["label"], entry["index"]) for entry in yellow["top"]] == [("red", 0), ("green", 1), ("blue", 2)]
 
 

@@ -1,0 +1,53 @@
+"""The answers of one /predict request, and their JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic_core import to_json
+
+from schemas.bundle import FloatArray
+from schemas.errors import ImageError
+from schemas.manifest import ModelManifest
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """probabilities float32 [images, classes]; errors by the position of the image, whose row means nothing.
+
+    top_k is the number of classes to name. Below threshold, a prediction names no label.
+    """
+
+    manifest: ModelManifest
+    probabilities: FloatArray
+    errors: Mapping[int, ImageError]
+    top_k: int
+    threshold: float | None = None
+
+    def to_json(self) -> bytes:
+        """The JSON of schemas.prediction.PredictResponse, made without its objects: they take most of the time."""
+        return to_json({"model": self.manifest.name, "version": self.manifest.version, "predictions": self.to_list()})
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """One prediction per image, with the fields of PredictResponse.predictions."""
+        # A stable sort of the negated values puts the lowest index first among equals, like argmax.
+        indices = np.argsort(-self.probabilities, axis=1, kind="stable")[:, : self.top_k]
+        values = np.take_along_axis(self.probabilities, indices, axis=1)
+        rows = zip(indices.tolist(), values.tolist(), strict=True)
+        return [
+            {"error": {"index": i, "reason": str(self.errors[i])}} if i in self.errors else self._prediction(*row)
+            for i, row in enumerate(rows)
+        ]
+
+    def _prediction(self, indices: list[int], probabilities: list[float]) -> dict[str, Any]:
+        labels = self.manifest.labels
+        top = [
+            {"label": labels[index], "index": index, "probability": probability}
+            for index, probability in zip(indices, probabilities, strict=True)
+        ]
+        highest = probabilities[0]
+        if self.threshold is None or highest >= self.threshold:
+            return top[0] | {"top": top}
+        reason = f"The highest probability is {highest:.6g}, below the threshold of {self.threshold:.6g}."
+        return {"label": None, "index": None, "probability": highest, "reason": reason, "top": top}
