@@ -34,7 +34,7 @@ from schemas.manifest import (
     VariantName,
     parse_manifest,
 )
-from trainer.models.backbones import BackboneConfig, Stem
+from trainer.network_config import BackboneConfig, Stem
 from trainer.recipe import PRETRAINED, Recipe
 from trainer.recipes.registry import RECIPES
 

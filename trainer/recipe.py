@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from schemas.base import Frozen
 from schemas.manifest import InputSpec, ModelName, Sha256, VariantName
 from trainer.errors import RecipeError, WriteError
-from trainer.models.registry import NetworkConfig, network_named
+from trainer.network_config import NetworkConfig, network_named
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

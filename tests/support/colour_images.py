@@ -4,7 +4,7 @@ import numpy as np
 
 from schemas.manifest import InputSpec
 from trainer.data.dataset import FakeSource, LabelledImages, SourceData
-from trainer.models.plain import PlainConfig
+from trainer.network_config import PlainConfig
 from trainer.recipe import AugmentConfig, DataConfig, OptimizerConfig, OptimizerName, Recipe, ScheduleConfig, Source
 
 LABELS = ("red", "green", "blue")

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from tests.support import colour_images
 from trainer.models.build import build_network, load_splits
-from trainer.models.plain import PlainConfig
+from trainer.network_config import PlainConfig
 from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Recipe
 from trainer.training.distributed import join
 from trainer.training.loop import TrainingRun

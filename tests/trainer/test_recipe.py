@@ -5,9 +5,10 @@ import pytest
 
 from tests.support import colour_images
 from trainer.errors import RecipeError, WriteError
-from trainer.models.inception import InceptionConfig
 from trainer.models.layers import Shape
+from trainer.models.registry import build
 from trainer.models.summary import parameter_count
+from trainer.network_config import InceptionConfig
 from trainer.recipe import OptimizerName, Recipe, read_recipe, with_settings, write_recipe
 from trainer.recipes.registry import RECIPES, claim, find_recipe, presets
 
@@ -73,7 +74,7 @@ def test_an_unknown_recipe_or_preset_is_answered_with_the_known_ones() -> None:
 
 def test_tiny_mnist_has_under_ten_thousand_parameters() -> None:
     mnist = Shape(height=28, width=28, channels=1, classes=10)
-    assert parameter_count(find_recipe("mnist", "tiny").network.build(mnist)) < 10_000
+    assert parameter_count(build(find_recipe("mnist", "tiny").network, mnist)) < 10_000
 
 
 def test_the_published_mnist_run_is_as_published() -> None:

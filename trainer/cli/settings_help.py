@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from trainer.models.registry import NETWORKS
+from trainer.network_config import NETWORKS
 from trainer.recipe import Recipe
 from trainer.recipes.registry import RECIPES, claim, presets
 

@@ -9,90 +9,48 @@ Each halves its image five times, which fits photos of 224x224. The first two ha
 small images, as is usual for CIFAR-10; published weights belong to the published stem.
 """
 
-from enum import StrEnum
-from typing import Annotated, Literal
-
-from pydantic import Field
 from torch import nn
 
-from schemas.base import Frozen
 from trainer.errors import RecipeError
 from trainer.models.layers import Shape
-
-SMALL_IMAGE = 64  # pixels of the shorter side, below which auto leaves out the first two halvings
-
-
-class Stem(StrEnum):
-    AUTO = "auto"
-    PUBLISHED = "published"
-    SMALL = "small"
+from trainer.network_config import BackboneConfig, ConvNeXtTinyConfig, ResNet18Config, Stem
 
 
-class BackboneConfig(Frozen):
-    name: str
-    stem: Annotated[
-        Stem, Field(description="small leaves out the first two of five halvings; auto: below 64 pixels, from scratch")
-    ] = Stem.AUTO
+def build(config: BackboneConfig, shape: Shape) -> nn.Module:
+    """Returns the network with torchvision's random weights. Raises RecipeError if the images are too small."""
+    from torchvision.models import get_model  # noqa: PLC0415 - it takes a second, and the other networks do without
 
-    def build(self, shape: Shape) -> nn.Module:
-        """With torchvision's random weights. Raises RecipeError where the image is too small."""
-        # Imported here: it takes a second, and the other networks do without.
-        from torchvision.models import get_model  # noqa: PLC0415
-
-        stem = self.stem_for(shape.height, shape.width)
-        halvings = 3 if stem is Stem.SMALL else 5
-        if min(shape.height, shape.width) < 2**halvings:
-            advice = "set network.stem=small" if stem is Stem.PUBLISHED else "use network=plain for them"
-            raise RecipeError(
-                f"Images of {shape.height}x{shape.width} cannot be halved {halvings} times, as {self.name} with its "
-                f"{stem} stem does; {advice}."
-            )
-        network: nn.Module = get_model(self.name, weights=None, num_classes=shape.classes)
-        if stem is Stem.SMALL:
-            self._make_small(network)
-        if shape.channels == 1:
-            _make_grey(_convolutions(network)[0])
-        return network
-
-    def stem_for(self, height: int, width: int) -> Stem:
-        """What auto is for images of that size."""
-        if self.stem is not Stem.AUTO:
-            return self.stem
-        return Stem.SMALL if min(height, width) < SMALL_IMAGE else Stem.PUBLISHED
-
-    def _make_small(self, network: nn.Module) -> None:
-        """The first two convolutions that halve keep the size instead; no weight changes its shape."""
-        for layer in [layer for layer in _convolutions(network) if layer.stride == (2, 2)][:2]:
-            layer.stride = (1, 1)
+    stem = config.stem_for(shape.height, shape.width)
+    halvings = 3 if stem is Stem.SMALL else 5
+    if min(shape.height, shape.width) < 2**halvings:
+        advice = "set network.stem=small" if stem is Stem.PUBLISHED else "use network=plain for them"
+        raise RecipeError(
+            f"Images of {shape.height}x{shape.width} cannot be halved {halvings} times, as {config.name} with its "
+            f"{stem} stem does; {advice}."
+        )
+    network: nn.Module = get_model(config.name, weights=None, num_classes=shape.classes)
+    if stem is Stem.SMALL:
+        _make_small(config, network)
+    if shape.channels == 1:
+        _make_grey(_convolutions(network)[0])
+    return network
 
 
-class ResNet18Config(BackboneConfig):
-    name: Literal["resnet18"] = "resnet18"
-
-    def _make_small(self, network: nn.Module) -> None:
+def _make_small(config: BackboneConfig, network: nn.Module) -> None:
+    """Keeps the size of the image through the first two halvings."""
+    if isinstance(config, ResNet18Config):
         network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()
-
-
-class MobileNetV3SmallConfig(BackboneConfig):
-    name: Literal["mobilenet_v3_small"] = "mobilenet_v3_small"
-
-
-class EfficientNetB0Config(BackboneConfig):
-    name: Literal["efficientnet_b0"] = "efficientnet_b0"
-
-
-class ConvNeXtTinyConfig(BackboneConfig):
-    name: Literal["convnext_tiny"] = "convnext_tiny"
-
-    def _make_small(self, network: nn.Module) -> None:
-        """The stem's patches of 4x4 become overlapping ones of 3x3."""
+    elif isinstance(config, ConvNeXtTinyConfig):  # the stem's patches of 4x4 become overlapping ones of 3x3
         stem = network.get_submodule("features.0")
         assert isinstance(stem, nn.Sequential)  # noqa: S101 - torchvision's layout
         patches = nn.Conv2d(3, _convolutions(network)[0].out_channels, 3, padding=1, bias=False)
         nn.init.trunc_normal_(patches.weight, std=0.02)
         stem[0] = patches
+    else:
+        for layer in [layer for layer in _convolutions(network) if layer.stride == (2, 2)][:2]:
+            layer.stride = (1, 1)
 
 
 def _convolutions(network: nn.Module) -> list[nn.Conv2d]:

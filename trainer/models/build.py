@@ -10,6 +10,7 @@ from trainer.errors import RecipeError
 from trainer.models.fast import FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape, as_input
 from trainer.models.pretrained import StartingWeights, load_body
+from trainer.models.registry import build
 from trainer.recipe import Recipe
 
 # Enough for the covariance of small patches.
@@ -36,7 +37,7 @@ def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = 
         )
     outputs = 1 if recipe.sigmoid else len(data.labels)
     shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=outputs)
-    normalise, network = _normalise(data.train), recipe.network.build(shape)
+    normalise, network = _normalise(data.train), build(recipe.network, shape)
     if start is not None:
         load_body(network, start)
         normalise = start.normalise or normalise

@@ -8,38 +8,26 @@ comes before batch norm; each 3x3 filter bank starts as the identity. With resid
 and the input of its second is added to the output of its third, as in the paper's larger network.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from schemas.base import Frozen
 from trainer.errors import RecipeError
-from trainer.models.layers import Shape, Width
+from trainer.models.layers import Shape
+from trainer.network_config import FastConfig
 
 _SMALLEST_EIGENVALUE = 5e-4
 
 
-class FastConfig(Frozen):
-    name: Literal["fast"] = "fast"
-    whitening_kernel: Annotated[int, Field(ge=1, le=7)] = 3
-    whitening_stride: Annotated[int, Field(ge=1, le=4, description="2 quarters the work of all that follows")] = 2
-    widths: Annotated[tuple[Width, ...], Field(min_length=1, description="channels of each group")] = (64, 128, 256)
-    residual: Annotated[bool, Field(description="three convolutions a group, the last two with a way around")] = False
-    logit_scale: Annotated[float, Field(gt=0)] = 1 / 9
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    def build(self, shape: Shape) -> nn.Module:
-        """Raises RecipeError where the image is too small for the groups' pools."""
-        side = (min(shape.height, shape.width) - self.whitening_kernel) // self.whitening_stride + 1
-        if side >> len(self.widths) < 1:
-            raise RecipeError(
-                f"Images of {shape.height}x{shape.width} cannot be halved {len(self.widths)} times after the first "
-                "layer; give fewer network.widths or network.whitening_stride=1."
-            )
-        return FastNetwork(self, shape)
+def build(config: FastConfig, shape: Shape) -> nn.Module:
+    """Raises RecipeError where the image is too small for the groups' pools."""
+    side = (min(shape.height, shape.width) - config.whitening_kernel) // config.whitening_stride + 1
+    if side >> len(config.widths) < 1:
+        raise RecipeError(
+            f"Images of {shape.height}x{shape.width} cannot be halved {len(config.widths)} times after the first "
+            "layer; give fewer network.widths or network.whitening_stride=1."
+        )
+    return FastNetwork(config, shape)
 
 
 class FastNetwork(nn.Module):

@@ -5,53 +5,38 @@
 The block looks at its input through four windows at once, 1x1, 3x3, 5x5 and a max-pool, and joins what they see.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from schemas.base import Frozen
 from trainer.errors import RecipeError
-from trainer.models.layers import Shape, Width, convolution
+from trainer.models.layers import Shape, convolution
+from trainer.network_config import InceptionConfig
 
 
-class InceptionConfig(Frozen):
-    name: Literal["inception"] = "inception"
-    stem: Annotated[Width, Field(description="channels of the first convolution")] = 16
-    branch: Annotated[Width, Field(description="channels of each of the block's four branches")] = 16
-    widths: Annotated[tuple[Width, Width, Width], Field(description="channels of the three convolutions")] = (
-        64,
-        64,
-        64,
-    )
-    dense: Annotated[Width, Field(description="neurons of the hidden dense layer")] = 128
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-
-    def build(self, shape: Shape) -> nn.Module:
-        """Raises RecipeError where the image is too small to be halved three times."""
-        height, width = shape.height // 8, shape.width // 8
-        if min(height, width) < 1:
-            raise RecipeError(
-                f"Images of {shape.height}x{shape.width} cannot be halved three times; use network=plain for them."
-            )
-        first, second, third = self.widths
-        return nn.Sequential(
-            convolution(shape.channels, self.stem, 5),
-            nn.MaxPool2d(2),
-            InceptionBlock(self.stem, self.branch),
-            nn.MaxPool2d(2),
-            convolution(4 * self.branch, first, 3),
-            convolution(first, second, 3),
-            convolution(second, third, 3),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Dropout(self.dropout),
-            nn.Linear(third * height * width, self.dense),
-            nn.ReLU(inplace=True),
-            nn.Dropout(self.dropout),
-            nn.Linear(self.dense, shape.classes),
+def build(config: InceptionConfig, shape: Shape) -> nn.Module:
+    """Raises RecipeError where the image is too small to be halved three times."""
+    height, width = shape.height // 8, shape.width // 8
+    if min(height, width) < 1:
+        raise RecipeError(
+            f"Images of {shape.height}x{shape.width} cannot be halved three times; use network=plain for them."
         )
+    first, second, third = config.widths
+    return nn.Sequential(
+        convolution(shape.channels, config.stem, 5),
+        nn.MaxPool2d(2),
+        InceptionBlock(config.stem, config.branch),
+        nn.MaxPool2d(2),
+        convolution(4 * config.branch, first, 3),
+        convolution(first, second, 3),
+        convolution(second, third, 3),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(config.dropout),
+        nn.Linear(third * height * width, config.dense),
+        nn.ReLU(inplace=True),
+        nn.Dropout(config.dropout),
+        nn.Linear(config.dense, shape.classes),
+    )
 
 
 class InceptionBlock(nn.Module):

@@ -1,14 +1,9 @@
 """What several networks are built of."""
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from schemas.base import Frozen
-
-Width = Annotated[int, Field(ge=1, le=8192)]
 
 
 class Shape(Frozen):

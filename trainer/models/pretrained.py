@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from schemas.bundle import Bundle, open_bundle
 from trainer.errors import DataError
 from trainer.files import newest_version
-from trainer.models.backbones import BackboneConfig, Stem
 from trainer.models.layers import Normalise, head_name
-from trainer.models.registry import AnyNetwork, NetworkConfig
+from trainer.network_config import AnyNetwork, BackboneConfig, NetworkConfig, Stem
 from trainer.recipe import PRETRAINED, Recipe
 
 

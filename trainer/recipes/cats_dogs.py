@@ -11,7 +11,7 @@ Measured (docs/results.md has the details):
 """
 
 from schemas.manifest import InputSpec
-from trainer.models.fast import FastConfig
+from trainer.network_config import FastConfig
 from trainer.recipe import (
     AugmentConfig,
     DataConfig,

@@ -14,8 +14,7 @@ Measured (docs/results.md has the details):
     cifar10 published: 78.48% (76.84% to 80.12% over seeds), 799 to 1,054 s, 3 seeds
 """
 
-from trainer.models.fast import FastConfig
-from trainer.models.plain import PlainConfig
+from trainer.network_config import FastConfig, PlainConfig
 from trainer.recipe import (
     AugmentConfig,
     DataConfig,

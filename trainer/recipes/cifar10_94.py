@@ -12,7 +12,7 @@ Measured (docs/results.md has the details):
     cifar10-94 96 on a GPU: not measured
 """
 
-from trainer.models.fast import FastConfig
+from trainer.network_config import FastConfig
 from trainer.recipe import (
     AugmentConfig,
     DataConfig,

@@ -9,7 +9,7 @@ Measured (docs/results.md has the details):
     digits: 99.11% (98.73% to 99.49% over seeds), 5 to 7 s, 5 seeds
 """
 
-from trainer.models.plain import PlainConfig
+from trainer.network_config import PlainConfig
 from trainer.recipe import (
     AugmentConfig,
     DataConfig,

@@ -14,8 +14,7 @@ Measured (docs/results.md has the details):
     mnist published: 99.43% (99.20% to 99.67% over seeds), 638 to 744 s, 3 seeds
 """
 
-from trainer.models.inception import InceptionConfig
-from trainer.models.plain import PlainConfig
+from trainer.network_config import InceptionConfig, PlainConfig
 from trainer.recipe import (
     AugmentConfig,
     DataConfig,

@@ -12,8 +12,7 @@ Measured (docs/results.md has the details):
 """
 
 from schemas.manifest import InputSpec
-from trainer.models.fast import FastConfig
-from trainer.models.plain import PlainConfig
+from trainer.network_config import FastConfig, PlainConfig
 from trainer.recipe import (
     AugmentConfig,
     DataConfig,

@@ -30,7 +30,7 @@ Measured (docs/results.md has the details):
 """
 
 from schemas.manifest import InputSpec
-from trainer.models.backbones import ResNet18Config
+from trainer.network_config import ResNet18Config
 from trainer.recipe import (
     PRETRAINED,
     AugmentConfig,

@@ -1,7 +1,7 @@
 import pytest
 
 from trainer.cli.settings_help import claims, recipe_table, settings_table
-from trainer.models.registry import NETWORKS
+from trainer.network_config import NETWORKS
 from trainer.recipe import Recipe, _keys, with_settings
 from trainer.recipes.registry import RECIPES, find_recipe, presets
 

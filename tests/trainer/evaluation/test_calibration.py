@@ -15,7 +15,8 @@ from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import export, to_onnx
 from trainer.models.build import load_splits
 from trainer.models.layers import OneNeuron, Shape
-from trainer.models.plain import PlainConfig
+from trainer.models.registry import build
+from trainer.network_config import PlainConfig
 from trainer.recipe import Recipe
 from trainer.run import train
 
@@ -53,7 +54,7 @@ def test_a_split_of_mistakes_alone_stays_within_bounds() -> None:
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_the_graph_divides_for_the_probabilities_and_leaves_the_logits(sigmoid: bool) -> None:
     torch.manual_seed(0)
-    body = PlainConfig(widths=(4,), dense=8).build(Shape(height=8, width=8, channels=3, classes=1 if sigmoid else 3))
+    body = build(PlainConfig(widths=(4,), dense=8), Shape(height=8, width=8, channels=3, classes=1 if sigmoid else 3))
     network = nn.Sequential(body, *([OneNeuron()] if sigmoid else [])).eval()
     images = np.random.default_rng(0).integers(0, 256, (20, *SPEC.shape), np.uint8)
     plain = OnnxModel(to_onnx(network, SPEC))

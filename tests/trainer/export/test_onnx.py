@@ -15,7 +15,8 @@ from trainer.errors import ExportError
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import check_parity, export, to_onnx
 from trainer.models.layers import Normalise, Shape
-from trainer.models.registry import NETWORKS, network_named
+from trainer.models.registry import build
+from trainer.network_config import NETWORKS, network_named
 
 SPEC = InputSpec(height=24, width=24, channels=3)
 SHAPE = Shape(height=24, width=24, channels=3, classes=5)
@@ -66,7 +67,7 @@ def normalised(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize(
     "build",
-    [ParallelBranches, *(partial(network_named(name).build, SHAPE) for name in NETWORKS)],
+    [ParallelBranches, *(partial(build, network_named(name), SHAPE) for name in NETWORKS)],
     ids=["parallel-branches", *NETWORKS],
 )
 def test_the_exported_graph_equals_the_network(build: Callable[[], nn.Module]) -> None:
@@ -82,7 +83,7 @@ def test_the_exported_graph_equals_the_network(build: Callable[[], nn.Module]) -
 
 
 def test_a_batch_norm_behind_a_convolution_is_folded_into_it() -> None:
-    graph = onnx.load_from_string(to_onnx(used(normalised(network_named("inception").build(SHAPE))), SPEC)).graph
+    graph = onnx.load_from_string(to_onnx(used(normalised(build(network_named("inception"), SHAPE))), SPEC)).graph
     assert "BatchNormalization" not in {node.op_type for node in graph.node}
 
 

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from trainer.errors import RecipeError
-from trainer.models.backbones import BackboneConfig, Stem
+from trainer.models.backbones import build
 from trainer.models.layers import Shape
-from trainer.models.registry import network_named
+from trainer.network_config import BackboneConfig, Stem, network_named
 
 BACKBONES = ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny")
 SMALL_HALVINGS, PUBLISHED_HALVINGS = 3, 5
@@ -40,16 +40,16 @@ def smallest_map(network: nn.Module, side: int, channels: int) -> int:
 def test_the_stem_decides_how_often_an_image_is_halved(
     name: str, side: int, channels: int, stem: str, halvings: int
 ) -> None:
-    network = backbone(name, stem=stem).build(shape(side, channels))
+    network = build(backbone(name, stem=stem), shape(side, channels))
     assert smallest_map(network, side, channels) == side // 2**halvings
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_an_image_too_small_for_a_stem_is_said_with_what_to_do(name: str) -> None:
     with pytest.raises(RecipeError, match=r"28x28 cannot be halved 5 times, .* set network\.stem=small"):
-        backbone(name, stem=Stem.PUBLISHED).build(shape(28))
+        build(backbone(name, stem=Stem.PUBLISHED), shape(28))
     with pytest.raises(RecipeError, match=r"6x6 cannot be halved 3 times, .* use network=plain"):
-        backbone(name).build(shape(6))
+        build(backbone(name), shape(6))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -57,9 +57,9 @@ def test_an_image_too_small_for_a_stem_is_said_with_what_to_do(name: str) -> Non
 def test_a_grey_network_answers_as_the_rgb_one_of_the_same_weights(name: str, stem: Stem) -> None:
     config = backbone(name, stem=stem)
     torch.manual_seed(0)
-    colour = config.build(shape(32)).eval()
+    colour = build(config, shape(32)).eval()
     torch.manual_seed(0)
-    grey = config.build(shape(32, channels=1)).eval()
+    grey = build(config, shape(32, channels=1)).eval()
     images = torch.rand(2, 1, 32, 32)
     with torch.no_grad():
         assert torch.allclose(grey(images), colour(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-6)
@@ -71,7 +71,7 @@ def test_with_the_published_stem_its_weights_have_the_names_and_shapes_of_torchv
 
     with torch.device("meta"):
         published = get_model(name, num_classes=4)
-    ours = backbone(name, stem=Stem.PUBLISHED).build(shape(32))
+    ours = build(backbone(name, stem=Stem.PUBLISHED), shape(32))
     assert {key: value.shape for key, value in ours.state_dict().items()} == {
         key: value.shape for key, value in published.state_dict().items()
     }

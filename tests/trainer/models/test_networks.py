@@ -3,35 +3,35 @@ import torch
 from torch import nn
 
 from trainer.errors import RecipeError
-from trainer.models.fast import FastConfig, FastGroup, FastNetwork
+from trainer.models.fast import FastGroup, FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape
-from trainer.models.plain import PlainConfig
-from trainer.models.registry import NETWORKS, network_named
+from trainer.models.registry import build
 from trainer.models.summary import parameter_count, summary
+from trainer.network_config import NETWORKS, FastConfig, PlainConfig, network_named
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (32, 40, 3), (24, 20, 1)])
 def test_a_network_gives_one_logit_a_class(name: str, height: int, width: int, channels: int) -> None:
-    network = network_named(name).build(Shape(height=height, width=width, channels=channels, classes=7))
+    network = build(network_named(name), Shape(height=height, width=width, channels=channels, classes=7))
     assert network.eval()(torch.rand(3, channels, height, width)).shape == (3, 7)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_image_too_small_for_a_network_is_said(name: str) -> None:
     with pytest.raises(RecipeError, match="cannot be halved"):
-        network_named(name).build(Shape(height=3, width=32, channels=1, classes=2))
+        build(network_named(name), Shape(height=3, width=32, channels=1, classes=2))
 
 
 def test_without_a_dense_layer_the_features_go_straight_to_the_classes() -> None:
-    network = PlainConfig(widths=(4, 8), dense=None).build(Shape(height=28, width=28, channels=1, classes=7))
+    network = build(PlainConfig(widths=(4, 8), dense=None), Shape(height=28, width=28, channels=1, classes=7))
     linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(8 * 7 * 7, 7)]
 
 
 def test_an_inception_block_looks_through_four_windows() -> None:
     text = summary(
-        network_named("inception").build(Shape(height=28, width=28, channels=1, classes=10)),
+        build(network_named("inception"), Shape(height=28, width=28, channels=1, classes=10)),
         Shape(height=28, width=28, channels=1, classes=10),
     )
     block = [line for line in text.splitlines() if line.startswith("2.")]
@@ -41,7 +41,7 @@ def test_an_inception_block_looks_through_four_windows() -> None:
 
 def test_the_summary_lists_every_layer_with_its_shape_and_counts_all_parameters() -> None:
     shape = Shape(height=8, width=8, channels=1, classes=10)
-    network = network_named("plain").build(shape)
+    network = build(network_named("plain"), shape)
     text = summary(network, shape)
     assert "32 x 8 x 8" in text
     assert "64 x 2 x 2" in text
@@ -62,7 +62,7 @@ def test_whitening_gives_uncorrelated_outputs_of_equal_variance() -> None:
     generator = torch.Generator().manual_seed(0)
     smooth = torch.nn.functional.avg_pool2d(torch.rand(256, 3, 40, 40, generator=generator), 5, stride=1)
     images = (smooth - smooth.mean()) / smooth.std()
-    network = FastConfig(whitening_stride=1).build(Shape(height=36, width=36, channels=3, classes=10))
+    network = build(FastConfig(whitening_stride=1), Shape(height=36, width=36, channels=3, classes=10))
     assert isinstance(network, FastNetwork)
     network.prepare(images)
     outputs = network.whitening(images)[:, :27].transpose(0, 1).reshape(27, -1)
@@ -84,7 +84,7 @@ def test_a_residual_group_adds_its_input_to_its_last_convolution() -> None:
 
 
 def test_convolutions_of_the_fast_network_start_as_the_identity() -> None:
-    network = FastConfig().build(Shape(height=32, width=32, channels=3, classes=10))
+    network = build(FastConfig(), Shape(height=32, width=32, channels=3, classes=10))
     features = torch.rand(2, 64, 8, 8)
     second = network.get_submodule("groups.0.middle.0")
     assert torch.equal(second(features), features)

@@ -10,13 +10,11 @@ from schemas.errors import HashMismatchError
 from tests.support import colour_images
 from trainer.data.split import Splits
 from trainer.errors import DataError
-from trainer.models.backbones import MobileNetV3SmallConfig, ResNet18Config, Stem
 from trainer.models.build import build_network, load_splits
-from trainer.models.fast import FastConfig
 from trainer.models.layers import Shape
-from trainer.models.plain import PlainConfig
 from trainer.models.pretrained import as_run, network_of_bundle, starting_weights
-from trainer.models.registry import AnyNetwork
+from trainer.models.registry import build
+from trainer.network_config import AnyNetwork, FastConfig, MobileNetV3SmallConfig, PlainConfig, ResNet18Config, Stem
 from trainer.recipe import Recipe, TransferConfig
 from trainer.run import train
 from trainer.training.progress import LineReporter
@@ -72,7 +70,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state dict as torchvision's are, with its names and a thousand classes."""
     path = tmp_path_factory.mktemp("published") / "mobilenet.safetensors"
     shape = Shape(height=64, width=64, channels=3, classes=1000)
-    network = MobileNetV3SmallConfig().build(shape)
+    network = build(MobileNetV3SmallConfig(), shape)
     save_file({key: value for key, value in network.state_dict().items() if "num_batches" not in key}, path)
     return path
 
@@ -135,7 +133,7 @@ def test_a_tensor_too_many_is_named(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_weights_for_grey_images_are_refused_for_colour(tmp_path: Path) -> None:
-    grey = ResNet18Config(stem=Stem.SMALL).build(Shape(height=8, width=8, channels=1, classes=3))
+    grey = build(ResNet18Config(stem=Stem.SMALL), Shape(height=8, width=8, channels=1, classes=3))
     save_file(grey.state_dict(), tmp_path / "grey.safetensors")
     with pytest.raises(DataError, match=r"for grey images .* these are RGB; set data\.input\.channels=1"):
         built(recipe_from(tmp_path / "grey.safetensors", ResNet18Config(stem=Stem.SMALL)))
@@ -170,7 +168,7 @@ def test_pretrained_weights_that_cannot_be_downloaded_are_said_with_what_to_do(o
 
 def test_a_download_that_is_not_what_was_published_is_refused(offline: Path) -> None:
     offline.mkdir(parents=True)
-    torch.save(ResNet18Config().build(Shape(height=64, width=64, channels=3, classes=3)).state_dict(), offline / "it")
+    torch.save(build(ResNet18Config(), Shape(height=64, width=64, channels=3, classes=3)).state_dict(), offline / "it")
     (offline / "it").rename(offline / "resnet18-f37072fd.pth")
     with pytest.raises(DataError, match=r"resnet18-f37072fd\.pth .* sha256 is not the published one"):
         starting_weights(recipe_from("pretrained", ResNet18Config()))

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from schemas.manifest import InputSpec
 from trainer.export.onnx import export
 from trainer.models.layers import Shape
-from trainer.models.plain import PlainConfig
+from trainer.models.registry import build
 from trainer.models.tta import AveragedViews, with_views
+from trainer.network_config import PlainConfig
 from trainer.recipe import Views
 
 IMAGES = torch.rand(3, 2, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -41,7 +42,7 @@ def test_shift_weighs_image_and_mirror_a_half_and_the_four_moved_ones_the_rest()
 @pytest.mark.parametrize("views", [Views.MIRROR, Views.SHIFT])
 def test_views_are_exported_with_the_network(views: Views) -> None:
     torch.manual_seed(0)
-    network = PlainConfig(widths=(4,), dense=8).build(Shape(height=8, width=8, channels=3, classes=3)).eval()
+    network = build(PlainConfig(widths=(4,), dense=8), Shape(height=8, width=8, channels=3, classes=3)).eval()
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     parity = export(with_views(network, views), InputSpec(height=8, width=8, channels=3), images).parity
     assert parity.max_logit_difference < 1e-4

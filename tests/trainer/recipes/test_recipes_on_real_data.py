@@ -14,7 +14,7 @@ from trainer.data.dataset import FakeSource, LabelledImages, SourceData
 from trainer.data.detect import open_source
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.models.build import build_network, load_splits
-from trainer.models.registry import NETWORKS
+from trainer.network_config import NETWORKS
 from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_settings
 from trainer.recipes.registry import RECIPES, presets
 from trainer.run import train

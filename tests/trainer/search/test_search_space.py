@@ -2,7 +2,7 @@ import pytest
 
 from tests.support import colour_images
 from trainer.errors import RecipeError
-from trainer.models.plain import PlainConfig
+from trainer.network_config import PlainConfig
 from trainer.recipe import with_settings
 from trainer.recipes.registry import RECIPES, find_recipe, presets
 from trainer.search.search_space import Choice, Range, default_space, own_values, parse_space

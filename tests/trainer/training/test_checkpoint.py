@@ -9,7 +9,7 @@ from tests.support import colour_images
 from tests.support.recorder import CPU, Recorder
 from trainer.errors import WriteError
 from trainer.models.build import build_network, load_splits
-from trainer.models.fast import FastConfig
+from trainer.network_config import FastConfig
 from trainer.recipe import AugmentConfig, Flip, OptimizerConfig, OptimizerName, Recipe
 from trainer.training.checkpoint import Checkpoints, TrainingState
 from trainer.training.loop import Fitted, fit

@@ -13,7 +13,7 @@ from tests.support.recorder import CPU, Recorder
 from trainer.data.dataset import LabelledImages
 from trainer.errors import NonFiniteError, RecipeError
 from trainer.models.build import build_network, load_splits
-from trainer.models.fast import FastConfig
+from trainer.network_config import FastConfig
 from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Precision, Recipe, TransferConfig
 from trainer.training.augment import Mixed
 from trainer.training.distributed import World

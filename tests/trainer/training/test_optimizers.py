@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trainer.models.layers import OneNeuron, Shape, head_name
-from trainer.models.registry import NETWORKS, network_named
+from trainer.models.registry import build
+from trainer.network_config import NETWORKS, network_named
 from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
 from trainer.training.optimizers import FilterMuon, body_parameters, build_optimizers, learning_rate_factor, slow_body
 
@@ -143,7 +144,7 @@ def test_a_constant_rate_is_constant() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_head_is_the_layer_that_gives_the_logits(name: str) -> None:
-    network = network_named(name).build(Shape(height=32, width=32, channels=3, classes=CLASSES))
+    network = build(network_named(name), Shape(height=32, width=32, channels=3, classes=CLASSES))
     head = network.get_submodule(head_name(network))
     assert isinstance(head, nn.Linear)
     assert head.out_features == CLASSES
