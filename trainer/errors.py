@@ -16,6 +16,11 @@ TrainerError
 """
 
 
+def one_line(error: Exception) -> str:
+    """Returns the start of another library's message in one line, else the name of its type."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class TrainerError(Exception):
     """The message is one sentence for the person at the terminal."""
 

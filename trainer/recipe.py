@@ -86,6 +86,9 @@ class DataConfig(Frozen):
     value_range: Annotated[
         tuple[float, float] | None, Field(description="values of black,white in csv and npz; null detects them")
     ] = None
+    label_column: Annotated[
+        str | None, Field(description="name, or number from 1, of the labels' column in csv; null detects it")
+    ] = None
     header: Annotated[bool | None, Field(description="whether csv files begin with a header; null detects it")] = None
     labels: Annotated[
         tuple[str, ...], Field(description="names of the classes by index, where the data has none of its own")
@@ -221,7 +224,10 @@ def first_fault(error: ValidationError) -> tuple[str, Any, str]:
     first = error.errors(include_url=False)[0]
     # A union puts its member's tag into the path: network.plain.widths is network.widths to the user.
     where = ".".join(str(part) for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "network"))
-    return where or "recipe", first["input"], first["msg"]
+    fault = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch" and where == "name":
+        fault = "use up to 64 lower-case letters, digits, dots, hyphens and underscores, first a letter or a digit"
+    return where or "recipe", first["input"], fault
 
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:

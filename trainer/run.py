@@ -9,10 +9,10 @@ import torch
 from pydantic import JsonValue
 
 from trainer.bundle.assemble import Trained, finish
-from trainer.bundle.writer import check_writable
+from trainer.bundle.writer import check_labels, check_writable
 from trainer.data.dataset import DataSource
-from trainer.data.split import Splits
-from trainer.models.build import build_network, load_splits
+from trainer.data.split import Splits, split
+from trainer.models.build import build_network
 from trainer.models.pretrained import as_run, starting_weights
 from trainer.recipe import Recipe
 from trainer.training.checkpoint import Checkpoints
@@ -60,17 +60,21 @@ def train_in(
     reporter: Reporter,
     *,
     runs: Runs | None = None,
+    relabel: bool = False,
 ) -> Trained | None:
     """As train, in each process of a world; the first writes, and the others return None.
 
-    A run to go on with that has written its bundle already is done, and that bundle is what is returned.
+    Returns the bundle of a run to resume that has written it already. relabel allows other labels than the previous
+    version has.
     """
     start = starting_weights(recipe)
     recipe = as_run(recipe, start)
     with world.first_one_first():  # the first decodes the images, the others find them
-        data = load_splits(recipe, source)
+        data = split(source.load(), recipe.data)
         if world.first:  # the data was found: only now is anything made
             check_writable(artifacts, recipe.name)
+            if not relabel:
+                check_labels(artifacts / recipe.name, data.labels)
     for sentence in data.told:
         reporter.note(sentence)
     torch.manual_seed(recipe.seed)

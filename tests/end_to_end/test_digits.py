@@ -16,7 +16,7 @@ from tests.support.service_process import Service
 from tests.support.zip_files import npz, zipped
 from trainer.data.dataset import LabelledImages
 from trainer.data.digits import DigitsSource
-from trainer.models.build import load_splits
+from trainer.data.split import split
 from trainer.recipe import Recipe
 
 
@@ -27,7 +27,7 @@ def manifest(artifacts: Path) -> ModelManifest:
 
 @pytest.fixture(scope="module")
 def test_split(manifest: ModelManifest) -> LabelledImages:
-    return load_splits(Recipe.model_validate(manifest.provenance.recipe), DigitsSource()).test
+    return split(DigitsSource().load(), Recipe.model_validate(manifest.provenance.recipe).data).test
 
 
 def test_the_default_recipe_reaches_98_percent(manifest: ModelManifest) -> None:

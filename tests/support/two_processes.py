@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support import colour_images
-from trainer.models.build import build_network, load_splits
+from trainer.data.split import split
+from trainer.models.build import build_network
 from trainer.network_config import PlainConfig
 from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Recipe
 from trainer.training.distributed import join
@@ -32,7 +33,7 @@ def recipe() -> Recipe:
 
 
 def prepared(**world: object) -> TrainingRun:
-    data = load_splits(recipe(), colour_images.source(IMAGES))
+    data = split(colour_images.source(IMAGES).load(), recipe().data)
     torch.manual_seed(0)
     return TrainingRun(build_network(recipe(), data), data, recipe(), CPU, **world)  # type: ignore[arg-type]
 

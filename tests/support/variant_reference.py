@@ -7,17 +7,17 @@ from schemas.image import Pixels
 from schemas.manifest import BatchSpeed
 from tests.support import colour_images
 from trainer.bundle.writer import read_golden
+from trainer.data.split import split
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.quantize import Reference, Timed
-from trainer.models.build import load_splits
 from trainer.recipe import Recipe
 
 
 def reference_of(bundle: Bundle) -> Reference:
     """The file's own logits stand in for the network's."""
     manifest = bundle.manifest
-    splits = load_splits(Recipe.model_validate(manifest.provenance.recipe), colour_images.source())
+    splits = split(colour_images.source().load(), Recipe.model_validate(manifest.provenance.recipe).data)
     content = bundle.read(manifest.fp32)
     model = OnnxModel(content)
     golden, expected = read_golden(bundle.path, manifest.golden, manifest.input)

@@ -15,9 +15,10 @@ from schemas.metrics import measure
 from tests.support import colour_images
 from trainer.bundle.assemble import Trained
 from trainer.data.dataset import FakeSource
+from trainer.data.split import split
 from trainer.errors import NonFiniteError, RecipeError
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.models.build import build_network, load_splits
+from trainer.models.build import build_network
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
 from trainer.run import train
 from trainer.training.progress import LineReporter
@@ -61,7 +62,7 @@ def test_the_bundle_verifies_and_answers_its_golden_samples(trained: Trained) ->
 def test_the_manifest_gives_the_figures_of_the_file_on_each_split(trained: Trained, recipe: Recipe) -> None:
     bundle = open_bundle(trained.path)
     model = OnnxModel(bundle.read(bundle.manifest.fp32))
-    splits = load_splits(recipe, colour_images.source())
+    splits = split(colour_images.source().load(), recipe.data)
     for part, said in (
         (splits.validation, bundle.manifest.metrics.validation),
         (splits.test, bundle.manifest.metrics.test),
@@ -127,7 +128,7 @@ def test_a_failed_run_leaves_no_bundle(tmp_path: Path) -> None:
 
 def test_normalisation_inside_the_graph_is_that_of_the_training_split(trained: Trained, recipe: Recipe) -> None:
     weights = load_file(trained.path / "weights.safetensors")
-    images = load_splits(recipe, colour_images.source()).train.images[:] / 255
+    images = split(colour_images.source().load(), recipe.data).train.images[:] / 255
     scale, shift = weights["0.scale"].numpy().ravel(), weights["0.shift"].numpy().ravel()
     assert np.allclose(1 / scale, images.std(axis=(0, 1, 2)), atol=1e-5)
     assert np.allclose(-shift / scale, images.mean(axis=(0, 1, 2)), atol=1e-5)
@@ -159,7 +160,7 @@ def test_a_bundle_averaged_over_views_answers_as_their_mean_and_says_so(tmp_path
     recipe = colour_images.recipe(seed=3, epochs=1, test_views="mirror")
     with Path("/dev/null").open("w") as nowhere:
         trained = train(recipe, colour_images.source(), CPU, tmp_path, LineReporter(nowhere))
-    data = load_splits(recipe, colour_images.source())
+    data = split(colour_images.source().load(), recipe.data)
     network = build_network(recipe, data).eval()
     network.load_state_dict(load_file(trained.path / "weights.safetensors"))
     images = np.random.default_rng(0).integers(0, 256, (4, *data.input.shape), np.uint8)

@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from schemas.bundle import MANIFEST_FILE, Bundle, FloatArray, hash_file
-from schemas.errors import BundleError
+from schemas.bundle import MANIFEST_FILE, Bundle, FloatArray, hash_file, open_bundle
+from schemas.errors import BundleError, SchemaError
 from schemas.image import Pixels, decode_image, encode_png
 from schemas.manifest import Golden, InputSpec, ModelManifest, render_manifest
 from trainer.bundle.model_card import model_card
 from trainer.data.dataset import LabelledImages
-from trainer.errors import ArtifactsError, ExportError, WriteError
+from trainer.errors import ArtifactsError, DataError, ExportError, WriteError
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.files import sync_entry, sync_tree
+from trainer.files import newest_version, sync_entry, sync_tree
 
 GOLDEN_SAMPLES = 8
+_SHOWN_LABELS = 10
 _NAME_TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 
 
@@ -76,6 +77,25 @@ def check_writable(artifacts: Path, name: str) -> None:
     """Raises ArtifactsError now rather than after the training."""
     with new_bundle(artifacts, name):
         pass
+
+
+def check_labels(model_folder: Path, labels: tuple[str, ...]) -> None:
+    """Raises ArtifactsError if the newest version of the model has other labels, or the same in another order."""
+    try:
+        path = newest_version(model_folder)
+        before = open_bundle(path).manifest.labels
+    except (DataError, SchemaError):  # there is none, or it can be read by nobody
+        return
+    if before != labels:
+        raise ArtifactsError(
+            f"The data has the labels {_shown(labels)}, but {path} has {_shown(before)}. Clients of "
+            f"'{model_folder.name}' would get other labels. Give the new model a name of its own with --name, or "
+            "confirm with --relabel."
+        )
+
+
+def _shown(labels: tuple[str, ...]) -> str:
+    return ", ".join(labels[:_SHOWN_LABELS]) + (f", ... ({len(labels)})" if len(labels) > _SHOWN_LABELS else "")
 
 
 def write_golden(folder: Path, data: LabelledImages, spec: InputSpec, model: OnnxModel) -> Golden:

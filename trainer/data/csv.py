@@ -1,12 +1,18 @@
-"""Images and labels as rows of numbers: input.csv, labels.csv, input_test.csv, labels_test.csv.
+"""Images as rows of numbers in text files, in any of three layouts.
 
-A row of an input file is one image, [height][width][channels] row by row; a row of a labels file is its class index.
-Header, value range and image shape are detected and stated; each can be set where the detection is wrong.
+    pairs             input.csv and labels.csv, and the same with _test: one image a row, one label a row
+    label column      train.csv, and others by name (test, val): a column of labels beside the columns of pixels
+    string of pixels  a column of labels and one of all pixels, separated by spaces; Usage may name the split
+
+A row of pixels is [height][width][channels]. Separator, header, columns, range of values and shape of the images are
+detected and printed; the settings data.header, data.label_column, data.value_range and data.shape overrule them.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,246 +21,226 @@ from pydantic import JsonValue
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
-from trainer.data.dataset import Labels, SourceData, class_names
+from trainer.data.dataset import Labels, SourceData
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
-from trainer.data.pixel_range import Numbers, ValueRange, detect_range, outside, shown_range, to_bytes
-from trainer.data.progress_bar import tracked
+from trainer.data.labels import Values, index_classes, read_labels, rename_classes
+from trainer.data.pixel_range import ValueRange, decide_range, outside, shown_range, to_bytes
+from trainer.data.table import (
+    ID_NAMES,
+    LABEL_NAMES,
+    Shape,
+    Table,
+    Texts,
+    blocks_of_lines,
+    find_columns,
+    first_fault,
+    open_table,
+    place_of_label,
+    read_pixels,
+    read_texts,
+    square,
+)
 from trainer.errors import DataError
+from trainer.recipe import DataConfig
 
-Shape = tuple[int, int, int]
-
+SUFFIXES = (".csv", ".tsv")
 _RGB = 3
-_PARTS = {"train": ("input.csv", "labels.csv"), "test": ("input_test.csv", "labels_test.csv")}
-_CODE = (__name__, "trainer.data.pixel_range")
-_BLOCK_BYTES = 4 * 2**20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_PAIRS = {
+    "train": ("input.csv", "labels.csv"),
+    "validation": ("input_val.csv", "labels_val.csv"),
+    "test": ("input_test.csv", "labels_test.csv"),
+}
+_CODE = (__name__, "trainer.data.pixel_range", "trainer.data.labels", "trainer.data.table")
+_PART_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "publictest": "validation",
+    "test": "test",
+    "testing": "test",
+    "privatetest": "test",
+}
 
 
 @dataclass(frozen=True)
 class CsvSource:
-    """labels are the classes' names, in the order of their indices; without them the indices are the names.
+    """place is a file, or the folder of the files; cache is the folder for decoded images (None: the usual one)."""
 
-    shape is [height, width, channels] of a row, value_range what black and white are, header whether each file's first
-    line is one; each is detected where None. input is what images are resized to, their own shape where None. cache is
-    the folder that decoded images are kept in, None the usual one.
-    """
-
-    folder: Path
-    name: str
-    labels: tuple[str, ...] = ()
-    shape: Shape | None = None
-    value_range: ValueRange | None = None
-    header: bool | None = None
-    input: InputSpec | None = None
+    place: Path
+    config: DataConfig
     cache: Path | None = None
+
+    def check(self) -> None:
+        """Raises DataError if the files are missing or have no readable layout."""
+        self._tables()
 
     def load(self) -> SourceData:
         """Raises DataError naming the file, and the line and column of a wrong value."""
-        files = [self.folder / file for files in _PARTS.values() for file in files]
-        missing = next((file for file in files if not file.is_file()), None)
-        if missing is not None:
-            raise DataError(
-                f"{missing} is missing; the folder must hold input.csv, labels.csv and the same with _test."
-            )
-        settings: dict[str, JsonValue] = {
-            "shape": list(self.shape or ()),
-            "value_range": list(self.value_range or ()),
-            "header": self.header,
-            "input": self.input.model_dump(mode="json") if self.input else None,
-        }
-        entry = decode_once(Decoding("csv", self.folder, files, settings, _CODE), self.cache, self._decode)
-        train, test = entry.parts["train"], entry.parts["test"]
-        labels = class_names(self.labels, train, test)
-        height, width, channels = train.images.shape[1:]
-        spec = self.input or InputSpec(height=height, width=width, channels=channels)
-        return SourceData(self.name, labels, spec, train, test, entry.told)
+        config = self.config
+        settings: dict[str, JsonValue] = config.model_dump(
+            mode="json", include={"shape", "value_range", "header", "label_column", "input"}
+        )
+        files, folder = self._files(), self.place if self.place.is_dir() else self.place.parent
+        entry = decode_once(Decoding("csv", folder, files, settings, _CODE), self.cache, self._decode)
+        labels, parts = rename_classes(entry.classes, config.labels, entry.parts)
+        height, width, channels = parts["train"].images.shape[1:]
+        spec = config.input or InputSpec(height=height, width=width, channels=channels)
+        name = self.place.resolve().name if self.place.is_dir() else self.place.stem
+        return SourceData(name, labels, spec, parts["train"], parts.get("test"), entry.told, parts.get("validation"))
+
+    def _files(self) -> list[Path]:
+        if self.place.is_file():
+            return [self.place]
+        if not self.place.is_dir():
+            raise DataError(f"{self.place} does not exist. Give a CSV file, or the folder of the files, with --data.")
+        found = sorted(path for path in self.place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not found:
+            raise DataError(f"{self.place} has no CSV files.")
+        return found
+
+    def _tables(self) -> tuple[dict[str, tuple[Table, Table]], list[str]]:
+        """Returns the tables of images and of labels by part, and a sentence for each file that is left out."""
+        files = {path.name.lower(): path for path in self._files()}
+        pairs = {part: pair for part, pair in _PAIRS.items() if set(pair) & set(files)}
+        if pairs:
+            missing = [name for pair in (_PAIRS["train"], *pairs.values()) for name in pair if name not in files]
+            if missing:
+                raise DataError(f"{self.place / missing[0]} is missing. Each file of images needs a file of labels.")
+            return {part: self._pair(files[images], files[labels]) for part, (images, labels) in pairs.items()}, []
+        tables: dict[str, Table] = {}
+        faults: dict[Path, DataError] = {}
+        for path in files.values():
+            words = [_PART_WORDS[word] for word in re.split(r"[^a-z]+", path.stem.lower()) if word in _PART_WORDS]
+            part = words[0] if words and len(files) > 1 else "train"
+            try:
+                table = find_columns(open_table(path, self.config.header), self.config.label_column)
+            except DataError as error:
+                if "train" in words:
+                    raise
+                faults[path] = error
+                continue
+            if part in tables:
+                both = f"{tables[part].path.name} and {path.name}"
+                raise DataError(f"Both {both} could be the {part} split. Give one file with --data.")
+            tables[part] = table
+        if "train" not in tables:
+            raise next(iter(faults.values()), DataError(f"{self.place} has no CSV file of training images."))
+        left_out = [f"left out {path.name}: {error}" for path, error in faults.items()]
+        return {part: (tables[part], tables[part]) for part in _PAIRS if part in tables}, left_out
+
+    def _pair(self, images: Path, labels: Path) -> tuple[Table, Table]:
+        table, of_labels = (open_table(path, self.config.header) for path in (images, labels))
+        if of_labels.columns > 1 and of_labels.names:
+            named = [i for i, name in enumerate(of_labels.names) if name in LABEL_NAMES]
+            kept = [i for i, name in enumerate(of_labels.names) if name not in ID_NAMES]
+            of_labels = replace(of_labels, label=tuple(named[:1] or kept))
+        if table.names and table.names[0] in ID_NAMES:
+            table = replace(table, pixels=tuple(range(1, table.columns)))
+        return table, of_labels
 
     def _decode(self, writer: EntryWriter) -> Decoded:
-        form = self._form("input.csv", self.value_range)
-        told = self._decode_part(writer, "train", form)
-        test_form = self._form("input_test.csv", form.value_range)  # not detected twice, for the two must be alike
-        if test_form.shape != form.shape:
-            raise DataError(
-                f"input.csv holds images of {_shown(form.shape)} and input_test.csv of "
-                f"{_shown(test_form.shape)}; they must be alike."
+        tables, left_out = self._tables()
+        shapes = {images.path.name: self._shape(images) for images, _ in tables.values()}
+        if len(set(shapes.values())) > 1:
+            different = " and ".join(f"{file} {_shown(shape)}" for file, shape in shapes.items())
+            raise DataError(f"The files hold images of different shapes: {different}.")
+        value_range = self.config.value_range or decide_range(
+            {images.path.name: read_pixels(images) for images, _ in tables.values()}
+        )
+        parts: dict[str, Texts] = {}  # by table, the part of each row
+        labels: dict[str, Values] = {}
+        for name, (images, of_labels) in tables.items():
+            values = self._labels(images, of_labels)
+            parts[name] = _usage(images) if images.usage is not None else np.full(len(values), name)
+            labels |= {part: values[parts[name] == part] for part in np.unique(parts[name]).tolist()}
+        classes, indices = index_classes(labels)
+        told = []
+        for name, (images, _) in tables.items():
+            shape = shapes[images.path.name]
+            self._write(writer, images, parts[name], indices, shape, value_range)
+            told.append(
+                f"{images.path.name}: {len(parts[name]):,} images of {_shown(shape)}, "
+                f"{'a' if images.names else 'no'} header, values {shown_range(value_range)}"
             )
-        return Decoded(told=(told, self._decode_part(writer, "test", test_form)))
+        return Decoded(told=(*told, *left_out), classes=classes)
 
-    def _form(self, file: str, value_range: ValueRange | None) -> "_Form":
-        path = self.folder / file
-        header = has_header(path) if self.header is None else self.header
-        first = next(read_rows(path, header=header), None)
+    def _labels(self, images: Table, table: Table) -> Values:
+        """Raises DataError unless there is one label per image."""
+        count = sum(map(len, blocks_of_lines(images)))
+        texts = read_texts(table, table.label or tuple(range(table.columns)))
+        if images.names and not table.names and len(texts) == count + 1 and texts[0].tolist() == ["0"]:
+            texts, table = texts[1:], replace(table, names=("0",))  # pandas writes 0 above an unnamed column
+        if len(texts) != count:
+            raise DataError(
+                f"{images.path.name} has {count:,} images and {table.path.name} {len(texts):,} labels. If the first "
+                "line is a header of numbers, set data.header=true."
+            )
+        return read_labels(texts, partial(place_of_label, table))
+
+    def _shape(self, table: Table) -> Shape:
+        """Raises DataError if the number of values fits no shape."""
+        first = next(read_pixels(table), None)
         if first is None:
-            raise DataError(f"{path} holds no rows.")
+            raise DataError(f"{table.path} holds no rows.")
         values = first.shape[1]
-        shape = self.shape or _detect_shape(values, file)
+        shape = self.config.shape or square(values)
+        if shape is None:
+            raise DataError(
+                f"{table.path.name} has {values:,} values a row, which is no square image in RGB or grey. Set "
+                "data.shape to height,width,channels."
+            )
         if math.prod(shape) != values:
             raise DataError(
-                f"{file} has {values:,} values a row, but {_shown(shape)} needs {math.prod(shape):,}; "
-                "set data.shape to height,width,channels."
+                f"{table.path.name} has {values:,} values a row, but {_shown(shape)} needs {math.prod(shape):,}. Set "
+                "data.shape to height,width,channels."
             )
-        return _Form(header, shape, value_range or detect_range(read_rows(path, header=header)))
+        return shape
 
-    def _decode_part(self, writer: EntryWriter, name: str, form: "_Form") -> str:
-        input_name, labels_name = _PARTS[name]
-        path, shape = self.folder / input_name, form.shape
-        spec = self.input or InputSpec(height=shape[0], width=shape[1], channels=shape[2])
-        with writer.part(name, spec.shape) as part:
-            for block in read_rows(path, header=form.header, watched=True):
-                if outside(block, form.value_range).any():
-                    raise DataError(f"{path}: {first_fault(path, form.header, partial(_outside, form.value_range))}")
-                pixels = to_bytes(block, form.value_range).reshape(-1, *shape)
-                part.append(fit_pixels(image, spec) for image in pixels)
-            labels = self._labels(self.folder / labels_name)
-            part.label(labels.tolist())
-            if len(labels) != len(part):
-                raise DataError(
-                    f"{input_name} has {len(part):,} images and {labels_name} {len(labels):,} labels; "
-                    "where the first line is a header of numbers, set data.header=true."
-                )
-            return (
-                f"{input_name}: {len(part):,} images of {_shown(shape)}, {'a' if form.header else 'no'} header, "
-                f"values {shown_range(form.value_range)}"
-            )
-
-    def _labels(self, path: Path) -> Labels:
-        header = has_header(path) if self.header is None else self.header
-        blocks = list(read_rows(path, header=header))
-        if not blocks:
-            raise DataError(f"{path} holds no rows.")
-        if blocks[0].shape[1] != 1:
-            raise DataError(f"{path} has {blocks[0].shape[1]:,} values a row; a label is one class index.")
-        values = np.concatenate(blocks)[:, 0]
-        if not ((values >= 0) & (values == np.round(values))).all():  # written so that NaN is wrong
-            raise DataError(f"{path}: {first_fault(path, header, _no_index)}")
-        return values.astype(np.int64)
+    def _write(
+        self,
+        writer: EntryWriter,
+        table: Table,
+        parts: Texts,
+        indices: Mapping[str, Labels],
+        shape: Shape,
+        value_range: ValueRange,
+    ) -> None:
+        """Writes each image to the part of its row."""
+        spec = self.config.input or InputSpec(height=shape[0], width=shape[1], channels=shape[2])
+        with ExitStack() as stack:
+            opened = {part: stack.enter_context(writer.part(part, spec.shape)) for part in np.unique(parts).tolist()}
+            start = 0
+            for block in read_pixels(table, watched=True):
+                if outside(block, value_range).any():
+                    raise DataError(f"{table.path}: {first_fault(table, partial(_outside, value_range))}")
+                pixels = to_bytes(block, value_range).reshape(-1, *shape)
+                rows = parts[start : start + len(pixels)]
+                for part, written in opened.items():
+                    written.append(fit_pixels(image, spec) for image in pixels[rows == part])
+                start += len(pixels)
+            for part, written in opened.items():
+                written.label(indices[part].tolist())
 
 
-@dataclass(frozen=True)
-class _Form:
-    """How a file is to be read, as set or detected."""
-
-    header: bool
-    shape: Shape
-    value_range: ValueRange
+def _usage(table: Table) -> Texts:
+    """Returns the part of each row. Without a test split of its own, PublicTest is the test split."""
+    words = np.char.lower(np.char.strip(read_texts(table, (table.usage or 0,))[:, 0]))
+    unknown = sorted(set(words.tolist()) - set(_PART_WORDS))
+    if unknown:
+        raise DataError(f"{table.path.name}: the split '{unknown[0]}' is none of {', '.join(_PART_WORDS)}.")
+    parts = np.array([_PART_WORDS[word] for word in words.tolist()])
+    if "test" not in parts:
+        parts[words == "publictest"] = "test"
+    return parts
 
 
 def _outside(value_range: ValueRange, value: float) -> str | None:
-    low, high = value_range
-    said = f"is outside {shown_range(value_range)}, which data.value_range can change"
-    return None if low <= value <= high else said
-
-
-def _no_index(value: float) -> str | None:
-    return None if value >= 0 and value.is_integer() else "is no class index (0, 1, ...)"
-
-
-def _detect_shape(values: int, name: str) -> Shape:
-    """A square of RGB or of grey; no number is both, for the root of 3 is irrational."""
-    for channels in (_RGB, 1):
-        side = math.isqrt(values // channels)
-        if side * side * channels == values:
-            return side, side, channels
-    raise DataError(
-        f"{name} has {values:,} values a row, which is no square image in RGB or grey; "
-        "set data.shape to height,width,channels."
-    )
+    wrong = outside(np.float64(value), value_range)
+    return f"is outside {shown_range(value_range)}, which data.value_range can change" if wrong else None
 
 
 def _shown(shape: Shape) -> str:
     height, width, channels = shape
     return f"{height}x{width} {'RGB' if channels == _RGB else 'grey'}"
-
-
-def has_header(path: Path) -> bool:
-    """Whether the first line begins with something that is no number."""
-    try:
-        with path.open("rb") as file:
-            first = file.readline().removeprefix(_BYTE_ORDER_MARK)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-    return bool(first.strip()) and not _is_number(first.split(b",")[0].decode(errors="replace"))
-
-
-def read_rows(path: Path, *, header: bool, watched: bool = False) -> Iterator[Numbers]:
-    """Blocks [rows, values] of uint8 or float32; empty lines are passed over. watched shows a bar on a terminal.
-
-    Raises DataError naming the line and column of what is no number, and the line of another length.
-    """
-    blocks = _blocks_of_lines(path, header)
-    columns, whole = None, True
-    try:
-        total = -(-path.stat().st_size // _BLOCK_BYTES)
-        for lines in tracked(blocks, f"reading {path.name}", total) if watched else blocks:
-            block = _parsed(lines, columns, whole=whole)
-            columns, whole = block.shape[1], block.dtype == np.uint8
-            yield block
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise DataError(f"{path}: {first_fault(path, header)}") from error
-
-
-def _parsed(lines: list[bytes], columns: int | None, *, whole: bool) -> Numbers:
-    """Bytes are tried while there have been no others: they are read twice as fast as fractions."""
-    try:
-        block: Numbers = np.loadtxt(lines, np.uint8 if whole else np.float32, comments=None, delimiter=",", ndmin=2)
-    except ValueError:
-        if not whole:
-            raise
-        return _parsed(lines, columns, whole=False)
-    if block.shape[1] != (columns or block.shape[1]):
-        raise ValueError("a row of another length")
-    return block
-
-
-def _blocks_of_lines(path: Path, header: bool) -> Iterator[list[bytes]]:
-    with path.open("rb") as file:
-        if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
-            file.seek(0)
-        if header:
-            file.readline()
-        while lines := file.readlines(_BLOCK_BYTES):
-            filled = [line for line in lines if line.strip()]
-            if filled:
-                yield filled
-
-
-def first_fault(path: Path, header: bool, fault: Callable[[float], str | None] = lambda _: None) -> str:
-    """A sentence with line and column, found by a second, slow look at a file that is known to be wrong.
-
-    fault says what is the matter with a value, None where it is right.
-    """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            columns = 0
-            for number, line in _numbered(file):
-                if number == 1 and header:
-                    continue
-                values = line.split(",")
-                for column, value in enumerate(values, start=1):
-                    if not _is_number(value):
-                        return f"line {number}, column {column}: '{value[:20]}' is no number."
-                    if said := fault(float(value)):
-                        return f"line {number}, column {column}: {value.strip()[:20]} {said}."
-                columns = columns or len(values)
-                if len(values) != columns:
-                    return f"line {number} has {len(values):,} values, and the lines before it {columns:,}."
-    except UnicodeDecodeError:
-        return "it is not text."
-    return "it cannot be read as numbers."
-
-
-def _numbered(file: Iterable[str]) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            yield number, line.rstrip("\r\n")
-
-
-def _is_number(text: str) -> bool:
-    """As numpy reads them: float alone would take 1_000 and other scripts' digits."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.isascii() and "_" not in text

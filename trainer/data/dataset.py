@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from schemas.image import Pixels
 from schemas.manifest import InputSpec
-from trainer.errors import DataError
 
 Rows = npt.NDArray[np.int64]
 Digests = npt.NDArray[np.uint8]
@@ -130,9 +129,9 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class SourceData:
-    """All of a source's images. test is None where the source publishes no test split of its own.
+    """All images of a data set. validation and test are None if the data set publishes no such split.
 
-    told is what a person should know of how the data was read, a sentence each.
+    told holds one sentence for each decision about how the data was read.
     """
 
     name: str
@@ -141,45 +140,33 @@ class SourceData:
     train: LabelledImages
     test: LabelledImages | None
     told: tuple[str, ...] = ()
+    validation: LabelledImages | None = None
+
+    @property
+    def parts(self) -> list[LabelledImages]:
+        """The training, validation and test images that there are."""
+        return [part for part in (self.train, self.validation, self.test) if part is not None]
 
     def __len__(self) -> int:
-        return len(self.train) + (len(self.test) if self.test is not None else 0)
+        return sum(map(len, self.parts))
 
     def take(self, positions: Rows) -> list[LabelledImages]:
-        """Views of the images at these positions, the published test images counted after the others.
-
-        One view for each of the two that positions are in, and of the other none.
-        """
-        first = len(self.train)
-        parts = [self.train.take(positions[positions < first])]
-        if self.test is not None:
-            parts.append(self.test.take(positions[positions >= first] - first))
-        return [part for part in parts if len(part)] or parts[:1]
+        """Returns one view per part that holds any of these positions, which count through the parts in order."""
+        views, start = [], 0
+        for part in self.parts:
+            views.append(part.take(positions[(positions >= start) & (positions < start + len(part))] - start))
+            start += len(part)
+        return [view for view in views if len(view)] or views[:1]
 
     def content_hash(self) -> str:
         """sha256 over names, shapes, labels and the sha256 of each image: the same hash means the same data."""
         content = hashlib.sha256("\0".join(self.labels).encode())
-        for part in (self.train, self.test):
-            if part is not None:
-                content.update(repr(part.images.shape).encode())
-                content.update(part.images.digests.tobytes())
-                content.update(part.labels.astype(np.int64).tobytes())
+        for part in self.parts:
+            content.update(b"validation" if part is self.validation else b"")
+            content.update(repr(part.images.shape).encode())
+            content.update(part.images.digests.tobytes())
+            content.update(part.labels.astype(np.int64).tobytes())
         return content.hexdigest()
-
-
-def class_names(given: tuple[str, ...], *parts: LabelledImages) -> tuple[str, ...]:
-    """The names of the classes, where images have indices: as given, else the indices themselves.
-
-    Raises DataError where there are fewer names than classes.
-    """
-    classes = max(int(part.labels.max()) for part in parts) + 1
-    names = given or tuple(str(i) for i in range(max(classes, 2)))
-    if classes > len(names):
-        raise DataError(
-            f"The labels go up to {classes - 1}, but there are {len(names)} names ({', '.join(names)}); "
-            "set data.labels to all of them, or to nothing."
-        )
-    return names
 
 
 class DataSource(Protocol):

@@ -293,12 +293,17 @@ def _places(folder: Path, place: Path | None) -> list[Path]:
     own = f"{resolved.name}-{_short_hash(str(resolved))}"
     if place is not None:
         return [place / own]
-    return [folder / FOLDER_NAME, _user_cache() / "convoy" / own]
+    return [folder / FOLDER_NAME, *(cache / "convoy" / own for cache in _user_cache())]
 
 
-def _user_cache() -> Path:
-    default = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    return Path(os.environ.get("XDG_CACHE_HOME") or default)
+def _user_cache() -> list[Path]:
+    """Returns the user's cache folder; nothing for a user without a home."""
+    if "XDG_CACHE_HOME" in os.environ:
+        return [Path(os.environ["XDG_CACHE_HOME"])]
+    try:
+        return [Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")]
+    except RuntimeError:
+        return []
 
 
 def _stamp(file: Path) -> tuple[int, int, int]:

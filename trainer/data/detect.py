@@ -1,10 +1,18 @@
-"""The sources that a recipe can name."""
+"""Detects the kind of data at a path, opens it, and names the model after it."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.ignored_files import is_hidden
+from trainer.data import csv
+from trainer.data.csv import CsvSource
 from trainer.data.dataset import DataSource
+from trainer.data.digits import DigitsSource
+from trainer.data.folder import FolderSource
+from trainer.data.npz import NpzSource
+from trainer.data.torchvision_datasets import CIFAR10_SET, MNIST_SET, PublishedSource
 from trainer.errors import RecipeError
 from trainer.recipe import DataConfig, Recipe, Source, with_settings
 from trainer.recipes.registry import RECIPES, find_recipe
@@ -17,77 +25,104 @@ _RECIPE_OF = {
     Source.MNIST: "mnist",
     Source.CIFAR10: "cifar10",
 }
+_OWN_DATA = {Source.FOLDER, Source.CSV, Source.NPZ}
+_LONGEST_NAME = 64
 
 
 def open_source(
     config: DataConfig, folder: Path, *, skip_bad: bool = False, cache: Path | None = None, known: tuple[str, ...] = ()
 ) -> DataSource:
-    """folder is where data sets lie, and where those that can be downloaded are put.
+    """Returns the data, checked but not read. Published data sets are looked for in the folder, and downloaded to it.
 
-    skip_bad leaves out files that are no readable images instead of stopping. cache is the folder that decoded images
-    are kept in; None is beside the data, else the user's cache folder. known are the labels of a model that is asked
-    about the data, which need not have images of all of them. Raises RecipeError.
+    skip_bad leaves out unreadable image files. cache is the folder for decoded images; None is beside the data, else
+    the user's cache folder. known are the labels of a model that is evaluated on the data, which may lack some of them.
+    Raises RecipeError, and DataError for a path that does not hold such data.
     """
     source, size = config.source, config.input
-    # Imported where needed: each brings a library that takes a second to import.
+    if source is Source.DIGITS:
+        return DigitsSource(size)
+    opened: CsvSource | NpzSource | FolderSource | PublishedSource
     if source in {Source.MNIST, Source.CIFAR10}:
-        from trainer.data.torchvision_datasets import CIFAR10_SET, MNIST_SET, PublishedSource  # noqa: PLC0415
+        opened = PublishedSource(MNIST_SET if source is Source.MNIST else CIFAR10_SET, folder, size, cache)
+    elif source is Source.CSV:
+        opened = CsvSource(folder, config, cache)
+    elif source is Source.NPZ:
+        opened = NpzSource(folder, config, cache)
+    elif size is None:
+        raise RecipeError("Photos need one size for all. Set it, as in --set data.input=64,64,3.")
+    else:
+        opened = FolderSource(folder, size, skip_bad, cache, known)
+    opened.check()
+    return opened
 
-        return PublishedSource(MNIST_SET if source is Source.MNIST else CIFAR10_SET, folder, size, cache)
-    if source is Source.CSV:
-        from trainer.data.csv import CsvSource  # noqa: PLC0415
 
-        name = folder.resolve().name
-        return CsvSource(folder, name, config.labels, config.shape, config.value_range, config.header, size, cache)
-    if source is Source.NPZ:
-        from trainer.data.npz import NpzSource  # noqa: PLC0415
-
-        return NpzSource(folder, config.labels, config.value_range, size, cache)
-    if source is Source.FOLDER:
-        from trainer.data.folder import FolderSource  # noqa: PLC0415
-
-        if size is None:
-            raise RecipeError("Photos are resized to one size; set it, as in --set data.input=64,64,3.")
-        return FolderSource(folder, size, skip_bad, cache, known)
-    from trainer.data.digits import DigitsSource  # noqa: PLC0415
-
-    return DigitsSource(size)
+def check_data_option(source: Source, place: Path | None) -> None:
+    """Raises RecipeError if the recipe does not use the data that --data names."""
+    if place is None:
+        return
+    there = sources_at(place)
+    if source in there or (source is not Source.DIGITS and not there):
+        return
+    published = source in {Source.MNIST, Source.CIFAR10}
+    if published and there == [Source.FOLDER] and not _holds_photos(place):
+        return  # a folder of data sets, where this one will be downloaded to
+    reads = "the digits inside scikit-learn" if source is Source.DIGITS else f"data of the kind {source}"
+    advice = f"To train on {place}, add --set data.source={there[0]}" if there else f"{place} holds no known data"
+    raise RecipeError(f"The recipe reads {reads}, not --data {place}. {advice}, or leave out --data.")
 
 
 def recipe_for(place: Path, preset: str = "default") -> Recipe:
-    """The recipe that is made for the first kind of data that lies there. Raises RecipeError."""
+    """Returns the recipe for the first kind of data at the path. Raises RecipeError if there is none."""
     found = sources_at(place)
     if not found:
         raise RecipeError(
-            f"'{place}' is no recipe ({', '.join(RECIPES)}), nor a folder of class-named folders, of CSV files or of "
-            "published ones, nor an .npz file."
+            f"'{place}' is neither a recipe ({', '.join(RECIPES)}) nor data: a folder of class-named folders, CSV "
+            "files, an .npz file, or the files of a published data set."
         )
     return recipe_of(found[0], preset)
 
 
 def recipe_of(source: Source, preset: str = "default") -> Recipe:
-    """The recipe that is made for such data, without what it says of its own data set. Raises RecipeError."""
+    """Returns the recipe for this kind of data, without its settings for its own data set. Raises RecipeError."""
     recipe = find_recipe(_RECIPE_OF[source], preset)
     own = {"data.source": source, "data.labels": "", "data.input": "null"} if source in {Source.CSV, Source.NPZ} else {}
     return with_settings(recipe, own)
 
 
-def sources_at(place: Path, labels: Sequence[str] = ()) -> list[Source]:
-    """All that lies there, by its content: one .npz, the files of csv, published files; and class-named folders.
+def model_name(recipe: Recipe, place: Path, preset: str) -> str:
+    """Returns the name of the model: of the user's own data its name and the preset, else the recipe's name."""
+    if recipe.data.source not in _OWN_DATA:
+        return recipe.name
+    name = place.stem if place.is_file() else place.resolve().name
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9._-]+", "-", ascii_name).strip("-._")
+    suffix = "" if preset == "default" else f"-{preset}"
+    return f"{slug[: _LONGEST_NAME - len(suffix)]}{suffix}" if slug else recipe.name
 
-    Beside other data, which often has other folders for neighbours, only those of the labels' names are such.
+
+def sources_at(place: Path, labels: Sequence[str] = ()) -> list[Source]:
+    """Returns all kinds of data at the path, by its content.
+
+    If there is other data, class-named folders count only if their names are among the labels.
     """
-    found = [Source.NPZ] if place.suffix == ".npz" or (place.is_dir() and any(place.glob("*.npz"))) else []
+    if place.is_file():
+        by_suffix = {".npz": Source.NPZ, **dict.fromkeys(csv.SUFFIXES, Source.CSV)}
+        return [by_suffix[place.suffix.lower()]] if place.suffix.lower() in by_suffix else []
     if not place.is_dir():
-        return found
-    for name, source in (
-        ("input.csv", Source.CSV),
-        ("MNIST/raw", Source.MNIST),
-        ("cifar-10-batches-py", Source.CIFAR10),
-    ):
+        return []
+    found = [Source.NPZ] if any(place.glob("*.npz")) else []
+    if any(path.suffix.lower() in csv.SUFFIXES for path in place.iterdir()):
+        found.append(Source.CSV)
+    for name, source in (("MNIST/raw", Source.MNIST), ("cifar-10-batches-py", Source.CIFAR10)):
         if (place / name).exists():
             found.append(source)
     folders = {entry.name for entry in place.iterdir() if entry.is_dir() and not is_hidden(entry.name)}
     if folders and (not found or folders & set(labels)):
         found.append(Source.FOLDER)
     return found
+
+
+def _holds_photos(place: Path) -> bool:
+    """Whether two or more folders directly hold files, as class-named folders do."""
+    folders = [entry for entry in place.iterdir() if entry.is_dir() and not is_hidden(entry.name)]
+    return sum(any(file.is_file() for file in folder.iterdir()) for folder in folders) > 1

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
@@ -12,11 +11,13 @@ from trainer.data.dataset import LabelledImages, SourceData
 
 @dataclass(frozen=True)
 class DigitsSource:
-    """input is what the images are resized to; None keeps their 8x8."""
+    """input is the size that images are resized to; None keeps their 8x8."""
 
     input: InputSpec | None = None
 
     def load(self) -> SourceData:
+        from sklearn.datasets import load_digits  # noqa: PLC0415 - it takes a second, and other data does without
+
         bunch = load_digits()
         pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
         spec = self.input or InputSpec(height=8, width=8, channels=1)

@@ -1,7 +1,7 @@
-"""One .npz file: images, labels, and where there are some images_test, labels_test and classes.
+"""One .npz file: images and labels, and if there are any, those of a validation and a test split, and classes.
 
-Keras's names (x_train, y_train, x_test, y_test) do as well. Images are read some at a time, so that they may be larger
-than memory.
+Its own names (images, labels_test, classes), Keras's (x_train, y_val) and MedMNIST's (train_images, test_labels) are
+known. Images are read in blocks, so that they may be larger than memory.
 """
 
 import zipfile
@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,22 +19,34 @@ from pydantic import JsonValue
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
-from trainer.data.dataset import Labels, SourceData, class_names
+from trainer.data.dataset import Labels, SourceData
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
-from trainer.data.pixel_range import BYTES, ValueRange, detect_range, outside, shown_range, to_bytes
+from trainer.data.labels import Values, index_classes, read_labels, rename_classes
+from trainer.data.pixel_range import ValueRange, decide_range, outside, shown_range, to_bytes
 from trainer.data.progress_bar import tracked
 from trainer.errors import DataError
+from trainer.recipe import DataConfig
 
 _CLASSES = ("classes", "class_names", "label_names")
-_CODE = (__name__, "trainer.data.pixel_range")
+_PARTS = {
+    "train": (("images", "labels"), ("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y")),
+    "validation": (
+        ("images_val", "labels_val"),
+        ("x_val", "y_val"),
+        ("val_images", "val_labels"),
+        ("x_valid", "y_valid"),
+    ),
+    "test": (("images_test", "labels_test"), ("x_test", "y_test"), ("test_images", "test_labels")),
+}
+_CODE = (__name__, "trainer.data.pixel_range", "trainer.data.labels")
 _BLOCK_BYTES = 8 * 2**20
 
 
 class ZippedArray:
-    """One array, as its header describes it; its values stay in the file until they are asked for."""
+    """One array, as its header describes it; its values stay in the file until they are read."""
 
     def __init__(self, file: zipfile.ZipFile, name: str) -> None:
-        """Raises DataError for what is no array."""
+        """Raises DataError for a member that is not an array."""
         self._file, self.name = file, name
         with self._member() as member:
             self.shape, self._columns_first, self.dtype = _header(member)
@@ -53,7 +66,7 @@ class ZippedArray:
         return 1 if self._columns_first else -(-len(self) // self._step)
 
     def blocks(self) -> Iterator[npt.NDArray[Any]]:
-        """Rows in order, some megabytes at a time; all at once where they lie column by column."""
+        """Yields rows in order, some megabytes at a time; all at once if they are stored column by column."""
         if self._columns_first:
             yield self.whole()
             return
@@ -69,24 +82,24 @@ class ZippedArray:
 
     @contextmanager
     def _member(self) -> Iterator[IO[bytes]]:
-        with _damage_told(self.name), self._file.open(f"{self.name}.npy") as member:
+        with _named_damage(self.name), self._file.open(f"{self.name}.npy") as member:
             yield member
 
     def _read(self, member: IO[bytes], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        with _damage_told(self.name):
+        with _named_damage(self.name):
             data = member.read(int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize)
             return np.frombuffer(data, self.dtype).reshape(shape, order="F" if self._columns_first else "C")
 
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[dict[str, ZippedArray]]:
-    """The arrays by name. Raises DataError, also for the block's own, naming the file."""
+    """Yields the arrays by name, in lower case. A DataError, also the block's own, names the file."""
     try:
-        with _damage_told("it"):
+        with _named_damage("it"):
             file = zipfile.ZipFile(path)
         with file:
             names = [name.removesuffix(".npy") for name in file.namelist() if name.endswith(".npy")]
-            yield {name: ZippedArray(file, name) for name in names}
+            yield {name.lower(): ZippedArray(file, name) for name in names}
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -98,11 +111,11 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 @contextmanager
-def _damage_told(name: str) -> Iterator[None]:
+def _named_damage(name: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
-        raise DataError(f"{name} is damaged, cut short or no numpy array ({error}).") from error
+        raise DataError(f"{name} is damaged, cut short or not a numpy array ({error}).") from error
 
 
 Arrays = Mapping[str, ZippedArray]
@@ -110,64 +123,59 @@ Arrays = Mapping[str, ZippedArray]
 
 @dataclass(frozen=True)
 class NpzSource:
-    """place is the file, or a folder that holds one. labels are the classes' names where the file gives none.
-
-    value_range is what black and white are, detected where None; input what images are resized to, their own shape
-    where None. cache is the folder that decoded images are kept in, None the usual one.
-    """
+    """place is the file, or a folder that holds one; cache is the folder for decoded images (None: the usual one)."""
 
     place: Path
-    labels: tuple[str, ...] = ()
-    value_range: ValueRange | None = None
-    input: InputSpec | None = None
+    config: DataConfig
     cache: Path | None = None
+
+    def check(self) -> None:
+        """Raises DataError if the file is missing, or lacks an array."""
+        with open_archive(_find(self.place)) as arrays:
+            _parts(arrays)
 
     def load(self) -> SourceData:
         """Raises DataError naming the array that is missing or unfit."""
-        path = _find(self.place)
+        path, config = _find(self.place), self.config
 
         def decode(writer: EntryWriter) -> Decoded:
             with open_archive(path) as arrays:
                 return self._decode(arrays, writer)
 
-        settings: dict[str, JsonValue] = {
-            "value_range": list(self.value_range or ()),
-            "input": self.input.model_dump(mode="json") if self.input else None,
-        }
+        settings: dict[str, JsonValue] = config.model_dump(mode="json", include={"value_range", "input"})
         entry = decode_once(Decoding("npz", path.parent, [path], settings, _CODE), self.cache, decode)
-        train, test = entry.parts["train"], entry.parts.get("test")
-        labels = class_names(entry.classes or self.labels, *entry.parts.values())
-        height, width, channels = train.images.shape[1:]
-        spec = self.input or InputSpec(height=height, width=width, channels=channels)
-        return SourceData(path.stem, labels, spec, train, test, entry.told)
+        with open_archive(path) as arrays:
+            names = _class_names(arrays)
+            unknown = [name for name in entry.classes if names and not name.isdecimal() and name not in names]
+            if unknown:
+                raise DataError(f"the label '{unknown[0]}' is none of the classes ({', '.join(names)}).")
+            labels, parts = rename_classes(entry.classes, names or config.labels, entry.parts)
+        height, width, channels = parts["train"].images.shape[1:]
+        spec = config.input or InputSpec(height=height, width=width, channels=channels)
+        return SourceData(
+            path.stem, labels, spec, parts["train"], parts.get("test"), entry.told, parts.get("validation")
+        )
 
     def _decode(self, arrays: Arrays, writer: EntryWriter) -> Decoded:
-        train = _named(arrays, "images", "x_train")
-        _image_shape(train)
-        parts = {"train": (train, _named(arrays, "labels", "y_train"))}
-        if {"images_test", "x_test"} & set(arrays):
-            test = _named(arrays, "images_test", "x_test")
-            parts["test"] = (test, _named(arrays, "labels_test", "y_test"))
-            if test.shape[1:] != train.shape[1:]:
-                raise DataError(
-                    f"{train.name} holds {list(train.shape)} and {test.name} {list(test.shape)}; all must be alike."
-                )
-        names = _strings(_named(arrays, *_CLASSES).whole()) if set(_CLASSES) & set(arrays) else None
-        labels = {part: _labels(images, labels) for part, (images, labels) in parts.items()}
-        classes, indices = _indices(labels, tuple(map(str, names)) if names is not None else ())
-        value_range = self.value_range
-        if value_range is None:  # the test images are read as the training images are
-            value_range = BYTES if train.dtype == np.uint8 else detect_range(train.blocks())
-        told = tuple(
-            self._write(images, indices[part], value_range, part, writer) for part, (images, _) in parts.items()
+        parts = _parts(arrays)
+        shapes = {images.name: _image_shape(images) for images, _ in parts.values()}
+        if len(set(shapes.values())) > 1:
+            different = " and ".join(f"{images.name} {list(images.shape)}" for images, _ in parts.values())
+            raise DataError(f"The arrays hold images of different shapes: {different}.")
+        classes, indices = index_classes({part: _labels(*arrays) for part, arrays in parts.items()})
+        value_range = self.config.value_range or decide_range(
+            {images.name: images.blocks() for images, _ in parts.values()},
+            bytes_by_type=all(images.dtype == np.uint8 for images, _ in parts.values()),
         )
-        return Decoded(told, classes)
+        told = [self._write(parts[part][0], indices[part], value_range, part, writer) for part in parts]
+        return Decoded(tuple(told), classes)
 
     def _write(
         self, images: ZippedArray, labels: Labels, value_range: ValueRange, name: str, writer: EntryWriter
     ) -> str:
-        shape = _image_shape(images)
-        spec = self.input or InputSpec(height=shape[0], width=shape[1], channels=shape[2])
+        height, width, channels, channels_first = _image_shape(images)
+        stored = (channels, height, width) if channels_first else (height, width, channels)
+        spec = self.config.input or InputSpec(height=height, width=width, channels=channels)
         with writer.part(name, spec.shape) as part:
             for block in tracked(images.blocks(), f"reading {images.name}", images.block_count):
                 wrong = outside(block, value_range)
@@ -177,84 +185,75 @@ class NpzSource:
                         f"{images.name}{[image + len(part), *place]} is {block[wrong][0]:g}, outside "
                         f"{shown_range(value_range)}, which data.value_range can change."
                     )
-                part.append(fit_pixels(pixels, spec) for pixels in to_bytes(block, value_range).reshape(-1, *shape))
+                pixels = to_bytes(block, value_range).reshape(-1, *stored)
+                pixels = np.moveaxis(pixels, 1, 3) if channels_first else pixels
+                part.append(fit_pixels(image, spec) for image in pixels)
             part.label(labels.tolist())
-        height, width, channels = shape
-        kind = "grey" if channels == 1 else "RGB"
+        kind = f"{'grey' if channels == 1 else 'RGB'}{', channels first' if channels_first else ''}"
         return f"{images.name}: {len(labels):,} images of {height}x{width} {kind}, values {shown_range(value_range)}"
 
 
-def _named(arrays: Arrays, *names: str) -> ZippedArray:
-    found = next((arrays[name] for name in names if name in arrays), None)
-    if found is None:
-        raise DataError(f"there is no array {' or '.join(names)}, but {', '.join(arrays) or 'none'}.")
-    found.refuse_objects()
-    return found
+def _parts(arrays: Arrays) -> dict[str, tuple[ZippedArray, ZippedArray]]:
+    """Returns images and labels by part. Raises DataError for a missing array, and one of Python objects."""
+    parts = {}
+    for part, pairs in _PARTS.items():
+        pair = next((pair for pair in pairs if set(pair) & set(arrays)), pairs[0] if part == "train" else None)
+        if pair is not None:
+            parts[part] = (_named(arrays, pair[0]), _named(arrays, pair[1]))
+    return parts
 
 
-def _image_shape(images: ZippedArray) -> tuple[int, int, int]:
-    """[height, width, channels] of one of them."""
+def _named(arrays: Arrays, name: str) -> ZippedArray:
+    if name not in arrays:
+        there = ", ".join(array.name for array in arrays.values()) or "none"
+        known = "; ".join(f"{images}, {labels}" for images, labels in _PARTS["train"])
+        raise DataError(f"there is no array {name}, but {there}. The names of images and labels can be {known}.")
+    arrays[name].refuse_objects()
+    return arrays[name]
+
+
+def _class_names(arrays: Arrays) -> tuple[str, ...]:
+    name = next((name for name in _CLASSES if name in arrays), None)
+    if name is None:
+        return ()
+    names = _named(arrays, name).whole()
+    return tuple(map(str, (np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names).tolist()))
+
+
+def _image_shape(images: ZippedArray) -> tuple[int, int, int, bool]:
+    """Returns height, width and channels, and whether the channels come first."""
     shape = images.shape if len(images.shape) == 4 else (*images.shape, 1)
-    if len(shape) != 4 or shape[3] not in {1, 3} or images.dtype.kind not in "biuf":
+    channels_first = len(shape) == 4 and shape[3] not in {1, 3} and shape[1] in {1, 3}
+    if len(shape) != 4 or not (channels_first or shape[3] in {1, 3}) or images.dtype.kind not in "biuf":
         raise DataError(
-            f"{images.name} is {images.dtype} {list(images.shape)}; images are numbers [n, height, width] or "
-            "[n, height, width, 1 or 3]."
+            f"{images.name} is {images.dtype} {list(images.shape)}; images are numbers [n, height, width], "
+            "[n, height, width, 1 or 3] or [n, 1 or 3, height, width]."
         )
     if 0 in shape:
         raise DataError(f"{images.name} is empty ({list(images.shape)}).")
-    return shape[1], shape[2], shape[3]
+    _, *sides = shape
+    channels, height, width = sides if channels_first else (sides[2], sides[0], sides[1])
+    return height, width, channels, channels_first
 
 
-def _labels(images: ZippedArray, array: ZippedArray) -> npt.NDArray[Any]:
-    """One a picture, whole numbers or names."""
-    labels = _strings(array.whole())
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "biuU":
+def _labels(images: ZippedArray, array: ZippedArray) -> Values:
+    if len(array) != len(images):
+        raise DataError(f"{images.name} holds {len(images):,} images and {array.name} {len(array):,} labels.")
+    if len(array.shape) not in {1, 2} or array.dtype.kind not in "biufSU":
         raise DataError(
-            f"{array.name} is {array.dtype} {list(array.shape)}; labels are one whole number or name an image."
+            f"{array.name} is {array.dtype} {list(array.shape)}; labels are one whole number or name an image, or "
+            "one-hot rows."
         )
-    if len(labels) != len(images):
-        raise DataError(f"{images.name} holds {len(images):,} images and {array.name} {len(labels):,} labels.")
-    return labels
-
-
-def _strings(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
-
-
-def _indices(
-    labels: Mapping[str, npt.NDArray[Any]], classes: tuple[str, ...]
-) -> tuple[tuple[str, ...], dict[str, Labels]]:
-    """Names become indices into the classes, or into all names in alphabetical order where none are given."""
-    named = {part for part, values in labels.items() if values.dtype.kind == "U"}
-    if not named:
-        indices = {part: values.astype(np.int64) for part, values in labels.items()}
-        every = np.concatenate(list(indices.values()))
-        wrong = every[(every < 0) | (every >= len(classes) if classes else False)]
-        if len(wrong):
-            raise DataError(
-                f"the label {wrong[0]} is no class index (0, 1, ...{f', {len(classes) - 1}' if classes else ''})."
-            )
-        return classes, indices
-    if named != set(labels):
-        raise DataError("the labels are names in one split and numbers in the other.")
-    every = np.unique(np.concatenate(list(labels.values())))
-    classes = classes or tuple(every.tolist())
-    unknown = sorted(set(every.tolist()) - set(classes))
-    if unknown:
-        raise DataError(f"the label '{unknown[0]}' is none of the classes ({', '.join(classes)}).")
-    index = {name: i for i, name in enumerate(classes)}
-    return classes, {part: np.array([index[name] for name in values.tolist()]) for part, values in labels.items()}
+    return read_labels(array.whole(), partial("{}[{}]".format, array.name))
 
 
 def _find(place: Path) -> Path:
     if place.is_file():
         return place
     if not place.is_dir():
-        raise DataError(f"{place} does not exist; name an .npz file, or the folder that holds it, with --data.")
+        raise DataError(f"{place} does not exist. Give an .npz file, or the folder that holds it, with --data.")
     found = sorted(place.glob("*.npz"))
     if len(found) != 1:
         names = f" ({', '.join(path.name for path in found)})" if found else ""
-        raise DataError(f"{place} holds {len(found)} .npz files{names}; name one with --data.")
+        raise DataError(f"{place} holds {len(found)} .npz files{names}. Give one with --data.")
     return found[0]

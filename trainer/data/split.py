@@ -1,22 +1,26 @@
-"""Dividing a source into training, validation and test images, stratified by class."""
+"""Divides a data set into training, validation and test images, stratified by class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from schemas.manifest import Duplicates, InputSpec
 from trainer.data.dataset import LabelledImages, Labels, Rows, SourceData
 from trainer.data.duplicates import find_duplicates
 from trainer.errors import DataError
+from trainer.recipe import DataConfig
 
-_FEW_CLASSES = 20  # each of which is counted in what a person is told
+_FEW_CLASSES = 20  # up to here, the size of each class is printed
+_COMPARED_IMAGES = 2000
+_FAR_MEANS = 64  # grey levels of 255
+_FAR_SPREADS = 3  # times
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The training split is learnt from, validation chooses, test is measured once, at the end."""
+    """Training adjusts the weights to `train`, chooses the epoch on `validation`, and measures once, on `test`."""
 
     name: str
     labels: tuple[str, ...]
@@ -30,50 +34,60 @@ class Splits:
 
 
 class Division(NamedTuple):
-    """Positions of each split's images among all of a source, as SourceData.take counts them."""
+    """Positions of each split's images in the data set, as SourceData.take counts them."""
 
     train: Rows
     validation: Rows
     test: Rows
 
 
-def divide(data: SourceData, validation: float, test: float, seed: int) -> Division:
-    """Shares are of all images; where the source publishes a test split that one is used and `test` is not.
+def divide(data: SourceData, config: DataConfig) -> Division:
+    """Returns the published splits; those that are missing are taken from the training images by their shares.
 
-    Raises DataError where there is neither.
+    Raises DataError if there is neither a published test split nor a share for one.
     """
-    if data.test is None and not test:
-        raise DataError(f"{data.name} has no test split of its own; give it a share, as in --set data.test=0.2.")
-    rng = np.random.default_rng(seed)
-    if data.test is None:
-        tested, chosen, learnt = _stratified(data.train.labels, [test, validation], rng)
-    else:
-        chosen, learnt = _stratified(data.train.labels, [validation], rng)
-        tested = np.arange(len(data.train), len(data))
-    return Division(learnt, chosen, tested)
+    if data.test is None and not config.test:
+        raise DataError(f"{data.name} has no test split of its own. Set its share, as in --set data.test=0.2.")
+    shares = [0 if data.test is not None else config.test, 0 if data.validation is not None else config.validation]
+    test, validation, train = _stratified(data.train.labels, shares, np.random.default_rng(config.split_seed))
+    start = len(data.train)
+    if data.validation is not None:
+        validation = np.arange(start, start := start + len(data.validation))
+    if data.test is not None:
+        test = np.arange(start, len(data))
+    return Division(train, validation, test)
 
 
-def split(data: SourceData, validation: float, test: float, seed: int) -> Splits:
-    """As divide. Raises DataError naming a class that one of the splits would have no image of."""
-    learnt, chosen, tested = (_only(data.take(part)) for part in divide(data, validation, test, seed))
-    for name, part in (("training", learnt), ("validation", chosen), ("test", tested)):
+def split(data: SourceData, config: DataConfig) -> Splits:
+    """Returns the images of each split.
+
+    Raises DataError for a class without images in a split, and for test images unlike the training images.
+    """
+    if len(data.labels) < 2:
+        raise DataError(f"All images of {data.name} have the label '{data.labels[0]}'. Training needs two classes.")
+    train, validation, test = (_only(data.take(part)) for part in divide(data, config))
+    for name, part in (("training", train), ("validation", validation), ("test", test)):
         empty = np.flatnonzero(np.bincount(part.labels, minlength=len(data.labels)) == 0)
         if len(empty):
             raise DataError(
-                f"The {name} split of {data.name} has no image of class '{data.labels[empty[0]]}'; "
-                "add images of it, leave the class out, or give the split a larger share."
+                f"The {name} split of {data.name} has no image of class '{data.labels[empty[0]]}'. "
+                "Add images of it, or leave the class out."
             )
-    found = find_duplicates(learnt, chosen, tested)
+    if config.value_range is None:
+        for name, published in (("validation", data.validation), ("test", data.test)):
+            if published is not None:
+                _check_alike(data.train, published, name)
+    found = find_duplicates(train, validation, test)
     return Splits(
         name=data.name,
         labels=data.labels,
         input=data.input,
         content_hash=data.content_hash(),
         duplicates=found.duplicates,
-        told=(*data.told, _class_sizes(learnt, data.labels), *found.told),
-        train=learnt,
-        validation=chosen,
-        test=tested,
+        told=(*data.told, _class_sizes(train, data.labels), *_shared(data, config), *found.told),
+        train=train,
+        validation=validation,
+        test=test,
     )
 
 
@@ -83,24 +97,67 @@ def _only(parts: list[LabelledImages]) -> LabelledImages:
 
 
 def _class_sizes(train: LabelledImages, labels: tuple[str, ...]) -> str:
-    """How many training images each class has, and by how much the classes differ."""
     counts = np.bincount(train.labels, minlength=len(labels))
     smallest, largest = int(counts.argmin()), int(counts.argmax())
     shown = range(len(labels)) if len(labels) <= _FEW_CLASSES else (smallest, largest)
     ratio = counts[largest] / counts[smallest]
     return (
-        f"training images a class: {', '.join(f'{labels[i]}: {counts[i]:,}' for i in shown)} "
+        f"training images per class: {', '.join(f'{labels[i]}: {counts[i]:,}' for i in shown)} "
         f"(the largest is {ratio:.1f} times the smallest)"
     )
 
 
-def _stratified(labels: Labels, shares: list[float], rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
-    """Index sets, one a share and last the rest; in each, every class has its share, rounded."""
-    parts: list[list[npt.NDArray[np.int64]]] = [[] for _ in range(len(shares) + 1)]
-    edges = np.cumsum(shares)
+def _shared(data: SourceData, config: DataConfig) -> list[str]:
+    """Returns a sentence if a class has too few images for separate splits."""
+    parts = 1 + (data.validation is None) + (data.test is None and config.test > 0)
+    few = np.flatnonzero(np.bincount(data.train.labels, minlength=len(data.labels)) < parts)
+    if not len(few):
+        return []
+    names = ", ".join(data.labels[i] for i in few[:_FEW_CLASSES])
+    return [f"fewer than {parts} images, so that splits share them and the figures say little: {names}"]
+
+
+def _check_alike(train: LabelledImages, other: LabelledImages, name: str) -> None:
+    """Raises DataError if the other images have a mean or spread that only another range of values explains."""
+    mean, spread = _statistics(train)
+    other_mean, other_spread = _statistics(other)
+    spreads = sorted((spread, other_spread))
+    if abs(mean - other_mean) > _FAR_MEANS or spreads[1] > _FAR_SPREADS * max(spreads[0], 1):
+        raise DataError(
+            f"The {name} images are unlike the training images: mean {other_mean:.0f} and spread {other_spread:.0f} "
+            f"against {mean:.0f} and {spread:.0f}, of 255. If that is right, set the values of black and white, as in "
+            "--set data.value_range=0,255; else convert one of the files."
+        )
+
+
+def _statistics(part: LabelledImages) -> tuple[float, float]:
+    step = -(-len(part) // _COMPARED_IMAGES)
+    pixels = part.images[:: max(step, 1)]
+    return float(pixels.mean()), float(pixels.std())
+
+
+def _stratified(labels: Labels, shares: Sequence[float], rng: np.random.Generator) -> list[Rows]:
+    """Returns the positions for each share, and last the rest. Each class has its share in each, and at least one.
+
+    A class with too few images for that has its first image in every share.
+    """
+    parts: list[list[Rows]] = [[] for _ in range(len(shares) + 1)]
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.round(edges * len(members)).astype(np.int64)
-        for part, chosen in zip(parts, np.split(members, cuts), strict=True):
-            part.append(chosen)
+        sizes = _sizes(len(members), shares)
+        if sum(sizes) < len(members):
+            chosen = np.split(members, np.cumsum(sizes))
+        else:
+            chosen = [*(members[:size] for size in sizes), members[-max(1, len(members) - 1) :]]
+        for part, rows in zip(parts, chosen, strict=True):
+            part.append(rows)
     return [np.sort(np.concatenate(part)) if part else np.empty(0, np.int64) for part in parts]
+
+
+def _sizes(count: int, shares: Sequence[float]) -> list[int]:
+    """Returns the shares of a class of `count` images, rounded; at least one, and one image is left if possible."""
+    edges = np.round(np.cumsum([0, *shares]) * count).astype(np.int64)
+    sizes = [max(int(size), 1) if share else 0 for size, share in zip(np.diff(edges), shares, strict=True)]
+    while sum(sizes) >= count and max(sizes) > 1:
+        sizes[sizes.index(max(sizes))] -= 1
+    return sizes

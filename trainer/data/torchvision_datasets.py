@@ -1,26 +1,25 @@
-"""Published sets through torchvision: found below the data folder, else downloaded there."""
+"""Published data sets through torchvision: read from the data folder, else downloaded to it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
-from torchvision.datasets import CIFAR10, MNIST
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
 from trainer.data.dataset import LabelledImages, SourceData
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
 from trainer.data.progress_bar import tracked
-from trainer.errors import DataError
+from trainer.errors import DataError, one_line
 
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """What is known of a set: its files' place below the data folder, its classes, shape and counts."""
+    """The name of the class in torchvision, the place of the files below the data folder, labels, shape and counts."""
 
     name: str
-    dataset: type[MNIST] | type[CIFAR10]
+    dataset: str
     place: str
     labels: tuple[str, ...]
     shape: tuple[int, int, int]
@@ -29,12 +28,12 @@ class PublishedSet:
 
 
 # LeCun, Cortes & Burges, 1998. torchvision calls the classes "7 - seven".
-MNIST_SET = PublishedSet("mnist", MNIST, "MNIST/raw", tuple("0123456789"), (28, 28, 1), 60_000, 10_000)
+MNIST_SET = PublishedSet("mnist", "MNIST", "MNIST/raw", tuple("0123456789"), (28, 28, 1), 60_000, 10_000)
 
 # Krizhevsky, 2009.
 CIFAR10_SET = PublishedSet(
     "cifar10",
-    CIFAR10,
+    "CIFAR10",
     "cifar-10-batches-py",
     ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     (32, 32, 3),
@@ -45,12 +44,17 @@ CIFAR10_SET = PublishedSet(
 
 @dataclass(frozen=True)
 class PublishedSource:
-    """input is what the images are resized to; None keeps their own size. Resized ones are kept below cache."""
+    """input is the size that images are resized to; None keeps their own. cache is the folder for resized images."""
 
     published: PublishedSet
     folder: Path
     input: InputSpec | None = None
     cache: Path | None = None
+
+    def check(self) -> None:
+        """Raises DataError if the data folder is a file."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise DataError(f"{self.published.name} could not be read from {self.folder}, which is not a folder.")
 
     def load(self) -> SourceData:
         height, width, channels = self.published.shape
@@ -68,7 +72,7 @@ class PublishedSource:
     def _resized(
         self, parts: dict[str, LabelledImages], spec: InputSpec
     ) -> tuple[dict[str, LabelledImages], tuple[str, ...]]:
-        """They may take more room than memory has: CIFAR-10 at 224x224 is 9 GB."""
+        """Returns images that stay on the disk: CIFAR-10 at 224x224 is 9 GB."""
 
         def decode(writer: EntryWriter) -> Decoded:
             for name, data in parts.items():
@@ -86,14 +90,16 @@ class PublishedSource:
 
     def _part(self, *, train: bool, count: int) -> LabelledImages:
         published, place = self.published, self.folder / self.published.place
+        from torchvision import datasets  # noqa: PLC0415 - it imports PyTorch; errors are reported without it
+
         try:
-            part = published.dataset(root=str(self.folder), train=train, download=True)
+            part = getattr(datasets, published.dataset)(root=str(self.folder), train=train, download=True)
             images = np.asarray(part.data).reshape(-1, *published.shape)
             labels = np.asarray(part.targets, dtype=np.int64)
         except Exception as error:  # torchvision raises RuntimeError, AssertionError, OSError, ValueError, zlib's, ...
             raise DataError(
-                f"{published.name} could not be read from {place} nor downloaded there ({_reason(error)}); "
-                "put its published files there, or delete those that are damaged and run again with a network."
+                f"{published.name} could not be read from {place} nor downloaded there ({one_line(error)}). "
+                "Put the published files there, or delete the damaged ones and run again with a network."
             ) from error
         wrong = None
         if len(images) != count or labels.shape != (count,):
@@ -106,7 +112,3 @@ class PublishedSource:
                 f"The {which} files of {published.name} in {place} hold {wrong}; delete them and run again."
             )
         return LabelledImages(images, labels)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -187,7 +187,7 @@ def positions_of(part: Part, data: SourceData, config: DataConfig) -> Rows:
         return np.arange(len(data))
     if data.test is None and not config.test:
         raise DataError(f"{data.name} has no test split of its own; score all of it, with --split all.")
-    division = divide(data, config.validation, config.test, config.split_seed)
+    division = divide(data, config)
     positions: Rows = getattr(division, part)
     return positions
 
@@ -203,7 +203,7 @@ def already_seen(model: Model, data: SourceData, positions: Rows) -> str | None:
     config = own_division(model, data)
     if config is None:
         return None
-    division = divide(data, config.validation, config.test, config.split_seed)
+    division = divide(data, config)
     learnt, chosen = (int(np.isin(positions, part).sum()) for part in (division.train, division.validation))
     if not learnt + chosen:
         return None

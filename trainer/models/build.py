@@ -1,11 +1,11 @@
-"""What a run begins with: the splits, and a network that suits them."""
+"""Builds the network that suits a data set."""
 
 import numpy as np
 import torch
 from torch import nn
 
-from trainer.data.dataset import DataSource, LabelledImages
-from trainer.data.split import Splits, split
+from trainer.data.dataset import LabelledImages
+from trainer.data.split import Splits
 from trainer.errors import RecipeError
 from trainer.models.fast import FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape, as_input
@@ -17,12 +17,6 @@ from trainer.recipe import Recipe
 PREPARING_IMAGES = 5000
 # Of pixels, for the mean and deviation: more would change the fourth digit, and a run could not start at once.
 STATISTICS_BYTES = 2**28
-
-
-def load_splits(recipe: Recipe, source: DataSource) -> Splits:
-    """Raises DataError."""
-    config = recipe.data
-    return split(source.load(), config.validation, config.test, config.split_seed)
 
 
 def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = None) -> nn.Module:

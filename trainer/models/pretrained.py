@@ -9,16 +9,15 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
 from schemas.bundle import Bundle, open_bundle
-from trainer.errors import DataError
+from trainer.errors import DataError, one_line
 from trainer.files import newest_version
 from trainer.models.layers import Normalise, head_name
-from trainer.network_config import AnyNetwork, BackboneConfig, NetworkConfig, Stem
+from trainer.network_config import AnyNetwork, BackboneConfig, Stem
 from trainer.recipe import PRETRAINED, Recipe
 
 
@@ -65,24 +64,6 @@ def as_run(recipe: Recipe, weights: StartingWeights | None) -> Recipe:
         network = network.model_copy(update={"stem": Stem.PUBLISHED})
     transfer = recipe.transfer.model_copy(update={"sha256": weights.sha256})
     return recipe.model_copy(update={"network": network, "transfer": transfer})
-
-
-def network_of_bundle(source: str | None) -> AnyNetwork | None:
-    """The network that a bundle's weights are of; None where the source is no folder.
-
-    Raises DataError, or what open_bundle raises.
-    """
-    if source in {None, PRETRAINED} or not Path(str(source)).is_dir():
-        return None
-    manifest = _bundle(str(source)).manifest
-    try:
-        network: AnyNetwork = TypeAdapter(NetworkConfig).validate_python(manifest.provenance.recipe.get("network"))
-    except ValidationError as error:
-        raise DataError(f"The bundle {source} is of a network that this release does not know.") from error
-    if isinstance(network, BackboneConfig):
-        stem = network.stem_for(manifest.input.height, manifest.input.width)
-        network = network.model_copy(update={"stem": stem})
-    return network
 
 
 def load_body(network: nn.Module, weights: StartingWeights) -> None:
@@ -142,7 +123,7 @@ def _published(network: AnyNetwork) -> StartingWeights:
     except Exception as error:  # URLError, OSError, RuntimeError, UnpicklingError, ...
         raise DataError(
             f"The pretrained weights of {network.name} could not be read from {file} nor downloaded there from "
-            f"{published.url} ({_reason(error)}); put that file there, or give --weights a file of safetensors or a "
+            f"{published.url} ({one_line(error)}); put that file there, or give --weights a file of safetensors or a "
             "bundle."
         ) from error
     return StartingWeights(PRETRAINED, sha256, tensors, _published_normalisation(network))
@@ -165,7 +146,7 @@ def _from_safetensors(source: str, data: bytes, network: AnyNetwork) -> Starting
         tensors = load(data)
     except SafetensorError as error:
         raise DataError(
-            f"{source} is no file of safetensors ({_reason(error)}); convert other files with "
+            f"{source} is no file of safetensors ({one_line(error)}); convert other files with "
             "safetensors.torch.save_file, for nothing is unpickled here."
         ) from error
     sha256 = hashlib.sha256(data).hexdigest()
@@ -199,7 +180,3 @@ def _without(head: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _size(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -17,9 +17,9 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from trainer.data.dataset import DataSource
-from trainer.data.split import Splits
+from trainer.data.split import Splits, split
 from trainer.errors import NonFiniteError, RecipeError, RunError, StudyError
-from trainer.models.build import build_network, load_splits
+from trainer.models.build import build_network
 from trainer.models.pretrained import StartingWeights, as_run, starting_weights
 from trainer.recipe import Recipe, with_settings
 from trainer.search.search_space import Range, Space, own_values
@@ -80,7 +80,7 @@ def search(
     start = starting_weights(recipe)
     recipe = as_run(recipe, start)
     own = own_values(space, recipe)
-    data = without_test(load_splits(recipe, source))
+    data = without_test(split(source.load(), recipe.data))
     for sentence in data.told:
         say(sentence)
     facts = {

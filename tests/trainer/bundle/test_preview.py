@@ -8,12 +8,12 @@ from tests.support import colour_images
 from trainer.bundle.preview import as_seen, in_words, write_show
 from trainer.data.split import Splits, split
 from trainer.errors import WriteError
-from trainer.recipe import AugmentConfig, Flip
+from trainer.recipe import AugmentConfig, DataConfig, Flip, Source
 
 
 @pytest.fixture(scope="module")
 def data() -> Splits:
-    return split(colour_images.colours(90), 0.2, 0.2, 0)
+    return split(colour_images.colours(90), DataConfig(source=Source.NPZ, validation=0.2, test=0.2, split_seed=0))
 
 
 def pixels(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

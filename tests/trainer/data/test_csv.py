@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
 from trainer.data.csv import CsvSource
 from trainer.errors import DataError
+from trainer.recipe import DataConfig, Source
 
 NAMES = ("dog", "cat")
 
@@ -29,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def source(folder: Path, **changes: object) -> CsvSource:
-    return CsvSource(folder, "pets", **{"labels": NAMES, **changes})  # type: ignore[arg-type]
+def source(folder: Path, **settings: Any) -> CsvSource:
+    return CsvSource(folder, DataConfig(source=Source.CSV, validation=0.2, **{"labels": NAMES, **settings}))
 
 
 def test_rows_become_images_in_the_order_of_height_width_channels(folder: Path) -> None:
@@ -68,7 +70,7 @@ def test_the_test_split_is_read_with_the_value_range_of_the_training_images(fold
     assert data.test is not None
     assert np.array_equal(data.test.images, images(2) // 128 * 255)
     (folder / "input_test.csv").write_text(rows(images(2)))
-    with pytest.raises(DataError, match=r"input_test\.csv: line 1, column \d+: \d+ is outside 0 to 1"):
+    with pytest.raises(DataError, match=r"different ranges of values: input\.csv 0 to 1 and input_test\.csv 0 to 255"):
         source(folder).load()
 
 
@@ -78,22 +80,21 @@ def test_a_value_range_that_is_given_is_taken(folder: Path) -> None:
     data = source(folder, value_range=(-128, 127)).load()
     assert np.array_equal(data.train.images, images(4))
     assert "values -128 to 127" in data.told[0]
-    with pytest.raises(DataError, match=r"line 1, column \d+: -\d+ is outside 0 to 1"):
+    with pytest.raises(DataError, match=r"line 1, column \d+: '-\d+' is outside 0 to 1"):
         source(folder, value_range=(0, 1)).load()
 
 
-def test_a_header_of_numbers_can_be_said(folder: Path) -> None:
-    """As pandas writes them; nothing tells them from a row."""
+def test_a_header_of_numbers_as_pandas_writes_it_is_detected_or_set(folder: Path) -> None:
     for file in folder.iterdir():
         text = file.read_text()
         columns = len(text.splitlines()[0].split(","))
         file.write_text(",".join(str(i) for i in range(columns)) + "\n" + text)
-    assert len(source(folder).load().train) == 5
-    data = source(folder, header=True).load()
-    assert np.array_equal(data.train.images, images(4))
-    assert data.train.labels.tolist() == [0, 1, 1, 0]
+    for header in (None, True):
+        data = source(folder, header=header).load()
+        assert np.array_equal(data.train.images, images(4))
+        assert data.train.labels.tolist() == [0, 1, 1, 0]
     (folder / "input.csv").write_text("pixel," + rows(images(4)))
-    with pytest.raises(DataError, match=r"line 1, column 1: 'pixel' is no number"):
+    with pytest.raises(DataError, match=r"line 1, column 1: 'pixel' is not a number"):
         source(folder, header=False).load()
 
 
@@ -107,11 +108,12 @@ def test_a_wrong_row_far_down_is_named_by_its_line_in_the_file(folder: Path) -> 
     """Beyond the first block, with an empty line before it, and among fractions after bytes."""
     row = ",".join(["7"] * 48)
     for wrong, said in (
-        ("7.5," * 47 + "256", "column 48: 256 is outside"),
+        ("7.5," * 47 + "256", "column 48: '256' is outside"),
         ("7,x", "column 2: 'x'"),
         ("7", "has 1 val"),
     ):
         (folder / "input.csv").write_text((row + "\n") * 60_000 + "\n" + wrong + "\n" + row + "\n")
+        (folder / "labels.csv").write_text("0\n1\n" * 30_001)
         with pytest.raises(DataError, match=f"line 60002.*{said}"):
             source(folder).load()
 
@@ -125,7 +127,7 @@ def test_grey_squares_are_told_from_colour_ones(folder: Path) -> None:
 def test_a_shape_that_is_given_is_taken(folder: Path) -> None:
     data = source(folder, shape=(8, 2, 3)).load()
     assert data.train.images.shape == (4, 8, 2, 3)
-    with pytest.raises(DataError, match=r"48 values a row, but 5x5 RGB needs 75; set data\.shape"):
+    with pytest.raises(DataError, match=r"48 values a row, but 5x5 RGB needs 75. Set data\.shape"):
         source(folder, shape=(5, 5, 3)).load()
 
 
@@ -141,37 +143,130 @@ def test_without_names_the_class_indices_are_the_names(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "fault"),
     [
         ("input.csv", None, "is missing"),
         ("input.csv", "", "holds no rows"),
-        ("input.csv", "1,2,3\n4,five,6\n", "line 2, column 2: 'five' is no number"),
+        ("input.csv", "1,2,3\n4,five,6\n", "line 2, column 2: 'five' is not a number"),
         ("input.csv", "1,2,3\n4,5\n", "line 2 has 2 values, and the lines before it 3"),
-        ("input.csv", "1,2,3\n4,256,6\n", "line 2, column 2: 256 is outside 0 to 255"),
-        ("input.csv", "a,b,c\n1,2,3\n4,-5,6\n", "line 3, column 2: -5 is outside 0 to 255"),
-        ("input.csv", "1,2,3\n4,nan,6\n", "line 2, column 2: nan is outside"),
+        ("input.csv", "1,2,3\n4,256,6\n", "line 2, column 2: '256' is outside 0 to 255"),
+        ("input.csv", "a,b,c\n1,2,3\n4,-5,200\n", "line 3, column 2: '-5' is outside 0 to 255"),
+        ("input.csv", "99,2,3\n4,nan,6\n", "line 2, column 2: 'nan' is outside"),
         ("input.csv", "1,2\n3,4\n", "is no square image"),
-        ("input.csv", "1,2,3\n", "holds images of 1x1 RGB"),
-        ("labels.csv", "0\n1\n1\n", "4 images and labels.csv 3 labels"),
-        ("labels.csv", "0\n1\n1\n2\n", "go up to 2, but there are 2 names"),
-        ("labels.csv", "0\n1\n0.5\n1\n", "line 3, column 1: 0.5 is no class index"),
-        ("labels.csv", "0\n1\n\n-1\n1\n", "line 4, column 1: -1 is no class index"),
-        ("labels.csv", "0,1\n1,0\n1,0\n0,1\n", "has 2 values a row"),
+        ("input.csv", "1,2,16\n3,4,5\n", "The values go from 1 to 16, which fits several ranges. Set the values of"),
+        ("labels.csv", "0\n1\n1\n", "2 images and labels.csv 3 labels"),
+        ("labels.csv", "0\n2\n", "go from 0 to 2, but there are 2 names"),
+        ("labels.csv", "0\n0.5\n", "line 2, column 1: the label 0.5 is not a whole number"),
+        ("labels.csv", "0\n\n-1\n", "go from -1 to 0, but there are 2 names"),
+        ("labels.csv", "0,1\n1,1\n", "line 2, column 1: 2 values per image, which are not one-hot"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(folder: Path, file: str, content: str | None, said: str) -> None:
+def test_names_a_fault_with_its_place(tmp_path: Path, file: str, content: str | None, fault: str) -> None:
+    (tmp_path / "input.csv").write_text("100,0,0\n0,0,0\n")
+    (tmp_path / "labels.csv").write_text("0\n1\n")
     if content is None:
-        (folder / file).unlink()
+        (tmp_path / file).unlink()
     else:
-        (folder / file).write_text(content)
-        if file == "input.csv" and said.startswith("holds"):
-            (folder / "labels.csv").write_text("0\n")
+        (tmp_path / file).write_text(content)
     with pytest.raises(DataError) as caught:
+        source(tmp_path).load()
+    assert fault in str(caught.value)
+
+
+def test_refuses_splits_of_different_shapes(folder: Path) -> None:
+    (folder / "input.csv").write_text("100,0,0\n" * 4)
+    with pytest.raises(DataError, match=r"different shapes: input\.csv 1x1 RGB and input_test\.csv 4x4 RGB"):
         source(folder).load()
-    assert said in str(caught.value)
 
 
 def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
-    (folder / "input.csv").write_bytes(b"1,2,3\n\xff\xfe,5,6\n")
+    (folder / "input.csv").write_bytes(b"1,2,3\n\xff\xfe,5,6\n" * 2)
     with pytest.raises(DataError, match=r"input\.csv"):
         source(folder).load()
+
+
+def numbered(count: int) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], list[int]]:
+    """Grey images of 4x4 whose first pixel is their position, with labels from 1 to 3."""
+    pixels = images(count, channels=1).reshape(count, -1)
+    pixels[:, 0] = np.arange(count)
+    return pixels, [1 + i % 3 for i in range(count)]
+
+
+def lines(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], separator: str) -> list[str]:
+    return [separator.join(map(str, row)) for row in pixels]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["label,first", "last;label", "tabs", "quotes", "spaces", "index", "no header", "string", "pairs with names"],
+)
+def test_reads_the_layouts_that_other_tools_write(tmp_path: Path, layout: str) -> None:
+    pixels, labels = numbered(9)
+    header = [f"pixel{i}" for i in range(16)]
+    text = lines(pixels, ",")
+    if layout == "label,first":
+        content = [",".join(["label", *header]), *(f"{y},{x}" for x, y in zip(text, labels, strict=True))]
+    elif layout == "last;label":
+        content = [";".join([*header, "Class"])]
+        content += [f"{x};{y}" for x, y in zip(lines(pixels, ";"), labels, strict=True)]
+    elif layout == "tabs":
+        content = ["\t".join(["digit", *header])]
+        content += [f"{y}\t{x}" for x, y in zip(lines(pixels, "\t"), labels, strict=True)]
+    elif layout == "quotes":
+        content = [",".join(f'"{name}"' for name in ["label", *header])]
+        content += [f'"{y}","{x}"' for x, y in zip(lines(pixels, '","'), labels, strict=True)]
+    elif layout == "spaces":
+        content = [f"{y} {x}" for x, y in zip(lines(pixels, " "), labels, strict=True)]
+    elif layout == "index":
+        content = [",".join(["", "label", *header])]
+        content += [f"{i},{y},{x}" for i, (x, y) in enumerate(zip(text, labels, strict=True))]
+    elif layout == "no header":
+        content = [f"{y},{x}" for x, y in zip(text, labels, strict=True)]
+    elif layout == "string":
+        content = ["emotion,pixels", *(f"{y},{x}" for x, y in zip(lines(pixels, " "), labels, strict=True))]
+    else:
+        (tmp_path / "labels.csv").write_text("".join(f"class {y}\n" for y in labels))
+        content = text
+    name = "input.csv" if layout.startswith("pairs") else "train.csv"
+    (tmp_path / name).write_text("\n".join(content) + "\n")
+    settings = {"label_column": "1"} if layout in {"spaces", "no header"} else {}
+    data = source(tmp_path, labels=(), **settings).load()
+    assert data.labels == tuple(f"class {i}" if layout.startswith("pairs") else str(i) for i in (1, 2, 3))
+    assert data.train.labels.tolist() == [y - 1 for y in labels]
+    assert np.array_equal(np.asarray(data.train.images).reshape(9, 16), pixels)
+
+
+def test_usage_divides_the_rows_of_a_file(tmp_path: Path) -> None:
+    pixels, labels = numbered(9)
+    usage = ["Training", "PublicTest", "PrivateTest"] * 3
+    rows_ = zip(lines(pixels, " "), labels, usage, strict=True)
+    (tmp_path / "faces.csv").write_text("emotion,pixels,Usage\n" + "".join(f"{y},{x},{u}\n" for x, y, u in rows_))
+    data = source(tmp_path / "faces.csv", labels=()).load()
+    assert data.validation is not None
+    assert data.test is not None
+    positions = [np.asarray(part.images)[:, 0, 0, 0].tolist() for part in (data.train, data.validation, data.test)]
+    assert positions == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    assert data.name == "faces"
+
+
+def test_kaggle_s_files_without_labels_are_left_out(tmp_path: Path) -> None:
+    pixels, labels = numbered(9)
+    header = ",".join(f"pixel{i}" for i in range(16))
+    text = lines(pixels, ",")
+    (tmp_path / "train.csv").write_text(
+        f"label,{header}\n" + "".join(f"{y},{x}\n" for x, y in zip(text, labels, strict=True))
+    )
+    (tmp_path / "test.csv").write_text("\n".join([header, *text]))
+    (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n2,0\n")
+    data = source(tmp_path, labels=()).load()
+    assert (len(data.train), data.test) == (9, None)
+    assert [told.split(":")[0] for told in data.told[1:3]] == ["left out sample_submission.csv", "left out test.csv"]
+
+
+def test_a_label_column_that_could_be_several_asks_for_the_setting(tmp_path: Path) -> None:
+    pixels, labels = numbered(9)
+    pixels[:, -1] = np.arange(9)
+    content = [f"{y},{x}" for x, y in zip(lines(pixels, ","), labels, strict=True)]
+    (tmp_path / "train.csv").write_text("\n".join(content))
+    with pytest.raises(DataError, match=r"Columns 1, 17 of train\.csv could be the label\. Set data\.label_column"):
+        source(tmp_path).load()

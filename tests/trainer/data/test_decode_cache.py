@@ -84,9 +84,10 @@ def rename_a_class(photos: Path) -> None:
     (photos / "red").rename(photos / "aaa")
 
 
-def add_an_empty_class(photos: Path) -> None:
-    """It shifts the others' indices and has no file to show it."""
+def add_a_class(photos: Path) -> None:
+    """Shifts the indices of the other classes."""
     (photos / "aaa").mkdir()
+    (photos / "aaa" / "a.png").write_bytes(solid("blue", (10, 7)))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def add_an_empty_class(photos: Path) -> None:
         add_a_photo,
         remove_a_photo,
         rename_a_class,
-        add_an_empty_class,
+        add_a_class,
     ],
 )
 def test_nothing_is_served_stale(photos: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:

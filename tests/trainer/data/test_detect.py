@@ -8,9 +8,9 @@ import pytest
 from schemas.image import encode_png
 from trainer.data.detect import open_source, recipe_for
 from trainer.data.digits import DigitsSource
+from trainer.data.split import split
 from trainer.data.torchvision_datasets import CIFAR10_SET, MNIST_SET, PublishedSet, PublishedSource
 from trainer.errors import DataError, RecipeError
-from trainer.models.build import load_splits
 from trainer.recipe import Source, with_settings
 from trainer.recipes.registry import RECIPES, find_recipe
 
@@ -51,7 +51,7 @@ def test_mnist_files_that_are_no_idx_files_are_refused(tmp_path: Path) -> None:
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte").write_bytes(b"not an idx file")
-    with pytest.raises(DataError, match="put its published files there"):
+    with pytest.raises(DataError, match="Put the published files there"):
         PublishedSource(MNIST_SET, tmp_path).load()
 
 
@@ -103,7 +103,7 @@ def lay_out(source: Source, folder: Path) -> Path:
 def test_every_recipe_takes_every_source(tmp_path: Path, name: str, source: Source) -> None:
     settings = {"data.source": source, "data.labels": "", "data.validation": 0.1, **NEEDED[source]}
     recipe = with_settings(find_recipe(name, "default"), settings)
-    data = load_splits(recipe, open_source(recipe.data, lay_out(source, tmp_path)))
+    data = split(open_source(recipe.data, lay_out(source, tmp_path)).load(), recipe.data)
     assert len(data.labels) == (10 if source is Source.DIGITS else 2)
     assert all(len(part) for part in (data.train, data.validation, data.test))
     assert data.train.images.shape[1:] == data.input.shape == (recipe.data.input or data.input).shape
@@ -111,8 +111,8 @@ def test_every_recipe_takes_every_source(tmp_path: Path, name: str, source: Sour
 
 def test_a_source_without_a_test_split_asks_for_its_share(tmp_path: Path) -> None:
     recipe = with_settings(find_recipe("mnist", "default"), {"data.source": "npz"})
-    with pytest.raises(DataError, match=r"data has no test split of its own; .* --set data\.test=0\.2"):
-        load_splits(recipe, open_source(recipe.data, lay_out(Source.NPZ, tmp_path)))
+    with pytest.raises(DataError, match=r"data has no test split of its own\. .* --set data\.test=0\.2"):
+        split(open_source(recipe.data, lay_out(Source.NPZ, tmp_path)).load(), recipe.data)
 
 
 def test_photos_without_a_size_ask_for_it(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_data_is_known_by_its_content_and_gets_the_recipe_made_for_it(
 ) -> None:
     recipe = recipe_for(lay_out(source, tmp_path))
     assert (recipe.name, recipe.data.source) == (name, source)
-    assert len(load_splits(recipe, open_source(recipe.data, tmp_path)).labels) == 2
+    assert len(split(open_source(recipe.data, tmp_path).load(), recipe.data).labels) == 2
 
 
 @pytest.mark.parametrize(("place", "source"), [("MNIST/raw", "mnist"), ("cifar-10-batches-py", "cifar10")])
@@ -140,5 +140,5 @@ def test_published_files_are_known_by_their_folder(tmp_path: Path, place: str, s
 
 def test_data_of_no_known_kind_is_said(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(RecipeError, match=r"is no recipe \(digits, .*\), nor a folder of class-named folders"):
+        with pytest.raises(RecipeError, match=r"is neither a recipe \(digits, .*\) nor data: a folder"):
             recipe_for(place)

@@ -59,7 +59,7 @@ def test_skip_bad_leaves_unreadable_files_out_and_says_so(photos: Path) -> None:
 
 @pytest.mark.parametrize(
     ("layout", "said"),
-    [([], "two or more classes, not 0"), (["one"], "two or more classes, not 1"), (["a", "b"], "hold no files")],
+    [([], "two or more classes, not 0"), (["one"], "two or more classes, not 1"), (["a", "b"], "a holds no photos")],
 )
 def test_a_folder_without_classes_or_files_is_said(tmp_path: Path, layout: list[str], said: str) -> None:
     for name in layout:
@@ -69,7 +69,7 @@ def test_a_folder_without_classes_or_files_is_said(tmp_path: Path, layout: list[
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         FolderSource(tmp_path / "nowhere", SPEC).load()
 
 
@@ -77,13 +77,13 @@ def test_each_kind_of_unreadable_file_has_its_own_reason(photos: Path) -> None:
     (photos / "red" / "cut.jpg").write_bytes(solid("red", (300, 400), "JPEG")[:-600])
     (photos / "red" / "empty.png").touch()
     (photos / "red" / "gone.gif").write_bytes(b"GIF89a image not found")
-    (photos / "red" / "notes.txt").write_text("hello")
+    (photos / "red" / "notes.jpg").write_text("hello")
     with pytest.raises(DataError) as caught:
         FolderSource(photos, SPEC).load()
     reasons = dict(part.split(": ", 1) for part in str(caught.value).split("--skip-bad: ")[1].split("; "))
     assert reasons["red/empty.png"] == "The file is empty"
     assert "cut short" in reasons["red/cut.jpg"]
-    assert "no image of a known format" in reasons["red/notes.txt"]
+    assert "no image of a known format" in reasons["red/notes.jpg"]
     assert "red/gone.gif" in reasons
     assert not any(reason.endswith(".") for reason in reasons.values())
 
@@ -117,8 +117,8 @@ def test_what_is_no_file_is_listed_with_its_reason_and_never_waited_for(photos: 
 def test_a_folder_without_a_single_image_is_said_even_where_bad_files_are_left_out(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match=r"No file below .* is an image: a/notes\.txt"):
+        (tmp_path / name / "notes.jpg").write_text("hello")
+    with pytest.raises(DataError, match=r"No train file below .* is an image: a/notes\.jpg"):
         FolderSource(tmp_path, SPEC, skip_bad=True).load()
 
 
@@ -126,3 +126,38 @@ def test_real_photos_of_all_sizes_are_read(real_data: Path, tmp_path: Path) -> N
     data = FolderSource(real_data / "photos-sample", SPEC, cache=tmp_path).load()
     assert len(data.train) == 100
     assert len(data.labels) == 5
+
+
+def test_passes_over_what_systems_leave_and_documents(photos: Path) -> None:
+    (photos / "$RECYCLE.BIN").mkdir()
+    (photos / "$RECYCLE.BIN" / "old.png").write_bytes(solid("red", (9, 9)))
+    for name in ("ehthumbs.db", "Icon\r", "Icon", "readme.txt"):
+        (photos / "red" / name).write_text("not a photo")
+    data = FolderSource(photos, SPEC).load()
+    assert (data.labels, len(data.train)) == (("blue", "green", "red"), 6)
+    assert "left out 2 files that are not photos by their names: red/Icon" in data.told[1]
+
+
+def test_published_splits_are_not_classes(photos: Path) -> None:
+    for part in ("train", "Val", "test"):
+        for colour in ("red", "blue"):
+            (photos / "split" / part / colour).mkdir(parents=True)
+            (photos / "split" / part / colour / "a.png").write_bytes(solid(colour, (9, 9)))
+    data = FolderSource(photos / "split", SPEC).load()
+    assert data.labels == ("blue", "red")
+    assert [len(part) for part in data.parts] == [2, 2, 2]
+
+
+def test_folders_of_a_segmentation_data_set_are_not_classes(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(solid("red", (9, 9)))
+    with pytest.raises(DataError, match=r"images, masks of .* look like parts of one data set"):
+        FolderSource(tmp_path, SPEC).load()
+
+
+def test_a_folder_around_the_classes_is_named(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "animals" / name).mkdir(parents=True)
+    with pytest.raises(DataError, match=f"two or more classes, not 1. Did you mean {tmp_path / 'animals'}"):
+        FolderSource(tmp_path, SPEC).check()

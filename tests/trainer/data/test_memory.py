@@ -22,7 +22,8 @@ from trainer.data.folder import FolderSource
 from trainer.training.loop import fit
 from trainer.training.progress import LineReporter
 from trainer.recipe import DataConfig, Source
-from trainer.models.build import build_network, load_splits
+from trainer.models.build import build_network
+from trainer.data.split import split
 
 torch.set_num_threads(1)
 spec = InputSpec(height={SIDE}, width={SIDE}, channels=3)
@@ -30,7 +31,7 @@ spec = InputSpec(height={SIDE}, width={SIDE}, channels=3)
 def run(photos):
     config = DataConfig(source=Source.FOLDER, validation=0.1, test=0.1)
     recipe = colour_images.recipe(epochs=1, validation_batch_size=16, max_seconds=1.0, data=config)
-    data = load_splits(recipe, FolderSource(Path(photos), spec))
+    data = split(FolderSource(Path(photos), spec).load(), recipe.data)
     fit(build_network(recipe, data), data, recipe, torch.device("cpu"), LineReporter(sys.stderr))
     return len(data.train)
 

@@ -10,6 +10,7 @@ from tests.support.colour_images import colours
 from trainer.data.dataset import LabelledImages, SourceData
 from trainer.data.split import split
 from trainer.errors import DataError
+from trainer.recipe import DataConfig, Source
 
 
 def numbered(labels: list[int], classes: int, test: list[int] | None = None) -> SourceData:
@@ -23,6 +24,10 @@ def numbered(labels: list[int], classes: int, test: list[int] | None = None) -> 
     names = tuple(f"class {i}" for i in range(classes))
     spec = InputSpec(height=2, width=1, channels=1)
     return SourceData("numbered", names, spec, images(labels), images(test) if test is not None else None)
+
+
+def shares(validation: float, test: float, seed: int) -> DataConfig:
+    return DataConfig(source=Source.NPZ, validation=validation, test=test, split_seed=seed, value_range=(0, 255))
 
 
 def positions(part: LabelledImages) -> list[int]:
@@ -39,7 +44,7 @@ def test_every_image_is_in_exactly_one_split_and_each_class_has_its_share(
     counts: list[int], validation: float, test: float, seed: int
 ) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts)).tolist()
-    parts = split(numbered(labels, len(counts)), validation, test, seed)
+    parts = split(numbered(labels, len(counts)), shares(validation, test, seed))
     everything = positions(parts.train) + positions(parts.validation) + positions(parts.test)
     assert sorted(everything) == list(range(len(labels)))
     for part, share in ((parts.validation, validation), (parts.test, test)):
@@ -49,36 +54,36 @@ def test_every_image_is_in_exactly_one_split_and_each_class_has_its_share(
 
 def test_images_keep_their_labels() -> None:
     labels = [0, 1, 2] * 20
-    parts = split(numbered(labels, 3), 0.2, 0.2, 0)
+    parts = split(numbered(labels, 3), shares(0.2, 0.2, 0))
     for part in (parts.train, parts.validation, parts.test):
         assert [labels[position] for position in positions(part)] == part.labels.tolist()
 
 
 def test_the_seed_decides_the_split() -> None:
     data = numbered([0, 1] * 50, 2)
-    assert positions(split(data, 0.2, 0.2, 1).test) == positions(split(data, 0.2, 0.2, 1).test)
-    assert positions(split(data, 0.2, 0.2, 1).test) != positions(split(data, 0.2, 0.2, 2).test)
+    assert positions(split(data, shares(0.2, 0.2, 1)).test) == positions(split(data, shares(0.2, 0.2, 1)).test)
+    assert positions(split(data, shares(0.2, 0.2, 1)).test) != positions(split(data, shares(0.2, 0.2, 2)).test)
 
 
 def test_a_published_test_split_is_taken_whole() -> None:
-    parts = split(numbered([0, 1] * 50, 2, test=[1, 0, 1]), 0.1, 0.5, 0)
+    parts = split(numbered([0, 1] * 50, 2, test=[1, 0, 1]), shares(0.1, 0.5, 0))
     assert parts.test.labels.tolist() == [1, 0, 1]
     assert (len(parts.train), len(parts.validation)) == (90, 10)
 
 
 def test_the_sizes_of_the_classes_are_told() -> None:
-    told = split(numbered([0] * 100 + [1] * 300 + [2] * 50, 3), 0.1, 0.1, 0).told
+    told = split(numbered([0] * 100 + [1] * 300 + [2] * 50, 3), shares(0.1, 0.1, 0)).told
     assert told == (
-        "training images a class: class 0: 80, class 1: 240, class 2: 40 (the largest is 6.0 times the smallest)",
+        "training images per class: class 0: 80, class 1: 240, class 2: 40 (the largest is 6.0 times the smallest)",
     )
-    many = split(numbered(list(range(30)) * 10 + [7] * 20, 30), 0.1, 0.1, 0).told
-    assert many == ("training images a class: class 0: 8, class 7: 24 (the largest is 3.0 times the smallest)",)
+    many = split(numbered(list(range(30)) * 10 + [7] * 20, 30), shares(0.1, 0.1, 0)).told
+    assert many == ("training images per class: class 0: 8, class 7: 24 (the largest is 3.0 times the smallest)",)
 
 
 def test_duplicates_across_the_splits_are_counted_and_told() -> None:
     data = numbered([0, 1] * 50, 2)
     twice = LabelledImages(data.train.images.take(np.arange(100) // 2), data.train.labels[np.arange(100) // 2])
-    parts = split(replace(data, train=twice), 0.2, 0.2, 0)
+    parts = split(replace(data, train=twice), shares(0.2, 0.2, 0))
     train, test = set(positions(parts.train)), positions(parts.test)
     assert parts.duplicates.test == sum(position in train for position in test) > 0
     assert any(f"{parts.duplicates.test} of 20 test images are training images too" in told for told in parts.told)
@@ -86,17 +91,17 @@ def test_duplicates_across_the_splits_are_counted_and_told() -> None:
 
 def test_digits_split_70_20_10() -> None:
     data = colours(1000)
-    parts = split(data, 0.2, 0.1, 0)
+    parts = split(data, shares(0.2, 0.1, 0))
     assert [round(len(part), -1) for part in (parts.train, parts.validation, parts.test)] == [700, 200, 100]
 
 
 @pytest.mark.parametrize(
     ("labels", "test", "part"),
-    [([0] * 50, None, "training"), ([0] * 50 + [1], None, "validation"), ([0, 1] * 50, [0, 0], "test")],
+    [([0] * 50, None, "training"), ([0, 1] * 50, [0, 0], "test")],
 )
 def test_a_class_without_images_in_a_split_is_named(labels: list[int], test: list[int] | None, part: str) -> None:
     with pytest.raises(DataError, match=f"{part} split of numbered has no image of class 'class 1'"):
-        split(numbered(labels, 2, test), 0.2, 0.2, 0)
+        split(numbered(labels, 2, test), shares(0.2, 0.2, 0))
 
 
 def test_the_content_hash_follows_pixels_labels_and_names() -> None:
@@ -111,3 +116,36 @@ def test_the_content_hash_follows_pixels_labels_and_names() -> None:
         SourceData("numbered", base.labels, base.input, base.train, base.train),
     ]
     assert len({data.content_hash() for data in [base, *changed]}) == 5
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_every_class_is_in_every_split_however_few_images_it_has(count: int) -> None:
+    labels = [0] * 60 + [1] * count
+    parts = split(numbered(labels, 2), shares(0.2, 0.1, 0))
+    sizes = [int((part.labels == 1).sum()) for part in (parts.train, parts.validation, parts.test)]
+    assert min(sizes) == 1
+    assert sum(sizes) == max(count, 3)
+    assert any("splits share them" in told and "class 1" in told for told in parts.told) == (count < 3)
+
+
+def test_a_published_validation_split_is_taken_whole() -> None:
+    data = replace(numbered([0, 1] * 50, 2), validation=numbered([1, 0], 2).train)
+    parts = split(data, shares(0.5, 0.2, 0))
+    assert (len(parts.train), parts.validation.labels.tolist(), len(parts.test)) == (80, [1, 0], 20)
+    assert data.content_hash() != replace(data, validation=None, test=data.validation).content_hash()
+
+
+def test_test_images_of_another_range_are_refused_with_both_figures() -> None:
+    bright, dark = (np.full((20, 2, 2, 1), value, np.uint8) for value in (200, 1))
+    data = numbered([0, 1] * 10, 2)
+    labels = data.train.labels
+    data = replace(data, train=LabelledImages(bright, labels), test=LabelledImages(dark, labels))
+    detected = DataConfig(source=Source.NPZ, validation=0.2)
+    with pytest.raises(DataError, match=r"mean 1 and spread 0 against 200 and 0, of 255"):
+        split(data, detected)
+    assert len(split(data, detected.model_copy(update={"value_range": (0, 255)})).test) == 20
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(DataError, match="have the label 'class 0'"):
+        split(numbered([0] * 50, 1), shares(0.2, 0.2, 0))

@@ -10,10 +10,10 @@ from schemas.metrics import Labels, calibration
 from tests.support import colour_images
 from tests.support.recorder import Recorder
 from trainer.bundle.assemble import Trained
+from trainer.data.split import split
 from trainer.evaluation.calibration import COLDEST, HOTTEST, fit_temperature
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import export, to_onnx
-from trainer.models.build import load_splits
 from trainer.models.layers import OneNeuron, Shape
 from trainer.models.registry import build
 from trainer.network_config import PlainConfig
@@ -82,7 +82,7 @@ def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained
 def test_the_manifest_s_errors_are_those_of_the_file_on_each_split(trained: Trained, recipe: Recipe) -> None:
     said = trained.manifest.calibration
     assert said is not None
-    splits = load_splits(recipe, colour_images.source(300))
+    splits = split(colour_images.source(300).load(), recipe.data)
     model = OnnxModel(open_bundle(trained.path).read(trained.manifest.fp32))
     for part, errors, metrics in (
         (splits.validation, said.validation, trained.manifest.metrics.validation),
@@ -99,7 +99,7 @@ def test_the_temperature_is_that_of_the_deployed_network_s_validation_logits(tra
     """With its views: those are what is served."""
     said = trained.manifest.calibration
     assert said is not None
-    validation = load_splits(recipe, colour_images.source(300)).validation
+    validation = split(colour_images.source(300).load(), recipe.data).validation
     logits = OnnxModel(open_bundle(trained.path).read(trained.manifest.fp32)).logits(validation.images)
     assert said.temperature == pytest.approx(fit_temperature(logits, validation.labels), rel=1e-3)
     card = (trained.path / "README.md").read_text(encoding="utf-8")

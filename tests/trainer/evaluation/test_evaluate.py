@@ -104,9 +104,12 @@ def test_two_models_get_the_same_images_and_each_is_told_what_it_has_seen(model:
     other = replace(model, path=tmp_path, manifest=model.manifest.model_copy(update={"provenance": provenance}))
     chosen = choose([(model, data), (other, data)], DataConfig(source=Source.NPZ, validation=0.5), None)
     assert chosen.part is Part.TEST
-    division = divide(data, 0.2, 0.2, 0)
+    division = divide(data, DataConfig(source=Source.NPZ, validation=0.2, test=0.2, split_seed=0))
     assert chosen.positions.tolist() == division.test.tolist()
-    seen = len(set(division.test) & set(divide(data, 0.2, 0.2, 7).train))
+    seen = len(
+        set(division.test)
+        & set(divide(data, DataConfig(source=Source.NPZ, validation=0.2, test=0.2, split_seed=7)).train)
+    )
     assert seen > 0
     _, told = chosen.told
     assert told.startswith(f"{tmp_path} has seen these images: it learnt from {seen} of the 18")

@@ -15,10 +15,10 @@ from trainer.bundle.assemble import Trained
 from trainer.cli.main import parse
 from trainer.cli.recipe_options import settings_of
 from trainer.data.dataset import LabelledImages
+from trainer.data.split import split
 from trainer.evaluation.calibration import find_reject
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.models.build import load_splits
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
 from trainer.run import train
 
@@ -40,7 +40,7 @@ def test_the_threshold_does_what_the_manifest_says_on_both_splits(tmp_path: Path
     assert reject is not None
     assert reject.threshold is not None
     assert bundle.manifest.metrics.validation.accuracy < 0.9
-    splits = load_splits(recipe, colour_images.source(150))
+    splits = split(colour_images.source(150).load(), recipe.data)
     model = OnnxModel(open_bundle(bundle.path).read(bundle.manifest.fp32))
     for part, said in ((splits.validation, reject.validation), (splits.test, reject.test)):
         probabilities = model.probabilities(part.images)

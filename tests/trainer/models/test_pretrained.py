@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 from schemas.errors import HashMismatchError
 from tests.support import colour_images
-from trainer.data.split import Splits
+from trainer.data.split import Splits, split
 from trainer.errors import DataError
-from trainer.models.build import build_network, load_splits
+from trainer.models.build import build_network
 from trainer.models.layers import Shape
-from trainer.models.pretrained import as_run, network_of_bundle, starting_weights
+from trainer.models.pretrained import as_run, starting_weights
 from trainer.models.registry import build
 from trainer.network_config import AnyNetwork, FastConfig, MobileNetV3SmallConfig, PlainConfig, ResNet18Config, Stem
 from trainer.recipe import Recipe, TransferConfig
+from trainer.recipes.registry import network_of_bundle
 from trainer.run import train
 from trainer.training.progress import LineReporter
 
@@ -29,7 +30,7 @@ def recipe_from(weights: Path | str, network: AnyNetwork, **changes: object) -> 
 
 def other_data() -> Splits:
     """Not those that the bundle was trained on: fewer, so that their mean and deviation differ."""
-    return load_splits(colour_images.recipe(), colour_images.source(60))
+    return split(colour_images.source(60).load(), colour_images.recipe().data)
 
 
 def built(recipe: Recipe) -> nn.Sequential:

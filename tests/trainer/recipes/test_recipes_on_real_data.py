@@ -12,8 +12,9 @@ from schemas.bundle import open_bundle
 from tests.support.recorder import CPU, Recorder
 from trainer.data.dataset import FakeSource, LabelledImages, SourceData
 from trainer.data.detect import open_source
+from trainer.data.split import split
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.models.build import build_network, load_splits
+from trainer.models.build import build_network
 from trainer.network_config import NETWORKS
 from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_settings
 from trainer.recipes.registry import RECIPES, presets
@@ -56,7 +57,7 @@ def few_steps(name: str, preset: str, data: Path) -> tuple[Recipe, FakeSource]:
 @pytest.mark.parametrize(("name", "preset"), EVERY_PRESET)
 def test_it_takes_a_few_steps(name: str, preset: str, real_data: Path) -> None:
     recipe, source = few_steps(name, preset, real_data)
-    data = load_splits(recipe, source)
+    data = split(source.load(), recipe.data)
     torch.manual_seed(0)
     network = build_network(recipe, data)
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -77,5 +78,5 @@ def test_its_bundle_is_good(name: str, real_data: Path, tmp_path: Path) -> None:
 def test_it_takes_any_network(network: str, real_data: Path) -> None:
     recipe, source = few_steps("photos", "default", real_data)
     recipe = with_settings(recipe, {"network": network})
-    data = load_splits(recipe, source)
+    data = split(source.load(), recipe.data)
     assert len(fit(build_network(recipe, data), data, recipe, CPU, Recorder()).history) == 1

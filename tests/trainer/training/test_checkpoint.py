@@ -7,8 +7,9 @@ from torch import Tensor
 
 from tests.support import colour_images
 from tests.support.recorder import CPU, Recorder
+from trainer.data.split import split
 from trainer.errors import WriteError
-from trainer.models.build import build_network, load_splits
+from trainer.models.build import build_network
 from trainer.network_config import FastConfig
 from trainer.recipe import AugmentConfig, Flip, OptimizerConfig, OptimizerName, Recipe
 from trainer.training.checkpoint import Checkpoints, TrainingState
@@ -30,7 +31,7 @@ class KillAt(Recorder):
 
 
 def run(recipe: Recipe, recorder: Recorder, folder: Path | None = None) -> Fitted:
-    data = load_splits(recipe, colour_images.source())
+    data = split(colour_images.source().load(), recipe.data)
     torch.manual_seed(recipe.seed)
     checkpoints = None if folder is None else Checkpoints(folder, 0)
     return fit(build_network(recipe, data), data, recipe, CPU, recorder, checkpoints=checkpoints)

@@ -11,8 +11,9 @@ from schemas.image import Pixels
 from tests.support import colour_images
 from tests.support.recorder import CPU, Recorder
 from trainer.data.dataset import LabelledImages
+from trainer.data.split import split
 from trainer.errors import NonFiniteError, RecipeError
-from trainer.models.build import build_network, load_splits
+from trainer.models.build import build_network
 from trainer.network_config import FastConfig
 from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Precision, Recipe, TransferConfig
 from trainer.training.augment import Mixed
@@ -22,7 +23,7 @@ from trainer.training.progress import Epoch, LineReporter
 
 
 def run(recipe: Recipe, recorder: Recorder | None = None) -> Fitted:
-    data = load_splits(recipe, colour_images.source())
+    data = split(colour_images.source().load(), recipe.data)
     torch.manual_seed(recipe.seed)
     return fit(build_network(recipe, data), data, recipe, CPU, recorder or Recorder())
 
@@ -56,7 +57,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(ema_decay:
 def test_the_epoch_that_is_best_on_validation_is_the_one_kept() -> None:
     # Training on wrong labels makes every epoch worse on validation than the one before: the last must not be kept.
     recipe = colour_images.recipe(epochs=6)
-    data = load_splits(recipe, colour_images.source())
+    data = split(colour_images.source().load(), recipe.data)
     wrong = replace(data, train=LabelledImages(data.train.images, (data.train.labels + 1) % 3))
     torch.manual_seed(0)
     fitted = fit(build_network(recipe, wrong), wrong, recipe, CPU, Recorder())
@@ -104,7 +105,7 @@ def test_progress_counts_every_step_of_the_run() -> None:
     recorder = Recorder()
     recipe = colour_images.recipe(epochs=2)
     fitted = run(recipe, recorder)
-    steps = 2 * -(-len(load_splits(recipe, colour_images.source()).train) // recipe.batch_size)
+    steps = 2 * -(-len(split(colour_images.source().load(), recipe.data).train) // recipe.batch_size)
     assert recorder.steps[-1] == (steps, steps)
     assert tuple(recorder.epochs) == fitted.history
     assert recorder.left
@@ -112,7 +113,7 @@ def test_progress_counts_every_step_of_the_run() -> None:
 
 def test_without_a_terminal_there_is_one_line_an_epoch() -> None:
     stream = io.StringIO()
-    data = load_splits(colour_images.recipe(), colour_images.source())
+    data = split(colour_images.source().load(), colour_images.recipe().data)
     fit(build_network(colour_images.recipe(), data), data, colour_images.recipe(), CPU, LineReporter(stream))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
@@ -135,7 +136,10 @@ def test_mixed_images_are_learnt_from(kind: str) -> None:
 def test_the_loss_of_a_mixture_is_shared_between_its_two_labels() -> None:
     """CutMix of a batch of two: where both halves were judged by one label alone, the other would not be learnt."""
     run_of = TrainingRun(
-        torch.nn.Identity(), load_splits(colour_images.recipe(), colour_images.source()), colour_images.recipe(), CPU
+        torch.nn.Identity(),
+        split(colour_images.source().load(), colour_images.recipe().data),
+        colour_images.recipe(),
+        CPU,
     )
     logits_, labels, others = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]), torch.tensor([2])
     mixed = Mixed(torch.empty(0), labels, others, torch.tensor(0.75))
@@ -146,7 +150,7 @@ def test_the_loss_of_a_mixture_is_shared_between_its_two_labels() -> None:
 
 def test_a_run_without_progress_on_validation_ends_when_patience_does() -> None:
     recipe = colour_images.recipe(epochs=50, patience=3)
-    data = load_splits(recipe, colour_images.source())
+    data = split(colour_images.source().load(), recipe.data)
     wrong = replace(data, train=LabelledImages(data.train.images, (data.train.labels + 1) % 3))
     torch.manual_seed(0)
     fitted = fit(build_network(recipe, wrong), wrong, recipe, CPU, Recorder())
@@ -172,7 +176,7 @@ def test_a_long_run_says_early_how_long_it_will_take_and_a_short_or_limited_one_
 
 
 def test_balanced_class_weights_make_up_for_a_rare_class() -> None:
-    data = load_splits(colour_images.recipe(), colour_images.source())
+    data = split(colour_images.source().load(), colour_images.recipe().data)
     rare = np.flatnonzero((data.train.labels != 2) | (np.cumsum(data.train.labels == 2) <= 2))
     few = replace(data, train=data.train.take(rare))
     counts = np.bincount(few.train.labels)
@@ -207,7 +211,7 @@ def test_biases_learn_at_their_own_rate() -> None:
 
 def changed(recipe: Recipe) -> dict[str, bool]:
     """Which tensors of the network a run leaves other than they were."""
-    data = load_splits(recipe, colour_images.source())
+    data = split(colour_images.source().load(), recipe.data)
     network = build_network(recipe, data)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     after = fit(network, data, recipe, CPU, Recorder()).network.state_dict()
@@ -222,7 +226,7 @@ def test_while_the_head_trains_alone_nothing_else_changes(ema_decay: float) -> N
 
 
 def test_after_the_head_the_whole_network_trains() -> None:
-    data = load_splits(colour_images.recipe(), colour_images.source())
+    data = split(colour_images.source().load(), colour_images.recipe().data)
     recipe = colour_images.recipe(epochs=2, transfer=TransferConfig(weights="unused", head_epochs=1))
     network = build_network(recipe, data)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -235,7 +239,7 @@ def test_the_body_learns_at_its_own_rate() -> None:
     def moved(rate: float) -> tuple[float, float]:
         optimizer = OptimizerConfig(name=OptimizerName.SGD, learning_rate=0.01)
         recipe = colour_images.recipe(epochs=1, optimizer=optimizer, transfer={"weights": "unused", "body_rate": rate})
-        data = load_splits(recipe, colour_images.source())
+        data = split(colour_images.source().load(), recipe.data)
         torch.manual_seed(0)
         network = build_network(recipe, data)
         before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -250,7 +254,7 @@ def test_the_body_learns_at_its_own_rate() -> None:
 
 def test_a_last_batch_of_one_image_is_left_out_for_batch_norm_cannot_take_it() -> None:
     recipe = colour_images.recipe(batch_size=53, epochs=1, network=FastConfig(widths=(4, 4), whitening_stride=1))
-    data = load_splits(recipe, colour_images.source())
+    data = split(colour_images.source().load(), recipe.data)
     assert len(data.train) == 54
     recorder = Recorder()
     fit(build_network(recipe, data), data, recipe, CPU, recorder)
@@ -259,6 +263,6 @@ def test_a_last_batch_of_one_image_is_left_out_for_batch_norm_cannot_take_it() -
 
 def test_a_batch_that_the_processes_cannot_share_is_refused() -> None:
     recipe = colour_images.recipe(batch_size=1)
-    data = load_splits(recipe, colour_images.source())
+    data = split(colour_images.source().load(), recipe.data)
     with pytest.raises(RecipeError, match="cannot be divided among 2 processes"):
         TrainingRun(build_network(recipe, data), data, recipe, CPU, World(0, 2))

@@ -7,8 +7,9 @@ from PIL import Image
 
 from tests.support import colour_images
 from tests.support.recorder import CPU, Recorder
+from trainer.data.split import split
 from trainer.errors import RunError
-from trainer.models.build import build_network, load_splits
+from trainer.models.build import build_network
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
 from trainer.training.loop import fit
 from trainer.training.lr_find import RangeTest, find_learning_rate, write_plot
@@ -19,7 +20,7 @@ def recipe(learning_rate: float = 0.02, name: OptimizerName = OptimizerName.ADAM
 
 
 def range_test(recipe: Recipe, steps: int = 100) -> RangeTest:
-    data = load_splits(recipe, colour_images.source())
+    data = split(colour_images.source().load(), recipe.data)
     torch.manual_seed(0)
     return find_learning_rate(build_network(recipe, data), data, recipe, CPU, steps)
 
@@ -28,7 +29,7 @@ def range_test(recipe: Recipe, steps: int = 100) -> RangeTest:
 def test_the_suggested_rate_learns_whatever_the_recipe_s_own_was(name: OptimizerName) -> None:
     for own in (0.001, 0.3):
         suggested = recipe(range_test(recipe(own, name)).suggestion, name)
-        data = load_splits(suggested, colour_images.source())
+        data = split(colour_images.source().load(), suggested.data)
         torch.manual_seed(0)
         history = fit(build_network(suggested, data), data, suggested, CPU, Recorder()).history
         assert history[-1].train_loss < 0.7 * history[0].train_loss, own

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from tests.support import colour_images
 from tests.support.recorder import CPU, Recorder
+from trainer.data.split import split
 from trainer.errors import NonFiniteError
-from trainer.models.build import load_splits
 from trainer.training.loop import fit
 from trainer.training.nan_check import largest_gradients
 
@@ -30,7 +30,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_at_its_step_and_by_its_name(
     recipe = colour_images.recipe()
     sentence = r"^The gradient of height is no finite number at step 2; lower optimizer.learning_rate"
     with pytest.raises(NonFiniteError, match=sentence):
-        fit(RootOfNothing(), load_splits(recipe, colour_images.source()), recipe, CPU, Recorder())
+        fit(RootOfNothing(), split(colour_images.source().load(), recipe.data), recipe, CPU, Recorder())
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])

@@ -1,0 +1,50 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from schemas.errors import ImageError
+from schemas.image import DEFAULT_MAX_PIXELS
+from schemas.manifest import InputSpec
+from trainer.data.photo import HEIC, decode_photo
+
+SPEC = InputSpec(height=8, width=8, channels=3)
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def encoded(kind: str, size: tuple[int, int] = (16, 16), **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, RED).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_an_animation_gives_its_first_frame(kind: str) -> None:
+    second = Image.new("RGB", (16, 16), BLUE)
+    content = encoded(kind, save_all=True, append_images=[second], lossless=True)
+    assert np.abs(decode_photo(content, SPEC).astype(int) - RED).max() < 3
+
+
+def test_avif_is_read() -> None:
+    assert np.abs(decode_photo(encoded("AVIF"), SPEC).astype(int) - RED).max() < 9
+
+
+@pytest.mark.skipif(HEIC, reason="pillow-heif is installed")
+def test_heic_without_its_decoder_names_what_to_install() -> None:
+    with pytest.raises(ImageError, match=r"pip install pillow-heif.*save the photo as JPEG"):
+        decode_photo(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", SPEC)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_very_large_image_is_read(kind: str) -> None:
+    size = (8000, DEFAULT_MAX_PIXELS // 8000 + 1)
+    assert np.abs(decode_photo(encoded(kind, size), SPEC).astype(int) - RED).max() < 3
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_an_image_of_unknown_range_is_refused_with_advice(mode: str) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (4, 4)).save(buffer, "TIFF")
+    with pytest.raises(ImageError, match="save it as 8-bit RGB or grey"):
+        decode_photo(buffer.getvalue(), SPEC)

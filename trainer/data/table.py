@@ -1,0 +1,266 @@
+"""Text files of rows of numbers: their separator, header and columns, detected; their pixels and labels, read."""
+
+import csv
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.data.pixel_range import Numbers
+from trainer.data.progress_bar import tracked
+from trainer.errors import DataError
+
+Shape = tuple[int, int, int]
+Texts = npt.NDArray[np.str_]
+
+_RGB = 3
+_BLOCK_BYTES = 4 * 2**20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+LABEL_NAMES = {"label", "labels", "class", "class_id", "target", "y", "category", "emotion", "digit"}
+ID_NAMES = {"", "id", "imageid", "image_id", "index", "unnamed: 0"}
+_USAGE_NAMES = {"usage", "split", "set", "subset"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """How one file is read: pixels are the columns of pixels (None: all), and `spaced` if one column holds them all."""
+
+    path: Path
+    separator: str
+    names: tuple[str, ...]
+    columns: int
+    pixels: tuple[int, ...] | None = None
+    spaced: bool = False
+    label: tuple[int, ...] | None = None
+    usage: int | None = None
+
+
+def open_table(path: Path, header: bool | None) -> Table:
+    """Detects separator and header. Raises DataError for an empty file."""
+    with _readable(path), path.open("rb") as file:
+        content = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
+    lines = [line for line in content.decode(errors="replace").splitlines() if line.strip()][:2]
+    if not lines:
+        raise DataError(f"{path} holds no rows.")
+    separator = max(",;\t", key=lines[0].count)
+    if not any(sign in lines[0] for sign in ",;\t") and all(map(_is_number, lines[-1].split())):
+        separator = " "
+    rows = [[cell.strip() for cell in row] for row in _cells(lines, separator)]
+    header = _has_header(rows) if header is None else header
+    names = tuple(name.lower() for name in rows[0]) if header else ()
+    return Table(path, separator, names, len(rows[0]))
+
+
+def find_columns(table: Table, label_column: str | None) -> Table:
+    """Returns the table with its columns of labels, pixels and usage.
+
+    Raises DataError if no column, or more than one, could be the label.
+    """
+    names = table.names or ("",) * table.columns
+    rows = _first_rows(table)
+    usage = next((i for i, name in enumerate(names) if name in _USAGE_NAMES), None)
+    spaced = next((i for i, cell in enumerate(rows[0]) if len(cell.split()) > 3 and _is_spaced(cell)), None)
+    ids = {i for i, name in enumerate(table.names) if name in ID_NAMES}
+    others = [i for i in range(table.columns) if i not in ids | {usage, spaced}]
+    label = _label_column(table, others, rows, label_column, spaced is not None)
+    pixels = (spaced,) if spaced is not None else tuple(i for i in others if i != label)
+    if not pixels:
+        raise DataError(f"{table.path.name} has no column of pixels.")
+    return replace(table, pixels=pixels, spaced=spaced is not None, label=(label,), usage=usage)
+
+
+def _label_column(
+    table: Table, others: Sequence[int], rows: Sequence[Sequence[str]], wanted: str | None, spaced: bool
+) -> int:
+    if wanted is not None:
+        if wanted.lower() in table.names:
+            return table.names.index(wanted.lower())
+        if wanted.isdecimal() and 1 <= int(wanted) <= table.columns:
+            return int(wanted) - 1
+        raise DataError(f"{table.path.name} has no column '{wanted}'; set data.label_column to a name, or from 1 on.")
+    found = [i for i in others if table.names and table.names[i] in LABEL_NAMES]
+    found = found or [i for i in others if any(not _is_number(row[i]) for row in rows)]
+    if not found and spaced:
+        found = list(others)
+    if not found and table.names:  # the one column whose name is not like pixel12 or 3x4
+        plain = [i for i in others if not re.search(r"\d", table.names[i])]
+        found = plain if len(plain) == 1 else []
+    if not found and square(len(others) - 1) and not square(len(others)):
+        ends = [others[0], others[-1]]
+        found = [i for i in ends if len({row[i] for row in rows}) > 1] or ends
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise DataError(
+            f"no column of {table.path.name} looks like the label. Set data.label_column to its name or number, from 1."
+        )
+    raise DataError(
+        f"Columns {', '.join(str(i + 1) for i in found[:4])} of {table.path.name} could be the label. Set "
+        "data.label_column to its name or number, from 1."
+    )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def read_pixels(table: Table, *, watched: bool = False) -> Iterator[Numbers]:
+    """Yields blocks [rows, values] of uint8 or float32; empty lines do not count. watched shows a progress bar.
+
+    Raises DataError naming the line and column of what is not a number, and the line of another length.
+    """
+    columns, whole = None, True
+    with _readable(table.path):
+        total = -(-table.path.stat().st_size // _BLOCK_BYTES)
+        blocks = blocks_of_lines(table)
+        for lines in tracked(blocks, f"reading {table.path.name}", total) if watched else blocks:
+            try:
+                block = _parsed(lines, table, columns, whole=whole)
+            except ValueError as error:
+                raise DataError(f"{table.path}: {first_fault(table)}") from error
+            columns, whole = block.shape[1], block.dtype == np.uint8
+            yield block
+
+
+def read_texts(table: Table, columns: Sequence[int]) -> Texts:
+    """Returns the cells of these columns as text [rows, columns]."""
+    with _readable(table.path):
+        rows = _cells(_decoded(chain.from_iterable(blocks_of_lines(table))), table.separator)
+        return np.array([[row[i] if i < len(row) else "" for i in columns] for row in rows], np.str_).reshape(
+            -1, len(columns)
+        )
+
+
+def _cells(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    return (line.split() for line in lines) if separator == " " else csv.reader(lines, delimiter=separator)
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
+    return (line.decode(errors="replace") for line in lines)
+
+
+def _parsed(lines: list[bytes], table: Table, columns: int | None, *, whole: bool) -> Numbers:
+    """Tries bytes until there are others, for they are read twice as fast as fractions."""
+    kind = np.uint8 if whole else np.float32
+    try:
+        if table.spaced:
+            (at,) = table.pixels or (0,)
+            texts = [row[at] for row in _cells(_decoded(lines), table.separator)]
+            block: Numbers = np.loadtxt(texts, kind, comments=None, ndmin=2)
+        else:
+            separator = None if table.separator == " " else table.separator
+            quote = '"' if b'"' in lines[0] else None
+            block = np.loadtxt(
+                lines, kind, comments=None, delimiter=separator, ndmin=2, usecols=table.pixels, quotechar=quote
+            )
+    except (ValueError, IndexError):
+        if not whole:
+            raise ValueError("not numbers") from None
+        return _parsed(lines, table, columns, whole=False)
+    if block.shape[1] != (columns or block.shape[1]):
+        raise ValueError("a row of another length")
+    return block
+
+
+def blocks_of_lines(table: Table) -> Iterator[list[bytes]]:
+    """Yields the lines that are not empty, without the header."""
+    with table.path.open("rb") as file:
+        if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
+            file.seek(0)
+        header = bool(table.names)
+        while lines := file.readlines(_BLOCK_BYTES):
+            filled = [line for line in lines if line.strip()]
+            if header and filled:
+                filled, header = filled[1:], False
+            if filled:
+                yield filled
+
+
+def _first_rows(table: Table) -> list[list[str]]:
+    lines = islice(chain.from_iterable(blocks_of_lines(table)), 100)
+    rows = [row for row in _cells(_decoded(lines), table.separator) if len(row) == table.columns]
+    if not rows:
+        raise DataError(f"{table.path} holds no rows.")
+    return rows
+
+
+def place_of_label(table: Table, row: int) -> str:
+    with table.path.open("rb") as file:
+        filled = (number for number, line in enumerate(file, start=1) if line.strip())
+        line = next(islice(filled, row + bool(table.names), None), 0)
+    column = (table.label or (0,))[0] + 1
+    return f"{table.path}: line {line}, column {column}"
+
+
+def first_fault(table: Table, fault: Callable[[float], str | None] = lambda _: None) -> str:
+    """Returns a sentence with line and column, from a second, slow look at a file that is known to be wrong.
+
+    fault returns what is wrong with a value, None if it is right.
+    """
+    columns = 0
+    try:
+        for number, cells in _numbered_rows(table):
+            columns = columns or len(cells)
+            for column, cell in enumerate(cells, start=1):
+                if table.pixels is None or column - 1 in table.pixels:
+                    for value in cell.split() if table.spaced else [cell]:
+                        wrong = fault(float(value)) if _is_number(value) else "is not a number"
+                        if wrong:
+                            return f"line {number}, column {column}: '{value.strip()[:20]}' {wrong}."
+            if len(cells) != columns:
+                return f"line {number} has {len(cells):,} values, and the lines before it {columns:,}."
+    except UnicodeDecodeError:
+        return "it is not text."
+    return "it cannot be read as numbers, or its rows have different lengths."
+
+
+def _numbered_rows(table: Table) -> Iterator[tuple[int, list[str]]]:
+    with table.path.open(encoding="utf-8-sig", newline="") as file:
+        filled = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        for number, line in islice(filled, int(bool(table.names)), None):
+            yield number, next(iter(_cells([line], table.separator)))
+
+
+def square(values: int) -> Shape | None:
+    """Returns the shape of a square RGB or grey image; no number is both, for the root of 3 is irrational."""
+    for channels in (_RGB, 1):
+        side = math.isqrt(max(values, 0) // channels)
+        if side and side * side * channels == values:
+            return side, side, channels
+    return None
+
+
+def _has_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row names the columns: words above numbers, a label's name, or 0 to n - 1 as pandas writes."""
+    first, second = rows[0], rows[-1]
+    if [cell.lower() for cell in first if cell.lower() in LABEL_NAMES]:
+        return True
+    numbered = [*map(str, range(len(first)))]
+    if len(first) > 3 and numbered[: len(first) - 1] in (list(first)[:-1], list(first)[1:]):
+        return True
+    return len(rows) > 1 and any(
+        not _is_number(a) and _is_number(b.split()[0] if b.split() else b) for a, b in zip(first, second, strict=False)
+    )
+
+
+def _is_spaced(cell: str) -> bool:
+    return all(map(_is_number, cell.split()))
+
+
+def _is_number(text: str) -> bool:
+    """As numpy reads them: float alone would take 1_000 and other scripts' digits."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isascii() and "_" not in text
