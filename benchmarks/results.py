@@ -35,7 +35,7 @@ from schemas.manifest import (
     parse_manifest,
 )
 from trainer.network_config import BackboneConfig, Stem
-from trainer.recipe import PRETRAINED, Recipe
+from trainer.recipe import PRETRAINED, Recipe, Source
 from trainer.recipes.registry import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -87,13 +87,13 @@ def _without_place(provenance: Provenance) -> Provenance:
 
 
 def _as_asked(recipe: Recipe) -> Recipe:
-    """Without the seed, and without what the starting weights decided and where they lay."""
+    """Without the seed, the name of the model, and what the starting weights decided and where they lay."""
     network, transfer = recipe.network, recipe.transfer.model_copy(update={"sha256": None})
     if transfer.weights not in {None, PRETRAINED}:
         transfer = transfer.model_copy(update={"weights": "a bundle"})
     if isinstance(network, BackboneConfig) and transfer.weights is not None:
         network = network.model_copy(update={"stem": Stem.AUTO})
-    return recipe.model_copy(update={"seed": 0, "network": network, "transfer": transfer})
+    return recipe.model_copy(update={"name": "any", "seed": 0, "network": network, "transfer": transfer})
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,9 @@ def write() -> None:
 def run(row: Row, data: Path, artifacts: Path) -> None:
     done = {run.provenance.seed for run in read_runs() if run.belongs_to(row)}
     for seed in sorted(set(range(row.seeds)) - done):
-        arguments = ["--data", data / row.data, "--artifacts", artifacts, "--seed", seed]
+        arguments = ["--artifacts", artifacts, "--seed", seed]
+        if row.recipe.data.source is not Source.DIGITS:
+            arguments += ["--data", data / row.data]
         command = [sys.executable, "-m", "trainer", *shlex.split(row.command), *map(str, arguments)]
         print(shlex.join(command), file=sys.stderr)
         out = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout  # noqa: S603

@@ -1,25 +1,22 @@
-"""python -m trainer compare: which of two bundles is better, and whether that is more than chance."""
+"""python -m trainer compare: compares two bundles on the same labelled data."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from trainer.cli.data_options import add_data_options, in_words, place_of, say
-
-if TYPE_CHECKING:
-    from schemas.model_comparison import Comparison
+from schemas.manifest import VariantName
+from schemas.model_comparison import Comparison
+from trainer.cli.data_options import add_data_options, in_words, place_of
+from trainer.cli.output import say
+from trainer.evaluation.evaluate import Part, check_same_labels, choose, compare, how_to_read, open_model, score
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     for name in ("A", "B"):
-        parser.add_argument(name.lower(), type=Path, metavar=name, help="a bundle, as artifacts/<model>[/<version>]")
+        parser.add_argument(name.lower(), type=Path, metavar=name, help="a bundle: artifacts/<model>[/<version>]")
     add_data_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from schemas.manifest import VariantName  # noqa: PLC0415
-    from trainer.evaluation.evaluate import Part, check_same_labels, choose, compare, how_to_read, open_model, score  # noqa: PLC0415  # noqa: PLC0415
-
     models = [open_model(path, VariantName(options.variant)) for path in (options.a, options.b)]
     check_same_labels(*models)
     place = place_of(options)
@@ -29,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     other = data if same_size else place.load(config, models[1].manifest)
     asked = list(zip(models, (data, other), strict=True))
     chosen = choose(asked, config, Part(options.split) if options.split else None)
-    say([*data.told, *chosen.told])
+    say(*data.told, *chosen.told)
     a, b = ((model.shown, score(model, images, chosen.positions)) for model, images in asked)
     comparison = compare(a, b)
     if options.json:
@@ -40,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def as_text(comparison: "Comparison") -> str:
+def as_text(comparison: Comparison) -> str:
     lines = []
     for letter, one in (("A", comparison.a), ("B", comparison.b)):
         interval = one.accuracy_interval

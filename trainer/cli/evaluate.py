@@ -1,13 +1,13 @@
-"""python -m trainer evaluate: a bundle's figures on labelled data."""
+"""python -m trainer evaluate: measures a bundle on labelled data."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from trainer.cli.data_options import add_data_options, in_words, place_of, say
-
-if TYPE_CHECKING:
-    from schemas.evaluation import Metrics
+from schemas.evaluation import Metrics
+from schemas.manifest import VariantName
+from trainer.cli.data_options import add_data_options, in_words, place_of
+from trainer.cli.output import print_table, say
+from trainer.evaluation.evaluate import Part, choose, how_to_read, open_model, score
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -16,42 +16,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from schemas.manifest import VariantName  # noqa: PLC0415
-    from trainer.evaluation.evaluate import Part, choose, how_to_read, open_model, score  # noqa: PLC0415
-
     model = open_model(options.bundle, VariantName(options.variant))
     place = place_of(options)
     config = how_to_read(place, [model.manifest])
     data = place.load(config, model.manifest)
     chosen = choose([(model, data)], config, Part(options.split) if options.split else None)
-    say([*data.told, *chosen.told])
+    say(*data.told, *chosen.told)
     metrics = score(model, data, chosen.positions).metrics
     if options.json:
         print(metrics.model_dump_json(indent=2))
     else:
         print(f"{model.shown} on {data.name}, {in_words(chosen.part)}: {metrics.n:,} images")
-        print(as_text(metrics))
+        _print_metrics(metrics)
     return 0
 
 
-def as_text(metrics: "Metrics") -> str:
+def _print_metrics(metrics: Metrics) -> None:
     interval, macro = metrics.accuracy_interval, metrics.macro
-    lines = [
-        f"accuracy     {metrics.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%})",
-        *(f"top {one.k}        {one.accuracy:.2%}" for one in metrics.top_k if one.k > 1),
-        f"macro        precision {macro.precision:.4f}, recall {macro.recall:.4f}, F1 {macro.f1:.4f}",
-        f"log loss     {metrics.log_loss:.4f} nats",
-        f"calibration  expected error {metrics.calibration.expected_calibration_error:.4f}",
-        *([f"ROC AUC      {metrics.roc_auc:.4f}"] if metrics.roc_auc is not None else []),
-        "",
-    ]
-    width = max(len("label"), *(len(row.label) for row in metrics.per_class))
-    lines.append(f"{'label':<{width}}  {'images':>7}  precision  recall      F1")
-    lines += [
-        f"{row.label:<{width}}  {row.support:>7,}  {row.precision:>9.4f}  {row.recall:>6.4f}  {row.f1:>6.4f}"
-        for row in metrics.per_class
-        if row.support
-    ]
+    print(f"accuracy     {metrics.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%})")
+    for one in metrics.top_k:
+        if one.k > 1:
+            print(f"top {one.k}        {one.accuracy:.2%}")
+    print(f"macro        precision {macro.precision:.4f}, recall {macro.recall:.4f}, F1 {macro.f1:.4f}")
+    print(f"log loss     {metrics.log_loss:.4f} nats")
+    print(f"calibration  expected error {metrics.calibration.expected_calibration_error:.4f}")
+    if metrics.roc_auc is not None:
+        print(f"ROC AUC      {metrics.roc_auc:.4f}")
+    print()
+    rows = [row for row in metrics.per_class if row.support]
+    numbers = ("images", "precision", "recall", "F1")
+    print_table(
+        ("label", *numbers),
+        [(row.label, f"{row.support:,}", f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}") for row in rows],
+        right=numbers,
+    )
     if metrics.absent_classes:
-        lines += ["", f"No images of {', '.join(metrics.absent_classes)}: left out of the macro means."]
-    return "\n".join(lines)
+        print(f"\nNo images of {', '.join(metrics.absent_classes)}: the macro means exclude them.")

@@ -1,9 +1,10 @@
-"""python -m trainer COMMAND. Reads the command line and says the outcome; each command is a file of cli/.
+"""python -m trainer COMMAND. Parses the command line and reports the outcome; each command is a file of cli/.
 
-Exit status: 0 done, 1 the run failed, 2 the caller can mend it, 130 interrupted.
+Exit status: 0 done, 1 the run failed, 2 the caller can correct it, 130 interrupted, 141 the reader of stdout has gone.
 """
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -11,32 +12,41 @@ from types import ModuleType
 
 from schemas.errors import SchemaError
 from trainer.cli import compare, evaluate, lr_find, predict, recipes, show, train, tune
+from trainer.cli.output import say
 from trainer.errors import TrainerError, UsageError
 
 INTERRUPTED = 130
+READER_GONE = 141  # 128 + SIGPIPE, as a shell reports it
 # Each module has add_options(parser) and run(options).
 COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "train": (train, "train a recipe and write its bundle"),
-    "tune": (tune, "search for better settings of a recipe, judged on validation"),
-    "lr-find": (lr_find, "try a range of learning rates on a recipe"),
+    "tune": (tune, "search for better settings of a recipe by validation accuracy"),
+    "lr-find": (lr_find, "run a learning rate range test on a recipe"),
     "show": (show, "draw training images before and after augmentation"),
-    "recipes": (recipes, "list the recipes, and every setting that they take"),
+    "recipes": (recipes, "list the recipes and all their settings"),
     "predict": (predict, "classify image files with a bundle"),
-    "evaluate": (evaluate, "score a bundle on labelled data"),
-    "compare": (compare, "say which of two bundles is better, and if by more than chance"),
+    "evaluate": (evaluate, "measure a bundle on labelled data"),
+    "compare": (compare, "compare two bundles on the same labelled data"),
 }
 
 
 def main(arguments: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names and labels may not fit the encoding of a pipe
     options = parse(arguments)
     try:
         status: int = options.command(options)
+        sys.stdout.flush()
     except TrainerError as error:
         return _fail(str(error), error.exit_status)
     except SchemaError as error:
         return _fail(str(error), UsageError.exit_status)
     except KeyboardInterrupt:
-        return _fail(_interrupted(options.name), INTERRUPTED)
+        return _fail(_interrupted(options.command_name), INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        return READER_GONE
     return status
 
 
@@ -44,25 +54,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     installed = Path(sys.argv[0]).stem == "convoy-train"
     parser = argparse.ArgumentParser(
         prog="convoy-train" if installed else "python -m trainer",
-        description="Trains image classifiers into ONNX bundles.",
+        description="Trains image classifiers and writes them as ONNX bundles.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (module, what) in COMMANDS.items():
-        command = commands.add_parser(name, help=what)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         module.add_options(command)
-        command.set_defaults(command=module.run, name=name)
+        command.set_defaults(command=module.run, command_name=name)
     return parser.parse_args(arguments)
 
 
 def _interrupted(command: str) -> str:
-    by = " (by torchrun, as it does where another process of the run has ended)" * ("TORCHELASTIC_RUN_ID" in os.environ)
-    goes_on = {
-        "train": "; no bundle was written. --resume goes on from the last checkpoint, if there is one yet.",
-        "tune": "; the same command goes on with its study.",
+    by = " (by torchrun, because another process of the run has ended)" * ("TORCHELASTIC_RUN_ID" in os.environ)
+    advice = {
+        "train": "; no bundle was written. To continue from the last checkpoint, if there is one, add --resume.",
+        "tune": "; to continue the study, run the same command again.",
     }
-    return f"Interrupted{by}{goes_on.get(command, '.')}"
+    return f"Interrupted{by}{advice.get(command, '.')}"
 
 
 def _fail(sentence: str, status: int) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
+    say(f"error: {sentence}")
     return status

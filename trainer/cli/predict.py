@@ -1,9 +1,13 @@
-"""python -m trainer predict: a bundle's answers for image files."""
+"""python -m trainer predict: classifies image files with a bundle."""
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 
+from trainer.cli.output import print_table
 from trainer.errors import DataError
+from trainer.evaluation.predict import Answer, predict_files
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -13,12 +17,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Raises DataError, after all answers, where an image could not be read."""
-    from trainer.evaluation.predict import as_json, as_table, predict_files  # noqa: PLC0415
-
+    """Raises DataError, after printing all answers, if an image could not be read."""
     answers = predict_files(options.bundle, options.paths)
-    print(as_json(answers) if options.json else as_table(answers))
+    if options.json:
+        print(json.dumps([_entry(answer) for answer in answers], indent=2))
+    else:
+        print_table(("file", "label", "probability", "next"), map(_row, answers), right=("probability",))
     bad = [answer for answer in answers if answer.error is not None]
     if bad:
         raise DataError(f"{len(bad)} of {len(answers)} images could not be read.")
     return 0
+
+
+def _row(answer: Answer) -> tuple[str, str, str, str]:
+    if answer.error is not None:
+        return answer.file, "-", "-", answer.error
+    first, *rest = answer.top
+    others = ", ".join(f"{guess.label} {guess.probability:.2%}" for guess in rest)
+    return answer.file, first.label, f"{first.probability:.2%}", others
+
+
+def _entry(answer: Answer) -> dict[str, object]:
+    if answer.error is not None:
+        return {"file": answer.file, "error": answer.error}
+    return {"file": answer.file, **asdict(answer.top[0]), "top": [asdict(guess) for guess in answer.top]}

@@ -1,16 +1,18 @@
-"""The options that make a recipe out of a named one, alike for train and tune."""
+"""The options that choose a recipe, its settings and its data, for train, tune, lr-find and show."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from trainer.data.dataset import DataSource
+from trainer.data.detect import check_data_option, model_name, open_source
 from trainer.errors import RecipeError
-
-if TYPE_CHECKING:
-    from trainer.recipe import Recipe
+from trainer.recipe import Recipe, is_recipe_file
+from trainer.recipes.registry import configure
 
 DEFAULT_DATA = Path("data")
 SHORT_FORMS = {
+    "name": "name",
     "network": "network",
     "weights": "transfer.weights",
     "epochs": "epochs",
@@ -22,44 +24,57 @@ SHORT_FORMS = {
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="see: python -m trainer recipes; or a file of tune's")
-    parser.add_argument("--preset", default="default", help="a variation that the recipe offers")
+    parser.add_argument("recipe", metavar="RECIPE", help="a name that `recipes` lists, or a recipe file (.json)")
     parser.add_argument(
-        "--network", metavar="NAME", help="instead of the recipe's; settings by --set network.KEY=VALUE"
+        "--name", help="name of the model (the recipe's; for a folder, CSV or npz: the name of the data)"
     )
     parser.add_argument(
-        "--weights", metavar="FROM", help="start from: pretrained (torchvision's), a file of safetensors, or a bundle"
+        "--network", metavar="NAME", help="another network than the recipe's; see --set network.KEY=VALUE"
     )
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="where data sets lie (data)")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out files that are no readable images")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where decoded images are kept (beside the data)")
+    parser.add_argument(
+        "--weights",
+        metavar="FROM",
+        help="starting weights: pretrained (torchvision's), a safetensors file, a bundle",
+    )
+    add_data_options(parser)
     parser.add_argument("--epochs", metavar="N")
     parser.add_argument("--batch-size", metavar="N")
-    parser.add_argument("--max-seconds", metavar="S", help="training time that the schedule anneals into")
+    parser.add_argument("--max-seconds", metavar="S", help="limit of the training time; the schedule fits into it")
     parser.add_argument("--seed", metavar="N")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="default", help="a variant of the recipe")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="the data: a folder or a file, as the recipe needs (data)"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable image files")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for decoded images (beside the data)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")
 
 
-def recipe_of(options: argparse.Namespace) -> "Recipe":
-    """The recipe as asked for. A bundle to start from brings its network, unless a recipe file named it already.
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """Returns the recipe with its settings and the name of its model.
 
-    Raises RecipeError, and DataError for a bundle that cannot be read.
+    Raises RecipeError, and DataError for a bundle or --data that does not fit.
     """
-    from trainer.models.pretrained import network_of_bundle  # noqa: PLC0415
-    from trainer.recipe import is_recipe_file, with_settings  # noqa: PLC0415
-    from trainer.recipes.registry import find_recipe  # noqa: PLC0415
+    settings = settings_of(options)
+    recipe = configure(options.recipe, options.preset, settings)
+    check_data_option(recipe.data.source, options.data)
+    if "name" not in settings and not is_recipe_file(options.recipe):
+        name = model_name(recipe, options.data or DEFAULT_DATA, options.preset)
+        recipe = recipe.model_copy(update={"name": name})
+    return recipe
 
-    recipe, settings = find_recipe(options.recipe, options.preset), settings_of(options)
-    own = None if is_recipe_file(options.recipe) else recipe.transfer.weights
-    network = network_of_bundle(settings.get("transfer.weights", own))
-    if network is not None:
-        recipe = recipe.model_copy(update={"network": network})
-    return with_settings(recipe, settings)
+
+def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
+    """Returns the recipe's data, checked but not read."""
+    return open_source(recipe.data, options.data or DEFAULT_DATA, skip_bad=options.skip_bad, cache=options.cache)
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that are short for a setting, the network before its own settings; then those of --set."""
+    """Returns the settings of the short options, then those of --set."""
     given = vars(options)
     settings = {key: given[option] for option, key in SHORT_FORMS.items() if given.get(option) is not None}
     for assignment in options.set:

@@ -1,15 +1,17 @@
-"""python -m trainer recipes: what there is to train, and every setting of it."""
+"""python -m trainer recipes: lists the recipes and all their settings."""
 
 import argparse
 
+from trainer.cli.output import print_table
+from trainer.cli.settings_help import RECIPE_COLUMNS, SETTING_COLUMNS, claims, recipe_rows, setting_rows
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """There are none."""
 
 
 def run(_: argparse.Namespace) -> int:
-    from trainer.cli.settings_help import claims, recipe_table, settings_table  # noqa: PLC0415
-
-    print(recipe_table(), claims(), "Each of them takes each of these by --set KEY=VALUE:", sep="\n\n", end="\n\n")
-    print(settings_table())
+    print_table(RECIPE_COLUMNS, recipe_rows(), right=("batch",))
+    print("", claims(), "", "Settings of every recipe, for --set KEY=VALUE:", "", sep="\n")
+    print_table(SETTING_COLUMNS, setting_rows())
     return 0

@@ -1,6 +1,6 @@
-"""What there is to train: the recipes, and every setting that each takes. Read off the types, so never stale."""
+"""Rows of the listing of recipes and settings, read from the types."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import StrEnum
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,35 +17,38 @@ Row = tuple[str, ...]
 _WORDS = {bool: "true|false", int: "int", float: "number", str: "text", type(None): "null"}
 
 
-def recipe_table() -> str:
-    rows: list[Row] = [("recipe", "preset", "data", "network", "optimizer", "epochs", "batch")]
+RECIPE_COLUMNS = ("recipe", "preset", "data", "network", "optimizer", "epochs", "batch")
+SETTING_COLUMNS = ("setting", "values", "meaning")
+
+
+def recipe_rows() -> list[Row]:
+    rows: list[Row] = []
     for name in RECIPES:
         for preset, recipe in presets(name).items():
             limit = f"{recipe.max_seconds:g} s" if recipe.max_seconds else str(recipe.epochs)
             optimizer, batch = recipe.optimizer.name, str(recipe.batch_size)
             rows.append((name, preset, recipe.data.source, recipe.network.name, optimizer, limit, batch))
-    return _table(rows)
+    return rows
 
 
 def claims() -> str:
     return "\n".join(f"{name}: {claim(name)}" for name in RECIPES)
 
 
-def settings_table() -> str:
-    """Every key that --set takes with any recipe: what it may be, and what it does."""
-    rows: list[Row] = [("setting", "values", "")]
-    rows += [(key, _values(field.annotation), field.description or "") for key, field in _settings(Recipe)]
-    rows.append(("network", "|".join(NETWORKS), "the network with its own settings, which are:"))
+def setting_rows() -> list[Row]:
+    """Returns key, values and meaning of every setting that --set accepts for any recipe."""
+    rows: list[Row] = [(key, _values(field.annotation), field.description or "") for key, field in _settings(Recipe)]
+    rows.append(("network", "|".join(NETWORKS), "the network; its own settings are:"))
     for network, config in NETWORKS.items():
         for key, field in _settings(config):
             if key != "name":
                 note = " ".join(filter(None, (f"of {network}, {_shown(field.default)};", field.description)))
                 rows.append((f"network.{key}", _values(field.annotation), note.removesuffix(";")))
-    return _table(rows)
+    return rows
 
 
 def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """The dotted keys below a config, in its order; the network is listed apart."""
+    """Yields the dotted keys of a config, in its order, without the network's."""
     for name, field in model.model_fields.items():
         group = _group(field.annotation)
         if prefix + name == "network":
@@ -64,7 +67,7 @@ def _group(annotation: Any) -> type[BaseModel] | None:
 
 
 def _values(annotation: Any) -> str:
-    """What may be typed for a setting of this type."""
+    """Returns the values that a setting of this type accepts."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return "|".join(annotation)
@@ -81,10 +84,3 @@ def _values(annotation: Any) -> str:
 
 def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _table(rows: Sequence[Row]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

@@ -1,64 +1,88 @@
-"""python -m trainer train: a recipe's run, from data to bundle."""
+"""python -m trainer train: one run of a recipe, from data to bundle."""
 
 import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from trainer.cli.argument_types import seconds
-from trainer.cli.recipe_options import add_recipe_options, recipe_of
-
-if TYPE_CHECKING:
-    from trainer.recipe import Recipe
+from schemas.evaluation import Metrics
+from trainer.cli.argument_types import output_folder, seconds
+from trainer.cli.output import say
+from trainer.cli.recipe_options import add_recipe_options, recipe_of, source_of
+from trainer.recipe import Recipe, Views
 
 ARTIFACTS, RUNS = Path("artifacts"), Path("runs")
+_SHOWN = 5
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_recipe_options(parser)
     parser.add_argument(
-        "--target-accuracy", metavar="A", help="find the reject threshold with which answers are so often right"
+        "--target-accuracy",
+        metavar="A",
+        help="find the confidence threshold above which predictions reach this accuracy",
     )
-    parser.add_argument("--artifacts", type=Path, default=ARTIFACTS, metavar="DIR", help="where bundles go (artifacts)")
-    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where checkpoints go (runs)")
-    parser.add_argument("--resume", action="store_true", help="go on with the last run of the same settings and data")
+    parser.add_argument(
+        "--artifacts", type=output_folder, default=ARTIFACTS, metavar="DIR", help="folder for bundles (artifacts)"
+    )
+    parser.add_argument("--runs", type=output_folder, default=RUNS, metavar="DIR", help="folder for checkpoints (runs)")
+    parser.add_argument("--resume", action="store_true", help="continue the last run of the same settings and data")
+    parser.add_argument(
+        "--relabel", action="store_true", help="write a version whose labels differ from the previous version's"
+    )
     parser.add_argument(
         "--checkpoint-seconds", type=seconds, default=30.0, metavar="S", help="between checkpoints (30); 0: each step"
     )
-    parser.add_argument("--tensorboard", action="store_true", help="write event files as well, beside the checkpoints")
+    parser.add_argument("--tensorboard", action="store_true", help="also write event files, beside the checkpoints")
 
 
 def run(options: argparse.Namespace) -> int:
-    from trainer.data.detect import open_source  # noqa: PLC0415
+    started = time.perf_counter()
+    recipe = recipe_of(options)
+    source = source_of(recipe, options)
+    # Imported here: PyTorch takes seconds, and a wrong option or path is reported without it.
     from trainer.run import Runs, train_in  # noqa: PLC0415
     from trainer.training.device import choose_device, describe  # noqa: PLC0415
     from trainer.training.distributed import join  # noqa: PLC0415
     from trainer.training.progress import SilentReporter, reporter_for  # noqa: PLC0415
 
-    started = time.perf_counter()
-    recipe = recipe_of(options)
     device = choose_device(options.device)
     with join(device) as world:
         if world.first:
             several = f", in {world.size} processes" if world.size > 1 else ""
-            print(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}{several}.", file=sys.stderr)
-        source = open_source(recipe.data, options.data, skip_bad=options.skip_bad, cache=options.cache)
+            say(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}{several}.")
         reporter = reporter_for(sys.stderr) if world.first else SilentReporter()
         runs = Runs(options.runs, options.resume, options.tensorboard, options.checkpoint_seconds)
-        trained = train_in(world, recipe, source, device, options.artifacts, reporter, runs=runs)
+        trained = train_in(
+            world, recipe, source, device, options.artifacts, reporter, runs=runs, relabel=options.relabel
+        )
     if trained is None:
         return 0
     test, data = trained.manifest.metrics.test, trained.manifest.provenance.data
     interval = test.accuracy_interval
+    say(*_never_predicted(test))
     print(
         f"{trained.path}: test accuracy {test.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%}), "
         f"macro F1 {test.macro.f1:.4f}, on {test.n:,} images{_views(recipe)}; "
         f"trained on {data.train:,}, chosen on {data.validation:,}; "
         f"{trained.manifest.provenance.duration_seconds:.1f} s training, {time.perf_counter() - started:.1f} s in all."
     )
+    say("To serve it: make serve", f"To classify files: python -m trainer predict {trained.path} FILE")
     return 0
 
 
-def _views(recipe: "Recipe") -> str:
-    return "" if recipe.test_views == "one" else f", averaged over test-time views ({recipe.test_views})"
+def _never_predicted(test: Metrics) -> list[str]:
+    """Returns a warning if the model predicts some class for no test image."""
+    predicted = map(sum, zip(*test.confusion_matrix, strict=True))
+    missed = [row.label for row, count in zip(test.per_class, predicted, strict=True) if row.support and not count]
+    if not missed:
+        return []
+    names = ", ".join(missed[:_SHOWN]) + (", ..." if len(missed) > _SHOWN else "")
+    return [
+        f"warning: the model predicts no test image as {names}. Add images of these classes, or try "
+        "--set class_weights=balanced."
+    ]
+
+
+def _views(recipe: Recipe) -> str:
+    return "" if recipe.test_views is Views.ONE else f", averaged over test-time views ({recipe.test_views})"

@@ -1,8 +1,7 @@
-"""Image files -> predictions with a bundle, through ONNX Runtime; PyTorch is not needed."""
+"""Classifies image files with a bundle, through ONNX Runtime and without PyTorch."""
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,12 @@ import numpy as np
 from schemas.bundle import Bundle, FloatArray, open_bundle
 from schemas.errors import ImageError
 from schemas.image import decode_image
+from trainer.data.photo import is_document
 from trainer.errors import DataError
 from trainer.evaluation.onnx_session import BATCH, OnnxModel
-from trainer.files import newest_version
+from trainer.files import find_files, newest_version
 
 TOP = 3
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Answer:
-    """The most probable classes in falling order, or why there is none."""
+    """The most probable classes of a file in descending order, or the error."""
 
     file: str
     top: tuple[Guess, ...]
@@ -35,9 +34,9 @@ class Answer:
 
 
 def predict_files(bundle_path: Path, paths: Sequence[Path]) -> list[Answer]:
-    """Answers for files and folders (searched for images, at any depth), in order; an unreadable one carries its error.
+    """Returns an answer per file, in order; folders are searched at any depth, and an unreadable file has its error.
 
-    Raises BundleError for a bundle that must not answer, DataError where it, a path, or any image is missing.
+    Raises BundleError for a bundle that must not answer, and DataError if the bundle, a path or any image is missing.
     """
     bundle = open_bundle(newest_version(bundle_path))
     model = OnnxModel(bundle.read(bundle.manifest.fp32))
@@ -47,26 +46,6 @@ def predict_files(bundle_path: Path, paths: Sequence[Path]) -> list[Answer]:
     for start in range(0, len(files), BATCH):
         answers += _answer_batch(bundle, model, files[start : start + BATCH])
     return answers
-
-
-def as_json(answers: Iterable[Answer]) -> str:
-    return json.dumps([_entry(answer) for answer in answers], indent=2)
-
-
-def as_table(answers: Sequence[Answer]) -> str:
-    rows = [("file", "label", "probability", "next")]
-    for answer in answers:
-        if answer.error is not None:
-            rows.append((answer.file, "-", "-", answer.error))
-            continue
-        first, *rest = answer.top
-        others = ", ".join(f"{guess.label} {guess.probability:.2%}" for guess in rest)
-        rows.append((answer.file, first.label, f"{first.probability:.2%}", others))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
-        f"{file:<{widths[0]}}  {label:<{widths[1]}}  {probability:>{widths[2]}}  {others}"
-        for file, label, probability, others in rows
-    )
 
 
 def _answer_batch(bundle: Bundle, model: OnnxModel, files: Sequence[Path]) -> list[Answer]:
@@ -93,18 +72,12 @@ def _top(probabilities: FloatArray, labels: tuple[str, ...]) -> tuple[Guess, ...
     return tuple(Guess(labels[i], int(i), float(probabilities[i])) for i in order)
 
 
-def _entry(answer: Answer) -> dict[str, object]:
-    if answer.error is not None:
-        return {"file": answer.file, "error": answer.error}
-    return {"file": answer.file, **asdict(answer.top[0]), "top": [asdict(guess) for guess in answer.top]}
-
-
 def _image_files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            found = [file for file in find_files(path)[0] if not is_document(file)]
             if not found:
-                raise DataError(f"{path} holds no image files ({', '.join(sorted(SUFFIXES))}).")
+                raise DataError(f"{path} holds no image files.")
             yield from found
         elif path.exists():
             yield path

@@ -1,14 +1,20 @@
-"""The recipes, by name: one file each.
+"""The recipes by name, one module each.
 
-Its docstring is a measured claim and the command that shows it, or says that nothing has been measured yet. A recipe
-file holds PRESETS: name -> Recipe, of which `default` is always there.
+The module's docstring gives the command and its measured accuracy. PRESETS maps the names of the recipe's variants to
+Recipe objects; `default` is always one of them.
 """
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from trainer.errors import RecipeError
-from trainer.recipe import Recipe, is_recipe_file, read_recipe
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.bundle import open_bundle
+from trainer.errors import DataError, RecipeError
+from trainer.files import newest_version
+from trainer.network_config import AnyNetwork, BackboneConfig, NetworkConfig
+from trainer.recipe import PRETRAINED, Recipe, is_recipe_file, read_recipe, with_settings
 from trainer.recipes import cats_dogs, cifar10, cifar10_94, digits, mnist, photos, transfer
 
 RECIPES: dict[str, ModuleType] = {
@@ -23,27 +29,76 @@ RECIPES: dict[str, ModuleType] = {
 
 
 def presets(name: str) -> dict[str, Recipe]:
-    """Raises RecipeError naming the known recipes."""
+    """Raises RecipeError for an unknown recipe."""
     if name not in RECIPES:
-        raise RecipeError(f"There is no recipe '{name}'; known are {', '.join(RECIPES)}.")
+        raise RecipeError(f"Unknown recipe '{name}'. Known recipes: {', '.join(RECIPES)}.")
     found: dict[str, Recipe] = RECIPES[name].PRESETS
     return found
 
 
 def find_recipe(name: str, preset: str) -> Recipe:
-    """The recipe of that name, or in that file. Raises RecipeError naming the known recipes or presets."""
+    """Returns the recipe of that name, or in that file. Raises RecipeError for an unknown recipe or preset."""
     if is_recipe_file(name):
         if preset != "default":
-            raise RecipeError(f"The recipe file {name} has no presets; leave out --preset {preset}.")
+            raise RecipeError(f"The recipe file {name} has no presets. Leave out --preset {preset}.")
         return read_recipe(Path(name))
     known = presets(name)
     if preset not in known:
-        raise RecipeError(f"The recipe {name} has no preset '{preset}'; it has {', '.join(known)}.")
+        raise RecipeError(f"The recipe {name} has no preset '{preset}'. Its presets: {', '.join(known)}.")
     return known[preset]
 
 
+def configure(name: str, preset: str, settings: dict[str, Any]) -> Recipe:
+    """Returns the recipe with these settings. A bundle to start from brings its network, except to a recipe file.
+
+    Raises RecipeError, and DataError for starting weights that do not exist or do not fit.
+    """
+    recipe = find_recipe(name, preset)
+    own = None if is_recipe_file(name) else recipe.transfer.weights
+    network = network_of_bundle(settings.get("transfer.weights", own))
+    if network is not None:
+        recipe = recipe.model_copy(update={"network": network})
+    recipe = with_settings(recipe, settings)
+    check_weights(recipe)
+    return recipe
+
+
+def check_weights(recipe: Recipe) -> None:
+    """Raises DataError if the starting weights do not exist."""
+    weights = recipe.transfer.weights
+    if weights == PRETRAINED and not isinstance(recipe.network, BackboneConfig):
+        raise DataError(
+            f"There are no pretrained weights for the network {recipe.network.name}. Choose a --network of "
+            "torchvision's, or give --weights a file of safetensors or a bundle."
+        )
+    if weights not in {None, PRETRAINED} and not Path(str(weights)).exists():
+        raise DataError(
+            f"The weights {weights} do not exist. Give 'pretrained', a file of safetensors, or the folder of a bundle."
+        )
+
+
+def network_of_bundle(weights: str | None) -> AnyNetwork | None:
+    """Returns the network of a bundle's weights; None if the weights are not a folder.
+
+    Raises DataError, or what open_bundle raises.
+    """
+    if weights in {None, PRETRAINED} or not Path(str(weights)).is_dir():
+        return None
+    manifest = open_bundle(newest_version(Path(str(weights)))).manifest
+    try:
+        network: AnyNetwork = TypeAdapter(NetworkConfig).validate_python(manifest.provenance.recipe.get("network"))
+    except ValidationError as error:
+        raise DataError(f"The network of the bundle {weights} is unknown to this release.") from error
+    if isinstance(network, BackboneConfig):
+        stem = network.stem_for(manifest.input.height, manifest.input.width)
+        network = network.model_copy(update={"stem": stem})
+    return network
+
+
 def claim(name: str) -> str:
-    """The first line of the recipe's docstring, and what it says was measured."""
+    """Returns the first line of the recipe's docstring, and its measurements."""
     lines = (RECIPES[name].__doc__ or "").strip().splitlines()
-    measured = [line for i, line in enumerate(lines) if any(said.startswith("Measured") for said in lines[:i]) and line]
+    measured = [
+        line for i, line in enumerate(lines) if any(above.startswith("Measured") for above in lines[:i]) and line
+    ]
     return "\n".join([lines[0], *measured])

@@ -79,6 +79,6 @@ PRESETS = {
     # The same without what was learnt before; and with twice the epochs.
     "few-scratch": _FEW.model_copy(update={"name": "transfer-few-scratch", "transfer": TransferConfig()}),
     "few-scratch-long": _FEW.model_copy(
-        update={"name": "transfer-few-scratch", "transfer": TransferConfig(), "epochs": 100}
+        update={"name": "transfer-few-scratch-long", "transfer": TransferConfig(), "epochs": 100}
     ),
 }

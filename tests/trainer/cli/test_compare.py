@@ -27,7 +27,7 @@ def test_two_bundles_are_compared_on_the_same_images(
     good, bad = write_bundle(tmp_path), write_bundle(tmp_path, version=2, scale=0.0)
     assert main(["compare", str(bad), str(good), "--data", str(photos)]) == 0
     head, a, b, difference, verdict = capsys.readouterr().out.splitlines()
-    assert head == "On photos, all of it: 60 images"
+    assert head == "On photos, all images: 60 images"
     assert a.split()[:2] == ["A", "33.33%"]
     assert b.split()[:2] == ["B", "100.00%"]
     assert difference.startswith("B - A: +66.67 points (95% +")

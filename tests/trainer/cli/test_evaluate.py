@@ -39,13 +39,13 @@ def test_a_table_gives_the_figures_by_class_and_names_the_absent(
     said = capsys.readouterr()
     assert "was not trained on just this data: scored on all images" in said.err
     head, accuracy, *_ = said.out.splitlines()
-    assert head.endswith("colours/1 (fp32) on mine, all of it: 40 images")
+    assert head.endswith("colours/1 (fp32) on mine, all images: 40 images")
     assert accuracy.split() == ["accuracy", "100.00%", "(95%", "91.24%", "to", "100.00%)"]
     rows = [line.split() for line in said.out.splitlines() if line.startswith(("red", "green", "blue"))]
     assert rows == [[name, "20", "1.0000", "1.0000", "1.0000"] for name in ("red", "blue")]
     assert "No images of green" in said.out
     assert main([*arguments, "--split", "test"]) == 0
-    assert "its test split: 4 images" in capsys.readouterr().out
+    assert "test split: 4 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

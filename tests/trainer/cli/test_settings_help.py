@@ -1,24 +1,22 @@
 import pytest
 
-from trainer.cli.settings_help import claims, recipe_table, settings_table
+from trainer.cli.settings_help import claims, recipe_rows, setting_rows
 from trainer.network_config import NETWORKS
 from trainer.recipe import Recipe, _keys, with_settings
 from trainer.recipes.registry import RECIPES, find_recipe, presets
 
-KEYS = {line.split()[0]: line for line in settings_table().splitlines()[1:]}
+VALUES = {key: values for key, values, _ in setting_rows()}
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_setting_that_a_recipe_has_is_listed(name: str) -> None:
     for recipe in presets(name).values():
-        assert set(_keys(recipe.model_dump(mode="json"))) - {"network.name", "data.input"} <= set(KEYS)
+        assert set(_keys(recipe.model_dump(mode="json"))) - {"network.name", "data.input"} <= set(VALUES)
 
 
 def test_every_choice_that_is_listed_can_be_set() -> None:
     recipe = find_recipe("photos", "default")
-    choices = {
-        key: line.split()[1].removesuffix(",...").split("|") for key, line in KEYS.items() if "|" in line.split()[1]
-    }
+    choices = {key: values.removesuffix(",...").split("|") for key, values in VALUES.items() if "|" in values}
     assert {"network", "optimizer.name", "schedule.name", "augment.flip", "class_weights", "variants"} <= set(choices)
     for key, values in choices.items():
         for value in values:
@@ -33,7 +31,6 @@ def test_every_network_fits_every_recipe(network: str) -> None:
 
 
 def test_every_recipe_and_preset_has_a_row_and_a_claim() -> None:
-    rows = recipe_table().splitlines()[1:]
-    assert [tuple(row.split()[:2]) for row in rows] == [(name, preset) for name in RECIPES for preset in presets(name)]
+    assert [row[:2] for row in recipe_rows()] == [(name, preset) for name in RECIPES for preset in presets(name)]
     assert all(f"{name}: " in claims() for name in RECIPES)
     assert "\n    cifar10 quick: " in claims()
