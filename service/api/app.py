@@ -47,7 +47,6 @@ from service.errors import (
     UnsupportedMediaTypeError,
 )
 from service.repository.coordinator import Coordinator
-from service.repository.local_workers import LocalWorkers
 from service.repository.plan import ModelControl
 from service.repository.registry import Registry
 from service.settings import Settings, usable_cores
@@ -105,7 +104,7 @@ def create_app(
     telemetry = Telemetry(runtime.provider)
     registry = Registry(settings, runtime, telemetry)
     guard = Guard(settings)
-    own = Coordinator(settings, LocalWorkers(registry)) if control is None else None
+    own = Coordinator(settings, registry) if control is None else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:

@@ -1,30 +1,34 @@
-"""The desired state: one per service, however many processes serve it. It scans, has workers prepare, and swaps.
+"""The desired state: one per service, however many processes serve it.
 
-What calls asked for (pins, unloads) is kept in memory alone, as artifacts/ may be read-only: a restart begins again
-at CONVOY_VERSIONS. Every decision is version_policy.py's; here is what comes in between and must wait.
+It scans the artifacts folder, has the workers prepare what is new, and then has them serve it. version_policy.py makes
+every decision. Pins and unloads live in memory alone, as artifacts/ may be read-only: a restart returns to
+CONVOY_VERSIONS.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 
+from schemas.bundle import open_bundle
+from schemas.errors import BundleError
+from schemas.manifest import ModelManifest
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, StartError
-from service.repository.plan import Key, Plan, PlannedModel, PlannedVersion, Workers, key
-from service.repository.scanner import Found, Scan, fingerprint, scan
-from service.repository.version_policy import NO_WISH, Wish, make_plan, target
+from service.repository.daemon_thread import in_daemon_thread
+from service.repository.plan import Plan, Refused, VersionRef, Workers
+from service.repository.scanner import Scan, fingerprint, scan
+from service.repository.version_policy import KnownModel, Override, make_plan, plan_model
 from service.settings import Reload, Settings, parse_policy
 from service.telemetry.statistics import Statistics
 
 POLL_SECONDS = 1.0
+READ_SECONDS = 10.0  # the time limit for reading a manifest that is only shown
 
 logger = logging.getLogger(__name__)
 
 
 class Coordinator:
-    """A ModelControl. One thing changes at a time: a load waits for the refresh that is under way."""
+    """A ModelControl. Changes happen one at a time: a load waits for a refresh that is in progress."""
 
     def __init__(self, settings: Settings, workers: Workers, poll_seconds: float = POLL_SECONDS) -> None:
         self._artifacts = settings.artifacts
@@ -34,13 +38,14 @@ class Coordinator:
         self._poll_seconds = poll_seconds
         self._polling: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
-        self._found: dict[str, tuple[Found, ...]] = {}
-        self._wishes: dict[str, Wish] = {}
-        self._refused: dict[Key, str] = {}
-        self._looks: dict[Key, tuple[Path, object]] = {}  # of what was refused, to see when its files change
-        self._held: set[Key] = set()  # what the workers have ready, serving or not
+        self._models: dict[str, KnownModel] = {}
+        self._refused: dict[VersionRef, Refused] = {}
+        self._fingerprints: dict[VersionRef, object] = {}  # of the refused versions, to notice when their files change
+        self._held: set[VersionRef] = set()  # what every worker has loaded, serving or not
+        self._outdated = False  # workers hold versions that the plan does not have, or not yet
         self._plan = Plan()
-        self._trouble: dict[str, str] = {}  # said once, not every second
+        self._manifests: dict[VersionRef, ModelManifest | None] = {}  # of the versions that do not serve
+        self._logged: dict[str, str] = {}  # each problem is logged once, not every second
 
     @property
     def plan(self) -> Plan:
@@ -48,76 +53,69 @@ class Coordinator:
         return self._plan
 
     async def start(self) -> None:
-        """Serves what is there, and where settings say so, what comes. Raises StartError."""
+        """Serves what the folder contains and, if configured, what appears later. Raises StartError."""
         async with self._lock:
-            await self._take(await asyncio.to_thread(scan, self._artifacts))
-        for name in sorted(set(self._policy.pins) - set(self._found)):
-            logger.warning("CONVOY_VERSIONS pins %s, which is no model that is there", name)
+            await self._apply(await self._scan())
         for name, version in self._policy.pins.items():
-            if name in self._found and version not in {found.version for found in self._found[name]}:
-                logger.warning(
-                    "CONVOY_VERSIONS pins %s to version %d, which is not there: nothing of it serves", name, version
-                )
+            if name not in self._models:
+                logger.warning("CONVOY_VERSIONS pins %s, but there is no such model", name)
+            elif version not in {ref.version for ref in self._models[name].versions}:
+                logger.warning("CONVOY_VERSIONS pins %s to version %d, which does not exist", name, version)
         if self._reload is Reload.POLL:
             self._polling = asyncio.create_task(self._poll())
 
     async def close(self) -> None:
-        """No more changes. What serves is left as it is."""
+        """Stops making changes. What serves goes on."""
         if self._polling:
             self._polling.cancel()
             with suppress(asyncio.CancelledError):
                 await self._polling
 
     async def refresh(self) -> None:
-        """Takes what is new in the folder, and lets go of what is gone; on a folder that is lost all stays as it is."""
+        """Serves new versions and releases deleted ones. If the whole folder is lost, nothing changes."""
         async with self._lock:
             try:
-                seen = await asyncio.to_thread(scan, self._artifacts)
+                seen = await self._scan()
             except StartError as error:
-                self._say("", str(error))
+                self._log_once("", str(error))
                 return
-            if self._found and not seen.models:
-                self._say("", f"{self._artifacts} has no model any more, as if it were lost: what serves still does")
+            if self._models and not seen.models:
+                self._log_once("", f"{self._artifacts} has lost all its models; what serves goes on")
                 return
-            self._trouble.pop("", None)
-            await self._take(seen)
+            self._logged.pop("", None)
+            await self._apply(seen)
 
     async def load(self, name: str, version: int | None = None) -> None:
         self._allow_change()
         async with self._lock:
-            found = await self._find(name)
-            wish = Wish(pin=version)
-            first = target(found, self._policy, wish, {}, self._plan)
+            wanted = KnownModel(await self._find(name), Override(pin=version))
+            first = self._target(wanted, refused={})
             if first is None:
-                asked = self._policy.pins[name] if version is None else version
-                there = ", ".join(str(one.version) for one in found)
-                raise ModelNotFoundError(f"There is no version {asked} of {name}; there are {there}.")
-            self._forget_refusals(lambda of: of[0] == name and version in {None, of[1]})  # a call is worth a try
-            tried, answers = await self._prepare_one(found, wish)
-            # A pin needs its own bundle: that the old one of its number would answer in its place is no reason for it.
-            changes = not tried if version is not None else answers or not self._serving(name)
-            if changes:
-                self._found[name], self._wishes[name] = found, wish
-            else:  # what serves still does; just the reason is shown
-                before = self._wishes.get(name, NO_WISH)
-                self._wishes[name] = replace(before, refused=before.refused | tried.keys())
-                known = {one.version: one for one in self._found.get(name, ())}
-                known |= {one.version: one for one in found if one.version in tried}
-                self._found[name] = tuple(known[number] for number in sorted(known))
+                missing = self._policy.pins[name] if version is None else version
+                numbers = ", ".join(str(ref.version) for ref in wanted.versions)
+                raise ModelNotFoundError(f"There is no version {missing} of {name}. Versions: {numbers}.")
+            self._forget_refusals(lambda ref: ref.name == name and version in {None, ref.version})  # try again
+            refused, can_answer = await self._prepare_target(wanted)
+            # A pin needs its own bundle: that the old bundle of this number would answer instead is no reason for it.
+            takes_effect = not refused if version is not None else can_answer or self._current(name) is None
+            if takes_effect:
+                self._models[name] = wanted
+            else:
+                self._models[name] = self._models.get(name, KnownModel(())).showing(refused)
             await self._settle()
-            if reason := tried.get(first.version):
-                raise ModelRefusedError(
-                    f"{name} version {first.version} was refused, and {self._instead(name, first)}: {reason}"
-                )
+            if first in refused:
+                raise ModelRefusedError(f"{first} was refused, and {self._instead(first)}: {refused[first].reason}")
 
     async def unload(self, name: str) -> None:
         self._allow_change()
         async with self._lock:
-            with suppress(ModelNotFoundError, NotReadyError):  # gone from the folder, it may still serve
-                self._found[name] = await self._find(name)
-            if name not in self._found:
-                raise self._unknown(name)
-            self._wishes[name] = Wish(unloaded_up_to=self._found[name][-1].version)
+            try:
+                versions = await self._find(name)
+            except (ModelNotFoundError, NotReadyError):  # deleted from the folder, it may still serve
+                if name not in self._models:
+                    raise
+                versions = self._models[name].versions
+            self._models[name] = KnownModel(versions, Override(unloaded_up_to=versions[-1].version))
             await self._settle()
 
     async def statistics(self) -> Sequence[Statistics]:
@@ -129,76 +127,107 @@ class Coordinator:
             try:
                 await self.refresh()
             except Exception:
-                logger.exception("the folder of bundles could not be taken up; it is tried again")
+                logger.exception("a change in the artifacts folder could not be applied; trying again")
 
-    async def _take(self, seen: Scan) -> None:
+    async def _scan(self) -> Scan:
+        return await asyncio.wrap_future(in_daemon_thread(lambda: scan(self._artifacts)))
+
+    async def _apply(self, seen: Scan) -> None:
         for name, reason in seen.unreadable.items():
-            self._say(name, f"the folder {self._artifacts / name} cannot be read: {reason}")
-        for name in set(self._trouble) - set(seen.unreadable):
-            del self._trouble[name]
-        unseen = {name: found for name, found in self._found.items() if name in seen.unreadable}
-        self._found = dict(seen.models) | unseen
-        self._wishes = {name: wish for name, wish in self._wishes.items() if name in self._found}
-        changed = await asyncio.to_thread(_changed, self._looks)
-        there = {(one.name, one.version, one.stamp) for found in self._found.values() for one in found}
-        self._forget_refusals(lambda of: of in changed or of not in there)
+            self._log_once(name, f"the folder {self._artifacts / name} cannot be read: {reason}")
+        for name in set(self._logged) - set(seen.unreadable):
+            del self._logged[name]
+        models = {name: KnownModel(versions, self._override(name)) for name, versions in seen.models.items()}
+        self._models = models | {name: model for name, model in self._models.items() if name in seen.unreadable}
+        known = dict(self._fingerprints)
+        changed = await asyncio.wrap_future(in_daemon_thread(lambda: _changed(known)))
+        existing = {ref for model in self._models.values() for ref in model.versions}
+        self._forget_refusals(lambda ref: ref in changed or ref not in existing)
+        self._manifests = {ref: manifest for ref, manifest in self._manifests.items() if ref in existing}
         await self._settle()
 
     async def _settle(self) -> None:
-        """Prepares what the plan lacks until nothing does, as each refusal changes the plan, then serves it."""
+        """Prepares what the plan lacks until it lacks nothing, as each refusal changes the plan; then serves it."""
         while True:
-            plan = make_plan(self._found, self._policy, self._wishes, self._refused, self._plan)
-            serving = [(model.name, version) for model in plan.models for version in model.serving]
-            lacking = [(name, version) for name, version in serving if key(name, version) not in self._held]
+            plan = make_plan(self._models, self._policy, self._refused, self._plan)
+            lacking = [ref for ref in plan.serving if ref not in self._held]
             if not lacking:
                 break
-            for name, version in lacking:
-                await self._prepare(name, version)
-        keys = {key(name, version) for name, version in serving}
-        if plan != self._plan or keys != self._held:
+            for ref in lacking:
+                await self._prepare(ref)
+        plan = await self._describe(plan)
+        if plan != self._plan or self._outdated:
             await self._workers.serve(plan)
-            self._plan, self._held = plan, keys
+            self._plan, self._held, self._outdated = plan, set(plan.serving), False
 
-    async def _prepare_one(self, found: Sequence[Found], wish: Wish) -> tuple[dict[int, str], bool]:
-        """Prepares what is to answer, and as long as that is refused what is to in its place, as a start would.
+    async def _describe(self, plan: Plan) -> Plan:
+        """The plan with the manifests of its unloaded versions: a worker may never have loaded them."""
+        models = []
+        for model in plan.models:
+            unloaded = [
+                version.model_copy(update={"manifest": await self._manifest(version.ref)}) for version in model.unloaded
+            ]
+            models.append(model.model_copy(update={"unloaded": tuple(unloaded)}))
+        return plan.model_copy(update={"models": tuple(models)})
 
-        (why each was refused, by version; whether one can answer).
+    async def _manifest(self, ref: VersionRef) -> ModelManifest | None:
+        """None if it cannot be read within the time limit. It is read once."""
+        if ref not in self._manifests:
+            reading = asyncio.wrap_future(in_daemon_thread(lambda: _read_manifest(ref)))
+            self._manifests[ref] = None
+            with suppress(TimeoutError):
+                self._manifests[ref] = await asyncio.wait_for(reading, READ_SECONDS)
+        return self._manifests[ref]
+
+    async def _prepare_target(self, model: KnownModel) -> tuple[dict[VersionRef, Refused], bool]:
+        """Prepares the version that is to answer and, as long as one is refused, the next one that a start would try.
+
+        Returns the refusals, and whether a version can answer.
         """
-        tried: dict[int, str] = {}
-        while wanted := target(found, self._policy, wish, self._refused, self._plan):
-            reason = await self._prepare(found[0].name, wanted)
-            if reason is None:
-                return tried, True
-            tried[wanted.version] = reason
-        return tried, False
+        refused: dict[VersionRef, Refused] = {}
+        while ref := self._target(model, self._refused):
+            refusal = await self._prepare(ref)
+            if refusal is None:
+                return refused, True
+            refused[ref] = refusal
+        return refused, False
 
-    def _serving(self, name: str) -> PlannedModel | None:
-        """The model in the plan, where one of its versions answers."""
-        return next((model for model in self._plan.models if model.name == name and model.current is not None), None)
+    def _target(self, model: KnownModel, refused: Mapping[VersionRef, Refused]) -> VersionRef | None:
+        """The version of the model that is to answer; None if it is missing or refused."""
+        name = model.versions[0].name
+        serving = [ref for ref in self._plan.serving if ref.name == name]
+        return plan_model(name, model, self._policy, refused, serving).current
 
-    def _instead(self, name: str, refused: PlannedVersion) -> str:
-        model = self._serving(name)
-        if model is None:
-            return f"nothing of {name} serves"
-        before = " as it was before" if model.current == refused.version else ""
-        return f"version {model.current}{before} serves"
-
-    async def _prepare(self, name: str, version: PlannedVersion) -> str | None:
-        of = key(name, version)
-        if of in self._held:
+    async def _prepare(self, ref: VersionRef) -> Refused | None:
+        if ref in self._held:
             return None
-        look = await asyncio.to_thread(fingerprint, version.path)  # before: what changes meanwhile is a change
-        reason = await self._workers.prepare(name, version)
-        if reason is None:
-            self._held.add(of)
+        # Taken before the load: a file that changes during it counts as a change.
+        before = await asyncio.wrap_future(in_daemon_thread(lambda: fingerprint(ref.path)))
+        self._outdated = True  # even if it fails: one worker may have loaded what another refuses
+        refused = await self._workers.prepare(ref)
+        if refused is None:
+            self._held.add(ref)
         else:
-            self._refused[of], self._looks[of] = reason, (version.path, look)
-        return reason
+            self._refused[ref], self._fingerprints[ref] = refused, before
+        return refused
 
-    async def _find(self, name: str) -> tuple[Found, ...]:
-        """The model's versions in the folder now. Only names that a scan gave are ever looked for there."""
+    def _override(self, name: str) -> Override:
+        return self._models[name].override if name in self._models else Override()
+
+    def _current(self, name: str) -> VersionRef | None:
+        return next((model.current for model in self._plan.models if model.name == name), None)
+
+    def _instead(self, refused: VersionRef) -> str:
+        current = self._current(refused.name)
+        if current is None:
+            return f"no version of {refused.name} serves"
+        before = " as it was before" if current.version == refused.version else ""
+        return f"version {current.version}{before} serves"
+
+    async def _find(self, name: str) -> tuple[VersionRef, ...]:
+        """The model's versions in the folder now. A name is only compared with names from a scan, never opened."""
         try:
-            seen = await asyncio.to_thread(scan, self._artifacts)
+            seen = await self._scan()
         except StartError as error:
             raise NotReadyError(str(error)) from error
         if name in seen.unreadable:
@@ -208,22 +237,28 @@ class Coordinator:
         return seen.models[name]
 
     def _unknown(self, name: str) -> ModelNotFoundError:
-        there = f"there are {', '.join(sorted(self._found))}" if self._found else "there are none"
-        return ModelNotFoundError(f"There is no model '{name}' to load or unload; {there}.")
+        names = f"Models: {', '.join(sorted(self._models))}." if self._models else "There are no models."
+        return ModelNotFoundError(f"Unknown model '{name}'. {names}")
 
     def _allow_change(self) -> None:
         if self._reload is Reload.OFF:
-            raise ForbiddenError("CONVOY_RELOAD=off fixes what serves; set it to poll or explicit to load and unload.")
+            raise ForbiddenError("CONVOY_RELOAD=off allows no load or unload; set it to poll or explicit.")
 
-    def _forget_refusals(self, which: Callable[[Key], bool]) -> None:
-        for of in [of for of in self._refused if which(of)]:
-            del self._refused[of], self._looks[of]
+    def _forget_refusals(self, which: Callable[[VersionRef], bool]) -> None:
+        for ref in [ref for ref in self._refused if which(ref)]:
+            del self._refused[ref], self._fingerprints[ref]
 
-    def _say(self, about: str, trouble: str) -> None:
-        if self._trouble.get(about) != trouble:
-            logger.error("%s", trouble)
-        self._trouble[about] = trouble
+    def _log_once(self, about: str, problem: str) -> None:
+        if self._logged.get(about) != problem:
+            logger.error("%s", problem)
+        self._logged[about] = problem
 
 
-def _changed(looks: Mapping[Key, tuple[Path, object]]) -> set[Key]:
-    return {of for of, (path, look) in looks.items() if fingerprint(path) != look}
+def _changed(fingerprints: Mapping[VersionRef, object]) -> set[VersionRef]:
+    return {ref for ref, before in fingerprints.items() if fingerprint(ref.path) != before}
+
+
+def _read_manifest(ref: VersionRef) -> ModelManifest | None:
+    with suppress(BundleError):
+        return open_bundle(ref.path).manifest
+    return None

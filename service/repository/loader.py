@@ -1,9 +1,8 @@
-"""From a bundle's folder to a model that may answer: its hashes, graph and golden samples were seen to be right."""
+"""From a bundle's folder to a model that may answer: its hashes, graph and golden samples are verified."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,69 +15,51 @@ from service.errors import ServiceError
 from service.inference.execution import choose_execution
 from service.inference.model import Model
 from service.inference.pipeline import checked_run
-from service.repository.scanner import Found
+from service.repository.plan import Refused, Unloaded, VersionRef
 from service.settings import Settings, usable_cores
 from service.telemetry.observer import Observer
 
-_UNFORESEEN = "It failed in a way that nobody foresaw; the service's log says how."
+_UNEXPECTED = "Loading it failed unexpectedly; the service's log has the details."
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class Loaded:
-    """leases are the requests that it still has to answer; a retired one gets no more of them."""
+    """leases counts the requests that still use the model; a retired one gets no new leases."""
 
-    found: Found
-    bundle: Bundle
+    ref: VersionRef
+    manifest: ModelManifest
     model: Model
     leases: int = 0
     retired: bool = False
-
-
-@dataclass(frozen=True)
-class Refused:
-    """reason is one sentence; manifest is there where it at least could be read."""
-
-    found: Found
-    reason: str
-    manifest: ModelManifest | None
-
-
-@dataclass(frozen=True)
-class Unloaded:
-    """It would serve, had a call not taken it away."""
-
-    found: Found
-    manifest: ModelManifest | None
-    reason: str = "It was unloaded by a call; a load brings it back."
 
 
 Entry = Loaded | Refused | Unloaded
 
 
 class Loader:
-    """load blocks: call it off the event loop."""
+    """observer_of returns the observer of all versions of the model of that name."""
 
     def __init__(self, settings: Settings, runtime: Runtime, observer_of: Callable[[str], Observer]) -> None:
-        """observer_of gives who counts what a model of this name does."""
         self._settings = settings
         self._runtime = runtime
         self._observer_of = observer_of
 
-    def load(self, found: Found) -> Loaded | Refused:
+    def load(self, ref: VersionRef) -> Loaded | Refused:
+        """Opens, verifies, warms and checks a version. Blocks for as long as reading the files takes."""
         manifest = None
         try:
-            bundle = open_bundle(found.path)
+            bundle = open_bundle(ref.path)
             manifest = bundle.manifest
-            _check_place(found, manifest)
+            _check_place(ref, manifest)
             choice, session = self._open_variant(bundle)
         except (BundleError, ServiceError) as error:
-            logger.error("%s version %d is refused: %s", found.name, found.version, error)  # noqa: TRY400 - it is said
-            return Refused(found, str(error), manifest)
+            logger.error("%s is refused: %s", ref, error)  # noqa: TRY400 - the message is the whole cause
+            return Refused(ref=ref, reason=str(error), manifest=manifest)
         except Exception:
-            logger.exception("%s version %d is refused", found.name, found.version)
-            return Refused(found, _UNFORESEEN, manifest)
+            logger.exception("%s is refused", ref)
+            return Refused(ref=ref, reason=_UNEXPECTED, manifest=manifest)
         settings = self._settings
         model = Model(
             manifest,
@@ -89,12 +70,12 @@ class Loader:
             max_pixels=settings.max_pixels,
             max_wait=settings.max_wait_ms / 1000,
             decode_threads=usable_cores() if session.provider == CUDA else 0,
-            observer=self._observer_of(found.name),
+            observer=self._observer_of(ref.name),
         )
-        return Loaded(found, bundle, model)
+        return Loaded(ref, manifest, model)
 
     def _open_variant(self, bundle: Bundle) -> tuple[VariantChoice, Session]:
-        """The variant of choice, or fp32 in its place. Raises BundleError or ServiceError where fp32 fails."""
+        """The chosen variant, or fp32 if that one fails. Raises BundleError or ServiceError if fp32 fails too."""
         gpu = self._runtime.provider == CUDA
         choice = choose(bundle.manifest, gpu=gpu, policy=self._settings.variant)
         try:
@@ -105,12 +86,12 @@ class Loader:
                 raise
             choice, session = instead, self._open(bundle, instead)
         if choice.in_place_of:
-            said = (bundle.manifest.name, bundle.manifest.version, choice.variant.name, choice.reason)
-            logger.warning("%s version %d runs as %s: %s", *said)
+            name, version = bundle.manifest.name, bundle.manifest.version
+            logger.warning("%s version %d runs as %s: %s", name, version, choice.variant.name, choice.reason)
         return choice, session
 
     def _open(self, bundle: Bundle, choice: VariantChoice) -> Session:
-        """From the very bytes that were hashed to a session that has answered the golden samples."""
+        """Opens the very bytes that were hashed; the session has answered the golden samples."""
         session = self._runtime.open(bundle.read(choice.variant))
         bundle.check_signature(session.inputs, session.outputs)
         spec, classes = bundle.manifest.input, len(bundle.manifest.labels)
@@ -120,15 +101,9 @@ class Loader:
         return session
 
 
-def _check_place(found: Found, manifest: ModelManifest) -> None:
-    """Raises ManifestError for a link under another name: it must not answer as what it leads to."""
-    if (manifest.name, manifest.version) != (found.name, found.version):
-        raise ManifestError(f"It is a link to {manifest.name} version {manifest.version}; copy that instead.")
-
-
-def read_manifest(path: Path) -> ModelManifest | None:
-    """None where it cannot be read."""
-    try:
-        return open_bundle(path).manifest
-    except BundleError:
-        return None
+def _check_place(ref: VersionRef, manifest: ModelManifest) -> None:
+    """Raises ManifestError for a link to a bundle of another name or version: it must not answer under this one."""
+    if (manifest.name, manifest.version) != (ref.name, ref.version):
+        raise ManifestError(
+            f"{ref.path} is a link to {manifest.name} version {manifest.version}; copy that bundle instead."
+        )

@@ -1,9 +1,9 @@
-"""The seams between what decides which versions serve and what serves them.
+"""What the coordinator decides and the workers apply.
 
-    routes  -- ModelControl -->  Coordinator (the desired state)  -- Workers -->  every worker's Registry
+    routes  -- ModelControl -->  Coordinator (the desired state)  -- Workers -->  the Registry of every worker
 
-The coordinator lives in the supervisor and its workers are processes; in tests, and wherever create_app is called by
-itself, both live in the one process.
+The coordinator runs in the supervisor and its workers are processes. Where create_app is called on its own, and in most
+tests, one process holds both, and its Registry is the only worker.
 """
 
 from collections.abc import Sequence
@@ -11,71 +11,91 @@ from pathlib import Path
 from typing import Protocol
 
 from schemas.base import Frozen
+from schemas.manifest import ModelManifest
 from service.telemetry.statistics import Statistics
 
+LOAD_SECONDS = 120.0  # the time limit for loading one version, in each worker
 
-class PlannedVersion(Frozen):
+
+class VersionRef(Frozen):
+    """One version of a model, from the scan to the answer. Another stamp is another bundle under the same number."""
+
+    name: str
     version: int
     path: Path
-    stamp: str = ""  # of the bundle's files: under another one it is another bundle, to be loaded anew
-    reason: str | None = None  # why it is refused; None: it serves
+    stamp: str = ""
 
-    @property
-    def refused(self) -> bool:
-        return self.reason is not None
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
+
+class Refused(Frozen):
+    """A version that must not answer. reason is one sentence; manifest is None if it could not be read."""
+
+    ref: VersionRef
+    reason: str
+    manifest: ModelManifest | None = None
+
+
+class Unloaded(Frozen):
+    """A version that would serve, but that a call unloaded."""
+
+    ref: VersionRef
+    manifest: ModelManifest | None = None
+    reason: str = "A call unloaded it; a load serves it again."
 
 
 class PlannedModel(Frozen):
-    """versions in rising order; current is the one that answers where none is named (None: no version serves)."""
+    """Each tuple is in rising order of the versions; current answers requests that name no version.
+
+    Something is unloaded only if nothing serves: until a load, or until a newer version appears.
+    """
 
     name: str
-    versions: tuple[PlannedVersion, ...]
-    current: int | None
-    unloaded: bool = False  # by a call: nothing of it serves until it is loaded, or a newer version appears
+    serving: tuple[VersionRef, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    unloaded: tuple[Unloaded, ...] = ()
 
     @property
-    def serving(self) -> tuple[PlannedVersion, ...]:
-        return () if self.unloaded else tuple(version for version in self.versions if not version.refused)
+    def current(self) -> VersionRef | None:
+        return self.serving[-1] if self.serving else None
 
 
 class Plan(Frozen):
-    """Which versions are to serve: the desired state, the same in every worker."""
+    """Which versions serve: the desired state, the same in every worker."""
 
     models: tuple[PlannedModel, ...] = ()
 
-
-Key = tuple[str, int, str]
-"""Name, version and stamp: what tells one bundle from every other."""
-
-
-def key(name: str, version: PlannedVersion) -> Key:
-    return (name, version.version, version.stamp)
+    @property
+    def serving(self) -> tuple[VersionRef, ...]:
+        return tuple(ref for model in self.models for ref in model.serving)
 
 
 class Workers(Protocol):
-    """All that serve. Answers come when the last of them has done it."""
+    """All processes that serve. A call returns when the last of them has applied it."""
 
-    async def prepare(self, name: str, version: PlannedVersion) -> str | None:
-        """Loads, warms and checks a version beside what serves; None, or why one of them refuses it."""
+    async def prepare(self, ref: VersionRef) -> Refused | None:
+        """Loads, warms and checks a version beside those that serve. Returns None if every worker accepts it."""
 
     async def serve(self, plan: Plan) -> None:
-        """Serves just what the plan says; what was prepared is there at once, what is left over is let go."""
+        """Serves exactly what the plan names, from what was prepared, and releases everything else."""
 
     async def statistics(self) -> Sequence[Statistics]:
-        """One entry a version that serves, whole over all workers."""
+        """One entry per version that serves, summed over all workers."""
 
 
 class ModelControl(Protocol):
-    """What may be changed while the service runs; each call answers once every worker has applied it."""
+    """What a caller may change while the service runs. A call returns when every worker has applied it."""
 
     async def load(self, name: str, version: int | None = None) -> None:
-        """Serves the model as a start would, or just this version (a pin, until the next load).
+        """Serves the model as a start would, or only this version (a pin, until the next load).
 
-        Raises ModelNotFoundError, or ModelRefusedError where the version that it is about was refused: with the
-        reason and with what serves instead. That is what served before, or without a version the newest good one.
+        Raises ModelNotFoundError, or ModelRefusedError if the requested version is refused. That error gives the reason
+        and the version that serves instead: the one that served before or, without a version, the newest good one.
         """
 
     async def unload(self, name: str) -> None:
-        """Nothing of the model serves until a load, or until a newer version appears. Raises ModelNotFoundError."""
+        """Stops serving the model until a load, or until a newer version appears. Raises ModelNotFoundError."""
 
-    async def statistics(self) -> Sequence[Statistics]: ...
+    async def statistics(self) -> Sequence[Statistics]:
+        """One entry per version that serves, summed over all workers."""

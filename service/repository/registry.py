@@ -1,19 +1,18 @@
-"""What is live in this process: versions are held ready, swapped in at once, closed when their last request ends."""
+"""The models of this process: versions are prepared, swapped in at once, and closed when their last request ends."""
 
 import asyncio
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from schemas.manifest import ModelManifest
 from service.backends.base import Runtime
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
 from service.inference.model import Model
-from service.repository.loader import Entry, Loaded, Loader, Refused, Unloaded, read_manifest
-from service.repository.plan import Key, Plan, PlannedModel, PlannedVersion, key
-from service.repository.scanner import Found
+from service.repository.daemon_thread import in_daemon_thread
+from service.repository.loader import Entry, Loaded, Loader
+from service.repository.plan import LOAD_SECONDS, Plan, PlannedModel, Refused, Unloaded, VersionRef
 from service.settings import Settings
 from service.telemetry.observer import Nobody, Serving, Watcher
 from service.telemetry.statistics import Statistics
@@ -25,132 +24,111 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Served:
-    """One model: its versions in rising order, and of these the one that answers where none is named."""
+    """One model: its versions in rising order, and the one that answers requests that name no version."""
 
     entries: Sequence[Entry] = ()
     current: Loaded | None = None
 
     @property
     def loaded(self) -> Mapping[int, Loaded]:
-        return {entry.found.version: entry for entry in self.entries if isinstance(entry, Loaded)}
+        return {entry.ref.version: entry for entry in self.entries if isinstance(entry, Loaded)}
 
 
 _NOTHING = _Served()
 
 
-@dataclass
-class _Shelf:
-    """What was prepared, by key: ready to serve or serving, failed with its reason; and the manifests of the rest."""
-
-    ready: dict[Key, Loaded] = field(default_factory=dict)
-    failed: dict[Key, str] = field(default_factory=dict)
-    manifests: dict[Key, ModelManifest | None] = field(default_factory=dict)
-
-
 class Registry:
-    """The models of this process, as the last plan has them; none until the first.
+    """The Workers of one process, on its event loop. It has no models until the first plan."""
 
-    prepare and catch_up block: call them off the event loop. Call everything else on it.
-    """
-
-    def __init__(self, settings: Settings, runtime: Runtime, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        watcher: Watcher | None = None,
+        *,
+        load_seconds: float = LOAD_SECONDS,
+    ) -> None:
         self._settings = settings
         self._runtime = runtime
         self._watcher = watcher or Nobody()
         self._loader = Loader(settings, runtime, self._watcher.observer)
-        self._shelf = _Shelf()
+        self._load_seconds = load_seconds
+        self._prepared: dict[VersionRef, Loaded | Refused] = {}  # what serves, and what was prepared since
         self._models: Mapping[str, _Served] = {}
-        self._unclosed: set[Loaded] = set()
+        self._open: set[Loaded] = set()
         self._closed = False
-        self._lock = threading.Lock()
-        self._loading = threading.Lock()  # one load at a time: two would take twice the memory, and more of the cores
+        self._loading = asyncio.Lock()  # two loads at a time would take twice the memory, and more of the cores
 
-    def prepare(self, name: str, version: PlannedVersion) -> str | None:
-        """Opens, verifies, warms and checks a version beside what serves, and holds it; or says why it is refused."""
-        with self._loading:
-            return self._prepare(name, version)
+    async def prepare(self, ref: VersionRef) -> Refused | None:
+        """Loads a version beside those that serve and holds it. Returns None if the version may serve."""
+        async with self._loading:
+            if isinstance(self._prepared.get(ref), Loaded):
+                return None
+            entry = await self._load(ref)
+            self._watcher.loaded(ref.name, succeeded=isinstance(entry, Loaded))
+            if self._closed:
+                _close(entry)
+                return Refused(ref=ref, reason="The service is shutting down.")
+            self._prepared[ref] = entry
+            if isinstance(entry, Refused):
+                return entry
+            self._open.add(entry)
+            return None
 
-    def catch_up(self, plan: Plan) -> None:
-        """Prepares what the plan serves and is not here yet, as in a process that started late."""
-        for model in plan.models:
-            for version in model.versions:
-                of = key(model.name, version)
-                if version in model.serving:
-                    self.prepare(model.name, version)
-                elif of not in self._shelf.manifests:
-                    self._shelf.manifests[of] = read_manifest(version.path)
-
-    def serve(self, plan: Plan) -> None:
-        """Serves what was prepared of the plan. What is left over is closed when its last request ends."""
+    async def serve(self, plan: Plan) -> None:
+        """Serves the prepared versions of the plan. Closes each of the others when its last request ends."""
         models = {model.name: self._served(model) for model in plan.models}
-        named = {key(model.name, version) for model in plan.models for version in model.versions}
-        serving = {key(model.name, version) for model in plan.models for version in model.serving}
+        prepared = {ref: self._prepared[ref] for ref in plan.serving if ref in self._prepared}
         before, gone = set(self.loaded), set(self._models) - set(models)
-        with self._lock:
-            self._models = models
-            left = [self._shelf.ready.pop(of) for of in set(self._shelf.ready) - serving]
-            for known in (self._shelf.failed, self._shelf.manifests):
-                for of in set(known) - named:
-                    del known[of]
-            for loaded in left:
-                loaded.retired = True
-            idle = [loaded for loaded in left if not loaded.leases]
-        for loaded in idle:
-            self._let_go(loaded)
-        self._tell(before, gone)
-        default = self._settings.default_model
-        if default and default not in self._models:
-            logger.warning("CONVOY_DEFAULT_MODEL=%s names no model that is there", default)
-        if not self.loaded:
-            advice = "GET /models says why" if self._models else "train one (make train), or set CONVOY_ARTIFACTS"
-            logger.warning("no model serves from %s: %s", self._settings.artifacts.absolute(), advice)
+        left = [old for ref, old in self._prepared.items() if isinstance(old, Loaded) and ref not in prepared]
+        self._models, self._prepared = models, prepared
+        for loaded in left:
+            loaded.retired = True
+            if not loaded.leases:
+                self._release(loaded)
+        self._report(before, gone)
+
+    async def statistics(self) -> Sequence[Statistics]:
+        """One entry per version that serves, of this process alone."""
+        return tuple(loaded.model.statistics() for loaded in self.loaded)
 
     async def close(self) -> None:
         """Closes all models together, so that their waits for running batches do not add up."""
-        with self._lock:
-            self._closed = True
-            left = list(self._unclosed)
+        self._closed = True
+        left = list(self._open)
         for loaded in left:
-            self._let_go(loaded)
+            self._release(loaded)
         await asyncio.gather(*(loaded.model.wait_closed() for loaded in left))
 
     @contextmanager
     def lease(self, name: str | None = None, version: int | None = None) -> Iterator[Model]:
-        """The model to ask, which stays open as long as the request has it, whatever is loaded meanwhile.
+        """A model that stays open for as long as the request holds it, whatever is loaded meanwhile.
 
         Without a name it is the default model, without a version the current one. Raises as model().
         """
-        with self._lock:
-            loaded = self._find(name, version)
-            loaded.leases += 1
+        loaded = self._find(name, version)
+        loaded.leases += 1
         try:
             yield loaded.model
         finally:
-            with self._lock:
-                loaded.leases -= 1
-                last = loaded.retired and not loaded.leases
-            if last:
-                self._let_go(loaded)
+            loaded.leases -= 1
+            if loaded.retired and not loaded.leases:
+                self._release(loaded)
 
     def model(self, name: str | None = None, version: int | None = None) -> Model:
-        """What lease would give, for what it says of itself; to be asked it must be leased.
+        """The model that lease would return, to be described; to use it for inference, lease it.
 
-        Raises ModelRequiredError, ModelNotFoundError, ModelRefusedError, or NotReadyError where nothing is loaded.
+        Raises ModelRequiredError, ModelNotFoundError, ModelRefusedError, or NotReadyError if nothing is loaded.
         """
         return self._find(name, version).model
 
-    def statistics(self) -> Sequence[Statistics]:
-        """One entry a version that serves, of this process alone."""
-        return tuple(loaded.model.statistics() for loaded in self.loaded)
-
     @property
     def runtime(self) -> Runtime:
-        """It says where models run, and why there."""
         return self._runtime
 
     @property
     def entries(self) -> Sequence[Entry]:
-        """Every version that serves or should, by name and rising version."""
+        """Every version of the plan, by name and rising version."""
         return tuple(entry for served in self._models.values() for entry in served.entries)
 
     @property
@@ -163,16 +141,16 @@ class Registry:
 
     @property
     def default(self) -> str | None:
-        """The model that answers where none is named: the one that is set, or the only one there is.
+        """The model that answers requests that name none: the configured one, or the only one.
 
-        A refused model counts as there: damage to one must not make another answer in its place.
+        A refused model counts: if one is damaged, another must not answer in its place.
         """
         if self._settings.default_model:
             return self._settings.default_model
         return next(iter(self._models)) if len(self._models) == 1 else None
 
     def entry(self, name: str, version: int | None = None) -> Entry:
-        """A version of the model; without one, that which answers, or where none does the newest.
+        """A version of the model; without a number, the current one or, if none serves, the newest.
 
         Raises ModelNotFoundError.
         """
@@ -180,16 +158,18 @@ class Registry:
         if version is None:
             return served.current or served.entries[-1]
         for entry in served.entries:
-            if entry.found.version == version:
+            if entry.ref.version == version:
                 return entry
-        raise ModelNotFoundError(f"Version {version} of {name} neither serves nor should; GET /models lists what does.")
+        raise ModelNotFoundError(
+            f"{name} version {version} is not configured to be served; GET /models lists versions."
+        )
 
     def is_current(self, entry: Entry) -> bool:
-        return entry is self._models.get(entry.found.name, _NOTHING).current
+        return entry is self._models.get(entry.ref.name, _NOTHING).current
 
     def _model(self, name: str) -> _Served:
         if name not in self._models:
-            raise ModelNotFoundError(f"There is no model '{name}'; {self._there()}.")
+            raise ModelNotFoundError(f"Unknown model '{name}'. {self._names()}")
         return self._models[name]
 
     def _find(self, name: str | None, version: int | None) -> Loaded:
@@ -199,53 +179,43 @@ class Registry:
             raise NotReadyError("There is no model yet; train one (make train).")
         if name is None:
             raise ModelRequiredError(
-                f"Several models are here: name one as in /models/{next(iter(self._models))}/predict, "
-                f"or set CONVOY_DEFAULT_MODEL; {self._there()}."
+                f"There are several models: name one as in /models/{next(iter(self._models))}/predict, "
+                f"or set CONVOY_DEFAULT_MODEL. {self._names()}"
             )
         served = self._model(name)
         loaded = served.current if version is None else served.loaded.get(version)
         if loaded is None:
-            raise _why_not(name, version, served, self._settings.versions)
+            raise _not_served(name, version, served, self._settings.versions)
         return loaded
 
-    def _prepare(self, name: str, version: PlannedVersion) -> str | None:
-        of = key(name, version)
-        if of in self._shelf.ready:
-            return None
-        loaded = self._loader.load(Found(name, version.version, version.path, version.stamp))
-        self._watcher.loaded(name, succeeded=isinstance(loaded, Loaded))
-        with self._lock:
-            if isinstance(loaded, Refused):
-                self._shelf.failed[of], self._shelf.manifests[of] = loaded.reason, loaded.manifest
-                return loaded.reason
-            if self._closed:
-                return "The service is going down."
-            self._unclosed.add(loaded)
-            self._shelf.ready[of] = loaded
-            return None
+    async def _load(self, ref: VersionRef) -> Loaded | Refused:
+        """Gives up after the time limit; the thread goes on, and what it still loads is closed."""
+        future: Future[Loaded | Refused] = in_daemon_thread(lambda: self._loader.load(ref))
+        try:
+            async with asyncio.timeout(self._load_seconds):
+                return await asyncio.wrap_future(future)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            future.add_done_callback(lambda late: _close(late.result()))
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            reason = f"Loading it took longer than {self._load_seconds:g} seconds; check the disk or network mount."
+            logger.error("%s is refused: %s", ref, reason)  # noqa: TRY400 - the message is the whole cause
+            return Refused(ref=ref, reason=reason)
 
     def _served(self, model: PlannedModel) -> _Served:
-        entries = [self._entry(model, version) for version in model.versions]
-        current = [entry for entry in entries if isinstance(entry, Loaded) and entry.found.version == model.current]
-        return _Served(entries, current[0] if current else None)
+        serving = {ref: self._prepared.get(ref) or Refused(ref=ref, reason=_UNPREPARED) for ref in model.serving}
+        current = serving.get(model.current) if model.current else None
+        entries: list[Entry] = [*serving.values(), *model.refused, *model.unloaded]
+        entries.sort(key=lambda entry: entry.ref.version)
+        return _Served(entries, current if isinstance(current, Loaded) else None)
 
-    def _entry(self, model: PlannedModel, version: PlannedVersion) -> Entry:
-        of = key(model.name, version)
-        loaded = self._shelf.ready.get(of)
-        if loaded and version in model.serving:
-            return loaded
-        if loaded:  # it goes, and its manifest is still shown
-            self._shelf.manifests[of] = loaded.bundle.manifest
-        found = Found(model.name, version.version, version.path, version.stamp)
-        manifest = self._shelf.manifests.get(of)
-        if model.unloaded and not version.refused:
-            return Unloaded(found, manifest)
-        return Refused(found, version.reason or self._shelf.failed.get(of, _UNPREPARED), manifest)
-
-    def _tell(self, before: set[Loaded], gone: set[str]) -> None:
+    def _report(self, before: set[Loaded], gone: set[str]) -> None:
+        """Logs and counts what a new plan changed."""
         for loaded in self.loaded:
             if loaded not in before:
-                _announce(loaded)
+                model = loaded.model
+                variant, reason = model.choice.variant.name, model.choice.reason
+                logger.info("%s serves as %s on %s (%s)", loaded.ref, variant, model.provider, reason)
         for name in gone:
             self._watcher.state(name, None, refused=0)
         for name, served in self._models.items():
@@ -253,45 +223,44 @@ class Registry:
             instead = (loaded.model.choice.in_place_of for loaded in served.loaded.values())
             fallbacks = {variant.value for variant in instead if variant}
             self._watcher.state(name, _serving(served.current) if served.current else None, refused, fallbacks)
+        default = self._settings.default_model
+        if default and default not in self._models:
+            logger.warning("CONVOY_DEFAULT_MODEL=%s names no model that is there", default)
+        if not self.loaded:
+            advice = (
+                "GET /models gives the reasons" if self._models else "train one (make train), or set CONVOY_ARTIFACTS"
+            )
+            logger.warning("no model serves from %s: %s", self._settings.artifacts.absolute(), advice)
 
-    def _let_go(self, loaded: Loaded) -> None:
-        with self._lock:
-            self._unclosed.discard(loaded)
+    def _release(self, loaded: Loaded) -> None:
+        self._open.discard(loaded)
         loaded.model.close()
-        logger.info("%s version %d is closed", loaded.found.name, loaded.found.version)
+        logger.info("%s is closed", loaded.ref)
 
-    def _there(self) -> str:
-        return f"there are {', '.join(self._models)}" if self._models else "there are none"
+    def _names(self) -> str:
+        return f"Models: {', '.join(self._models)}." if self._models else "There are no models."
 
 
-def _why_not(
+def _not_served(
     name: str, version: int | None, served: _Served, policy: str
 ) -> ModelNotFoundError | ModelRefusedError | NotReadyError:
-    """Why there is no such version of the model, or no current one. policy is CONVOY_VERSIONS."""
+    """Why this version of the model, or any current one, does not serve. policy is CONVOY_VERSIONS."""
     for entry in reversed(served.entries):
-        if isinstance(entry, Unloaded) and version in {None, entry.found.version}:
-            return NotReadyError(
-                f"{name} version {entry.found.version} was unloaded; "
-                f"POST /v2/repository/models/{name}/load loads it again."
-            )
+        if isinstance(entry, Unloaded) and version in {None, entry.ref.version}:
+            return NotReadyError(f"{entry.ref} was unloaded; POST /v2/repository/models/{name}/load loads it again.")
     for entry in reversed(served.entries):
-        if isinstance(entry, Refused) and version in {None, entry.found.version}:
-            return ModelRefusedError(
-                f"{name} version {entry.found.version} was refused and cannot answer: {entry.reason}"
-            )
-    there = [str(number) for number in served.loaded]
-    advice = "" if policy == "all" else ", and with CONVOY_VERSIONS=all every one that is there"
-    serve = f"version {there[0]} is" if len(there) == 1 else f"versions {', '.join(there)} are" if there else "none is"
-    return ModelNotFoundError(f"Version {version} of {name} is not served; {serve}{advice}.")
+        if isinstance(entry, Refused) and version in {None, entry.ref.version}:
+            return ModelRefusedError(f"{entry.ref} was refused and cannot answer: {entry.reason}")
+    numbers = [str(number) for number in served.loaded]
+    advice = "" if policy == "all" else "; CONVOY_VERSIONS=all serves every version"
+    serving = f"Serving: {', '.join(numbers)}" if numbers else "No version serves"
+    return ModelNotFoundError(f"{name} version {version} is not served. {serving}{advice}.")
 
 
-def _announce(loaded: Loaded) -> None:
-    found, model = loaded.found, loaded.model
-    logger.info(
-        "%s version %d serves as %s on %s (%s)",
-        *(found.name, found.version, model.choice.variant.name, model.provider, model.choice.reason),
-    )
+def _close(entry: Loaded | Refused) -> None:
+    if isinstance(entry, Loaded):
+        entry.model.close()
 
 
 def _serving(loaded: Loaded) -> Serving:
-    return Serving(loaded.found.version, loaded.model.choice.variant.name, loaded.model.provider)
+    return Serving(loaded.ref.version, loaded.model.choice.variant.name, loaded.model.provider)

@@ -1,4 +1,4 @@
-"""What is there: the bundles below the artifacts folder. Nothing is opened here, and nothing is written."""
+"""Lists the bundles below the artifacts folder. Opens no file and writes nothing."""
 
 import re
 from collections.abc import Mapping
@@ -8,93 +8,80 @@ from pathlib import Path
 from schemas.bundle import MANIFEST_FILE
 from schemas.manifest import NAME_PATTERN
 from service.errors import StartError
+from service.repository.plan import VersionRef
 
-
-@dataclass(frozen=True)
-class Found:
-    """A folder that stands where a bundle stands. Another stamp is another bundle under the same number."""
-
-    name: str
-    version: int
-    path: Path
-    stamp: str = ""
+_LISTING_ERRORS: dict[type[OSError], tuple[str, str]] = {
+    FileNotFoundError: ("does not exist", "train a model (make train), or set CONVOY_ARTIFACTS"),
+    NotADirectoryError: ("is not a folder", "set CONVOY_ARTIFACTS to the folder that contains <model>/<version>/"),
+}
 
 
 @dataclass(frozen=True)
 class Scan:
-    """models has the versions of each model in rising order; unreadable says of a model why it cannot be looked into.
+    """models has each model's versions in rising order; unreadable says why a model's folder cannot be listed.
 
-    A model is in one of the two, and in none where no version of it is there.
+    A model without any version is in neither.
     """
 
-    models: Mapping[str, tuple[Found, ...]]
+    models: Mapping[str, tuple[VersionRef, ...]]
     unreadable: Mapping[str, str]
 
 
 def scan(artifacts: Path) -> Scan:
-    """Every version of every model.
+    """Returns every version of every model.
 
-    Folders whose name is none of a model (bundles being written start with a dot) and versions that are no plain
-    integer are not bundles. Raises StartError where the artifacts folder itself cannot be read.
+    Ignores folders that are not named like a model or a version (a bundle that is being written starts with a dot).
+    Raises StartError if the artifacts folder itself cannot be listed.
     """
-    models: dict[str, tuple[Found, ...]] = {}
+    models: dict[str, tuple[VersionRef, ...]] = {}
     unreadable: dict[str, str] = {}
     for folder in _model_folders(artifacts):
         try:
-            versions = [_found(folder.name, path) for path in folder.iterdir() if _is_version(path)]
-        except (FileNotFoundError, NotADirectoryError):  # a file, or gone since it was listed
+            versions = [_version_ref(folder.name, path) for path in folder.iterdir() if _is_version(path)]
+        except (FileNotFoundError, NotADirectoryError):  # a file, or deleted since it was listed
             continue
         except OSError as error:
             unreadable[folder.name] = error.strerror or str(error)
             continue
         if versions:
-            models[folder.name] = tuple(sorted(versions, key=lambda found: found.version))
+            models[folder.name] = tuple(sorted(versions, key=lambda ref: ref.version))
     return Scan(models, unreadable)
 
 
 def fingerprint(bundle: Path) -> frozenset[tuple[str, int, int]]:
-    """Name, size and time of change of all that lies in the bundle: it changes while a copy is under way."""
+    """Name, size and modification time of every file in the bundle: it changes while a copy is in progress."""
     try:
         paths = list(bundle.rglob("*"))
     except OSError:
         return frozenset()
-    return frozenset((str(path.relative_to(bundle)), *numbers) for path in paths if (numbers := _numbers(path)))
+    return frozenset((str(path.relative_to(bundle)), *numbers) for path in paths if (numbers := _size_and_time(path)))
 
 
 def _model_folders(artifacts: Path) -> list[Path]:
     try:
         return sorted(path for path in artifacts.iterdir() if re.fullmatch(NAME_PATTERN, path.name))
-    except FileNotFoundError as error:
-        raise StartError(
-            f"The folder of bundles {artifacts.absolute()} is not there; "
-            "train a model (make train), or set CONVOY_ARTIFACTS."
-        ) from error
-    except NotADirectoryError as error:
-        raise StartError(
-            f"The folder of bundles {artifacts.absolute()} is a file, or in one; "
-            "set CONVOY_ARTIFACTS to the folder that holds <model>/<version>/."
-        ) from error
     except OSError as error:
-        raise StartError(
-            f"The folder of bundles {artifacts.absolute()} cannot be read: {error.strerror}; "
-            "let the service's user read it, or set CONVOY_ARTIFACTS to another."
-        ) from error
+        unreadable = (f"cannot be read: {error.strerror}", "grant read access, or set CONVOY_ARTIFACTS")
+        reason, advice = _LISTING_ERRORS.get(type(error), unreadable)
+        raise StartError(f"The artifacts folder {artifacts.absolute()} {reason}; {advice}.") from error
 
 
 def _is_version(path: Path) -> bool:
-    # isdecimal alone takes other scripts' digits and leading zeros, which name no folder of ours.
+    # isdecimal alone accepts leading zeros and the digits of other scripts.
     return path.name.isascii() and path.name.isdecimal() and not path.name.startswith("0") and path.is_dir()
 
 
-def _found(name: str, path: Path) -> Found:
-    numbers = _numbers(path / MANIFEST_FILE)
-    return Found(name, int(path.name), path, "-".join(map(str, numbers)) if numbers else "")
+def _version_ref(name: str, path: Path) -> VersionRef:
+    numbers = _size_and_time(path / MANIFEST_FILE)
+    return VersionRef(
+        name=name, version=int(path.name), path=path, stamp="-".join(map(str, numbers)) if numbers else ""
+    )
 
 
-def _numbers(path: Path) -> tuple[int, int] | None:
-    """Size in bytes and time of change in nanoseconds; None for what cannot be seen."""
+def _size_and_time(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and modification time in nanoseconds; None if the file cannot be examined."""
     try:
-        seen = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return (seen.st_size, seen.st_mtime_ns)
+    return (stat.st_size, stat.st_mtime_ns)

@@ -1,20 +1,21 @@
-"""Which versions are to serve. Pure: what is there, what is wished for and what was refused in, a plan out."""
+"""Which versions serve. Pure: the models in the folder, the policy, the calls and the refusals in; a plan out."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from service.repository.plan import Key, Plan, PlannedModel, PlannedVersion
-from service.repository.scanner import Found
+from service.repository.plan import Plan, PlannedModel, Refused, Unloaded, VersionRef
 from service.settings import Policy
 
-_MISSING = "It is the version that was asked for, and it is not in the folder of bundles; load another one."
+_MISSING = "This version was requested, but it is not in the artifacts folder; load another one."
+
+Refusals = Mapping[VersionRef, Refused]
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What calls said of one model: the version that is to serve, and up to which version none is to (0: no unload).
+class Override:
+    """What calls changed for one model. The versions up to unloaded_up_to do not serve (0: no unload).
 
-    refused are the versions that calls asked for since, and that were refused: their reasons are shown.
+    refused holds the versions that calls requested and that were refused: their reasons are shown.
     """
 
     pin: int | None = None
@@ -22,75 +23,67 @@ class Wish:
     refused: frozenset[int] = frozenset()
 
 
-NO_WISH = Wish()
+@dataclass(frozen=True)
+class KnownModel:
+    """A model in the artifacts folder, its versions in rising order."""
+
+    versions: tuple[VersionRef, ...]
+    override: Override = Override()
+
+    def showing(self, refused: Collection[VersionRef]) -> "KnownModel":
+        """The same model with the reasons of these refusals shown, and nothing else changed."""
+        known = {ref.version: ref for ref in (*self.versions, *refused)}
+        shown = self.override.refused | {ref.version for ref in refused}
+        return KnownModel(tuple(known[number] for number in sorted(known)), replace(self.override, refused=shown))
 
 
-def make_plan(
-    found: Mapping[str, Sequence[Found]],
-    policy: Policy,
-    wishes: Mapping[str, Wish],
-    refused: Mapping[Key, str],
-    before: Plan,
-) -> Plan:
-    """before is what serves now: a bundle that was replaced by a bad one under the same number goes on serving."""
+def make_plan(models: Mapping[str, KnownModel], policy: Policy, refused: Refusals, before: Plan) -> Plan:
+    """before is what serves now: if a bad bundle replaces a good one under the same number, the good one stays."""
     serving = {model.name: model.serving for model in before.models}
     return Plan(
-        models=tuple(
-            _plan_model(name, _candidates(found[name], refused, serving.get(name, ())), policy, wishes.get(name))
-            for name in sorted(found)
-            if found[name]
-        )
+        models=tuple(plan_model(name, models[name], policy, refused, serving.get(name, ())) for name in sorted(models))
     )
 
 
-def target(
-    found: Sequence[Found], policy: Policy, wish: Wish, refused: Mapping[Key, str], before: Plan
-) -> PlannedVersion | None:
-    """The version that is to answer under this wish; before is as in make_plan. None: it is not there, or refused."""
-    (model,) = make_plan({found[0].name: found}, policy, {found[0].name: wish}, refused, before).models
-    return next((version for version in model.serving if version.version == model.current), None)
+def plan_model(
+    name: str, model: KnownModel, policy: Policy, refused: Refusals, before: Sequence[VersionRef]
+) -> PlannedModel:
+    """before are the versions of the model that serve now."""
+    override, candidates = model.override, _candidates(model.versions, refused, before)
+    pin = policy.pins.get(name) if override.pin is None else override.pin
+    if pin is not None and all(ref.version != pin for ref in candidates):
+        missing = VersionRef(name=name, version=pin, path=candidates[0].path.parent / str(pin))
+        candidates, refused = [*candidates, missing], {**refused, missing: Refused(ref=missing, reason=_MISSING)}
+    chosen = _chosen([ref for ref in candidates if ref.version > override.unloaded_up_to], policy, pin, refused)
+    good = tuple(ref for ref in chosen if ref not in refused)
+    # Without a good version, show what would serve without the unload.
+    shown = chosen if good else _chosen(candidates, policy, pin, refused)
+    requested = [ref for ref in candidates if ref in refused and ref.version in override.refused]
+    return PlannedModel(
+        name=name,
+        serving=good,
+        refused=tuple(refused[ref] for ref in candidates if ref in refused and (ref in shown or ref in requested)),
+        unloaded=tuple(Unloaded(ref=ref) for ref in shown if ref not in refused and ref not in good),
+    )
 
 
-def _candidates(
-    found: Sequence[Found], refused: Mapping[Key, str], serving: Sequence[PlannedVersion]
-) -> list[PlannedVersion]:
-    """Rising; a version twice where its refused replacement lies in the folder and the old one still serves."""
+def _candidates(found: Sequence[VersionRef], refused: Refusals, before: Sequence[VersionRef]) -> list[VersionRef]:
+    """In rising order. A number appears twice if its replacement was refused and the old bundle still serves."""
     candidates = []
-    for one in found:
-        reason = refused.get((one.name, one.version, one.stamp))
-        if reason is not None:
-            candidates += [old for old in serving if old.version == one.version and old.stamp != one.stamp]
-        candidates.append(PlannedVersion(version=one.version, path=one.path, stamp=one.stamp, reason=reason))
+    for ref in found:
+        if ref in refused:
+            candidates += [old for old in before if old.version == ref.version and old != ref]
+        candidates.append(ref)
     return candidates
 
 
-def _plan_model(name: str, candidates: Sequence[PlannedVersion], policy: Policy, wish: Wish | None) -> PlannedModel:
-    wish = wish or NO_WISH
-    pin = policy.pins.get(name) if wish.pin is None else wish.pin
-    chosen = _chosen([one for one in candidates if one.version > wish.unloaded_up_to], policy, pin)
-    good = [one.version for one in chosen if not one.refused]
-    asked = [one for one in candidates if one.refused and one.version in wish.refused]
-    if good:
-        return PlannedModel(name=name, versions=_rising(chosen, asked), current=good[-1])
-    # What would serve but for the unload is shown with it; that a call must load it again is not the folder's fault.
-    everything = _chosen(candidates, policy, pin)
-    unloaded = any(not one.refused for one in everything)
-    return PlannedModel(name=name, versions=_rising(everything, asked), current=None, unloaded=unloaded)
-
-
-def _rising(chosen: Sequence[PlannedVersion], asked: Sequence[PlannedVersion]) -> tuple[PlannedVersion, ...]:
-    more = [one for one in asked if one not in chosen]
-    return tuple(sorted([*chosen, *more], key=lambda one: one.version))
-
-
-def _chosen(candidates: Sequence[PlannedVersion], policy: Policy, pin: int | None) -> list[PlannedVersion]:
-    """Those that are to serve, and those that were refused in their place."""
+def _chosen(
+    candidates: Sequence[VersionRef], policy: Policy, pin: int | None, refused: Refusals
+) -> Sequence[VersionRef]:
+    """The versions to serve, and those that were refused in their place."""
     if pin is not None:
-        pinned = [one for one in candidates if one.version == pin]
-        if pinned or not candidates:
-            return pinned
-        return [PlannedVersion(version=pin, path=candidates[0].path.parent / str(pin), reason=_MISSING)]
+        return [ref for ref in candidates if ref.version == pin]
     if policy.all:
-        return list(candidates)
-    latest = max((one.version for one in candidates if not one.refused), default=0)
-    return [one for one in candidates if one.version >= latest]
+        return candidates
+    latest = max((ref.version for ref in candidates if ref not in refused), default=0)
+    return [ref for ref in candidates if ref.version >= latest]

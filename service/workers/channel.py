@@ -20,7 +20,7 @@ from service.errors import (
 )
 from service.workers.messages import LINE, Answer, Call, Failed, Request, Response
 
-LINE_BYTES = 64 * 2**20  # a plan of very many models; asyncio's own limit is 64 KiB
+LINE_BYTES = 2**30  # a plan holds the manifest of each refused version, of some MB for 1,000 classes
 
 # Those that one process can raise for a caller in the other.
 _ERRORS: dict[str, type[ServiceError]] = {

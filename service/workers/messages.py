@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from schemas.base import Frozen
-from service.repository.plan import Plan, PlannedVersion
+from service.repository.plan import Plan, Refused, VersionRef
 from service.telemetry.statistics import Count, Statistics
 
 # Calls of the supervisor.
@@ -22,8 +22,7 @@ class Prepare(Frozen):
     """Answered with Verdict."""
 
     kind: Literal["prepare"] = "prepare"
-    name: str
-    version: PlannedVersion
+    ref: VersionRef
 
 
 class Serve(Frozen):
@@ -92,7 +91,7 @@ class Verdict(Frozen):
     """None: the version may serve."""
 
     kind: Literal["verdict"] = "verdict"
-    reason: str | None
+    refused: Refused | None
 
 
 class Drained(Frozen):

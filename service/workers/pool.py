@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from service.errors import NotReadyError, StartError
-from service.repository.plan import Plan, PlannedVersion
+from service.repository.plan import LOAD_SECONDS, Plan, Refused, VersionRef
 from service.settings import Settings, readable, worker_count
 from service.telemetry.statistics import Statistics
 from service.workers import messages
@@ -20,7 +20,7 @@ from service.workers.worker_process import Cause, Death, Member, Restarts
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 WORKER = "service.workers.worker"
-ANSWER_SECONDS = 120.0  # to load a version, at most; all else is quick
+ANSWER_SECONDS = 120.0  # beyond the time limits of loads; all else is quick
 STABLE_SECONDS = 30.0  # who served so long did not die of its start
 LONGEST_PAUSE = 30.0
 END_SECONDS = 20.0  # what a worker may take beyond its time to drain; then it is killed
@@ -77,20 +77,20 @@ class Pool:
             members.append(other[0])
         self._keepers = [asyncio.create_task(self._keep(member)) for member in members]
 
-    async def prepare(self, name: str, version: PlannedVersion) -> str | None:
+    async def prepare(self, ref: VersionRef) -> Refused | None:
         """Once they serve, one worker goes ahead: a version that kills a process shall not kill them all."""
-        call = messages.Prepare(name=name, version=version)
+        call = messages.Prepare(ref=ref)
         await self._someone.wait()
         members = list(self._members)
         groups = [members[:1], members[1:]] if self._plan is not None else [members]
         lost = "No worker process lived through loading it; the log says how it ended. Load it again to try once more."
         for group in groups:
             verdicts = await asyncio.gather(*(self._verdict(member, call) for member in group))
-            reasons = [verdict.reason for verdict in verdicts if verdict is not None]
-            if group and not reasons:
-                return lost
-            if reason := next(filter(None, reasons), None):
-                return reason
+            answers = [verdict.refused for verdict in verdicts if verdict is not None]
+            if group and not answers:
+                return Refused(ref=ref, reason=lost)
+            if refused := next(filter(None, answers), None):
+                return refused
         return None
 
     async def serve(self, plan: Plan) -> None:
@@ -188,16 +188,16 @@ class Pool:
             death = await self._buried(member)
 
     async def _lacking(self, member: Member, plan: Plan) -> str | None:
-        """What the others serve and this worker cannot, so that it must not take connections from them.
+        """Prepares the plan in a new worker. Returns what it cannot serve although others do: it must not join them.
 
-        Where nobody else serves, whatever it can is better than nothing.
+        If no other worker serves, whatever it can serve is better than nothing.
         """
-        for model in plan.models if self.pids else ():
-            for version in model.serving:
-                verdict = await self._verdict(member, messages.Prepare(name=model.name, version=version))
-                if verdict is not None and verdict.reason is not None:
-                    return f"{model.name} version {version.version}: {verdict.reason}"
-        return None
+        lacking = None
+        for ref in plan.serving:
+            verdict = await self._verdict(member, messages.Prepare(ref=ref))
+            if verdict is not None and verdict.refused is not None:
+                lacking = lacking or f"{ref}: {verdict.refused.reason}"
+        return lacking if self.pids else None
 
     async def _buried(self, member: Member) -> Death:
         """Waits for its end and takes it out of everything."""
@@ -214,20 +214,21 @@ class Pool:
 
     async def _verdict(self, member: Member, call: messages.Prepare) -> messages.Verdict | None:
         """None where the worker died, of this or of something else."""
-        try:
-            return await self._call(member, call, messages.Verdict)
+        try:  # a worker gives up a load by itself, and may have another one to end before
+            return await self._call(member, call, messages.Verdict, 2 * LOAD_SECONDS + self._answer_seconds)
         except NotReadyError:
             return None
 
-    async def _call(self, member: Member, call: messages.Call, answer: type[A]) -> A:
+    async def _call(self, member: Member, call: messages.Call, answer: type[A], seconds: float | None = None) -> A:
         """A worker that does not answer is ended: it would hold up every change for ever. Raises as Channel.call."""
+        seconds = seconds or self._answer_seconds
         try:
-            async with asyncio.timeout(self._answer_seconds):
+            async with asyncio.timeout(seconds):
                 return await member.channel.call(call, answer)
         except TimeoutError as error:
             logger.error(  # noqa: TRY400 - it is said
                 "worker process %d did not answer '%s' within %.0f seconds, and is ended",
-                *(member.process.pid, call.kind, self._answer_seconds),
+                *(member.process.pid, call.kind, seconds),
             )
             member.kill(Cause.UNRESPONSIVE)
             raise NotReadyError("A worker process did not answer and was ended; ask again in a moment.") from error

@@ -23,8 +23,8 @@ from service.api.app import create_app, onnx_runtime
 from service.api.routes.health import Drain
 from service.backends.base import CUDA
 from service.errors import NotReadyError
-from service.repository.local_workers import LocalWorkers
 from service.repository.plan import Plan
+from service.repository.registry import Registry
 from service.settings import Settings
 from service.telemetry.logging import log_config
 from service.telemetry.metrics import MULTIPROCESS_DIR
@@ -46,10 +46,9 @@ class Worker:
         self._listener = listener
         self._drain = Drain()
         self._drained: asyncio.Task[None] | None = None
-        self._applying = asyncio.Lock()  # fair: plans apply in the order in which they came
         self._channel: Channel
         self._settings: Settings
-        self._local: LocalWorkers
+        self._registry: Registry
         self._gate: Gate
         self._server: Server
         self._serving: asyncio.Task[None] | None = None
@@ -68,14 +67,12 @@ class Worker:
             case messages.Start():
                 return await self._start(Settings(**call.settings))
             case messages.Prepare():
-                async with self._applying:
-                    return messages.Verdict(reason=await self._local.prepare(call.name, call.version))
+                return messages.Verdict(refused=await self._registry.prepare(call.ref))
             case messages.Serve():
-                async with self._applying:
-                    await self._serve(call.plan)
+                await self._serve(call.plan)
                 return messages.Done()
             case messages.GetStatistics():
-                return messages.AllStatistics(entries=tuple(await self._local.statistics()))
+                return messages.AllStatistics(entries=tuple(await self._registry.statistics()))
             case messages.Drain():
                 return await self._report()
             case _:
@@ -87,7 +84,7 @@ class Worker:
         runtime = await asyncio.to_thread(onnx_runtime, settings)
         self._settings = settings
         app = create_app(settings, runtime, SupervisorControl(self._channel), self._drain)
-        self._local = LocalWorkers(app.state.registry)
+        self._registry = app.state.registry
         self._gate = Gate(app, self._drain)
         config = uvicorn.Config(
             self._gate,
@@ -105,7 +102,7 @@ class Worker:
 
     async def _serve(self, plan: Plan) -> None:
         """Raises StartError where connections cannot be taken."""
-        await self._local.serve(plan)
+        await self._registry.serve(plan)
         if self._serving is None and not self._drain.begun:
             # All that is there now stays. Unfrozen, every full collection walks it, and holds up all requests for so
             # long: the 99th percentile of a busy service was three to four times as high.

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from service.errors import DeviceError
+from service.repository.plan import Refused
 from service.telemetry.statistics import Statistics
 from service.workers import messages
 from service.workers.channel import Channel
@@ -33,11 +34,10 @@ async def answer(call: messages.Call) -> messages.Answer:
                 raise DeviceError("There is no device.")
             return messages.Started(gpu=(folder / "gpu").exists(), provider="Fake", reason="It is a fake.")
         case messages.Prepare():
-            if call.version.version == DEADLY:
+            if call.ref.version == DEADLY:
                 os._exit(DEAD)
-            return messages.Verdict(
-                reason="It is bad." if call.version.version == BAD or (folder / "refuse").exists() else None
-            )
+            bad = call.ref.version == BAD or (folder / "refuse").exists()
+            return messages.Verdict(refused=Refused(ref=call.ref, reason="It is bad.") if bad else None)
         case messages.GetStatistics():
             return messages.AllStatistics(entries=(Statistics(name="colours", version=1, inference_count=5),))
         case messages.Drain():

@@ -1,7 +1,6 @@
 import asyncio
 
 from service.repository.coordinator import Coordinator
-from service.repository.local_workers import LocalWorkers
 from service.repository.registry import Registry
 from service.settings import Reload, Settings
 
@@ -9,4 +8,4 @@ from service.settings import Reload, Settings
 def load_all(registry: Registry, settings: Settings) -> None:
     """What a service with these settings does at its start."""
     fixed = settings.model_copy(update={"reload": Reload.OFF})
-    asyncio.run(Coordinator(fixed, LocalWorkers(registry)).start())
+    asyncio.run(Coordinator(fixed, registry).start())

@@ -10,7 +10,6 @@ from pathlib import Path
 from service.backends.base import Runtime, Session
 from service.backends.onnx import OnnxRuntime
 from service.repository.coordinator import Coordinator
-from service.repository.local_workers import LocalWorkers
 from service.repository.registry import Registry
 from service.settings import Device, Reload, Settings
 from tests.support.bundles import write_bundle
@@ -47,7 +46,7 @@ def own_threads() -> int:
 async def measure(artifacts: Path, runtime: Runtime) -> tuple[int, int]:
     settings = Settings(artifacts=artifacts, reload=Reload.EXPLICIT)
     registry = Registry(settings, runtime)
-    coordinator = Coordinator(settings, LocalWorkers(registry))
+    coordinator = Coordinator(settings, registry)
     await coordinator.start()
 
     async def reload(times: int) -> tuple[int, int]:

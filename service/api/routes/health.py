@@ -56,13 +56,13 @@ def router(registry: Registry, drain: Drain, guard: Guard) -> APIRouter:
                 return Ready()
             raise NotReadyError("No model serves.")
         refused = tuple(
-            RefusedModel(name=entry.found.name, version=entry.found.version, reason=entry.reason)
+            RefusedModel(name=entry.ref.name, version=entry.ref.version, reason=entry.reason)
             for entry in registry.refused
         )
         if not registry.loaded:
             why = " ".join(f"{model.name} was refused: {model.reason}" for model in refused)
             advice = "Load one that was unloaded." if registry.entries else "Train one (make train)."
             raise NotReadyError(f"No model serves. {why or advice}")
-        return ReadyModels(models=tuple(dict.fromkeys(entry.found.name for entry in registry.loaded)), refused=refused)
+        return ReadyModels(models=tuple(dict.fromkeys(entry.ref.name for entry in registry.loaded)), refused=refused)
 
     return routes

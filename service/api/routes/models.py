@@ -11,7 +11,6 @@ from schemas.base import Frozen
 from schemas.manifest import (
     DroppedVariant,
     InputSpec,
-    ModelManifest,
     Provenance,
     Reject,
     SplitMetrics,
@@ -25,7 +24,8 @@ from service.api.routes.common import ModelName, Version
 from service.api.routes.files import WholeFileResponse
 from service.errors import ReportNotFoundError
 from service.inference.execution import Execution
-from service.repository.loader import Entry, Loaded, Refused, Unloaded
+from service.repository.loader import Entry, Loaded
+from service.repository.plan import Refused, Unloaded
 from service.repository.registry import Registry
 from service.validation import shortened
 
@@ -111,7 +111,7 @@ def router(registry: Registry) -> APIRouter:
 
     def describe(name: str, version: int | None = None) -> ModelDetail:
         entry = registry.entry(name, version)
-        manifest = _manifest(entry)
+        manifest = entry.manifest
         more = set(ModelDetail.model_fields) - set(ModelSummary.model_fields)
         detail = {field: getattr(manifest, field) for field in more} if manifest else {}
         return ModelDetail.model_validate(_summary(registry, entry) | detail)
@@ -125,7 +125,7 @@ def router(registry: Registry) -> APIRouter:
         return send(file, name, version)
 
     def send(file: str, name: str, version: int | None = None) -> WholeFileResponse:
-        bundle = registry.entry(name, version).found.path
+        bundle = registry.entry(name, version).ref.path
         if file not in _files(bundle):
             said = shortened(file)
             raise ReportNotFoundError(f"The report of {name} has no file '{said}'; GET /models/{name} lists them.")
@@ -135,14 +135,14 @@ def router(registry: Registry) -> APIRouter:
 
 
 def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
-    found, manifest = entry.found, _manifest(entry)
+    ref, manifest = entry.ref, entry.manifest
     summary: dict[str, object] = {
-        "name": found.name,
-        "version": found.version,
+        "name": ref.name,
+        "version": ref.version,
         "state": _STATES[type(entry)],
         "current": registry.is_current(entry),
         "reason": None if isinstance(entry, Loaded) else entry.reason,
-        "report": _files(found.path),
+        "report": _files(ref.path),
     }
     if manifest:
         summary |= {
@@ -159,10 +159,6 @@ def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
             "execution": entry.model.execution,
         }
     return summary
-
-
-def _manifest(entry: Entry) -> ModelManifest | None:
-    return entry.bundle.manifest if isinstance(entry, Loaded) else entry.manifest
 
 
 def _files(bundle: Path) -> tuple[str, ...]:

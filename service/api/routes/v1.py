@@ -50,7 +50,7 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
 
     @routes.get("", summary="List the models by name")
     async def models() -> ModelNames:
-        return ModelNames(models=tuple(dict.fromkeys(entry.found.name for entry in registry.entries)))
+        return ModelNames(models=tuple(dict.fromkeys(entry.ref.name for entry in registry.entries)))
 
     # Ahead of the next, whose name would take in the colon: the methods of this path are its own.
     @routes.post(

@@ -11,7 +11,7 @@ import pytest
 
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, StartError
 from service.repository.coordinator import Coordinator
-from service.repository.plan import Key, Plan, PlannedVersion, key
+from service.repository.plan import Plan, Refused, VersionRef
 from service.settings import Settings
 from service.telemetry.statistics import Statistics
 
@@ -23,20 +23,19 @@ class NotingWorkers:
         self.broken: set[tuple[str, int]] = set()
         self.prepared: list[tuple[str, int]] = []
         self.plans: list[Plan] = []
-        self._held: set[Key] = set()
+        self._held: set[VersionRef] = set()
 
-    async def prepare(self, name: str, version: PlannedVersion) -> str | None:
-        self.prepared.append((name, version.version))
+    async def prepare(self, ref: VersionRef) -> Refused | None:
+        self.prepared.append((ref.name, ref.version))
         await asyncio.sleep(0)
-        if (name, version.version) in self.broken:
-            return "It is broken."
-        self._held.add(key(name, version))
+        if (ref.name, ref.version) in self.broken:
+            return Refused(ref=ref, reason="It is broken.")
+        self._held.add(ref)
         return None
 
     async def serve(self, plan: Plan) -> None:
-        keys = {key(model.name, version) for model in plan.models for version in model.serving}
-        assert keys <= self._held
-        self._held = keys
+        assert set(plan.serving) <= self._held
+        self._held = set(plan.serving)
         self.plans.append(plan)
 
     async def statistics(self) -> Sequence[Statistics]:
@@ -44,11 +43,13 @@ class NotingWorkers:
 
     @property
     def serving(self) -> dict[str, list[int]]:
-        return {model.name: [version.version for version in model.serving] for model in self.plans[-1].models}
+        return {model.name: [ref.version for ref in model.serving] for model in self.plans[-1].models}
 
     def reasons(self, name: str) -> dict[int, str | None]:
         (model,) = (model for model in self.plans[-1].models if model.name == name)
-        return {version.version: version.reason for version in model.versions}
+        return dict.fromkeys(ref.version for ref in model.serving) | {
+            one.ref.version: one.reason for one in model.refused
+        }
 
 
 class Service:
@@ -87,7 +88,7 @@ def test_all_that_is_there_is_prepared_and_then_served_at_once(service: Service)
 
 
 def test_a_start_without_the_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="is not there"):
+    with pytest.raises(StartError, match="does not exist"):
         asyncio.run(Service(tmp_path / "nowhere").coordinator.start())
 
 
@@ -168,6 +169,22 @@ def test_a_load_that_is_refused_changes_nothing_but_what_is_shown(service: Servi
     asyncio.run(run())
 
 
+def test_serves_the_plan_again_after_a_refusal_so_that_no_worker_keeps_the_version(service: Service) -> None:
+    """A worker may have loaded the version that another one refused: only a plan makes it release that version."""
+
+    async def run() -> None:
+        await service.coordinator.start()
+        service.workers.broken = {("a", 2)}
+        service.put("a", 2)
+        for _ in range(3):
+            before = len(service.workers.plans)
+            with pytest.raises(ModelRefusedError):
+                await service.coordinator.load("a", 2)
+            assert len(service.workers.plans) == before + 1
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("held_back", ["by an unload", "by a pin", "by nothing"])
 def test_a_plain_load_beside_a_bad_newest_version_ends_where_a_restart_would(service: Service, held_back: str) -> None:
     service.put("a", 2)
@@ -199,9 +216,13 @@ def test_a_load_that_finds_nothing_good_says_that_nothing_serves_and_still_ends_
         await service.coordinator.unload("a")
         service.workers.broken = {("a", 1), ("a", 2)}
         bundle = service.put("a", 2)
-        with pytest.raises(ModelRefusedError, match=r"a version 1 was refused, and nothing of a serves: It is broken"):
+        with pytest.raises(
+            ModelRefusedError, match=r"a version 1 was refused, and no version of a serves: It is broken"
+        ):
             await service.coordinator.load("a", 1)
-        with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and nothing of a serves: It is broken"):
+        with pytest.raises(
+            ModelRefusedError, match=r"a version 2 was refused, and no version of a serves: It is broken"
+        ):
             await service.coordinator.load("a")
         assert service.workers.serving["a"] == []
         service.workers.broken = set()
@@ -337,10 +358,10 @@ def test_only_names_that_are_there_can_be_loaded_or_unloaded(service: Service, n
     async def run() -> None:
         await service.coordinator.start()
         for call in (service.coordinator.load, service.coordinator.unload):
-            with pytest.raises(ModelNotFoundError, match="there are a, b"):
+            with pytest.raises(ModelNotFoundError, match="Models: a, b"):
                 await call(name)
         for version in (7, 0, -1):
-            with pytest.raises(ModelNotFoundError, match=f"no version {version} of a; there are 1"):
+            with pytest.raises(ModelNotFoundError, match=f"no version {version} of a. Versions: 1"):
                 await service.coordinator.load("a", version)
         assert service.workers.serving == {"a": [1], "b": [1]}
 
@@ -454,11 +475,11 @@ class FailingWorkers(NotingWorkers):
 
     failures = 1
 
-    async def prepare(self, name: str, version: PlannedVersion) -> str | None:
-        if version.version == 2 and self.failures:
+    async def prepare(self, ref: VersionRef) -> Refused | None:
+        if ref.version == 2 and self.failures:
             self.failures -= 1
             raise OSError("a worker is gone")
-        return await super().prepare(name, version)
+        return await super().prepare(ref)
 
 
 def test_poll_takes_what_appears_and_survives_workers_that_fail(
@@ -483,4 +504,4 @@ def test_poll_takes_what_appears_and_survives_workers_that_fail(
 
 def test_a_pin_of_no_model_is_said(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     asyncio.run(Service(service.artifacts, versions="a=1,dogs=3").coordinator.start())
-    assert "pins dogs, which is no model that is there" in caplog.text
+    assert "pins dogs, but there is no such model" in caplog.text

@@ -3,7 +3,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from service.backends.fake import FakeRuntime, FakeSession
 from service.backends.onnx import OnnxRuntime
 from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
 from service.inference.inputs import JsonInstance
-from service.repository.loader import Refused
-from service.repository.plan import Plan, PlannedModel, PlannedVersion
+from service.repository.plan import Plan, PlannedModel, Refused, VersionRef
 from service.repository.registry import Registry
 from service.settings import Device, Settings
 from tests.support.altered_bundles import add_variant, alter_golden, change_manifest, flip_byte
 from tests.support.bundles import write_bundle
 from tests.support.fake_runtimes import colours
 from tests.support.loaded_registry import load_all
+
+SOON = 60  # seconds; only a failure takes so long
 
 
 @pytest.fixture
@@ -38,6 +39,13 @@ def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Regist
         return registry
 
     return registry_of
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
 
 
 def refusal(registry: Registry, name: str) -> str:
@@ -96,7 +104,7 @@ def test_a_bad_bundle_is_refused_with_its_reason_while_another_serves(
     write_bundle(tmp_path, "good")
     damage(write_bundle(tmp_path, "bad"))
     registry = load()
-    assert [entry.found.name for entry in registry.loaded] == ["good"]
+    assert [entry.ref.name for entry in registry.loaded] == ["good"]
     assert registry.model("good").manifest.name == "good"
     with pytest.raises(ModelRefusedError, match=f"bad version 1 was refused and cannot answer: {reason}"):
         registry.model("bad")
@@ -108,7 +116,7 @@ def test_only_the_newest_version_serves(tmp_path: Path, load: Callable[..., Regi
     registry = load()
     assert registry.model("colours").manifest.version == 2
     assert registry.model("colours", 2).manifest.version == 2
-    with pytest.raises(ModelNotFoundError, match="Version 1 of colours is not served; version 2 is"):
+    with pytest.raises(ModelNotFoundError, match=r"colours version 1 is not served\. Serving: 2"):
         registry.model("colours", 1)
 
 
@@ -121,10 +129,10 @@ def test_the_only_model_is_the_default_even_where_it_was_refused(tmp_path: Path,
 def test_of_several_models_one_must_be_named(tmp_path: Path, load: Callable[..., Registry]) -> None:
     write_bundle(tmp_path, "a")
     flip_byte(write_bundle(tmp_path, "b") / "model.onnx")
-    with pytest.raises(ModelRequiredError, match="there are a, b"):
+    with pytest.raises(ModelRequiredError, match="Models: a, b"):
         load().model()
     assert load(default_model="a").model().manifest.name == "a"
-    with pytest.raises(ModelNotFoundError, match="There is no model 'c'; there are a, b"):
+    with pytest.raises(ModelNotFoundError, match=r"Unknown model 'c'\. Models: a, b"):
         load(default_model="c").model()
 
 
@@ -166,7 +174,7 @@ def unready(images: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
         (lambda images: np.full((len(images), 3), np.nan, np.float32), "nan for class 0 of image 0"),
         (lambda images: np.full((len(images), 3), np.inf, np.float32), "inf for class 0 of image 0"),
         (lambda images: np.full((len(images), 3), 1 / 3, np.float32), "The golden sample"),
-        (unready, "nobody foresaw"),
+        (unready, "failed unexpectedly"),
     ],
 )
 def test_a_session_that_answers_nonsense_never_serves(
@@ -191,46 +199,57 @@ def test_a_version_that_is_let_go_frees_its_session_at_once(tmp_path: Path, load
     registry = load(FakeRuntime(opened))
     gc.disable()
     try:
-        registry.serve(Plan())
+        asyncio.run(registry.serve(Plan()))
         asyncio.run(registry.close())
-        deadline = time.monotonic() + 60
-        while sessions[0]() is not None:
-            assert time.monotonic() < deadline, "something still knows the session"
-            threading.Event().wait(0.01)
+        await_true(lambda: sessions[0]() is None)
     finally:
         gc.enable()
     assert len(sessions) == 1
 
 
-def test_a_process_that_starts_late_prepares_what_the_others_serve(tmp_path: Path) -> None:
-    flip_byte(write_bundle(tmp_path, "bad") / "model.onnx")
-    good = write_bundle(tmp_path, "good")
-    settings = Settings(artifacts=tmp_path)
-    registry = Registry(settings, OnnxRuntime(Device.CPU, threads=1, spin=False))
-    refused = PlannedVersion(version=1, path=tmp_path / "bad" / "1", reason="Another process refused it.")
-    plan = Plan(
-        models=(
-            PlannedModel(name="bad", versions=(refused,), current=None),
-            PlannedModel(name="good", versions=(PlannedVersion(version=1, path=good),), current=1),
-        )
-    )
-    registry.catch_up(plan)
-    registry.serve(plan)
-    try:
+def ref_of(bundle: Path) -> VersionRef:
+    return VersionRef(name=bundle.parent.name, version=int(bundle.name), path=bundle)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    made = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
+    yield made
+    asyncio.run(made.close())
+
+
+def test_a_version_that_was_not_prepared_does_not_serve(tmp_path: Path, registry: Registry) -> None:
+    bad, good = ref_of(write_bundle(tmp_path, "bad")), ref_of(write_bundle(tmp_path, "good"))
+
+    async def run() -> None:
+        assert await registry.prepare(good) is None
+        refused = PlannedModel(name="bad", refused=(Refused(ref=bad, reason="Another process refused it."),))
+        await registry.serve(Plan(models=(refused, PlannedModel(name="good", serving=(good,)))))
         assert registry.model("good").manifest.name == "good"
-        (entry,) = registry.refused
-        assert (entry.reason, entry.manifest and entry.manifest.labels) == (
-            "Another process refused it.",
-            ("red", "green", "blue"),
-        )
-        assert [(one.name, one.version) for one in registry.statistics()] == [("good", 1)]
-        bad = PlannedModel(name="bad", versions=(refused.model_copy(update={"reason": None}),), current=1)
-        alone = Plan(models=(bad,))
-        registry.catch_up(alone)
-        registry.serve(alone)
-        assert "model.onnx does not have the sha256" in refusal(registry, "bad")
-    finally:
-        asyncio.run(registry.close())
+        assert registry.refused == refused.refused
+        assert [(one.name, one.version) for one in await registry.statistics()] == [("good", 1)]
+        await registry.serve(Plan(models=(PlannedModel(name="bad", serving=(bad,)),)))
+        assert "was not loaded in this process" in refusal(registry, "bad")
+
+    asyncio.run(run())
+
+
+def test_a_version_that_is_prepared_after_the_close_is_closed_at_once(tmp_path: Path, registry: Registry) -> None:
+    bundle = write_bundle(tmp_path)
+    asyncio.run(registry.close())
+    refused = asyncio.run(registry.prepare(ref_of(bundle)))
+    assert refused is not None
+    assert refused.reason == "The service is shutting down."
+    assert not any(thread.name == "batcher-colours" for thread in threading.enumerate())
+
+
+def test_a_link_to_another_version_is_refused(tmp_path: Path, registry: Registry) -> None:
+    bundle = write_bundle(tmp_path)
+    link = tmp_path / "colours" / "2"
+    link.symlink_to(bundle)
+    refused = asyncio.run(registry.prepare(ref_of(link)))
+    assert refused is not None
+    assert "is a link to colours version 1" in refused.reason
 
 
 def test_all_models_close_at_the_same_time(tmp_path: Path, load: Callable[..., Registry]) -> None:
@@ -243,7 +262,7 @@ def test_all_models_close_at_the_same_time(tmp_path: Path, load: Callable[..., R
     def wait(images: Pixels) -> None:
         for name in [name for name, value in values.items() if (images == value).all()]:
             running[name].set()
-            assert failed[others[name]].wait(60)
+            assert failed[others[name]].wait(SOON)
 
     registry = load(colours(wait), default_model="a")
 
@@ -253,7 +272,7 @@ def test_all_models_close_at_the_same_time(tmp_path: Path, load: Callable[..., R
     async def close() -> None:
         first = [asyncio.create_task(infer(name, value)) for name, value in values.items()]
         for event in running.values():
-            await asyncio.to_thread(event.wait, 60)
+            await asyncio.to_thread(event.wait, SOON)
         waiting = {name: asyncio.create_task(infer(name, 1)) for name in values}
         await asyncio.sleep(0)
         for name, task in waiting.items():
@@ -266,21 +285,25 @@ def test_all_models_close_at_the_same_time(tmp_path: Path, load: Callable[..., R
     asyncio.run(close())
 
 
-def test_what_is_prepared_after_the_close_is_closed_at_once(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path)
-    registry = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
-    asyncio.run(registry.close())
-    assert registry.prepare("colours", PlannedVersion(version=1, path=bundle)) == "The service is going down."
-    assert not any(thread.name == "batcher-colours" for thread in threading.enumerate())
+def test_gives_up_a_load_that_does_not_return_and_loads_others_meanwhile(tmp_path: Path) -> None:
+    let_go = threading.Event()
+    hung, good = ref_of(write_bundle(tmp_path, "hung", scale=2.0)), ref_of(write_bundle(tmp_path, "good"))
+    hung_graph = (hung.path / "model.onnx").read_bytes()
+    cpu = OnnxRuntime(Device.CPU, threads=1, spin=False)
 
+    def open_slowly(graph: bytes) -> Session:
+        assert graph != hung_graph or let_go.wait(SOON)
+        return cpu.open(graph)
 
-def test_a_link_under_another_name_does_not_answer_as_what_it_leads_to(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path)
-    (tmp_path / "colours" / "2").symlink_to(bundle)
-    registry = Registry(Settings(artifacts=tmp_path), OnnxRuntime(Device.CPU, threads=1, spin=False))
-    try:
-        said = registry.prepare("colours", PlannedVersion(version=2, path=tmp_path / "colours" / "2"))
-        assert said is not None
-        assert "a link to colours version 1" in said
-    finally:
-        asyncio.run(registry.close())
+    registry = Registry(Settings(artifacts=tmp_path), FakeRuntime(open_slowly), load_seconds=1)
+
+    async def run() -> None:
+        refused = await registry.prepare(hung)
+        assert refused is not None
+        assert "took longer than 1 seconds" in refused.reason
+        assert await registry.prepare(good) is None
+        let_go.set()
+        await registry.close()
+
+    asyncio.run(run())
+    await_true(lambda: not any(thread.name == "files" for thread in threading.enumerate()))

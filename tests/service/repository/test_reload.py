@@ -109,7 +109,7 @@ def test_new_versions_appear_under_load_and_no_request_fails_or_meets_a_version_
     assert {status for status, _, _ in callers.answers} == {200}
     assert all(answered >= before for _, before, answered in callers.answers)
     assert {answered for _, _, answered in callers.answers} >= {2, 7}
-    assert [loaded.found.version for loaded in registry_of(client).loaded] == [7]
+    assert [loaded.ref.version for loaded in registry_of(client).loaded] == [7]
 
 
 def test_a_version_that_appears_is_taken_without_a_call(artifacts: Path, serve: Serve) -> None:
@@ -176,7 +176,7 @@ def test_all_versions_may_serve_beside_each_other(artifacts: Path, serve: Serve)
     assert listed["default"] == "colours"
     assert client.get("/readyz").json()["models"] == ["colours"]
     detail = problem_of(client.post("/models/colours/versions/3/predict", json=BODY), 404, "model_not_found").detail
-    assert detail == "Version 3 of colours is not served; versions 1, 2 are."
+    assert detail == "colours version 3 is not served. Serving: 1, 2."
 
 
 def test_a_pin_is_a_rollback_and_an_unload_is_said(artifacts: Path, serve: Serve) -> None:
@@ -189,7 +189,7 @@ def test_a_pin_is_a_rollback_and_an_unload_is_said(artifacts: Path, serve: Serve
     problem_of(client.get("/readyz"), 503, "not_ready")
     (model,) = client.get("/models").json()["models"]
     assert (model["state"], model["current"], model["labels"]) == ("unloaded", False, ["red", "green", "blue"])
-    assert "unloaded by a call" in model["reason"]
+    assert "A call unloaded it" in model["reason"]
     change(client, "load", "colours")
     assert version_of(client) == 2
 

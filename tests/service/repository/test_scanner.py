@@ -5,19 +5,20 @@ from pathlib import Path
 import pytest
 
 from service.errors import StartError
-from service.repository.scanner import Found, fingerprint, scan
+from service.repository.plan import VersionRef
+from service.repository.scanner import fingerprint, scan
 from tests.support.bundles import write_bundle
 
 
 def versions(artifacts: Path) -> dict[str, list[int]]:
-    return {name: [one.version for one in found] for name, found in scan(artifacts).models.items()}
+    return {name: [ref.version for ref in refs] for name, refs in scan(artifacts).models.items()}
 
 
 def test_all_versions_of_each_model_are_found_in_rising_order(tmp_path: Path) -> None:
     for folder in ("b/2", "b/10", "b/9", "a/1"):
         (tmp_path / folder).mkdir(parents=True)
     assert versions(tmp_path) == {"a": [1], "b": [2, 9, 10]}
-    assert scan(tmp_path).models["a"] == (Found("a", 1, tmp_path / "a/1"),)
+    assert scan(tmp_path).models["a"] == (VersionRef(name="a", version=1, path=tmp_path / "a/1"),)
 
 
 def test_what_is_no_bundle_is_passed_over(tmp_path: Path) -> None:
@@ -43,13 +44,13 @@ def test_what_is_no_bundle_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="is not there; train a model"):
+    with pytest.raises(StartError, match="does not exist; train a model"):
         scan(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StartError, match="is a file, or in one; set CONVOY_ARTIFACTS"):
+    with pytest.raises(StartError, match="is not a folder; set CONVOY_ARTIFACTS"):
         scan(tmp_path / "file")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(StartError, match=r"cannot be read: .*; let the service's user read it"):
+    with pytest.raises(StartError, match=r"cannot be read: .*; grant read access"):
         scan(tmp_path / "loop")
 
 

@@ -1,40 +1,62 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.repository.plan import Key, Plan, PlannedModel, key
-from service.repository.scanner import Found
-from service.repository.version_policy import NO_WISH, Wish, make_plan
+from service.repository.plan import Plan, PlannedModel, Refused, Unloaded, VersionRef
+from service.repository.version_policy import KnownModel, Override, make_plan
 from service.settings import Policy, parse_policy
 
 ROOT = Path("artifacts")
 LATEST = Policy()
 NOTHING = Plan()
+NO_OVERRIDE = Override()
 
 
-def found(*versions: int, stamp: str = "a") -> list[Found]:
-    return [Found("m", version, ROOT / "m" / str(version), stamp) for version in sorted(versions)]
+def ref(version: int, stamp: str = "a") -> VersionRef:
+    return VersionRef(name="m", version=version, path=ROOT / "m" / str(version), stamp=stamp)
+
+
+def found(*versions: int, stamp: str = "a") -> list[VersionRef]:
+    return [ref(version, stamp) for version in sorted(versions)]
 
 
 def plan_of(
-    there: list[Found],
+    there: list[VersionRef],
     policy: Policy = LATEST,
-    wish: Wish = NO_WISH,
-    refused: dict[Key, str] | None = None,
+    override: Override = NO_OVERRIDE,
+    refused: dict[VersionRef, Refused] | None = None,
     before: Plan = NOTHING,
 ) -> PlannedModel:
-    (model,) = make_plan({"m": there}, policy, {"m": wish}, refused or {}, before).models
+    (model,) = make_plan({"m": KnownModel(tuple(there), override)}, policy, refused or {}, before).models
     return model
 
 
-def bad(*versions: int, stamp: str = "a") -> dict[Key, str]:
-    return {("m", version, stamp): f"{version} is bad." for version in versions}
+def bad(*versions: int, stamp: str = "a") -> dict[VersionRef, Refused]:
+    return {ref(one, stamp): Refused(ref=ref(one, stamp), reason=f"{one} is bad.") for one in versions}
 
 
 def serving(model: PlannedModel) -> list[int]:
-    return [version.version for version in model.serving]
+    return [ref.version for ref in model.serving]
+
+
+def versions_of(shown: Sequence[Refused | Unloaded]) -> list[int]:
+    return [one.ref.version for one in shown]
+
+
+def current(model: PlannedModel) -> int | None:
+    return model.current.version if model.current else None
+
+
+def reasons(model: PlannedModel) -> list[tuple[int, str | None]]:
+    """Each version that is shown, and why it is refused."""
+    serving_or_unloaded = [*model.serving, *(one.ref for one in model.unloaded)]
+    shown = [(ref.version, None) for ref in serving_or_unloaded] + [
+        (one.ref.version, one.reason) for one in model.refused
+    ]
+    return sorted(shown, key=lambda one: one[0])
 
 
 @pytest.mark.parametrize(
@@ -43,7 +65,7 @@ def serving(model: PlannedModel) -> list[int]:
 )
 def test_the_policy_says_which_versions_serve(policy: str, versions: list[int]) -> None:
     model = plan_of(found(1, 2, 3), parse_policy(policy))
-    assert (serving(model), model.current) == (versions, versions[-1])
+    assert (serving(model), current(model)) == (versions, versions[-1])
 
 
 @pytest.mark.parametrize(
@@ -67,52 +89,59 @@ def test_a_policy_that_cannot_be_meant_is_an_error(text: str, said: str) -> None
 
 def test_a_bad_newest_version_leaves_the_one_before_and_its_reason_is_in_the_plan() -> None:
     model = plan_of(found(1, 2, 3), refused=bad(3))
-    assert (serving(model), model.current) == ([2], 2)
-    assert [(version.version, version.reason) for version in model.versions] == [(2, None), (3, "3 is bad.")]
+    assert (serving(model), current(model)) == ([2], 2)
+    assert reasons(model) == [(2, None), (3, "3 is bad.")]
 
 
 def test_nothing_serves_in_the_place_of_a_pinned_version() -> None:
     refused = plan_of(found(1, 2), Policy(pins={"m": 2}), refused=bad(2))
-    assert (refused.current, [version.reason for version in refused.versions]) == (None, ["2 is bad."])
+    assert (refused.current, reasons(refused)) == (None, [(2, "2 is bad.")])
     missing = plan_of(found(1, 2), Policy(pins={"m": 7}))
     assert missing.current is None
-    assert [(version.version, version.refused) for version in missing.versions] == [(7, True)]
+    ((version, reason),) = reasons(missing)
+    assert version == 7
+    assert reason is not None
+    assert "not in the artifacts folder" in reason
 
 
 def test_a_refused_version_that_was_asked_for_is_shown_wherever_it_stands() -> None:
-    def shown(policy: Policy, wish: Wish, *broken: int) -> list[tuple[int, str | None]]:
-        model = plan_of(found(1, 2, 3), policy, wish, refused=bad(*broken))
+    def shown(policy: Policy, override: Override, *broken: int) -> list[tuple[int, str | None]]:
+        model = plan_of(found(1, 2, 3), policy, override, refused=bad(*broken))
         assert not {*serving(model)} & {*broken}
-        return [(version.version, version.reason) for version in model.versions]
+        return reasons(model)
 
     asked = frozenset({1, 3})
-    assert shown(LATEST, Wish(pin=2, refused=asked), 3) == [(2, None), (3, "3 is bad.")]
-    assert shown(Policy(pins={"m": 2}), Wish(refused=asked), 1, 3) == [(1, "1 is bad."), (2, None), (3, "3 is bad.")]
-    assert shown(LATEST, Wish(refused=asked), 1) == [(1, "1 is bad."), (3, None)]
-    assert shown(LATEST, Wish(unloaded_up_to=3, refused=asked), 1) == [(1, "1 is bad."), (3, None)]
-    assert [number for number, _ in shown(LATEST, Wish(pin=7, refused=asked), 3)] == [3, 7]  # and 7 as missing
-    assert shown(LATEST, Wish(pin=2), 3) == [(2, None)]
+    assert shown(LATEST, Override(pin=2, refused=asked), 3) == [(2, None), (3, "3 is bad.")]
+    assert shown(Policy(pins={"m": 2}), Override(refused=asked), 1, 3) == [
+        (1, "1 is bad."),
+        (2, None),
+        (3, "3 is bad."),
+    ]
+    assert shown(LATEST, Override(refused=asked), 1) == [(1, "1 is bad."), (3, None)]
+    assert shown(LATEST, Override(unloaded_up_to=3, refused=asked), 1) == [(1, "1 is bad."), (3, None)]
+    assert [number for number, _ in shown(LATEST, Override(pin=7, refused=asked), 3)] == [3, 7]  # and 7 as missing
+    assert shown(LATEST, Override(pin=2), 3) == [(2, None)]
 
 
 def test_a_wished_pin_goes_before_the_policy() -> None:
-    assert serving(plan_of(found(1, 2, 3), parse_policy("all"), Wish(pin=2))) == [2]
-    assert serving(plan_of(found(1, 2, 3), parse_policy("m=3"), Wish(pin=1))) == [1]
+    assert serving(plan_of(found(1, 2, 3), parse_policy("all"), Override(pin=2))) == [2]
+    assert serving(plan_of(found(1, 2, 3), parse_policy("m=3"), Override(pin=1))) == [1]
 
 
 def test_unloaded_versions_never_come_back_by_themselves_but_newer_ones_serve() -> None:
-    unloaded = plan_of(found(1, 2), wish=Wish(unloaded_up_to=2))
-    assert (unloaded.unloaded, serving(unloaded), [version.version for version in unloaded.versions]) == (True, [], [2])
-    newer = plan_of(found(1, 2, 3), wish=Wish(unloaded_up_to=2))
-    assert (newer.unloaded, serving(newer)) == (False, [3])
-    bad_newer = plan_of(found(1, 2, 3), wish=Wish(unloaded_up_to=2), refused=bad(3))
-    assert (bad_newer.unloaded, serving(bad_newer), bad_newer.versions[-1].reason) == (True, [], "3 is bad.")
+    unloaded = plan_of(found(1, 2), override=Override(unloaded_up_to=2))
+    assert (versions_of(unloaded.unloaded), serving(unloaded)) == ([2], [])
+    newer = plan_of(found(1, 2, 3), override=Override(unloaded_up_to=2))
+    assert (versions_of(newer.unloaded), serving(newer)) == ([], [3])
+    bad_newer = plan_of(found(1, 2, 3), override=Override(unloaded_up_to=2), refused=bad(3))
+    assert (serving(bad_newer), reasons(bad_newer)) == ([], [(2, None), (3, "3 is bad.")])
 
 
 def test_a_bundle_replaced_by_a_bad_one_under_its_number_goes_on_serving() -> None:
-    before = make_plan({"m": found(1)}, LATEST, {}, {}, Plan())
+    before = make_plan({"m": KnownModel((ref(1),))}, LATEST, {}, Plan())
     model = plan_of(found(1, stamp="b"), refused=bad(1, stamp="b"), before=before)
-    assert [(version.stamp, version.refused) for version in model.versions] == [("a", False), ("b", True)]
-    assert model.current == 1
+    assert [one.ref.stamp for one in model.refused] == ["b"]
+    assert model.current == ref(1, "a")
 
 
 numbers = st.integers(min_value=1, max_value=6)
@@ -121,8 +150,8 @@ numbers = st.integers(min_value=1, max_value=6)
 @given(
     there=st.sets(numbers, min_size=1),
     policy=st.one_of(st.just(Policy()), st.just(Policy(all=True)), st.builds(lambda n: Policy(pins={"m": n}), numbers)),
-    wish=st.builds(
-        Wish,
+    override=st.builds(
+        Override,
         pin=st.none() | numbers,
         unloaded_up_to=st.integers(min_value=0, max_value=6),
         refused=st.frozensets(numbers),
@@ -130,26 +159,25 @@ numbers = st.integers(min_value=1, max_value=6)
     broken=st.sets(numbers),
 )
 def test_whatever_is_wished_a_plan_is_reached_that_serves_what_is_good_and_only_that(
-    there: set[int], policy: Policy, wish: Wish, broken: set[int]
+    there: set[int], policy: Policy, override: Override, broken: set[int]
 ) -> None:
-    refused: dict[Key, str] = {}
-    held: set[Key] = set()
+    refused: dict[VersionRef, Refused] = {}
+    held: set[VersionRef] = set()
     while True:  # as the coordinator does; each round learns of one version at least
-        model = plan_of(found(*there), policy, wish, refused)
-        unknown = [version for version in model.serving if key("m", version) not in held]
+        model = plan_of(found(*there), policy, override, refused)
+        unknown = [ref for ref in model.serving if ref not in held]
         if not unknown:
             break
-        for version in unknown:
-            if version.version in broken:
-                refused |= bad(version.version)
+        for one in unknown:
+            if one.version in broken:
+                refused |= bad(one.version)
             else:
-                held.add(key("m", version))
-    good = {number for number in there - broken if number > wish.unloaded_up_to}
-    pin = wish.pin or policy.pins.get("m")
+                held.add(one)
+    good = {number for number in there - broken if number > override.unloaded_up_to}
+    pin = override.pin or policy.pins.get("m")
     allowed = good & {pin} if pin else good
     expected = sorted(allowed) if policy.all or pin else sorted(allowed)[-1:]
     assert serving(model) == expected
-    assert model.current == (expected[-1] if expected else None)
-    numbered = [version.version for version in model.versions]
-    assert numbered == sorted(numbered)
-    assert model.versions  # whatever happened to it, a model that is there is shown
+    assert current(model) == (expected[-1] if expected else None)
+    assert versions_of(model.refused) == sorted(versions_of(model.refused))
+    assert reasons(model)  # whatever happened to it, a model in the folder is shown

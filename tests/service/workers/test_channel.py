@@ -2,11 +2,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, ServiceError
+from service.repository.plan import Refused, VersionRef
 from service.telemetry.statistics import Statistics
 from service.workers import messages
 from service.workers.channel import Channel, Handler
@@ -113,12 +115,15 @@ def test_a_call_ends_when_the_other_end_goes() -> None:
 def test_a_message_of_a_megabyte_arrives() -> None:
     async def echoes(call: messages.Call) -> messages.Answer:
         assert isinstance(call, Load)
-        return messages.Verdict(reason=call.name)
+        ref = VersionRef(name=call.name, version=1, path=Path())
+        return messages.Verdict(refused=Refused(ref=ref, reason="It is bad."))
 
     async def test() -> None:
         async with channels(done, echoes) as (near, _):
             name = "x" * 2**20
-            assert (await near.call(Load(name=name, version=None), messages.Verdict)).reason == name
+            refused = (await near.call(Load(name=name, version=None), messages.Verdict)).refused
+            assert refused is not None
+            assert refused.ref.name == name
 
     run(test)
 

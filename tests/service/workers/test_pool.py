@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.errors import DeviceError, NotReadyError, StartError
-from service.repository.plan import Plan, PlannedModel, PlannedVersion
+from service.repository.plan import Plan, PlannedModel, VersionRef
 from service.settings import Settings
 from service.workers import messages
 from service.workers.messages import Drained
@@ -26,11 +26,11 @@ from tests.support.service_process import SOON, alive
 FAKE = "tests.support.fake_worker"
 
 
-def version(number: int) -> PlannedVersion:
-    return PlannedVersion(version=number, path=Path("nowhere"))
+def version(number: int) -> VersionRef:
+    return VersionRef(name="colours", version=number, path=Path("nowhere"))
 
 
-PLAN = Plan(models=(PlannedModel(name="colours", versions=(version(1),), current=1),))
+PLAN = Plan(models=(PlannedModel(name="colours", serving=(version(1),)),))
 
 
 async def nothing_to_ask(call: messages.Call) -> messages.Answer:
@@ -97,7 +97,7 @@ def test_what_is_asked_is_asked_of_every_worker(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool(workers=3) as pool:
             await pool.start()
-            assert await pool.prepare("colours", version(1)) is None
+            assert await pool.prepare(version(1)) is None
             await pool.serve(Plan())
             assert fakes.who_got("prepare") == fakes.who_got("serve") == fakes.alive()
             assert set(pool.pids) == fakes.alive()
@@ -110,7 +110,9 @@ def test_what_one_worker_refuses_is_refused(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
-            assert await pool.prepare("colours", version(BAD)) == "It is bad."
+            refused = await pool.prepare(version(BAD))
+            assert refused is not None
+            assert refused.reason == "It is bad."
 
     run(test)
 
@@ -205,13 +207,13 @@ def test_a_version_that_kills_who_loads_it_costs_one_worker_and_is_refused(fakes
             await pool.start()
             await pool.serve(Plan())
             before = fakes.alive()
-            reason = await pool.prepare("colours", version(DEADLY))
-            assert reason
-            assert reason.startswith("No worker process lived through loading it")
+            refused = await pool.prepare(version(DEADLY))
+            assert refused is not None
+            assert refused.reason.startswith("No worker process lived through loading it")
             await until(lambda: len(before & fakes.alive()) == 2)
             await until(lambda: len(pool.pids) == 3 and len(fakes.alive()) == 3)
             assert len(before & fakes.alive()) == 2
-            assert await pool.prepare("colours", version(2)) is None
+            assert await pool.prepare(version(2)) is None
 
     run(test)
 
@@ -237,9 +239,9 @@ def test_where_nobody_is_left_a_version_waits_for_who_comes(fakes: Fakes) -> Non
         async with fakes.pool(workers=1) as pool:
             await pool.start()
             await pool.serve(Plan())
-            assert await pool.prepare("colours", version(DEADLY)) is not None
+            assert await pool.prepare(version(DEADLY)) is not None
             await until(lambda: not fakes.alive())
-            assert await pool.prepare("colours", version(2)) is None
+            assert await pool.prepare(version(2)) is None
             assert fakes.who_got("prepare") & fakes.alive()
 
     run(test)
@@ -294,6 +296,19 @@ def test_a_replacement_that_cannot_serve_what_the_others_do_takes_no_connections
             assert fakes.who_got("serve") == {first, second}
             fakes.shall_no_more("refuse")
             await until(lambda: len(pool.pids) == 2)
+
+    run(ask)
+
+
+def test_a_lone_replacement_is_asked_to_prepare_each_version_by_a_call_of_its_own(fakes: Fakes) -> None:
+    async def ask() -> None:
+        async with fakes.pool(workers=1) as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            (first,) = fakes.alive()
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: len(pool.pids) == 1 and first not in pool.pids)
+            assert fakes.who_got("prepare") == set(pool.pids)
 
     run(ask)
 

@@ -123,7 +123,7 @@ def test_a_bad_setting_is_one_sentence_and_status_2(artifacts: Path) -> None:
 def test_a_missing_artifacts_folder_is_one_sentence_and_status_1(tmp_path: Path) -> None:
     status, said = refusal(artifacts=tmp_path / "nowhere")
     assert status == 1
-    assert said.startswith(f"convoy: The folder of bundles {tmp_path / 'nowhere'} is not there")
+    assert said.startswith(f"convoy: The artifacts folder {tmp_path / 'nowhere'} does not exist")
 
 
 def test_a_port_that_is_taken_is_one_sentence_and_status_1(artifacts: Path) -> None:

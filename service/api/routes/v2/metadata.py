@@ -88,7 +88,7 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
             return _config(leased, settings)
 
     def versions(name: str) -> list[str]:
-        return [str(entry.found.version) for entry in registry.loaded if entry.found.name == name]
+        return [str(entry.ref.version) for entry in registry.loaded if entry.ref.name == name]
 
     return routes
 

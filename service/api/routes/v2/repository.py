@@ -54,17 +54,17 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     @routes.post("/index", summary="List the repository", **_about(IndexRequest))
     async def index(request: Request) -> list[IndexEntry]:
         asked = await read(request, IndexRequest)
-        ready = {entry.found for entry in registry.loaded}
-        reasons = {entry.found: entry.reason for entry in registry.refused}
+        ready = {entry.ref for entry in registry.loaded}
+        reasons = {entry.ref: entry.reason for entry in registry.refused}
         return [
             IndexEntry(
-                name=entry.found.name,
-                version=str(entry.found.version),
-                state=ModelState.READY if entry.found in ready else ModelState.UNAVAILABLE,
-                reason="" if entry.found in ready else reasons.get(entry.found, _UNLOADED),
+                name=entry.ref.name,
+                version=str(entry.ref.version),
+                state=ModelState.READY if entry.ref in ready else ModelState.UNAVAILABLE,
+                reason="" if entry.ref in ready else reasons.get(entry.ref, _UNLOADED),
             )
             for entry in registry.entries
-            if entry.found in ready or not asked.ready
+            if entry.ref in ready or not asked.ready
         ]
 
     @routes.post(

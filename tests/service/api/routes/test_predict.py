@@ -65,10 +65,10 @@ def test_every_form_of_the_path_answers(client: TestClient, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "detail"),
     [
-        ("/models/dogs/predict", "There is no model 'dogs'; there are colours."),
+        ("/models/dogs/predict", "Unknown model 'dogs'. Models: colours."),
         (
             "/models/colours/versions/2/predict",
-            "Version 2 of colours is not served; version 1 is, and with CONVOY_VERSIONS=all every one that is there.",
+            "colours version 2 is not served. Serving: 1; CONVOY_VERSIONS=all serves every version.",
         ),
     ],
 )
@@ -84,7 +84,7 @@ def test_of_several_models_one_must_be_named(artifacts: Path, serve: Serve) -> N
     write_bundle(artifacts, "more")
     body = {"instances": [pixels("red")]}
     problem = problem_of(serve().post("/predict", json=body), 400, "model_required")
-    assert "there are colours, more" in problem.detail
+    assert "Models: colours, more" in problem.detail
     assert labels_of(serve(default_model="more").post("/predict", json=body)) == ["red"]
 
 
