@@ -21,6 +21,7 @@ from schemas.errors import (
     MissingFileError,
     ShapeMismatchError,
 )
+from schemas.files import read_regular_file
 from schemas.image import Pixels, decode_image
 from schemas.manifest import HashedFile, ModelManifest, Variant, parse_manifest
 
@@ -122,11 +123,12 @@ def open_bundle(path: Path) -> Bundle:
     Raises MissingFileError, ManifestError or FormatVersionError.
     """
     manifest = parse_manifest(_read(path / MANIFEST_FILE, MANIFEST_FILE))
-    resolved = path.resolve()
-    if (resolved.parent.name, resolved.name) != (manifest.name, str(manifest.version)):
+    # The visible path counts, too: a version may be a link into a store of builds.
+    places = [f"{place.parent.name}/{place.name}" for place in (path.absolute(), path.resolve())]
+    if f"{manifest.name}/{manifest.version}" not in places:
         raise ManifestError(
-            f"The manifest says {manifest.name} version {manifest.version}, but the bundle lies in "
-            f"{resolved.parent.name}/{resolved.name}; a bundle's folder is <name>/<version>."
+            f"The manifest says {manifest.name} version {manifest.version}, but the bundle lies in {places[0]}; "
+            "a bundle's folder is <name>/<version>."
         )
     return Bundle(path, manifest)
 
@@ -138,7 +140,7 @@ def hash_file(path: Path, root: Path) -> HashedFile:
 
 def _read(path: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular_file(path)
     except FileNotFoundError as error:
         raise MissingFileError(f"{name} is missing.") from error
     except OSError as error:

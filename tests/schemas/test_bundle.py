@@ -241,6 +241,34 @@ def test_a_link_to_a_bundle_is_the_bundle(path: Path, tmp_path: Path) -> None:
     assert open_bundle(tmp_path / "latest").manifest.version == 1
 
 
+@pytest.mark.parametrize(
+    ("folder", "link", "target"),
+    [
+        ("models/..data/1", "models/colours/1", "../..data/1"),  # a Kubernetes volume mounted as the model's folder
+        ("models/..data/colours/1", "models/colours", "..data/colours"),  # or as the artifacts folder
+        ("builds/3f9ac21", "models/colours/1", "../../builds/3f9ac21"),
+        ("models/colours-v7/1", "models/colours", "colours-v7"),
+    ],
+)
+def test_opens_a_bundle_whose_visible_path_fits_wherever_a_link_leads(
+    path: Path, tmp_path: Path, folder: str, link: str, target: str
+) -> None:
+    (tmp_path / folder).parent.mkdir(parents=True)
+    path.rename(tmp_path / folder)
+    (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / link).symlink_to(target)
+    opened = open_bundle(tmp_path / "models" / "colours" / "1")
+    assert opened.read(opened.manifest.fp32)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.onnx"])
+def test_refuses_a_pipe_in_the_place_of_a_file_without_opening_it(path: Path, file: str) -> None:
+    (path / file).unlink()
+    os.mkfifo(path / file)
+    with pytest.raises(BundleError, match=f"{file} cannot be read: it is not a regular file"):
+        replay(path)
+
+
 def test_another_format_is_said_to_be_one(path: Path) -> None:
     rewrite_manifest(path, lambda fields: fields.update(format_version=2))
     with pytest.raises(FormatVersionError):

@@ -1,7 +1,6 @@
 """GET /models: what serves, what was refused and why, and the plots of each."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -27,9 +26,9 @@ from service.inference.execution import Execution
 from service.repository.loader import Entry, Loaded
 from service.repository.plan import Refused, Unloaded
 from service.repository.registry import Registry
+from service.repository.report import report_files
 from service.validation import shortened
 
-REPORT = "report"
 # A bundle may be from elsewhere: whatever lies in its report cannot run as a page of this host.
 _REPORT_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 
@@ -125,11 +124,11 @@ def router(registry: Registry) -> APIRouter:
         return send(file, name, version)
 
     def send(file: str, name: str, version: int | None = None) -> WholeFileResponse:
-        bundle = registry.entry(name, version).ref.path
-        if file not in _files(bundle):
+        files = report_files(registry.entry(name, version))
+        if file not in files:
             said = shortened(file)
             raise ReportNotFoundError(f"The report of {name} has no file '{said}'; GET /models/{name} lists them.")
-        return WholeFileResponse(bundle / REPORT / file, headers=_REPORT_HEADERS)
+        return WholeFileResponse(files[file], headers=_REPORT_HEADERS)
 
     return routes
 
@@ -142,7 +141,7 @@ def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
         "state": _STATES[type(entry)],
         "current": registry.is_current(entry),
         "reason": None if isinstance(entry, Loaded) else entry.reason,
-        "report": _files(ref.path),
+        "report": tuple(report_files(entry)),
     }
     if manifest:
         summary |= {
@@ -159,17 +158,3 @@ def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
             "execution": entry.model.execution,
         }
     return summary
-
-
-def _files(bundle: Path) -> tuple[str, ...]:
-    """The plain files that really lie in the bundle's report: a link to elsewhere is none of it."""
-    inside = bundle.resolve() / REPORT
-    if not inside.is_dir():
-        return ()
-    return tuple(
-        sorted(
-            path.name
-            for path in inside.iterdir()
-            if path.is_file() and path.resolve().parent == inside and not path.name.startswith(".")
-        )
-    )

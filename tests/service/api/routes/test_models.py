@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,41 @@ def test_a_report_that_is_a_link_to_elsewhere_has_no_files(artifacts: Path, serv
     client = serve()
     assert client.get("/models/colours").json()["report"] == []
     problem_of(client.get("/models/colours/report/passwd"), 404, "not_found")
+
+
+def in_blobs(artifacts: Path, files: Iterable[Path]) -> None:
+    """Makes the files of the bundle links into a cache, as the Hugging Face hub, DVC and git-annex do."""
+    for i, file in enumerate(files):
+        blob = artifacts.parent / "cache" / f"{i:02}" / "blob"
+        blob.parent.mkdir(parents=True)
+        file.rename(blob)
+        file.symlink_to(blob)
+
+
+def test_serves_a_report_whose_files_are_links_to_where_the_bundles_files_lie(artifacts: Path, serve: Serve) -> None:
+    bundle = artifacts / "colours" / "1"
+    in_blobs(artifacts, sorted(path for path in bundle.rglob("*") if path.is_file()))
+    client = serve()
+    assert client.get("/models/colours").json()["report"] == ["curves.png", "history.csv"]
+    assert client.get("/models/colours/report/history.csv").text.startswith("epoch,")
+    (bundle / "report" / "passwd.txt").symlink_to("/etc/passwd")
+    problem_of(client.get("/models/colours/report/passwd.txt"), 404, "not_found")
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.onnx"])
+def test_a_refused_bundle_cannot_open_other_folders_by_links_of_its_own(
+    artifacts: Path, serve: Serve, file: str
+) -> None:
+    secrets = artifacts.parent / "secrets"
+    secrets.mkdir()
+    (secrets / "secret.txt").write_text("secret")
+    bad = write_bundle(artifacts, "bad")
+    (bad / file).unlink()
+    (bad / file).symlink_to(secrets / "secret.txt")
+    (bad / "report" / "secret.txt").symlink_to(secrets / "secret.txt")
+    client = serve()
+    assert client.get("/models/bad").json()["state"] == "refused"
+    problem_of(client.get("/models/bad/report/secret.txt"), 404, "not_found")
 
 
 def test_a_range_is_ignored_and_hidden_files_are_not_there(artifacts: Path, serve: Serve) -> None:

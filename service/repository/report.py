@@ -1,0 +1,35 @@
+"""The files of a bundle's report that may be shown."""
+
+import os
+from pathlib import Path
+
+from schemas.bundle import MANIFEST_FILE
+from service.repository.loader import Entry, Loaded
+
+REPORT = "report"
+
+
+def report_files(entry: Entry) -> dict[str, Path]:
+    """The visible files of the version's report, by name.
+
+    Files may be links, as in a cache of blobs. But nothing verifies the report, and the bundle may come from elsewhere:
+    a link must lead to below the folder of the bundle, or to where its verified files lie.
+    """
+    bundle = entry.ref.path
+    verified = [MANIFEST_FILE] if entry.manifest else []
+    if isinstance(entry, Loaded):
+        verified.append(entry.model.choice.variant.file)
+    homes = [bundle.resolve()]
+    if verified:
+        homes.append(Path(os.path.commonpath([(bundle / file).resolve().parent for file in verified])))
+    try:
+        found = sorted((bundle / REPORT).iterdir())
+    except OSError:  # there is no report
+        return {}
+    return {
+        path.name: path
+        for path in found
+        if path.is_file()
+        and not path.name.startswith(".")
+        and any(path.resolve().is_relative_to(home) for home in homes)
+    }
