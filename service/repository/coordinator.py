@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from schemas.bundle import open_bundle
 from schemas.errors import BundleError
@@ -45,7 +46,7 @@ class Coordinator:
         self._outdated = False  # workers hold versions that the plan does not have, or not yet
         self._plan = Plan()
         self._manifests: dict[VersionRef, ModelManifest | None] = {}  # of the versions that do not serve
-        self._logged: dict[str, str] = {}  # each problem is logged once, not every second
+        self._logged: dict[Path, str] = {}  # each problem is logged once, not every second
 
     @property
     def plan(self) -> Plan:
@@ -77,12 +78,11 @@ class Coordinator:
             try:
                 seen = await self._scan()
             except StartError as error:
-                self._log_once("", str(error))
+                self._log_once(self._artifacts, str(error))
                 return
             if self._models and not seen.models:
-                self._log_once("", f"{self._artifacts} has lost all its models; what serves goes on")
+                self._log_once(self._artifacts, f"{self._artifacts} has lost all its models; what serves goes on")
                 return
-            self._logged.pop("", None)
             await self._apply(seen)
 
     async def load(self, name: str, version: int | None = None) -> None:
@@ -133,10 +133,12 @@ class Coordinator:
         return await asyncio.wrap_future(in_daemon_thread(lambda: scan(self._artifacts)))
 
     async def _apply(self, seen: Scan) -> None:
-        for name, reason in seen.unreadable.items():
-            self._log_once(name, f"the folder {self._artifacts / name} cannot be read: {reason}")
-        for name in set(self._logged) - set(seen.unreadable):
-            del self._logged[name]
+        unreadable = {self._artifacts / name: reason for name, reason in seen.unreadable.items()}
+        for path, reason in unreadable.items():
+            self._log_once(path, f"the folder {path} cannot be read: {reason}")
+        for path, reason in seen.ignored.items():
+            self._log_once(path, f"{str(path)!r} is ignored: {reason}", logging.WARNING)
+        self._logged = {path: self._logged[path] for path in (*unreadable, *seen.ignored)}
         models = {name: KnownModel(versions, self._override(name)) for name, versions in seen.models.items()}
         self._models = models | {name: model for name, model in self._models.items() if name in seen.unreadable}
         known = dict(self._fingerprints)
@@ -248,10 +250,10 @@ class Coordinator:
         for ref in [ref for ref in self._refused if which(ref)]:
             del self._refused[ref], self._fingerprints[ref]
 
-    def _log_once(self, about: str, problem: str) -> None:
-        if self._logged.get(about) != problem:
-            logger.error("%s", problem)
-        self._logged[about] = problem
+    def _log_once(self, path: Path, problem: str, level: int = logging.ERROR) -> None:
+        if self._logged.get(path) != problem:
+            logger.log(level, "%s", problem)
+        self._logged[path] = problem
 
 
 def _changed(fingerprints: Mapping[VersionRef, object]) -> set[VersionRef]:

@@ -1,11 +1,12 @@
 """Lists the bundles below the artifacts folder. Opens no file and writes nothing."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.bundle import MANIFEST_FILE
+from schemas.ignored_files import is_hidden
 from schemas.manifest import NAME_PATTERN
 from service.errors import StartError
 from service.repository.plan import VersionRef
@@ -14,38 +15,49 @@ _LISTING_ERRORS: dict[type[OSError], tuple[str, str]] = {
     FileNotFoundError: ("does not exist", "train a model (make train), or set CONVOY_ARTIFACTS"),
     NotADirectoryError: ("is not a folder", "set CONVOY_ARTIFACTS to the folder that contains <model>/<version>/"),
 }
+_BAD_VERSION = "a version is a positive integer, directly below its model: <artifacts>/<model>/<version>/"
 
 
 @dataclass(frozen=True)
 class Scan:
     """models has each model's versions in rising order; unreadable says why a model's folder cannot be listed.
 
-    A model without any version is in neither.
+    A model without any version is in neither. ignored says of each other folder why it is no model and no version.
     """
 
     models: Mapping[str, tuple[VersionRef, ...]]
     unreadable: Mapping[str, str]
+    ignored: Mapping[Path, str]
 
 
 def scan(artifacts: Path) -> Scan:
-    """Returns every version of every model.
+    """Returns every version of every model. Hidden folders do not count: a bundle that is being written is one.
 
-    Ignores folders that are not named like a model or a version (a bundle that is being written starts with a dot).
     Raises StartError if the artifacts folder itself cannot be listed.
     """
     models: dict[str, tuple[VersionRef, ...]] = {}
     unreadable: dict[str, str] = {}
-    for folder in _model_folders(artifacts):
+    entries = _list_artifacts(artifacts)
+    ignored = _bundle_too_high(artifacts, entries)
+    for folder in entries:
+        if not re.fullmatch(NAME_PATTERN, folder.name):
+            if folder.is_dir():
+                ignored[folder] = _bad_name(folder.name)
+            continue
         try:
-            versions = [_version_ref(folder.name, path) for path in folder.iterdir() if _is_version(path)]
+            children = _visible(folder)
         except (FileNotFoundError, NotADirectoryError):  # a file, or deleted since it was listed
             continue
         except OSError as error:
             unreadable[folder.name] = error.strerror or str(error)
             continue
-        if versions:
-            models[folder.name] = tuple(sorted(versions, key=lambda ref: ref.version))
-    return Scan(models, unreadable)
+        stray = {path: _BAD_VERSION for path in children if not _is_version(path.name) and path.is_dir()}
+        ignored |= _bundle_too_high(folder, children) or stray
+        if versions := [path for path in children if _is_version(path.name) and path.is_dir()]:
+            models[folder.name] = tuple(
+                _version_ref(path) for path in sorted(versions, key=lambda path: int(path.name))
+            )
+    return Scan(models, unreadable, ignored)
 
 
 def fingerprint(bundle: Path) -> frozenset[tuple[str, int, int]]:
@@ -57,25 +69,38 @@ def fingerprint(bundle: Path) -> frozenset[tuple[str, int, int]]:
     return frozenset((str(path.relative_to(bundle)), *numbers) for path in paths if (numbers := _size_and_time(path)))
 
 
-def _model_folders(artifacts: Path) -> list[Path]:
+def _list_artifacts(artifacts: Path) -> list[Path]:
     try:
-        return sorted(path for path in artifacts.iterdir() if re.fullmatch(NAME_PATTERN, path.name))
+        return _visible(artifacts)
     except OSError as error:
         unreadable = (f"cannot be read: {error.strerror}", "grant read access, or set CONVOY_ARTIFACTS")
         reason, advice = _LISTING_ERRORS.get(type(error), unreadable)
         raise StartError(f"The artifacts folder {artifacts.absolute()} {reason}; {advice}.") from error
 
 
-def _is_version(path: Path) -> bool:
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.name != "lost+found")
+
+
+def _bundle_too_high(folder: Path, entries: Sequence[Path]) -> dict[Path, str]:
+    manifest = folder / MANIFEST_FILE
+    return {manifest: "a bundle belongs into <artifacts>/<model>/<version>/"} if manifest in entries else {}
+
+
+def _bad_name(name: str) -> str:
+    lower = f"; rename it to {name.lower()}" if re.fullmatch(NAME_PATTERN, name.lower()) else ""
+    return f"a model's name has lower-case letters, digits, '.', '_' and '-'{lower}"
+
+
+def _is_version(name: str) -> bool:
     # isdecimal alone accepts leading zeros and the digits of other scripts.
-    return path.name.isascii() and path.name.isdecimal() and not path.name.startswith("0") and path.is_dir()
+    return name.isascii() and name.isdecimal() and not name.startswith("0")
 
 
-def _version_ref(name: str, path: Path) -> VersionRef:
+def _version_ref(path: Path) -> VersionRef:
     numbers = _size_and_time(path / MANIFEST_FILE)
-    return VersionRef(
-        name=name, version=int(path.name), path=path, stamp="-".join(map(str, numbers)) if numbers else ""
-    )
+    stamp = "-".join(map(str, numbers)) if numbers else ""
+    return VersionRef(name=path.parent.name, version=int(path.name), path=path, stamp=stamp)
 
 
 def _size_and_time(path: Path) -> tuple[int, int] | None:

@@ -410,6 +410,22 @@ def test_a_folder_that_is_lost_as_a_whole_takes_nothing_away(
     asyncio.run(run())
 
 
+def test_logs_each_ignored_folder_once(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    (service.artifacts / "Digits" / "1").mkdir(parents=True)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        for _ in range(3):
+            await service.coordinator.refresh()
+        assert caplog.text.count("is ignored") == 1
+        (service.artifacts / "a" / "v2").mkdir()
+        await service.coordinator.refresh()
+        assert caplog.text.count("is ignored") == 2
+
+    asyncio.run(run())
+    assert "Digits' is ignored: a model's name has lower-case letters" in caplog.text
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_model_whose_folder_cannot_be_read_any_more_goes_on_serving(service: Service) -> None:
     async def run() -> None:

@@ -21,26 +21,33 @@ def test_all_versions_of_each_model_are_found_in_rising_order(tmp_path: Path) ->
     assert scan(tmp_path).models["a"] == (VersionRef(name="a", version=1, path=tmp_path / "a/1"),)
 
 
-def test_what_is_no_bundle_is_passed_over(tmp_path: Path) -> None:
-    for folder in (
-        "a/1",
-        "a/.new-2",
-        "a/latest",
-        "a/v3",
-        "a/007",
-        "a/0",
-        "a/-4",
-        "a/\N{ARABIC-INDIC DIGIT FIVE}",
-        ".b/1",
-        "c",
-        "Upper/1",
-        "with space/1",
-        os.fsdecode(b"\xff\xfe/1"),
-    ):
-        (tmp_path / folder).mkdir(parents=True)
+def test_ignores_folders_with_a_wrong_name_case_or_depth_and_says_why(tmp_path: Path) -> None:
+    wrong = {
+        "a/latest": "a version is a positive integer",
+        "a/v3": "a version is a positive integer",
+        "a/007": "a version is a positive integer",
+        "a/0": "a version is a positive integer",
+        "a/-4": "a version is a positive integer",
+        "a/\N{ARABIC-INDIC DIGIT FIVE}": "a version is a positive integer",
+        "team/digits": "a version is a positive integer, directly below its model",
+        "Upper": "rename it to upper",
+        "with space": "a model's name has lower-case letters",
+        os.fsdecode(b"\xff\xfe"): "a model's name has lower-case letters",
+    }
+    for folder in ("a/1", "a/.new-2", ".b/1", "__MACOSX/1", "lost+found", "empty", *wrong):
+        (tmp_path / folder / "1").mkdir(parents=True)
+    for manifest in ("manifest.json", "b/manifest.json"):
+        (tmp_path / manifest).parent.joinpath("report").mkdir(parents=True)
+        (tmp_path / manifest).write_text("{}")
+        wrong[manifest] = "a bundle belongs into <artifacts>/<model>/<version>/"
     (tmp_path / "a/9").write_text("a file")
     (tmp_path / "README.md").write_text("a file")
+    (tmp_path / "empty" / "1").rmdir()
+    seen = scan(tmp_path)
     assert versions(tmp_path) == {"a": [1]}
+    assert set(seen.ignored) == {tmp_path / path for path in wrong}
+    for path, reason in wrong.items():
+        assert reason in seen.ignored[tmp_path / path]
 
 
 def test_a_missing_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
