@@ -23,7 +23,11 @@ from service.settings import Reload, Settings, parse_policy
 from service.telemetry.statistics import Statistics
 
 POLL_SECONDS = 1.0
+BUNDLED = "digits"  # the name of the quick start's model, of which images ship with a library
 READ_SECONDS = 10.0  # the time limit for reading a manifest that is only shown
+
+Origin = tuple[bool, str, str]
+"""Whether the model is the quick start's, when it was trained first, and its name: the least is the default."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ class Coordinator:
         self._artifacts = settings.artifacts
         self._reload = settings.reload
         self._policy = parse_policy(settings.versions)
+        self._default_model = settings.default_model
         self._workers = workers
         self._poll_seconds = poll_seconds
         self._polling: asyncio.Task[None] | None = None
@@ -46,6 +51,7 @@ class Coordinator:
         self._outdated = False  # workers hold versions that the plan does not have, or not yet
         self._plan = Plan()
         self._manifests: dict[VersionRef, ModelManifest | None] = {}  # of the versions that do not serve
+        self._origins: dict[VersionRef, Origin] = {}
         self._logged: dict[Path, str] = {}  # each problem is logged once, not every second
 
     @property
@@ -57,6 +63,8 @@ class Coordinator:
         """Serves what the folder contains and, if configured, what appears later. Raises StartError."""
         async with self._lock:
             await self._apply(await self._scan())
+        if self._default_model and self._default_model not in self._models:
+            logger.warning("CONVOY_DEFAULT_MODEL=%s names no model in %s", self._default_model, self._artifacts)
         for name, version in self._policy.pins.items():
             if name not in self._models:
                 logger.warning("CONVOY_VERSIONS pins %s, but there is no such model", name)
@@ -158,6 +166,7 @@ class Coordinator:
             for ref in lacking:
                 await self._prepare(ref)
         plan = await self._describe(plan)
+        plan = plan.model_copy(update={"default": await self._default(plan)})
         if plan != self._plan or self._outdated:
             await self._workers.serve(plan)
             self._plan, self._held, self._outdated = plan, set(plan.serving), False
@@ -175,11 +184,35 @@ class Coordinator:
     async def _manifest(self, ref: VersionRef) -> ModelManifest | None:
         """None if it cannot be read within the time limit. It is read once."""
         if ref not in self._manifests:
-            reading = asyncio.wrap_future(in_daemon_thread(lambda: _read_manifest(ref)))
-            self._manifests[ref] = None
-            with suppress(TimeoutError):
-                self._manifests[ref] = await asyncio.wait_for(reading, READ_SECONDS)
+            self._manifests[ref] = await _read_manifest(ref)
         return self._manifests[ref]
+
+    async def _default(self, plan: Plan) -> str | None:
+        """The model that answers requests that name none: the configured one, else the first one.
+
+        It stays the same when others are added, and when it is refused or unloaded: clients must not get the answers of
+        another model. Only the digits of the quick start give way, to the first other model that serves.
+        """
+        names, before = {model.name for model in plan.models}, self._plan.default
+        if self._default_model or len(names) < 2:
+            return self._default_model or min(names, default=None)
+        if before in names:
+            bundled, _, _ = await self._origin(before)
+            if not bundled:
+                return before
+            names = {before} | {ref.name for ref in plan.serving}
+        default = min(names, key={name: await self._origin(name) for name in names}.__getitem__)
+        if default != before:
+            logger.info("%s answers requests that name no model; CONVOY_DEFAULT_MODEL sets another", default)
+        return default
+
+    async def _origin(self, name: str) -> Origin:
+        """Sorts models by their age: the time when their oldest version was trained, which survives copies."""
+        ref = self._models[name].versions[0]
+        if ref not in self._origins:
+            manifest = self._refused[ref].manifest if ref in self._refused else await _read_manifest(ref)
+            self._origins[ref] = _origin(name, manifest)
+        return self._origins[ref]
 
     async def _prepare_target(self, model: KnownModel) -> tuple[dict[VersionRef, Refused], bool]:
         """Prepares the version that is to answer and, as long as one is refused, the next one that a start would try.
@@ -260,7 +293,17 @@ def _changed(fingerprints: Mapping[VersionRef, object]) -> set[VersionRef]:
     return {ref for ref, before in fingerprints.items() if fingerprint(ref.path) != before}
 
 
-def _read_manifest(ref: VersionRef) -> ModelManifest | None:
-    with suppress(BundleError):
-        return open_bundle(ref.path).manifest
+async def _read_manifest(ref: VersionRef) -> ModelManifest | None:
+    """None if it cannot be read, or not within the time limit."""
+    reading = asyncio.wrap_future(in_daemon_thread(lambda: open_bundle(ref.path).manifest))
+    with suppress(BundleError, TimeoutError):
+        return await asyncio.wait_for(reading, READ_SECONDS)
     return None
+
+
+def _origin(name: str, manifest: ModelManifest | None) -> Origin:
+    if manifest is None:
+        return (False, "~", name)  # after every time
+    data = manifest.provenance.recipe.get("data")
+    bundled = name == BUNDLED and isinstance(data, dict) and data.get("source") == BUNDLED
+    return (bundled, manifest.provenance.created, name)

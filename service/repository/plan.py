@@ -62,9 +62,10 @@ class PlannedModel(Frozen):
 
 
 class Plan(Frozen):
-    """Which versions serve: the desired state, the same in every worker."""
+    """Which versions serve, the same in every worker. default is the model that answers requests that name none."""
 
     models: tuple[PlannedModel, ...] = ()
+    default: str | None = None
 
     @property
     def serving(self) -> tuple[VersionRef, ...]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.backends.base import Runtime
-from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
+from service.errors import ModelNotFoundError, ModelRefusedError, NotReadyError
 from service.inference.model import Model
 from service.repository.daemon_thread import in_daemon_thread
 from service.repository.loader import Entry, Loaded, Loader
@@ -55,6 +55,7 @@ class Registry:
         self._load_seconds = load_seconds
         self._prepared: dict[VersionRef, Loaded | Refused] = {}  # what serves, and what was prepared since
         self._models: Mapping[str, _Served] = {}
+        self._default: str | None = None
         self._open: set[Loaded] = set()
         self._closed = False
         self._loading = asyncio.Lock()  # two loads at a time would take twice the memory, and more of the cores
@@ -81,7 +82,7 @@ class Registry:
         prepared = {ref: self._prepared[ref] for ref in plan.serving if ref in self._prepared}
         before, gone = set(self.loaded), set(self._models) - set(models)
         left = [old for ref, old in self._prepared.items() if isinstance(old, Loaded) and ref not in prepared]
-        self._models, self._prepared = models, prepared
+        self._models, self._prepared, self._default = models, prepared, plan.default
         for loaded in left:
             loaded.retired = True
             if not loaded.leases:
@@ -118,7 +119,7 @@ class Registry:
     def model(self, name: str | None = None, version: int | None = None) -> Model:
         """The model that lease would return, to be described; to use it for inference, lease it.
 
-        Raises ModelRequiredError, ModelNotFoundError, ModelRefusedError, or NotReadyError if nothing is loaded.
+        Raises ModelNotFoundError, ModelRefusedError, or NotReadyError if nothing is loaded.
         """
         return self._find(name, version).model
 
@@ -141,13 +142,8 @@ class Registry:
 
     @property
     def default(self) -> str | None:
-        """The model that answers requests that name none: the configured one, or the only one.
-
-        A refused model counts: if one is damaged, another must not answer in its place.
-        """
-        if self._settings.default_model:
-            return self._settings.default_model
-        return next(iter(self._models)) if len(self._models) == 1 else None
+        """The model that answers requests that name none."""
+        return self._default
 
     def entry(self, name: str, version: int | None = None) -> Entry:
         """A version of the model; without a number, the current one or, if none serves, the newest.
@@ -173,15 +169,9 @@ class Registry:
         return self._models[name]
 
     def _find(self, name: str | None, version: int | None) -> Loaded:
+        name = name or self._default
         if name is None:
-            name = self.default
-        if name is None and not self._models:
             raise NotReadyError("There is no model yet; train one (make train).")
-        if name is None:
-            raise ModelRequiredError(
-                f"There are several models: name one as in /models/{next(iter(self._models))}/predict, "
-                f"or set CONVOY_DEFAULT_MODEL. {self._names()}"
-            )
         served = self._model(name)
         loaded = served.current if version is None else served.loaded.get(version)
         if loaded is None:
@@ -223,9 +213,6 @@ class Registry:
             instead = (loaded.model.choice.in_place_of for loaded in served.loaded.values())
             fallbacks = {variant.value for variant in instead if variant}
             self._watcher.state(name, _serving(served.current) if served.current else None, refused, fallbacks)
-        default = self._settings.default_model
-        if default and default not in self._models:
-            logger.warning("CONVOY_DEFAULT_MODEL=%s names no model that is there", default)
         if not self.loaded:
             advice = (
                 "GET /models gives the reasons" if self._models else "train one (make train), or set CONVOY_ARTIFACTS"

@@ -83,7 +83,7 @@ class ModelDetail(ModelSummary):
 
 
 class ModelList(Frozen):
-    default: Annotated[str | None, Field(description="the model that answers /predict; null: one must be named")]
+    default: Annotated[str | None, Field(description="the model that answers /predict; null: there is no model")]
     provider: Annotated[str, Field(description="the ONNX Runtime execution provider that models run on")]
     provider_reason: Annotated[str, Field(description="why it is this provider")]
     models: tuple[ModelSummary, ...]

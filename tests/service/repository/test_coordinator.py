@@ -14,6 +14,8 @@ from service.repository.coordinator import Coordinator
 from service.repository.plan import Plan, Refused, VersionRef
 from service.settings import Settings
 from service.telemetry.statistics import Statistics
+from tests.support.altered_bundles import change_manifest
+from tests.support.bundles import write_bundle
 
 
 class NotingWorkers:
@@ -408,6 +410,87 @@ def test_a_folder_that_is_lost_as_a_whole_takes_nothing_away(
         assert service.workers.serving == {"a": [2], "b": [1]}
 
     asyncio.run(run())
+
+
+def put_trained(service: Service, name: str, created: str, source: str = "folder", version: int = 1) -> None:
+    """A bundle with a whole manifest, whose network was trained at that time on data of that source."""
+    bundle = write_bundle(service.artifacts.parent / "new", name, version)
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["provenance"] |= {"created": created, "recipe": {"data": {"source": source}}}
+
+    change_manifest(bundle, change)
+    (service.artifacts / name).mkdir(parents=True, exist_ok=True)
+    bundle.rename(service.artifacts / name / str(version))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Service:
+    """`digits` of the quick start, and no other model."""
+    (tmp_path / "artifacts").mkdir()
+    made = Service(tmp_path / "artifacts")
+    put_trained(made, "digits", "2026-01-01T00:00:00Z", source="digits")
+    return made
+
+
+def default_after_a_restart(service: Service) -> str | None:
+    restarted = Service(service.artifacts)
+    asyncio.run(restarted.coordinator.start())
+    return restarted.coordinator.plan.default
+
+
+def test_keeps_the_first_model_as_default_when_others_are_added(trained: Service) -> None:
+    async def run() -> None:
+        await trained.coordinator.start()
+        assert trained.coordinator.plan.default == "digits"
+        put_trained(trained, "photos", "2026-02-01T00:00:00Z")
+        await trained.coordinator.refresh()
+        assert trained.coordinator.plan.default == "photos"
+        for name, created, version in (("cars", "03", 1), ("ants", "01", 1), ("photos", "04", 2)):
+            put_trained(trained, name, f"2026-{created}-01T00:00:00Z", version=version)
+            await trained.coordinator.refresh()
+            assert trained.coordinator.plan.default == "photos"
+        await trained.coordinator.unload("photos")
+        assert trained.coordinator.plan.default == "photos"
+
+    asyncio.run(run())
+    shutil.rmtree(trained.artifacts / "ants")  # trained earlier, and added later: a restart cannot know
+    assert default_after_a_restart(trained) == "photos"
+    trained.remove("photos", 1)
+    trained.remove("photos", 2)
+    assert default_after_a_restart(trained) == "cars"
+
+
+def test_keeps_the_quick_starts_digits_as_default_until_another_model_serves(trained: Service) -> None:
+    async def run() -> None:
+        await trained.coordinator.start()
+        trained.workers.broken = {("photos", 1)}
+        put_trained(trained, "photos", "2026-02-01T00:00:00Z")
+        await trained.coordinator.refresh()
+        assert trained.coordinator.plan.default == "digits"
+        put_trained(trained, "photos", "2026-03-01T00:00:00Z", version=2)
+        await trained.coordinator.refresh()
+        assert trained.coordinator.plan.default == "photos"
+
+    asyncio.run(run())
+
+
+def test_does_not_give_up_a_default_model_named_digits_with_data_of_its_own(trained: Service) -> None:
+    trained.remove("digits", 1)
+    put_trained(trained, "digits", "2026-01-01T00:00:00Z", source="csv")
+
+    async def run() -> None:
+        await trained.coordinator.start()
+        put_trained(trained, "photos", "2025-01-01T00:00:00Z")
+        await trained.coordinator.refresh()
+        assert trained.coordinator.plan.default == "digits"
+
+    asyncio.run(run())
+
+
+def test_a_model_that_cannot_be_read_stays_the_default_after_a_restart(trained: Service) -> None:
+    trained.put("photos", 1, content="{")
+    assert default_after_a_restart(trained) == "photos"
 
 
 def test_logs_each_ignored_folder_once(service: Service, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from schemas.image import Pixels
 from service.backends.base import Runtime, Session
 from service.backends.fake import FakeRuntime, FakeSession
 from service.backends.onnx import OnnxRuntime
-from service.errors import ModelNotFoundError, ModelRefusedError, ModelRequiredError, NotReadyError
+from service.errors import ModelNotFoundError, ModelRefusedError, NotReadyError
 from service.inference.inputs import JsonInstance
 from service.repository.plan import Plan, PlannedModel, Refused, VersionRef
 from service.repository.registry import Registry
@@ -126,12 +126,12 @@ def test_the_only_model_is_the_default_even_where_it_was_refused(tmp_path: Path,
         load().model()
 
 
-def test_of_several_models_one_must_be_named(tmp_path: Path, load: Callable[..., Registry]) -> None:
+def test_answers_for_a_configured_default_model_alone(tmp_path: Path, load: Callable[..., Registry]) -> None:
     write_bundle(tmp_path, "a")
     flip_byte(write_bundle(tmp_path, "b") / "model.onnx")
-    with pytest.raises(ModelRequiredError, match="Models: a, b"):
-        load().model()
     assert load(default_model="a").model().manifest.name == "a"
+    with pytest.raises(ModelRefusedError):
+        load(default_model="b").model()
     with pytest.raises(ModelNotFoundError, match=r"Unknown model 'c'\. Models: a, b"):
         load(default_model="c").model()
 

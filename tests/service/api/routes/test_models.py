@@ -59,9 +59,9 @@ def test_the_reason_for_another_variant_is_shown(artifacts: Path, serve: Serve) 
     assert "int8 was refused: The golden sample" in model["variant_reason"]
 
 
-def test_of_several_models_none_is_the_default(artifacts: Path, serve: Serve) -> None:
+def test_names_the_default_model(artifacts: Path, serve: Serve) -> None:
     write_bundle(artifacts, "more")
-    assert serve().get("/models").json()["default"] is None
+    assert serve().get("/models").json()["default"] == "colours"
     assert serve(default_model="more").get("/models").json()["default"] == "more"
 
 

@@ -80,12 +80,11 @@ def test_a_version_that_is_no_number_is_422(client: TestClient) -> None:
     problem_of(client.post("/models/colours/versions/latest/predict", json={}), 422, "invalid_request")
 
 
-def test_of_several_models_one_must_be_named(artifacts: Path, serve: Serve) -> None:
+def test_answers_by_the_default_model_when_the_request_names_none(artifacts: Path, serve: Serve) -> None:
     write_bundle(artifacts, "more")
     body = {"instances": [pixels("red")]}
-    problem = problem_of(serve().post("/predict", json=body), 400, "model_required")
-    assert "Models: colours, more" in problem.detail
-    assert labels_of(serve(default_model="more").post("/predict", json=body)) == ["red"]
+    assert serve().post("/predict", json=body).json()["model"] == "colours"
+    assert serve(default_model="more").post("/predict", json=body).json()["model"] == "more"
 
 
 def test_a_refused_model_is_503_with_its_reason_while_another_answers(artifacts: Path, serve: Serve) -> None:
