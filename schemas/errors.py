@@ -6,6 +6,7 @@ SchemaError
 │   ├── UnsupportedImageError  a real image of a kind that has no single right reading
 │   └── ImageTooLargeError     claims more pixels than allowed
 ├── MetricsError               labels and probabilities that do not fit together
+├── PromotionError             promoted.json cannot be used
 └── BundleError                a bundle that must not answer
     ├── MissingFileError       a file that the manifest names, or the manifest, is not there
     ├── ManifestError          manifest.json is not what artifacts/README.md says
@@ -38,6 +39,10 @@ class ImageTooLargeError(ImageError):
 
 class MetricsError(SchemaError):
     """Labels and probabilities do not fit together."""
+
+
+class PromotionError(SchemaError):
+    """promoted.json cannot be used."""
 
 
 class BundleError(SchemaError):

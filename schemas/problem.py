@@ -20,6 +20,7 @@ class ProblemCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_REFUSED = "model_refused"
     NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     BODY_TOO_LARGE = "body_too_large"

@@ -17,6 +17,7 @@ ServiceError
 │   ├── ReportNotFoundError        no such file in the model's report
 │   ├── UnsupportedFeatureError    a part of a protocol that is not here
 │   ├── UnauthorizedError          a key is needed, and none or a wrong one came
+│   ├── ConflictError              the state of the service does not allow the change
 │   └── ForbiddenError             not for this caller, whatever it brings
 ├── ModelRefusedError              the model is there, and must not answer
 ├── UnavailableError               the caller can try again
@@ -122,6 +123,10 @@ class UnauthorizedError(RequestError):
 
 class ForbiddenError(RequestError):
     """Not for this caller, whatever it brings."""
+
+
+class ConflictError(RequestError):
+    """The state of the service does not allow the change."""
 
 
 class ModelRefusedError(ServiceError):

@@ -47,23 +47,31 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class Rule(StrEnum):
+    """Which versions of a model serve."""
+
+    PROMOTED = "promoted"  # the one that promoted.json names; without that file the latest
+    LATEST = "latest"
+    ALL = "all"
+
+
 @dataclass(frozen=True)
 class Policy:
-    """CONVOY_VERSIONS: of a model in pins just that version serves; of the others all, or the latest."""
+    """CONVOY_VERSIONS: a model in pins serves only that version; the rule applies to every other model."""
 
-    all: bool = False
+    rule: Rule = Rule.PROMOTED
     pins: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse_policy(text: str) -> Policy:
     """Raises ValueError, with what is wrong."""
-    if text in {"latest", "all"}:
-        return Policy(all=text == "all")
+    if text in set(Rule):
+        return Policy(Rule(text))
     pins: dict[str, int] = {}
     for pin in text.split(","):
         name, separator, version = pin.strip().partition("=")
         if not separator:
-            raise ValueError(f"'{pin.strip()}' is none of latest, all, or pins as in mnist=3,digits=1")
+            raise ValueError(f"'{pin.strip()}' is not promoted, latest, all, or pins as in mnist=3,digits=1")
         if not re.fullmatch(NAME_PATTERN, name):
             raise ValueError(f"'{name}' is no name of a model")
         if not re.fullmatch(r"[1-9][0-9]{0,17}", version):
@@ -91,8 +99,9 @@ class Settings(BaseSettings):
         default=None, description="model that answers /predict and /evaluate; not needed if there is only one"
     )
     versions: str = Field(
-        default="latest",
-        description="versions that serve: `latest`, `all`, or pins such as `mnist=3,digits=1` (other models: latest)",
+        default="promoted",
+        description="versions that serve: `promoted` (the latest if there is no promoted.json), `latest`, `all`, or pins "
+        "such as `mnist=3,digits=1` (other models: promoted)",
     )
     reload: Reload = Field(
         default=Reload.POLL,

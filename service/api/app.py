@@ -17,7 +17,7 @@ from service.api.body import BodyMemory
 from service.api.middleware.stack import add_middleware
 from service.api.openapi import DESCRIPTION, describe
 from service.api.problems import error_response, problems
-from service.api.routes import evaluate, health, metrics, models, predict, v1
+from service.api.routes import evaluate, health, metrics, models, predict, promote, v1
 from service.api.routes.health import Drain
 from service.api.routes.pages import add_pages
 from service.api.routes.v2 import router as v2
@@ -25,6 +25,7 @@ from service.backends.base import Runtime
 from service.backends.onnx import OnnxRuntime
 from service.errors import (
     BodyTooLargeError,
+    ConflictError,
     DeadlineError,
     DeviceMemoryError,
     ForbiddenError,
@@ -64,6 +65,7 @@ STATUS: dict[type[ServiceError], tuple[int, ProblemCode]] = {
     UnauthorizedError: (401, ProblemCode.UNAUTHORIZED),
     ForbiddenError: (403, ProblemCode.FORBIDDEN),
     ModelNotFoundError: (404, ProblemCode.MODEL_NOT_FOUND),
+    ConflictError: (409, ProblemCode.CONFLICT),
     ReportNotFoundError: (404, ProblemCode.NOT_FOUND),
     BodyTooLargeError: (413, ProblemCode.BODY_TOO_LARGE),
     TooManyImagesError: (413, ProblemCode.TOO_MANY_IMAGES),
@@ -136,6 +138,7 @@ def create_app(
     app.include_router(predict.router(registry, settings))
     app.include_router(evaluate.router(registry, settings))
     app.include_router(models.router(registry))
+    app.include_router(promote.router(settings))
     app.include_router(health.router(registry, drain, guard))
     app.include_router(metrics.router(telemetry))
     app.include_router(v2.router(registry, settings, drain))

@@ -10,6 +10,7 @@ from schemas.evaluation import EvaluateRequest
 from schemas.inference_protocol import ErrorMessage, IndexRequest, InferRequest, LoadRequest, UnloadRequest
 from schemas.prediction import PredictRequest
 from schemas.problem import Problem
+from schemas.promotion import PromoteRequest
 from service.api.auth import Access, access
 from service.api.problems import errors_below
 
@@ -26,6 +27,7 @@ _MESSAGES = (
     EvaluateRequest,
     Problem,
     ErrorMessage,
+    PromoteRequest,
     InferRequest,
     IndexRequest,
     LoadRequest,

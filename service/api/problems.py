@@ -20,6 +20,7 @@ TITLES = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    409: "Conflict",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
@@ -58,6 +59,11 @@ _DESCRIBED = {
         "The path does not take this method; Allow names those it takes.",
         ProblemCode.METHOD_NOT_ALLOWED,
         "/predict does not take GET, but POST.",
+    ),
+    409: (
+        "The state of the service does not allow the change; the detail says what to do.",
+        ProblemCode.CONFLICT,
+        "CONVOY_VERSIONS fixes the versions that serve; set it to promoted, and promote again.",
     ),
     413: (
         "The body is too large, or holds too many images or values.",

@@ -1,33 +1,39 @@
 """The desired state: one per service, however many processes serve it.
 
 It scans the artifacts folder, has the workers prepare what is new, and then has them serve it. version_policy.py makes
-every decision. Pins and unloads live in memory alone, as artifacts/ may be read-only: a restart returns to
-CONVOY_VERSIONS.
+every decision. promoted.json records a promotion. Pins and unloads live in memory alone, as artifacts/ may be
+read-only: a restart returns to CONVOY_VERSIONS.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from schemas.bundle import open_bundle
 from schemas.errors import BundleError
 from schemas.manifest import ModelManifest
-from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, StartError
+from schemas.promotion import PROMOTION_FILE, PromotedBy, Promotion, promote
+from service.errors import (
+    ConflictError,
+    ForbiddenError,
+    ModelNotFoundError,
+    ModelRefusedError,
+    NotReadyError,
+    StartError,
+)
 from service.repository.daemon_thread import in_daemon_thread
-from service.repository.plan import Plan, Refused, VersionRef, Workers
+from service.repository.default_model import DefaultModel
+from service.repository.plan import Plan, Refused, Unloaded, VersionRef, Workers
 from service.repository.scanner import Scan, fingerprint, scan
 from service.repository.version_policy import KnownModel, Override, make_plan, plan_model
-from service.settings import Reload, Settings, parse_policy
+from service.settings import Reload, Rule, Settings, parse_policy
 from service.telemetry.statistics import Statistics
 
 POLL_SECONDS = 1.0
-BUNDLED = "digits"  # the name of the quick start's model, of which images ship with a library
 READ_SECONDS = 10.0  # the time limit for reading a manifest that is only shown
-
-Origin = tuple[bool, str, str]
-"""Whether the model is the quick start's, when it was trained first, and its name: the least is the default."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +45,8 @@ class Coordinator:
         self._artifacts = settings.artifacts
         self._reload = settings.reload
         self._policy = parse_policy(settings.versions)
-        self._default_model = settings.default_model
+        self._configured_default = settings.default_model
+        self._default_model = DefaultModel(settings.default_model, self._read_manifest)
         self._workers = workers
         self._poll_seconds = poll_seconds
         self._polling: asyncio.Task[None] | None = None
@@ -51,7 +58,6 @@ class Coordinator:
         self._outdated = False  # workers hold versions that the plan does not have, or not yet
         self._plan = Plan()
         self._manifests: dict[VersionRef, ModelManifest | None] = {}  # of the versions that do not serve
-        self._origins: dict[VersionRef, Origin] = {}
         self._logged: dict[Path, str] = {}  # each problem is logged once, not every second
 
     @property
@@ -63,8 +69,8 @@ class Coordinator:
         """Serves what the folder contains and, if configured, what appears later. Raises StartError."""
         async with self._lock:
             await self._apply(await self._scan())
-        if self._default_model and self._default_model not in self._models:
-            logger.warning("CONVOY_DEFAULT_MODEL=%s names no model in %s", self._default_model, self._artifacts)
+        if self._configured_default and self._configured_default not in self._models:
+            logger.warning("CONVOY_DEFAULT_MODEL=%s names no model in %s", self._configured_default, self._artifacts)
         for name, version in self._policy.pins.items():
             if name not in self._models:
                 logger.warning("CONVOY_VERSIONS pins %s, but there is no such model", name)
@@ -96,12 +102,10 @@ class Coordinator:
     async def load(self, name: str, version: int | None = None) -> None:
         self._allow_change()
         async with self._lock:
-            wanted = KnownModel(await self._find(name), Override(pin=version))
+            wanted = replace(await self._find(name), override=Override(pin=version))
             first = self._target(wanted, refused={})
             if first is None:
-                missing = self._policy.pins[name] if version is None else version
-                numbers = ", ".join(str(ref.version) for ref in wanted.versions)
-                raise ModelNotFoundError(f"There is no version {missing} of {name}. Versions: {numbers}.")
+                raise _no_version(name, self._policy.pins[name] if version is None else version, wanted)
             self._forget_refusals(lambda ref: ref.name == name and version in {None, ref.version})  # try again
             refused, can_answer = await self._prepare_target(wanted)
             # A pin needs its own bundle: that the old bundle of this number would answer instead is no reason for it.
@@ -118,13 +122,34 @@ class Coordinator:
         self._allow_change()
         async with self._lock:
             try:
-                versions = await self._find(name)
+                model = await self._find(name)
             except (ModelNotFoundError, NotReadyError):  # deleted from the folder, it may still serve
                 if name not in self._models:
                     raise
-                versions = self._models[name].versions
-            self._models[name] = KnownModel(versions, Override(unloaded_up_to=versions[-1].version))
+                model = self._models[name]
+            self._models[name] = replace(model, override=Override(unloaded_up_to=model.versions[-1].version))
             await self._settle()
+
+    async def promote(self, name: str, version: int) -> Promotion:
+        self._allow_change()
+        if self._policy.rule is not Rule.PROMOTED or name in self._policy.pins:
+            raise ConflictError("CONVOY_VERSIONS fixes the versions that serve; set it to promoted, and promote again.")
+        async with self._lock:
+            model = await self._find(name)
+            ref = next((ref for ref in model.versions if ref.version == version), None)
+            if ref is None:
+                raise _no_version(name, version, model)
+            self._forget_refusals(lambda refused: refused == ref)  # try again
+            refused = await self._prepare(ref)
+            try:
+                if refused is None:
+                    promotion = await self._write_promotion(ref)
+                    self._models[name] = KnownModel(model.versions, promotion)
+                    return promotion
+                self._models[name] = self._models.get(name, KnownModel(())).showing([ref])
+            finally:
+                await self._settle()
+            raise ModelRefusedError(f"{ref} was refused, and {self._instead(ref)}: {refused.reason}")
 
     async def statistics(self) -> Sequence[Statistics]:
         return await self._workers.statistics()
@@ -147,14 +172,22 @@ class Coordinator:
         for path, reason in seen.ignored.items():
             self._log_once(path, f"{str(path)!r} is ignored: {reason}", logging.WARNING)
         self._logged = {path: self._logged[path] for path in (*unreadable, *seen.ignored)}
-        models = {name: KnownModel(versions, self._override(name)) for name, versions in seen.models.items()}
+        models = {name: self._known(name, seen) for name in seen.models}
         self._models = models | {name: model for name, model in self._models.items() if name in seen.unreadable}
         known = dict(self._fingerprints)
         changed = await asyncio.wrap_future(in_daemon_thread(lambda: _changed(known)))
         existing = {ref for model in self._models.values() for ref in model.versions}
         self._forget_refusals(lambda ref: ref in changed or ref not in existing)
-        self._manifests = {ref: manifest for ref, manifest in self._manifests.items() if ref in existing}
         await self._settle()
+
+    def _known(self, name: str, seen: Scan) -> KnownModel:
+        """The model in the scan. If its promoted.json cannot be used, the last record holds."""
+        before = self._models.get(name, KnownModel(()))
+        promotion = seen.promotions.get(name)
+        if self._artifacts / name / PROMOTION_FILE in seen.ignored and before.promotion:
+            promotion = before.promotion
+        by_hand = promotion and promotion != before.promotion and promotion.by is not PromotedBy.TRAIN
+        return KnownModel(seen.models[name], promotion, Override() if by_hand else before.override)
 
     async def _settle(self) -> None:
         """Prepares what the plan lacks until it lacks nothing, as each refusal changes the plan; then serves it."""
@@ -166,53 +199,32 @@ class Coordinator:
             for ref in lacking:
                 await self._prepare(ref)
         plan = await self._describe(plan)
-        plan = plan.model_copy(update={"default": await self._default(plan)})
+        oldest = {name: model.versions[0] for name, model in self._models.items()}
+        default = await self._default_model.choose(plan, oldest, self._plan.default)
+        plan = plan.model_copy(update={"default": default})
         if plan != self._plan or self._outdated:
             await self._workers.serve(plan)
             self._plan, self._held, self._outdated = plan, set(plan.serving), False
 
     async def _describe(self, plan: Plan) -> Plan:
         """The plan with the manifests of its unloaded versions: a worker may never have loaded them."""
+        refs = [version.ref for model in plan.models for version in model.unloaded]
+        known = self._manifests
+        self._manifests = {ref: known[ref] if ref in known else await self._read_manifest(ref) for ref in refs}
         models = []
         for model in plan.models:
-            unloaded = [
-                version.model_copy(update={"manifest": await self._manifest(version.ref)}) for version in model.unloaded
-            ]
-            models.append(model.model_copy(update={"unloaded": tuple(unloaded)}))
+            described = [Unloaded(ref=version.ref, manifest=self._manifests[version.ref]) for version in model.unloaded]
+            models.append(model.model_copy(update={"unloaded": tuple(described)}))
         return plan.model_copy(update={"models": tuple(models)})
 
-    async def _manifest(self, ref: VersionRef) -> ModelManifest | None:
-        """None if it cannot be read within the time limit. It is read once."""
-        if ref not in self._manifests:
-            self._manifests[ref] = await _read_manifest(ref)
-        return self._manifests[ref]
-
-    async def _default(self, plan: Plan) -> str | None:
-        """The model that answers requests that name none: the configured one, else the first one.
-
-        It stays the same when others are added, and when it is refused or unloaded: clients must not get the answers of
-        another model. Only the digits of the quick start give way, to the first other model that serves.
-        """
-        names, before = {model.name for model in plan.models}, self._plan.default
-        if self._default_model or len(names) < 2:
-            return self._default_model or min(names, default=None)
-        if before in names:
-            bundled, _, _ = await self._origin(before)
-            if not bundled:
-                return before
-            names = {before} | {ref.name for ref in plan.serving}
-        default = min(names, key={name: await self._origin(name) for name in names}.__getitem__)
-        if default != before:
-            logger.info("%s answers requests that name no model; CONVOY_DEFAULT_MODEL sets another", default)
-        return default
-
-    async def _origin(self, name: str) -> Origin:
-        """Sorts models by their age: the time when their oldest version was trained, which survives copies."""
-        ref = self._models[name].versions[0]
-        if ref not in self._origins:
-            manifest = self._refused[ref].manifest if ref in self._refused else await _read_manifest(ref)
-            self._origins[ref] = _origin(name, manifest)
-        return self._origins[ref]
+    async def _read_manifest(self, ref: VersionRef) -> ModelManifest | None:
+        """None if it cannot be read, or not within the time limit. That of a refused version is not read again."""
+        if ref in self._refused:
+            return self._refused[ref].manifest
+        reading = asyncio.wrap_future(in_daemon_thread(lambda: open_bundle(ref.path).manifest))
+        with suppress(BundleError, TimeoutError):
+            return await asyncio.wait_for(reading, READ_SECONDS)
+        return None
 
     async def _prepare_target(self, model: KnownModel) -> tuple[dict[VersionRef, Refused], bool]:
         """Prepares the version that is to answer and, as long as one is refused, the next one that a start would try.
@@ -246,8 +258,22 @@ class Coordinator:
             self._refused[ref], self._fingerprints[ref] = refused, before
         return refused
 
-    def _override(self, name: str) -> Override:
-        return self._models[name].override if name in self._models else Override()
+    async def _write_promotion(self, ref: VersionRef) -> Promotion:
+        """Raises ConflictError if the folder cannot be written."""
+        current = self._current(ref.name)
+        serving = current.version if current else None
+        folder = self._artifacts / ref.name
+        reason = "An admin call promoted it."
+        try:
+            writing = in_daemon_thread(
+                lambda: promote(folder, ref.version, by=PromotedBy.API, reason=reason, serving=serving)
+            )
+            return await asyncio.wrap_future(writing)
+        except OSError as error:
+            raise ConflictError(
+                f"{folder / PROMOTION_FILE} cannot be written: {error.strerror}. Make the folder writable, or promote "
+                "the version where the bundles come from."
+            ) from error
 
     def _current(self, name: str) -> VersionRef | None:
         return next((model.current for model in self._plan.models if model.name == name), None)
@@ -259,8 +285,8 @@ class Coordinator:
         before = " as it was before" if current.version == refused.version else ""
         return f"version {current.version}{before} serves"
 
-    async def _find(self, name: str) -> tuple[VersionRef, ...]:
-        """The model's versions in the folder now. A name is only compared with names from a scan, never opened."""
+    async def _find(self, name: str) -> KnownModel:
+        """The model in the folder now. A name is only compared with names from a scan, never opened."""
         try:
             seen = await self._scan()
         except StartError as error:
@@ -269,7 +295,7 @@ class Coordinator:
             raise NotReadyError(f"The folder of {name} cannot be read: {seen.unreadable[name]}.")
         if name not in seen.models:
             raise self._unknown(name)
-        return seen.models[name]
+        return self._known(name, seen)
 
     def _unknown(self, name: str) -> ModelNotFoundError:
         names = f"Models: {', '.join(sorted(self._models))}." if self._models else "There are no models."
@@ -277,7 +303,7 @@ class Coordinator:
 
     def _allow_change(self) -> None:
         if self._reload is Reload.OFF:
-            raise ForbiddenError("CONVOY_RELOAD=off allows no load or unload; set it to poll or explicit.")
+            raise ForbiddenError("CONVOY_RELOAD=off allows no load, unload or promotion; set it to poll or explicit.")
 
     def _forget_refusals(self, which: Callable[[VersionRef], bool]) -> None:
         for ref in [ref for ref in self._refused if which(ref)]:
@@ -289,21 +315,10 @@ class Coordinator:
         self._logged[path] = problem
 
 
+def _no_version(name: str, version: int, model: KnownModel) -> ModelNotFoundError:
+    numbers = ", ".join(str(ref.version) for ref in model.versions)
+    return ModelNotFoundError(f"There is no version {version} of {name}. Versions: {numbers}.")
+
+
 def _changed(fingerprints: Mapping[VersionRef, object]) -> set[VersionRef]:
     return {ref for ref, before in fingerprints.items() if fingerprint(ref.path) != before}
-
-
-async def _read_manifest(ref: VersionRef) -> ModelManifest | None:
-    """None if it cannot be read, or not within the time limit."""
-    reading = asyncio.wrap_future(in_daemon_thread(lambda: open_bundle(ref.path).manifest))
-    with suppress(BundleError, TimeoutError):
-        return await asyncio.wait_for(reading, READ_SECONDS)
-    return None
-
-
-def _origin(name: str, manifest: ModelManifest | None) -> Origin:
-    if manifest is None:
-        return (False, "~", name)  # after every time
-    data = manifest.provenance.recipe.get("data")
-    bundled = name == BUNDLED and isinstance(data, dict) and data.get("source") == BUNDLED
-    return (bundled, manifest.provenance.created, name)

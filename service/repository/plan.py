@@ -12,6 +12,7 @@ from typing import Protocol
 
 from schemas.base import Frozen
 from schemas.manifest import ModelManifest
+from schemas.promotion import Promotion
 from service.telemetry.statistics import Statistics
 
 LOAD_SECONDS = 120.0  # the time limit for loading one version, in each worker
@@ -93,6 +94,13 @@ class ModelControl(Protocol):
 
         Raises ModelNotFoundError, or ModelRefusedError if the requested version is refused. That error gives the reason
         and the version that serves instead: the one that served before or, without a version, the newest good one.
+        """
+
+    async def promote(self, name: str, version: int) -> Promotion:
+        """Records in promoted.json that the version serves, and serves it. Ends a pin and an unload.
+
+        Raises ModelNotFoundError; ConflictError if CONVOY_VERSIONS is not `promoted`, or promoted.json cannot be
+        written; ModelRefusedError if a worker refuses the version. If it raises, nothing that serves changes.
         """
 
     async def unload(self, name: str) -> None:

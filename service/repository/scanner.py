@@ -1,13 +1,16 @@
-"""Lists the bundles below the artifacts folder. Opens no file and writes nothing."""
+"""Lists the bundles below the artifacts folder. Opens no file but promoted.json, and writes nothing."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from schemas.bundle import MANIFEST_FILE
+from schemas.errors import PromotionError
 from schemas.ignored_files import is_hidden
 from schemas.manifest import NAME_PATTERN
+from schemas.promotion import PROMOTION_FILE, Promotion, read_promotion
 from service.errors import StartError
 from service.repository.plan import VersionRef
 
@@ -20,14 +23,16 @@ _BAD_VERSION = "a version is a positive integer, directly below its model: <arti
 
 @dataclass(frozen=True)
 class Scan:
-    """models has each model's versions in rising order; unreadable says why a model's folder cannot be listed.
+    """What is in the artifacts folder.
 
-    A model without any version is in neither. ignored says of each other folder why it is no model and no version.
+    models has each model's versions in rising order, and promotions the records of promoted.json. unreadable says why a
+    model's folder cannot be listed, and ignored why another file or folder is not what it seems to be.
     """
 
-    models: Mapping[str, tuple[VersionRef, ...]]
-    unreadable: Mapping[str, str]
-    ignored: Mapping[Path, str]
+    models: dict[str, tuple[VersionRef, ...]] = field(default_factory=dict)
+    promotions: dict[str, Promotion] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    ignored: dict[Path, str] = field(default_factory=dict)
 
 
 def scan(artifacts: Path) -> Scan:
@@ -35,29 +40,54 @@ def scan(artifacts: Path) -> Scan:
 
     Raises StartError if the artifacts folder itself cannot be listed.
     """
-    models: dict[str, tuple[VersionRef, ...]] = {}
-    unreadable: dict[str, str] = {}
+    seen = Scan()
     entries = _list_artifacts(artifacts)
-    ignored = _bundle_too_high(artifacts, entries)
+    seen.ignored.update(_bundle_too_high(artifacts, entries))
     for folder in entries:
-        if not re.fullmatch(NAME_PATTERN, folder.name):
-            if folder.is_dir():
-                ignored[folder] = _bad_name(folder.name)
-            continue
-        try:
-            children = _visible(folder)
-        except (FileNotFoundError, NotADirectoryError):  # a file, or deleted since it was listed
-            continue
-        except OSError as error:
-            unreadable[folder.name] = error.strerror or str(error)
-            continue
-        stray = {path: _BAD_VERSION for path in children if not _is_version(path.name) and path.is_dir()}
-        ignored |= _bundle_too_high(folder, children) or stray
-        if versions := [path for path in children if _is_version(path.name) and path.is_dir()]:
-            models[folder.name] = tuple(
-                _version_ref(path) for path in sorted(versions, key=lambda path: int(path.name))
-            )
-    return Scan(models, unreadable, ignored)
+        if re.fullmatch(NAME_PATTERN, folder.name):
+            _scan_model(folder, seen)
+        elif folder.is_dir():
+            seen.ignored[folder] = _bad_name(folder.name)
+    return seen
+
+
+def _scan_model(folder: Path, seen: Scan) -> None:
+    try:
+        children = _visible(folder)
+    except (FileNotFoundError, NotADirectoryError):  # a file, or deleted since it was listed
+        return
+    except OSError as error:
+        seen.unreadable[folder.name] = error.strerror or str(error)
+        return
+    stray = {path: _BAD_VERSION for path in children if not _is_version(path.name) and path.is_dir()}
+    seen.ignored.update(_bundle_too_high(folder, children) or stray)
+    versions = [_version_ref(path) for path in children if _is_version(path.name) and path.is_dir()]
+    if versions:
+        seen.models[folder.name] = tuple(sorted(versions, key=lambda ref: ref.version))
+        _scan_promotion(folder, seen)
+
+
+def _scan_promotion(folder: Path, seen: Scan) -> None:
+    path = folder / PROMOTION_FILE
+    try:
+        stat = path.stat()
+        promotion = _read_promotion(folder, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    except OSError:  # there is none
+        return
+    except PromotionError as error:
+        seen.ignored[path] = str(error)
+        return
+    if promotion is None:
+        return
+    seen.promotions[folder.name] = promotion
+    if promotion.version not in {ref.version for ref in seen.models[folder.name]}:
+        seen.ignored[path] = f"it names version {promotion.version}, which is not in the folder; promote another one"
+
+
+@lru_cache(maxsize=1024)
+def _read_promotion(model: Path, *_: int) -> Promotion | None:
+    """Reads each state of the file once, not at every scan."""
+    return read_promotion(model)
 
 
 def fingerprint(bundle: Path) -> frozenset[tuple[str, int, int]]:

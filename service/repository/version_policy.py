@@ -1,10 +1,11 @@
 """Which versions serve. Pure: the models in the folder, the policy, the calls and the refusals in; a plan out."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from schemas.promotion import Promotion
 from service.repository.plan import Plan, PlannedModel, Refused, Unloaded, VersionRef
-from service.settings import Policy
+from service.settings import Policy, Rule
 
 _MISSING = "This version was requested, but it is not in the artifacts folder; load another one."
 
@@ -25,16 +26,18 @@ class Override:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model in the artifacts folder, its versions in rising order."""
+    """A model in the artifacts folder, its versions in rising order. promotion is the record in promoted.json."""
 
     versions: tuple[VersionRef, ...]
+    promotion: Promotion | None = None
     override: Override = Override()
 
     def showing(self, refused: Collection[VersionRef]) -> "KnownModel":
         """The same model with the reasons of these refusals shown, and nothing else changed."""
         known = {ref.version: ref for ref in (*self.versions, *refused)}
         shown = self.override.refused | {ref.version for ref in refused}
-        return KnownModel(tuple(known[number] for number in sorted(known)), replace(self.override, refused=shown))
+        versions = tuple(known[number] for number in sorted(known))
+        return replace(self, versions=versions, override=replace(self.override, refused=shown))
 
 
 def make_plan(models: Mapping[str, KnownModel], policy: Policy, refused: Refusals, before: Plan) -> Plan:
@@ -54,10 +57,17 @@ def plan_model(
     if pin is not None and all(ref.version != pin for ref in candidates):
         missing = VersionRef(name=name, version=pin, path=candidates[0].path.parent / str(pin))
         candidates, refused = [*candidates, missing], {**refused, missing: Refused(ref=missing, reason=_MISSING)}
-    chosen = _chosen([ref for ref in candidates if ref.version > override.unloaded_up_to], policy, pin, refused)
-    good = tuple(ref for ref in chosen if ref not in refused)
-    # Without a good version, show what would serve without the unload.
-    shown = chosen if good else _chosen(candidates, policy, pin, refused)
+    order = _order(model, policy.rule) if pin is None else [pin]
+    every = pin is None and policy.rule is Rule.ALL
+
+    def chosen(order: Sequence[int]) -> Sequence[VersionRef]:
+        numbers = set(order if every else _until_good(order, candidates, refused))
+        return [ref for ref in candidates if ref.version in numbers]
+
+    shown = chosen([number for number in order if number > override.unloaded_up_to])
+    good = tuple(ref for ref in shown if ref not in refused)
+    if not good:  # show what would serve without the unload
+        shown = chosen(order)
     requested = [ref for ref in candidates if ref in refused and ref.version in override.refused]
     return PlannedModel(
         name=name,
@@ -77,13 +87,27 @@ def _candidates(found: Sequence[VersionRef], refused: Refusals, before: Sequence
     return candidates
 
 
-def _chosen(
-    candidates: Sequence[VersionRef], policy: Policy, pin: int | None, refused: Refusals
-) -> Sequence[VersionRef]:
-    """The versions to serve, and those that were refused in their place."""
-    if pin is not None:
-        return [ref for ref in candidates if ref.version == pin]
-    if policy.all:
-        return candidates
-    latest = max((ref.version for ref in candidates if ref not in refused), default=0)
-    return [ref for ref in candidates if ref.version >= latest]
+def _order(model: KnownModel, rule: Rule) -> Sequence[int]:
+    """The versions in the order in which they may serve: the next one does if those before it are refused.
+
+    A promoted version is replaced by the one that served before it, then by older ones, and never by a newer one that
+    nobody promoted.
+    """
+    falling = [ref.version for ref in reversed(model.versions)]
+    promotion = model.promotion if rule is Rule.PROMOTED else None
+    if promotion is None:
+        return falling
+    order = [] if promotion.previous not in falling else [promotion.previous]
+    if promotion.version in falling:
+        order.insert(0, promotion.version)
+        falling = [number for number in falling if number < promotion.version]
+    return [*order, *(number for number in falling if number not in order)]
+
+
+def _until_good(order: Sequence[int], candidates: Sequence[VersionRef], refused: Refusals) -> Iterator[int]:
+    """The versions up to the first one that is not refused."""
+    good = {ref.version for ref in candidates if ref not in refused}
+    for number in order:
+        yield number
+        if number in good:
+            return

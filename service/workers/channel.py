@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from service.errors import (
+    ConflictError,
     DeviceError,
     ForbiddenError,
     InvalidRequestError,
@@ -26,6 +27,7 @@ LINE_BYTES = 2**30  # a plan holds the manifest of each refused version, of some
 _ERRORS: dict[str, type[ServiceError]] = {
     kind.__name__: kind
     for kind in (
+        ConflictError,
         DeviceError,
         ForbiddenError,
         InvalidRequestError,

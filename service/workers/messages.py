@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from schemas.base import Frozen
+from schemas.promotion import Promotion
 from service.repository.plan import Plan, Refused, VersionRef
 from service.telemetry.statistics import Count, Statistics
 
@@ -49,6 +50,14 @@ class Load(Frozen):
     version: int | None
 
 
+class Promote(Frozen):
+    """Answered with Promoted."""
+
+    kind: Literal["promote"] = "promote"
+    name: str
+    version: int
+
+
 class Unload(Frozen):
     """Answered with Done."""
 
@@ -66,7 +75,7 @@ class GetStatistics(Frozen):
 
 
 Call = Annotated[
-    Start | Prepare | Serve | Drain | Load | Unload | GetStatistics,
+    Start | Prepare | Serve | Drain | Load | Promote | Unload | GetStatistics,
     Field(discriminator="kind"),
 ]
 
@@ -94,6 +103,11 @@ class Verdict(Frozen):
     refused: Refused | None
 
 
+class Promoted(Frozen):
+    kind: Literal["promoted"] = "promoted"
+    promotion: Promotion
+
+
 class Drained(Frozen):
     """The requests of the worker's life: those that began, and those whose whole answer was sent."""
 
@@ -119,7 +133,7 @@ class Failed(Frozen):
 
 
 Answer = Annotated[
-    Done | Started | Verdict | Drained | AllStatistics | Failed,
+    Done | Started | Verdict | Promoted | Drained | AllStatistics | Failed,
     Field(discriminator="kind"),
 ]
 

@@ -91,6 +91,8 @@ class Supervisor:
         match call:
             case messages.Load():
                 await self._coordinator.load(call.name, call.version)
+            case messages.Promote():
+                return messages.Promoted(promotion=await self._coordinator.promote(call.name, call.version))
             case messages.Unload():
                 await self._coordinator.unload(call.name)
             case messages.GetStatistics():

@@ -19,6 +19,7 @@ from contextlib import suppress
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
+from schemas.promotion import Promotion
 from service.api.app import create_app, onnx_runtime
 from service.api.routes.health import Drain
 from service.backends.base import CUDA
@@ -144,6 +145,9 @@ class SupervisorControl:
 
     async def load(self, name: str, version: int | None = None) -> None:
         await self._channel.call(messages.Load(name=name, version=version), messages.Done)
+
+    async def promote(self, name: str, version: int) -> Promotion:
+        return (await self._channel.call(messages.Promote(name=name, version=version), messages.Promoted)).promotion
 
     async def unload(self, name: str) -> None:
         await self._channel.call(messages.Unload(name=name), messages.Done)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.promotion import PromotedBy, Promotion
 from service.errors import ModelNotFoundError
 from service.telemetry.statistics import BatchStatistics, Duration, Statistics
 
@@ -19,6 +20,11 @@ class RecordingControl:
     async def load(self, name: str, version: int | None = None) -> None:
         self._find(name)
         self.calls.append(("load", name, version))
+
+    async def promote(self, name: str, version: int) -> Promotion:
+        self._find(name)
+        self.calls.append(("promote", name, version))
+        return Promotion(version=version, when="2026-01-01T00:00:00Z", by=PromotedBy.API, reason="A test.")
 
     async def unload(self, name: str) -> None:
         self._find(name)

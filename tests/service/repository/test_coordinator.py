@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, StartError
+from schemas.promotion import PROMOTION_FILE, PromotedBy, promote, read_promotion
+from service.errors import (
+    ConflictError,
+    ForbiddenError,
+    ModelNotFoundError,
+    ModelRefusedError,
+    NotReadyError,
+    StartError,
+)
 from service.repository.coordinator import Coordinator
 from service.repository.plan import Plan, Refused, VersionRef
 from service.settings import Settings
@@ -362,9 +370,13 @@ def test_only_names_that_are_there_can_be_loaded_or_unloaded(service: Service, n
         for call in (service.coordinator.load, service.coordinator.unload):
             with pytest.raises(ModelNotFoundError, match="Models: a, b"):
                 await call(name)
+        with pytest.raises(ModelNotFoundError, match="Models: a, b"):
+            await service.coordinator.promote(name, 1)
         for version in (7, 0, -1):
             with pytest.raises(ModelNotFoundError, match=f"no version {version} of a. Versions: 1"):
                 await service.coordinator.load("a", version)
+            with pytest.raises(ModelNotFoundError, match=f"no version {version} of a. Versions: 1"):
+                await service.coordinator.promote("a", version)
         assert service.workers.serving == {"a": [1], "b": [1]}
 
     asyncio.run(run())
@@ -408,6 +420,134 @@ def test_a_folder_that_is_lost_as_a_whole_takes_nothing_away(
         service.put("a", 2)
         await service.coordinator.refresh()
         assert service.workers.serving == {"a": [2], "b": [1]}
+
+    asyncio.run(run())
+
+
+def record(service: Service, version: int, by: PromotedBy = PromotedBy.CLI) -> None:
+    promote(service.artifacts / "a", version, by=by, reason="A test.")
+
+
+def test_serves_the_promoted_version_and_leaves_newer_ones_as_candidates(service: Service) -> None:
+    async def run() -> None:
+        record(service, 1)
+        await service.coordinator.start()
+        service.put("a", 2)
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [1]
+        assert ("a", 2) not in service.workers.prepared
+        record(service, 2, by=PromotedBy.TRAIN)
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [2]
+        record(service, 1)
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [1]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("content", ["{", '{"version": 7, "when": "", "by": "cli", "reason": ""}'])
+def test_reports_a_wrong_promoted_json_once_and_serves_as_before(
+    service: Service, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        record(service, 1)
+        service.put("a", 2)
+        await service.coordinator.start()
+        (service.artifacts / "a" / PROMOTION_FILE).write_text(content)
+        for _ in range(3):
+            await service.coordinator.refresh()
+            assert service.workers.serving["a"] == [1]
+        assert caplog.text.count("promoted.json' is ignored") == 1
+
+    asyncio.run(run())
+    assert_serves_after_a_restart(service, 2)  # a record that cannot be used counts as none
+
+
+def assert_serves_after_a_restart(service: Service, version: int) -> None:
+    restarted = Service(service.artifacts)
+    asyncio.run(restarted.coordinator.start())
+    assert restarted.workers.serving["a"] == [version]
+
+
+def test_a_promotion_by_call_serves_ends_a_pin_and_an_unload_and_survives_a_restart(service: Service) -> None:
+    for version in (2, 3):
+        service.put("a", version)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        promotion = await service.coordinator.promote("a", 2)
+        assert (promotion.version, promotion.previous, promotion.by) == (2, 3, PromotedBy.API)
+        assert service.workers.serving["a"] == [2]
+        await service.coordinator.load("a", 3)
+        await service.coordinator.promote("a", 1)
+        assert service.workers.serving["a"] == [1]
+        await service.coordinator.unload("a")
+        assert (await service.coordinator.promote("a", 2)).previous == 1
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [2]
+
+    asyncio.run(run())
+    assert_serves_after_a_restart(service, 2)
+
+
+def test_a_promotion_by_hand_in_the_folder_ends_a_pin_and_one_by_training_does_not(service: Service) -> None:
+    for version in (2, 3):
+        service.put("a", version)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        await service.coordinator.load("a", 1)
+        record(service, 3, by=PromotedBy.TRAIN)
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [1]
+        record(service, 2, by=PromotedBy.CLI)
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [2]
+
+    asyncio.run(run())
+
+
+def test_a_refused_promotion_changes_nothing(service: Service) -> None:
+    async def run() -> None:
+        record(service, 1)
+        await service.coordinator.start()
+        service.workers.broken = {("a", 2)}
+        service.put("a", 2)
+        with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and version 1 serves: It is broken\."):
+            await service.coordinator.promote("a", 2)
+        assert service.workers.serving["a"] == [1]
+        assert service.workers.reasons("a")[2] == "It is broken."
+        promotion = read_promotion(service.artifacts / "a")
+        assert promotion is not None
+        assert promotion.version == 1
+
+    asyncio.run(run())
+
+
+def test_a_promotion_that_cannot_be_written_says_so_and_changes_nothing(service: Service) -> None:
+    service.put("a", 2)
+    record(service, 1)
+
+    async def run() -> None:
+        await service.coordinator.start()
+        (service.artifacts / "a" / PROMOTION_FILE).unlink()
+        (service.artifacts / "a" / PROMOTION_FILE).mkdir()  # even root cannot replace a folder by a file
+        with pytest.raises(ConflictError, match=r"promoted\.json cannot be written: .* Make the folder writable"):
+            await service.coordinator.promote("a", 2)
+        assert service.workers.serving["a"] == [1]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("versions", ["latest", "all", "a=1"])
+def test_a_promotion_against_the_configured_versions_is_a_conflict(service: Service, versions: str) -> None:
+    fixed = Service(service.artifacts, versions=versions)
+
+    async def run() -> None:
+        await fixed.coordinator.start()
+        with pytest.raises(ConflictError, match="CONVOY_VERSIONS"):
+            await fixed.coordinator.promote("a", 1)
 
     asyncio.run(run())
 
@@ -565,6 +705,8 @@ def test_off_says_so_to_whoever_would_change_something(service: Service) -> None
         for call in (fixed.coordinator.load, fixed.coordinator.unload):
             with pytest.raises(ForbiddenError, match="CONVOY_RELOAD=off"):
                 await call("a")
+        with pytest.raises(ForbiddenError, match="CONVOY_RELOAD=off"):
+            await fixed.coordinator.promote("a", 1)
 
     asyncio.run(run())
 

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.promotion import PromotedBy, Promotion
 from service.repository.plan import Plan, PlannedModel, Refused, Unloaded, VersionRef
 from service.repository.version_policy import KnownModel, Override, make_plan
-from service.settings import Policy, parse_policy
+from service.settings import Policy, Rule, parse_policy
 
 ROOT = Path("artifacts")
 LATEST = Policy()
@@ -29,8 +30,9 @@ def plan_of(
     override: Override = NO_OVERRIDE,
     refused: dict[VersionRef, Refused] | None = None,
     before: Plan = NOTHING,
+    promotion: Promotion | None = None,
 ) -> PlannedModel:
-    (model,) = make_plan({"m": KnownModel(tuple(there), override)}, policy, refused or {}, before).models
+    (model,) = make_plan({"m": KnownModel(tuple(there), promotion, override)}, policy, refused or {}, before).models
     return model
 
 
@@ -71,9 +73,9 @@ def test_the_policy_says_which_versions_serve(policy: str, versions: list[int]) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "'' is none of latest, all, or pins"),
-        ("newest", "'newest' is none of latest, all, or pins"),
-        ("latest,m=1", "'latest' is none of"),
+        ("", "'' is not promoted, latest, all, or pins"),
+        ("newest", "'newest' is not promoted, latest, all, or pins"),
+        ("latest,m=1", "'latest' is not promoted, "),
         ("M=1", "'M' is no name of a model"),
         ("../m=1", "'../m' is no name of a model"),
         ("m=0", "'0' is no version of m"),
@@ -123,6 +125,46 @@ def test_a_refused_version_that_was_asked_for_is_shown_wherever_it_stands() -> N
     assert shown(LATEST, Override(pin=2), 3) == [(2, None)]
 
 
+def promoted(version: int, previous: int | None = None) -> Promotion:
+    return Promotion(
+        version=version, previous=previous, when="2026-01-01T00:00:00Z", by=PromotedBy.CLI, reason="Better."
+    )
+
+
+@pytest.mark.parametrize(
+    ("promotion", "broken", "expected"),
+    [
+        (promoted(2), (), [2]),  # 3 and 4 are candidates
+        (promoted(2), (2,), [1]),
+        (promoted(2, previous=3), (2,), [3]),  # after a rollback from 3
+        (promoted(2, previous=3), (2, 3), [1]),
+        (promoted(2), (1, 2), []),
+        (promoted(9, previous=2), (), [2]),  # 9 is not in the folder
+        (promoted(9), (), [4]),
+        (None, (), [4]),
+        (None, (4,), [3]),
+    ],
+)
+def test_serves_the_promoted_version_and_if_it_is_refused_an_older_one(
+    promotion: Promotion | None, broken: tuple[int, ...], expected: list[int]
+) -> None:
+    model = plan_of(found(1, 2, 3, 4), refused=bad(*broken), promotion=promotion)
+    assert serving(model) == expected
+    if promotion and promotion.version in broken:
+        assert dict(reasons(model))[promotion.version] == f"{promotion.version} is bad."
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("latest", [3]), ("all", [1, 2, 3]), ("m=1", [1]), ("other=1", [2])])
+def test_only_the_policy_promoted_heeds_a_promotion(policy: str, expected: list[int]) -> None:
+    assert serving(plan_of(found(1, 2, 3), parse_policy(policy), promotion=promoted(2))) == expected
+
+
+def test_a_candidate_does_not_end_an_unload_but_a_newer_promoted_version_does() -> None:
+    override = Override(unloaded_up_to=2)
+    assert serving(plan_of(found(1, 2, 3), override=override, promotion=promoted(2, previous=1))) == []
+    assert serving(plan_of(found(1, 2, 3), override=override, promotion=promoted(3, previous=2))) == [3]
+
+
 def test_a_wished_pin_goes_before_the_policy() -> None:
     assert serving(plan_of(found(1, 2, 3), parse_policy("all"), Override(pin=2))) == [2]
     assert serving(plan_of(found(1, 2, 3), parse_policy("m=3"), Override(pin=1))) == [1]
@@ -149,7 +191,7 @@ numbers = st.integers(min_value=1, max_value=6)
 
 @given(
     there=st.sets(numbers, min_size=1),
-    policy=st.one_of(st.just(Policy()), st.just(Policy(all=True)), st.builds(lambda n: Policy(pins={"m": n}), numbers)),
+    policy=st.one_of(st.builds(Policy, st.sampled_from(Rule)), st.builds(lambda n: Policy(pins={"m": n}), numbers)),
     override=st.builds(
         Override,
         pin=st.none() | numbers,
@@ -176,7 +218,7 @@ def test_whatever_is_wished_a_plan_is_reached_that_serves_what_is_good_and_only_
     good = {number for number in there - broken if number > override.unloaded_up_to}
     pin = override.pin or policy.pins.get("m")
     allowed = good & {pin} if pin else good
-    expected = sorted(allowed) if policy.all or pin else sorted(allowed)[-1:]
+    expected = sorted(allowed) if policy.rule is Rule.ALL or pin else sorted(allowed)[-1:]
     assert serving(model) == expected
     assert current(model) == (expected[-1] if expected else None)
     assert versions_of(model.refused) == sorted(versions_of(model.refused))

@@ -1,0 +1,49 @@
+"""POST /models/{name}/promote: the version that serves from now on, also after a restart."""
+
+import math
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+
+from schemas.promotion import PromoteRequest, Promotion
+from service.api.body import read_body
+from service.api.deadlines import CALL_PARAMETERS, call_of, within
+from service.api.problems import problems
+from service.api.routes.common import ModelName, control_of
+from service.codecs.inference_protocol import invalid
+from service.settings import Settings
+
+_MAX_BYTES = 64 * 1024
+_GOES_ON = (
+    "The deadline passed before every worker had applied the promotion. It goes on; GET /models shows the result."
+)
+
+
+def router(settings: Settings) -> APIRouter:
+    routes = APIRouter(tags=["models"])
+
+    @routes.post(
+        "/models/{name}/promote",
+        summary="Promote a version of a model, or roll back to one",
+        description="Every worker loads and verifies the version. Then promoted.json in the model's folder records it, "
+        "and it serves, also after a restart. 409 if it cannot be written, or CONVOY_VERSIONS is not `promoted`.",
+        response_description="The record: every worker serves the version.",
+        responses=problems(400, 401, 403, 404, 409, 413, 422, 503, 504),
+        openapi_extra={
+            "parameters": CALL_PARAMETERS,
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PromoteRequest"}}},
+            },
+        },
+    )
+    async def promote(request: Request, name: ModelName) -> Promotion:
+        deadline = call_of(request, math.inf).deadline
+        body = await read_body(request, _MAX_BYTES, call_of(request, settings.request_timeout).deadline)
+        try:
+            version = PromoteRequest.model_validate_json(body).version
+        except ValidationError as error:
+            raise invalid(error) from error
+        return await within(deadline, control_of(request).promote(name, version), _GOES_ON)
+
+    return routes

@@ -1,0 +1,62 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.errors import PromotionError
+from schemas.model_comparison import compare
+from schemas.promotion import PROMOTION_FILE, PromotedBy, Promotion, promote, read_promotion
+
+
+def test_a_model_without_the_file_has_no_promotion(tmp_path: Path) -> None:
+    assert read_promotion(tmp_path) is None
+
+
+def test_reads_what_it_wrote_and_leaves_no_other_file(tmp_path: Path) -> None:
+    comparison = compare(("m/1", np.array([True, False])), ("m/2", np.array([True, True])))
+    written = promote(tmp_path, 2, by=PromotedBy.TRAIN, reason=comparison.verdict, comparison=comparison, serving=1)
+    assert read_promotion(tmp_path) == written
+    assert (written.version, written.previous, written.comparison) == (2, 1, comparison)
+    assert list(tmp_path.iterdir()) == [tmp_path / PROMOTION_FILE]
+
+
+def test_previous_is_the_version_that_was_promoted_before(tmp_path: Path) -> None:
+    def previous(version: int, serving: int | None = None) -> int | None:
+        return promote(tmp_path, version, by=PromotedBy.CLI, reason="By hand.", serving=serving).previous
+
+    assert previous(1) is None
+    assert previous(3, serving=2) == 1  # the record knows better
+    assert previous(3) == 1
+    assert previous(1) == 3
+
+
+def test_promoting_mends_a_damaged_record(tmp_path: Path) -> None:
+    (tmp_path / PROMOTION_FILE).write_text("{")
+    assert promote(tmp_path, 2, by=PromotedBy.API, reason="By hand.", serving=2).previous is None
+    assert isinstance(read_promotion(tmp_path), Promotion)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "Invalid JSON"),
+        (b"[]", "valid dictionary|object"),
+        (b'{"version": 2}', "when: Field required"),
+        (b'{"version": 0, "when": "", "by": "cli", "reason": ""}', "version: Input should be greater"),
+        (b'{"version": "2", "when": "", "by": "cli", "reason": ""}', "version: Input should be a valid integer"),
+        (b'{"version": 2, "when": "", "by": "me", "reason": ""}', "by: Input should be"),
+        (b'{"version": 2, "when": "", "by": "cli", "reason": "", "x": 1}', "x: Extra inputs"),
+        (b"\xff", "Invalid JSON"),
+    ],
+)
+def test_names_the_first_field_that_is_wrong(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / PROMOTION_FILE).write_bytes(content)
+    with pytest.raises(PromotionError, match=message):
+        read_promotion(tmp_path)
+
+
+def test_refuses_a_pipe_without_opening_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / PROMOTION_FILE)
+    with pytest.raises(PromotionError, match="not a regular file"):
+        read_promotion(tmp_path)
