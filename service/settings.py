@@ -100,8 +100,8 @@ class Settings(BaseSettings):
     )
     versions: str = Field(
         default="promoted",
-        description="versions that serve: `promoted` (the latest if there is no promoted.json), `latest`, `all`, or pins "
-        "such as `mnist=3,digits=1` (other models: promoted)",
+        description="versions that serve: `promoted` (the latest without promoted.json), `latest`, `all`, or pins such "
+        "as `mnist=3,digits=1` (other models: promoted)",
     )
     reload: Reload = Field(
         default=Reload.POLL,

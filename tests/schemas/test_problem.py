@@ -13,6 +13,7 @@ def test_the_codes_are_the_published_ones() -> None:
         "model_not_found",
         "model_refused",
         "not_found",
+        "conflict",
         "method_not_allowed",
         "unsupported_media_type",
         "body_too_large",

@@ -65,7 +65,7 @@ def test_every_route_is_where_it_belongs() -> None:
     for name, wanted in found.items():
         expected = {
             "GET": {Access.OPEN, Access.ASKING},
-            "POST": {Access.ADMIN if name.endswith(("load", "unload")) else Access.ASKING},
+            "POST": {Access.ADMIN if name.endswith(("load", "unload", "promote")) else Access.ASKING},
         }
         assert wanted in expected[name.split()[0]], name
 
@@ -85,6 +85,7 @@ def test_every_route_is_where_it_belongs() -> None:
         ("POST", "/v2/models/{m}/versions/{v}/infer", Access.ASKING),
         ("POST", "/v2/repository/models/{name}/load", Access.ADMIN),
         ("POST", "/v2/repository/models/{name}/unload", Access.ADMIN),
+        ("POST", "/models/{name}/promote", Access.ADMIN),
         ("POST", "/something/new", Access.ADMIN),
         ("POST", "/livez", Access.ADMIN),
         ("DELETE", "/predict", Access.ADMIN),

@@ -28,7 +28,11 @@ OPERATIONS = [
     (path, method, operation) for path, methods in SCHEMA["paths"].items() for method, operation in methods.items()
 ]
 POSTS = [(path, operation) for path, method, operation in OPERATIONS if method == "post"]
-ASKING = [(path, operation) for path, operation in POSTS if not path.startswith(PROTOCOLS)]
+ASKING = [
+    (path, operation)
+    for path, operation in POSTS
+    if access("POST", path) is Access.ASKING and not path.startswith(PROTOCOLS)
+]
 PROTOCOL = [(path, operation) for path, operation in POSTS if path.startswith(PROTOCOLS)]
 EXAMPLES = [
     pytest.param(path, example["value"], id=f"{path} {name}")
@@ -72,6 +76,14 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_kind_of_body_and_every_status_is_described(path: str, operation: dict[str, Any]) -> None:
     assert set(operation["requestBody"]["content"]) == KINDS[path.rpartition("/")[2]]
     assert set(operation["responses"]) == {"200", "400", "401", "404", "405", "413", "415", "422", "500", "503", "504"}
+
+
+def test_a_promotion_is_described_with_every_status() -> None:
+    operation = SCHEMA["paths"]["/models/{name}/promote"]["post"]
+    assert set(operation["requestBody"]["content"]) == {"application/json"}
+    admin_only, conflict = "403", "409"
+    statuses = {"200", "400", "401", admin_only, "404", "405", conflict, "413", "422", "500", "503", "504"}
+    assert set(operation["responses"]) == statuses
 
 
 def test_keys_are_named_where_they_may_be_needed_and_health_needs_none() -> None:
