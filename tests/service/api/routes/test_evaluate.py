@@ -168,7 +168,7 @@ def test_two_versions_of_which_one_does_not_serve_are_404_with_the_setting_that_
 ) -> None:
     write_bundle(artifacts, version=2)
     response = serve().post("/models/colours/evaluate?versions=1,2", files=form(IMAGES[0]))
-    assert "with CONVOY_VERSIONS=all every one" in problem_of(response, 404, "model_not_found").detail
+    assert "CONVOY_VERSIONS=all serves every version" in problem_of(response, 404, "model_not_found").detail
 
 
 @pytest.mark.parametrize("path", ["/evaluate", "/models/colours/evaluate"])

@@ -149,8 +149,8 @@ def test_classification_names_the_highest(client: "http.InferenceServerClient", 
 @pytest.mark.parametrize(
     ("model", "version", "status", "said"),
     [
-        ("dogs", "", "404", "There is no model 'dogs'"),
-        ("colours", "2", "404", "Version 2"),
+        ("dogs", "", "404", "Unknown model 'dogs'"),
+        ("colours", "2", "404", "version 2"),
         ("colours", "x", "400", "version"),
     ],
 )
