@@ -52,6 +52,8 @@ async def measure(artifacts: Path, runtime: Runtime) -> tuple[int, int]:
     async def reload(times: int) -> tuple[int, int]:
         for i in range(times):
             await coordinator.load("colours", 1 + i % 2)
+        while any(thread.name == "files" for thread in threading.enumerate()):  # the last one is about to end
+            await asyncio.sleep(0.01)
         return resident_kib(), own_threads()
 
     (memory, threads), (memory_after, threads_after) = await reload(WARM_UP), await reload(RELOADS)

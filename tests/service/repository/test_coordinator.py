@@ -1,4 +1,4 @@
-"""The coordinator over a folder, with workers that only note what they were told."""
+"""The coordinator over a folder, with workers that record their calls."""
 
 import asyncio
 import os
@@ -26,8 +26,8 @@ from tests.support.altered_bundles import change_manifest
 from tests.support.bundles import write_bundle
 
 
-class NotingWorkers:
-    """Refuses the versions in broken; may not be told to serve what it has not prepared."""
+class RecordingWorkers:
+    """Refuses the versions in broken, and fails if it is to serve a version that it has not prepared."""
 
     def __init__(self) -> None:
         self.broken: set[tuple[str, int]] = set()
@@ -63,9 +63,9 @@ class NotingWorkers:
 
 
 class Service:
-    def __init__(self, artifacts: Path, workers: NotingWorkers | None = None, **settings: Any) -> None:
+    def __init__(self, artifacts: Path, workers: RecordingWorkers | None = None, **settings: Any) -> None:
         self.artifacts = artifacts
-        self.workers = workers or NotingWorkers()
+        self.workers = workers or RecordingWorkers()
         read = Settings(**{"artifacts": artifacts, "reload": "explicit", **settings})
         self.coordinator = Coordinator(read, self.workers, poll_seconds=0.01)
 
@@ -88,7 +88,7 @@ def service(tmp_path: Path) -> Service:
     return made
 
 
-def test_all_that_is_there_is_prepared_and_then_served_at_once(service: Service) -> None:
+def test_prepares_all_models_and_then_serves_them_at_once(service: Service) -> None:
     service.put("a", 2)
     asyncio.run(service.coordinator.start())
     assert service.workers.prepared == [("a", 2), ("b", 1)]
@@ -97,12 +97,12 @@ def test_all_that_is_there_is_prepared_and_then_served_at_once(service: Service)
     assert service.coordinator.plan == service.workers.plans[-1]
 
 
-def test_a_start_without_the_folder_is_an_error(tmp_path: Path) -> None:
+def test_start_fails_without_the_folder(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="does not exist"):
         asyncio.run(Service(tmp_path / "nowhere").coordinator.start())
 
 
-def test_a_new_version_takes_the_place_of_the_old_and_nothing_new_changes_nothing(service: Service) -> None:
+def test_a_new_version_replaces_the_old_one_and_nothing_else_changes_the_plan(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()
         service.put("a", 2)
@@ -116,7 +116,7 @@ def test_a_new_version_takes_the_place_of_the_old_and_nothing_new_changes_nothin
     asyncio.run(run())
 
 
-def test_a_bad_new_version_leaves_the_old_and_is_tried_again_only_when_its_files_change(service: Service) -> None:
+def test_a_refused_version_leaves_the_old_one_and_is_tried_again_only_when_its_files_change(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()
         service.workers.broken = {("a", 2)}
@@ -135,7 +135,7 @@ def test_a_bad_new_version_leaves_the_old_and_is_tried_again_only_when_its_files
     asyncio.run(run())
 
 
-def test_a_restart_finds_the_same_state_beside_a_bad_newest_version(service: Service) -> None:
+def test_a_restart_beside_a_refused_version_ends_in_the_same_state(service: Service) -> None:
     service.put("a", 2)
     service.workers.broken = {("a", 2)}
     asyncio.run(service.coordinator.start())
@@ -143,7 +143,7 @@ def test_a_restart_finds_the_same_state_beside_a_bad_newest_version(service: Ser
     assert service.workers.reasons("a")[2] == "It is broken."
 
 
-def test_a_load_of_a_version_is_a_rollback_that_a_plain_load_ends(service: Service) -> None:
+def test_a_load_with_a_version_rolls_back_until_a_load_without_one(service: Service) -> None:
     service.put("a", 2)
 
     async def run() -> None:
@@ -159,21 +159,21 @@ def test_a_load_of_a_version_is_a_rollback_that_a_plain_load_ends(service: Servi
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("wish", [None, 2])
-def test_a_load_that_is_refused_changes_nothing_but_what_is_shown(service: Service, wish: int | None) -> None:
+@pytest.mark.parametrize("version", [None, 2])
+def test_a_refused_load_changes_only_the_reason_that_is_shown(service: Service, version: int | None) -> None:
     async def run() -> None:
         await service.coordinator.start()
         service.workers.broken = {("a", 2)}
         service.put("a", 2)
         with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and version 1 serves: It is broken\."):
-            await service.coordinator.load("a", wish)
+            await service.coordinator.load("a", version)
         assert service.workers.serving["a"] == [1]
         assert service.workers.reasons("a")[2] == "It is broken."
         with pytest.raises(ModelRefusedError):  # a call is worth another try
-            await service.coordinator.load("a", wish)
+            await service.coordinator.load("a", version)
         assert service.workers.prepared.count(("a", 2)) == 2
         service.workers.broken = set()
-        await service.coordinator.load("a", wish)
+        await service.coordinator.load("a", version)
         assert service.workers.serving["a"] == [2]
 
     asyncio.run(run())
@@ -196,7 +196,7 @@ def test_serves_the_plan_again_after_a_refusal_so_that_no_worker_keeps_the_versi
 
 
 @pytest.mark.parametrize("held_back", ["by an unload", "by a pin", "by nothing"])
-def test_a_plain_load_beside_a_bad_newest_version_ends_where_a_restart_would(service: Service, held_back: str) -> None:
+def test_a_load_beside_a_refused_version_ends_in_the_state_of_a_restart(service: Service, held_back: str) -> None:
     service.put("a", 2)
 
     async def run() -> None:
@@ -212,7 +212,7 @@ def test_a_plain_load_beside_a_bad_newest_version_ends_where_a_restart_would(ser
             await service.coordinator.load("a")
         assert service.workers.serving["a"] == [3]
         assert service.workers.reasons("a") == {3: None, 4: "It is broken."}
-        restarted = Service(service.artifacts, NotingWorkers())
+        restarted = Service(service.artifacts, RecordingWorkers())
         restarted.workers.broken = service.workers.broken
         await restarted.coordinator.start()
         assert restarted.coordinator.plan == service.coordinator.plan
@@ -220,7 +220,7 @@ def test_a_plain_load_beside_a_bad_newest_version_ends_where_a_restart_would(ser
     asyncio.run(run())
 
 
-def test_a_load_that_finds_nothing_good_says_that_nothing_serves_and_still_ends_the_unload(service: Service) -> None:
+def test_a_load_without_a_good_version_says_that_nothing_serves_and_ends_the_unload(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()
         await service.coordinator.unload("a")
@@ -243,7 +243,7 @@ def test_a_load_that_finds_nothing_good_says_that_nothing_serves_and_still_ends_
     asyncio.run(run())
 
 
-def test_a_refused_pin_of_a_version_takes_no_other_new_version(service: Service) -> None:
+def test_a_refused_pin_does_not_serve_another_new_version(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()
         service.put("a", 2)
@@ -256,7 +256,7 @@ def test_a_refused_pin_of_a_version_takes_no_other_new_version(service: Service)
     asyncio.run(run())
 
 
-def test_a_plain_load_keeps_what_serves_where_nothing_else_could(service: Service) -> None:
+def test_a_load_keeps_the_current_version_if_no_other_is_good(service: Service) -> None:
     pinned = Service(service.artifacts, versions="a=2")
     pinned.workers.broken = {("a", 2)}
     service.put("a", 2)
@@ -272,7 +272,7 @@ def test_a_plain_load_keeps_what_serves_where_nothing_else_could(service: Servic
     asyncio.run(run())
 
 
-def test_a_load_of_a_bad_replacement_says_that_the_one_before_serves(service: Service) -> None:
+def test_a_load_of_a_refused_replacement_says_that_the_old_bundle_serves(service: Service) -> None:
     service.put("a", 2)
 
     async def run() -> None:
@@ -309,7 +309,7 @@ def test_a_refused_load_beside_a_pin_shows_its_reason_until_another_load(service
     asyncio.run(run())
 
 
-def test_a_pin_of_a_bad_replacement_takes_no_other_version_out_of_service(service: Service) -> None:
+def test_a_refused_pin_of_a_replacement_keeps_the_other_versions_serving(service: Service) -> None:
     of_all = Service(service.artifacts, versions="all")
     service.put("a", 2)
 
@@ -364,7 +364,7 @@ def test_an_unload_ends_a_pin(service: Service) -> None:
 
 
 @pytest.mark.parametrize("name", ["c", "A", "a/1", "../a", "a\0", "", "./a", "a" * 5000])
-def test_only_names_that_are_there_can_be_loaded_or_unloaded(service: Service, name: str) -> None:
+def test_rejects_unknown_names_and_versions(service: Service, name: str) -> None:
     async def run() -> None:
         await service.coordinator.start()
         for call in (service.coordinator.load, service.coordinator.unload):
@@ -382,7 +382,7 @@ def test_only_names_that_are_there_can_be_loaded_or_unloaded(service: Service, n
     asyncio.run(run())
 
 
-def test_what_is_gone_from_the_folder_is_let_go_with_what_was_wished_of_it(service: Service) -> None:
+def test_a_deleted_version_stops_serving_and_its_overrides_are_forgotten(service: Service) -> None:
     service.put("a", 2)
 
     async def run() -> None:
@@ -402,7 +402,7 @@ def test_what_is_gone_from_the_folder_is_let_go_with_what_was_wished_of_it(servi
 
 
 @pytest.mark.parametrize("lost", [lambda folder: folder.rmdir(), lambda folder: None])
-def test_a_folder_that_is_lost_as_a_whole_takes_nothing_away(
+def test_keeps_serving_when_the_whole_folder_is_lost(
     service: Service, lost: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
@@ -414,7 +414,7 @@ def test_a_folder_that_is_lost_as_a_whole_takes_nothing_away(
         for _ in range(3):
             await service.coordinator.refresh()
         assert service.workers.serving == {"a": [1], "b": [1]}
-        assert len(caplog.records) == 1  # said, and not every second
+        assert len(caplog.records) == 1  # logged once
         shutil.rmtree(service.artifacts, ignore_errors=True)
         aside.rename(service.artifacts)
         service.put("a", 2)
@@ -650,7 +650,7 @@ def test_logs_each_ignored_folder_once(service: Service, caplog: pytest.LogCaptu
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_model_whose_folder_cannot_be_read_any_more_goes_on_serving(service: Service) -> None:
+def test_keeps_serving_a_model_whose_folder_cannot_be_read(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()
         (service.artifacts / "a").chmod(0)
@@ -665,7 +665,7 @@ def test_a_model_whose_folder_cannot_be_read_any_more_goes_on_serving(service: S
     asyncio.run(run())
 
 
-def test_a_bundle_that_was_replaced_is_loaded_anew_and_a_bad_one_leaves_the_old(service: Service) -> None:
+def test_loads_a_replaced_bundle_again_and_keeps_the_old_one_if_it_is_refused(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()
         service.remove("a", 1)
@@ -684,7 +684,7 @@ def test_a_bundle_that_was_replaced_is_loaded_anew_and_a_bad_one_leaves_the_old(
     asyncio.run(run())
 
 
-def test_explicit_takes_only_what_a_load_is_about(service: Service) -> None:
+def test_explicit_loads_only_the_requested_model(service: Service) -> None:
     async def run() -> None:
         await service.coordinator.start()
         service.put("a", 2)
@@ -697,7 +697,7 @@ def test_explicit_takes_only_what_a_load_is_about(service: Service) -> None:
     asyncio.run(run())
 
 
-def test_off_says_so_to_whoever_would_change_something(service: Service) -> None:
+def test_off_forbids_changes(service: Service) -> None:
     fixed = Service(service.artifacts, reload="off")
 
     async def run() -> None:
@@ -711,7 +711,7 @@ def test_off_says_so_to_whoever_would_change_something(service: Service) -> None
     asyncio.run(run())
 
 
-class FailingWorkers(NotingWorkers):
+class FailingWorkers(RecordingWorkers):
     """The first version 2 finds a worker gone."""
 
     failures = 1
@@ -723,7 +723,7 @@ class FailingWorkers(NotingWorkers):
         return await super().prepare(ref)
 
 
-def test_poll_takes_what_appears_and_survives_workers_that_fail(
+def test_poll_serves_new_versions_and_survives_failing_workers(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     polled = Service(service.artifacts, FailingWorkers(), reload="poll")
@@ -743,6 +743,6 @@ def test_poll_takes_what_appears_and_survives_workers_that_fail(
     assert "a worker is gone" in caplog.text
 
 
-def test_a_pin_of_no_model_is_said(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_warns_about_a_pin_of_an_unknown_model(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     asyncio.run(Service(service.artifacts, versions="a=1,dogs=3").coordinator.start())
     assert "pins dogs, but there is no such model" in caplog.text

@@ -98,7 +98,7 @@ def replace_graph(bundle: Path) -> None:
         (replace_graph, "ONNX Runtime cannot open the graph"),
     ],
 )
-def test_a_bad_bundle_is_refused_with_its_reason_while_another_serves(
+def test_refuses_a_bad_bundle_with_its_reason_while_another_serves(
     tmp_path: Path, load: Callable[..., Registry], damage: Callable[[Path], None], reason: str
 ) -> None:
     write_bundle(tmp_path, "good")
@@ -156,7 +156,7 @@ def test_a_variant_that_passes_serves(tmp_path: Path, load: Callable[..., Regist
     assert load(variant="fp32").model().choice.variant.name == "fp32"
 
 
-def test_where_fp32_fails_too_the_bundle_is_refused(tmp_path: Path, load: Callable[..., Registry]) -> None:
+def test_refuses_the_bundle_if_fp32_fails_too(tmp_path: Path, load: Callable[..., Registry]) -> None:
     bundle = write_bundle(tmp_path)
     add_variant(bundle, "int8", scale=1.0)
     flip_byte(bundle / "model.onnx")
@@ -177,7 +177,7 @@ def unready(images: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
         (unready, "failed unexpectedly"),
     ],
 )
-def test_a_session_that_answers_nonsense_never_serves(
+def test_refuses_a_session_with_wrong_answers(
     tmp_path: Path, load: Callable[..., Registry], answer: Callable[[Pixels], Any], reason: str
 ) -> None:
     write_bundle(tmp_path)
@@ -186,7 +186,7 @@ def test_a_session_that_answers_nonsense_never_serves(
         registry.model()
 
 
-def test_a_version_that_is_let_go_frees_its_session_at_once(tmp_path: Path, load: Callable[..., Registry]) -> None:
+def test_a_released_version_frees_its_session_at_once(tmp_path: Path, load: Callable[..., Registry]) -> None:
     """Of a model on a GPU, waiting for the garbage collector would be waiting for gigabytes."""
     write_bundle(tmp_path)
     sessions: list[weakref.ref[Session]] = []

@@ -95,9 +95,7 @@ class Callers:
             self.answers.append((response.status_code, before, response.json().get("version", 0)))
 
 
-def test_new_versions_appear_under_load_and_no_request_fails_or_meets_a_version_that_was_gone(
-    artifacts: Path, serve: Serve
-) -> None:
+def test_no_request_fails_or_gets_an_older_version_while_new_versions_appear(artifacts: Path, serve: Serve) -> None:
     client = serve(reload=Reload.EXPLICIT)
     callers = Callers(client)
     with callers.asking(4):
@@ -112,14 +110,14 @@ def test_new_versions_appear_under_load_and_no_request_fails_or_meets_a_version_
     assert [loaded.ref.version for loaded in registry_of(client).loaded] == [7]
 
 
-def test_a_version_that_appears_is_taken_without_a_call(artifacts: Path, serve: Serve) -> None:
+def test_serves_a_new_version_without_a_call(artifacts: Path, serve: Serve) -> None:
     client = serve()
     assert version_of(client) == 1
     put(artifacts, 2)
     await_true(lambda: version_of(client) == 2)
 
 
-def test_the_first_model_of_an_empty_folder_is_taken_too(tmp_path: Path, serve: Serve) -> None:
+def test_serves_the_first_model_of_an_empty_folder(tmp_path: Path, serve: Serve) -> None:
     (tmp_path / "empty").mkdir()
     client = serve(artifacts=tmp_path / "empty")
     problem_of(client.get("/readyz"), 503, "not_ready")
@@ -144,9 +142,7 @@ def test_a_bad_new_version_leaves_the_old_serving_and_shows_its_reason(artifacts
     problem_of(client.post("/models/colours/versions/2/predict", json=BODY), 503, "model_refused")
 
 
-def test_a_refused_load_beside_a_pin_is_told_by_the_models_to_whoever_did_not_wait(
-    artifacts: Path, serve: Serve
-) -> None:
+def test_models_shows_why_a_load_was_refused_after_its_caller_stopped_waiting(artifacts: Path, serve: Serve) -> None:
     gate = Gate()
     client = serve(gate, reload=Reload.EXPLICIT)
     change(client, "load", "colours", 1)
@@ -179,7 +175,7 @@ def test_all_versions_may_serve_beside_each_other(artifacts: Path, serve: Serve)
     assert detail == "colours version 3 is not served. Serving: 1, 2."
 
 
-def test_a_pin_is_a_rollback_and_an_unload_is_said(artifacts: Path, serve: Serve) -> None:
+def test_a_pin_rolls_back_and_an_unload_is_shown(artifacts: Path, serve: Serve) -> None:
     put(artifacts, 2)
     client = serve(reload=Reload.EXPLICIT)
     change(client, "load", "colours", 1)
@@ -194,7 +190,7 @@ def test_a_pin_is_a_rollback_and_an_unload_is_said(artifacts: Path, serve: Serve
     assert version_of(client) == 2
 
 
-def test_what_is_deleted_is_gone(artifacts: Path, serve: Serve) -> None:
+def test_a_deleted_model_no_longer_serves(artifacts: Path, serve: Serve) -> None:
     write_bundle(artifacts, "more")
     client = serve(reload=Reload.EXPLICIT)
     shutil.rmtree(artifacts / "more")
@@ -212,11 +208,11 @@ class Gate:
         self.entered, self.go_on = threading.Event(), threading.Event()
         self.opening, self.open_go_on = threading.Event(), threading.Event()
         self.open_go_on.set()
-        self.opened_in: set[int] = set()
+        self.opened_in: set[threading.Thread] = set()
         self._runtime = colours(self._stop)
 
     def open(self, model: bytes) -> Session:
-        self.opened_in.add(threading.get_ident())
+        self.opened_in.add(threading.current_thread())
         self.opening.set()
         assert self.open_go_on.wait(SOON)
         return self._runtime.open(model)
@@ -227,9 +223,7 @@ class Gate:
             assert self.go_on.wait(SOON)
 
 
-def test_a_request_keeps_its_version_until_it_is_answered_and_then_the_version_is_closed(
-    artifacts: Path, serve: Serve
-) -> None:
+def test_a_request_keeps_its_version_until_it_is_answered(artifacts: Path, serve: Serve) -> None:
     gate = Gate()
     client = serve(gate, reload=Reload.EXPLICIT)
     (old,) = registry_of(client).loaded
@@ -254,13 +248,13 @@ def batchers() -> int:
     return sum(thread.name.startswith("batcher-") for thread in threading.enumerate())
 
 
-def test_loading_is_off_the_serving_threads_and_they_go_on_meanwhile(artifacts: Path, serve: Serve) -> None:
+def test_requests_are_answered_while_another_thread_loads_a_version(artifacts: Path, serve: Serve) -> None:
     gate = Gate()
     client = serve(gate, reload=Reload.EXPLICIT)
     assert client.portal
-    loop_thread = client.portal.call(threading.get_ident)
+    loop_thread = client.portal.call(threading.current_thread)
     version_of(client)
-    (batcher,) = (thread.ident for thread in threading.enumerate() if thread.name.startswith("batcher-"))
+    (batcher,) = (thread for thread in threading.enumerate() if thread.name.startswith("batcher-"))
     gate.opening.clear()
     gate.open_go_on.clear()
     put(artifacts, 2)

@@ -14,7 +14,7 @@ def versions(artifacts: Path) -> dict[str, list[int]]:
     return {name: [ref.version for ref in refs] for name, refs in scan(artifacts).models.items()}
 
 
-def test_all_versions_of_each_model_are_found_in_rising_order(tmp_path: Path) -> None:
+def test_finds_all_versions_of_each_model_in_rising_order(tmp_path: Path) -> None:
     for folder in ("b/2", "b/10", "b/9", "a/1"):
         (tmp_path / folder).mkdir(parents=True)
     assert versions(tmp_path) == {"a": [1], "b": [2, 9, 10]}
@@ -50,7 +50,7 @@ def test_ignores_folders_with_a_wrong_name_case_or_depth_and_says_why(tmp_path: 
         assert reason in seen.ignored[tmp_path / path]
 
 
-def test_a_missing_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_reported_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="does not exist; train a model"):
         scan(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
@@ -61,14 +61,14 @@ def test_a_missing_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
         scan(tmp_path / "loop")
 
 
-def test_a_model_that_cannot_be_looked_into_costs_no_other(tmp_path: Path) -> None:
+def test_an_unreadable_model_does_not_hide_the_others(tmp_path: Path) -> None:
     (tmp_path / "good" / "1").mkdir(parents=True)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert versions(tmp_path) == {"good": [1]}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_told_from_one_that_is_gone(tmp_path: Path) -> None:
+def test_reports_a_folder_without_read_permission(tmp_path: Path) -> None:
     (tmp_path / "closed" / "1").mkdir(parents=True)
     (tmp_path / "closed").chmod(0)
     try:
@@ -90,7 +90,7 @@ def test_a_replaced_bundle_has_another_stamp(tmp_path: Path) -> None:
     assert stamp() != first
 
 
-def test_a_fingerprint_changes_with_any_file_and_bears_a_folder_that_is_gone(tmp_path: Path) -> None:
+def test_a_fingerprint_changes_with_every_file(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path)
     seen = [fingerprint(bundle)]
     (bundle / "golden" / "0.png").unlink()

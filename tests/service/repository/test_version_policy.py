@@ -65,13 +65,13 @@ def reasons(model: PlannedModel) -> list[tuple[int, str | None]]:
     ("policy", "versions"),
     [("latest", [3]), ("all", [1, 2, 3]), ("m=2", [2]), ("other=1", [3]), ("other=1, m=1", [1])],
 )
-def test_the_policy_says_which_versions_serve(policy: str, versions: list[int]) -> None:
+def test_the_policy_selects_the_versions(policy: str, versions: list[int]) -> None:
     model = plan_of(found(1, 2, 3), parse_policy(policy))
     assert (serving(model), current(model)) == (versions, versions[-1])
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "'' is not promoted, latest, all, or pins"),
         ("newest", "'newest' is not promoted, latest, all, or pins"),
@@ -84,18 +84,18 @@ def test_the_policy_says_which_versions_serve(policy: str, versions: list[int]) 
         ("m=1,m=2", "m is pinned twice"),
     ],
 )
-def test_a_policy_that_cannot_be_meant_is_an_error(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_rejects_an_invalid_policy(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         parse_policy(text)
 
 
-def test_a_bad_newest_version_leaves_the_one_before_and_its_reason_is_in_the_plan() -> None:
+def test_a_refused_newest_version_leaves_the_one_before_it_and_shows_its_reason() -> None:
     model = plan_of(found(1, 2, 3), refused=bad(3))
     assert (serving(model), current(model)) == ([2], 2)
     assert reasons(model) == [(2, None), (3, "3 is bad.")]
 
 
-def test_nothing_serves_in_the_place_of_a_pinned_version() -> None:
+def test_nothing_replaces_a_pinned_version() -> None:
     refused = plan_of(found(1, 2), Policy(pins={"m": 2}), refused=bad(2))
     assert (refused.current, reasons(refused)) == (None, [(2, "2 is bad.")])
     missing = plan_of(found(1, 2), Policy(pins={"m": 7}))
@@ -106,7 +106,7 @@ def test_nothing_serves_in_the_place_of_a_pinned_version() -> None:
     assert "not in the artifacts folder" in reason
 
 
-def test_a_refused_version_that_was_asked_for_is_shown_wherever_it_stands() -> None:
+def test_shows_a_refused_version_that_a_call_requested() -> None:
     def shown(policy: Policy, override: Override, *broken: int) -> list[tuple[int, str | None]]:
         model = plan_of(found(1, 2, 3), policy, override, refused=bad(*broken))
         assert not {*serving(model)} & {*broken}
@@ -165,12 +165,12 @@ def test_a_candidate_does_not_end_an_unload_but_a_newer_promoted_version_does() 
     assert serving(plan_of(found(1, 2, 3), override=override, promotion=promoted(3, previous=2))) == [3]
 
 
-def test_a_wished_pin_goes_before_the_policy() -> None:
+def test_a_pin_by_call_overrides_the_policy() -> None:
     assert serving(plan_of(found(1, 2, 3), parse_policy("all"), Override(pin=2))) == [2]
     assert serving(plan_of(found(1, 2, 3), parse_policy("m=3"), Override(pin=1))) == [1]
 
 
-def test_unloaded_versions_never_come_back_by_themselves_but_newer_ones_serve() -> None:
+def test_unloaded_versions_stay_unloaded_but_newer_ones_serve() -> None:
     unloaded = plan_of(found(1, 2), override=Override(unloaded_up_to=2))
     assert (versions_of(unloaded.unloaded), serving(unloaded)) == ([2], [])
     newer = plan_of(found(1, 2, 3), override=Override(unloaded_up_to=2))
@@ -179,7 +179,7 @@ def test_unloaded_versions_never_come_back_by_themselves_but_newer_ones_serve() 
     assert (serving(bad_newer), reasons(bad_newer)) == ([], [(2, None), (3, "3 is bad.")])
 
 
-def test_a_bundle_replaced_by_a_bad_one_under_its_number_goes_on_serving() -> None:
+def test_a_bundle_replaced_by_a_refused_one_keeps_serving() -> None:
     before = make_plan({"m": KnownModel((ref(1),))}, LATEST, {}, Plan())
     model = plan_of(found(1, stamp="b"), refused=bad(1, stamp="b"), before=before)
     assert [one.ref.stamp for one in model.refused] == ["b"]
@@ -200,7 +200,7 @@ numbers = st.integers(min_value=1, max_value=6)
     ),
     broken=st.sets(numbers),
 )
-def test_whatever_is_wished_a_plan_is_reached_that_serves_what_is_good_and_only_that(
+def test_every_combination_ends_in_a_plan_that_serves_exactly_the_good_versions(
     there: set[int], policy: Policy, override: Override, broken: set[int]
 ) -> None:
     refused: dict[VersionRef, Refused] = {}
