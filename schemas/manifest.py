@@ -291,5 +291,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def render_manifest(manifest: ModelManifest) -> str:
-    return manifest.model_dump_json(indent=2) + "\n"
+def render_json(model: Frozen) -> str:
+    """Returns indented JSON with each list of numbers on one line: a confusion matrix has classes x classes numbers."""
+    text = model.model_dump_json(indent=2)
+    # Only JSON's own layout contains newlines; those inside strings are escaped.
+    return re.sub(r"\[\n([\s\d,.e+-]+)\]", lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"

@@ -159,6 +159,17 @@ def wilson_interval(successes: int, n: int) -> Interval:
     return Interval(lower=lower, upper=1.0 if successes == n else min(1.0, centre + half))
 
 
+def learnt_something(metrics: Metrics) -> bool:
+    """Returns whether the mean recall over the classes is above that of guessing, which is 1 / classes.
+
+    False if the difference could be chance and is below a tenth of the largest possible one.
+    """
+    classes = sum(row.support > 0 for row in metrics.per_class)
+    guessing, recall = 1 / classes, metrics.macro.recall
+    significant = wilson_interval(round(recall * metrics.n), metrics.n).lower > guessing
+    return classes == 1 or significant or recall > guessing + (1 - guessing) / 10
+
+
 def _notes(names: Sequence[str], absent: Sequence[str]) -> tuple[str, ...]:
     if not absent:
         return ()

@@ -1,24 +1,41 @@
-"""Writing so that a loss of power finds the old or the new, never a half."""
+"""Files and folders: durable writes, listing, and the newest version of a bundle."""
 
 import os
 import stat
+import uuid
 from pathlib import Path
 
-from schemas.bundle import MANIFEST_FILE
+from schemas.bundle import MANIFEST_FILE, Bundle, open_bundle
 from schemas.ignored_files import is_hidden
 from trainer.errors import DataError
 
 
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Writes a file so that a reader sees the old content or the new, also after a power failure.
+
+    Text is written as UTF-8. Raises OSError.
+    """
+    new = path.with_name(f".new-{uuid.uuid4().hex}")
+    try:
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync_entry(new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    sync_entry(path.parent)
+
+
 def sync_tree(folder: Path) -> None:
-    """Everything below the folder, and itself, is on the disk when this returns."""
+    """Flushes a folder and everything below it to the disk."""
     for entry in sorted(folder.rglob("*"), reverse=True):
         sync_entry(entry)
     sync_entry(folder)
 
 
 def sync_entry(path: Path) -> None:
+    """Flushes a file or a folder's list of entries to the disk."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder, and needs no sync of one
+        return  # Windows cannot open a folder, and does not need to.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -27,18 +44,21 @@ def sync_entry(path: Path) -> None:
 
 
 def find_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """The files at any depth, sorted, and why what else is there is none; what is hidden is in neither."""
+    """Returns the files at any depth, sorted, and the reason for each entry that cannot be read as a file.
+
+    Hidden files and folders are in neither.
+    """
     files: list[Path] = []
     refused: dict[Path, str] = {}
 
-    def closed(error: OSError) -> None:
+    def refuse_folder(error: OSError) -> None:
         refused[Path(error.filename)] = f"The folder cannot be read ({error.strerror})."
 
-    for root, folders, names in os.walk(folder, onerror=closed):
+    for root, folders, names in os.walk(folder, onerror=refuse_folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
-        links = [name for name in folders if Path(root, name).is_symlink()]  # which walk does not follow
+        links = [name for name in folders if Path(root, name).is_symlink()]  # os.walk does not follow these
         for path in (Path(root, name) for name in (*names, *links) if not is_hidden(name)):
-            reason = why_no_file(path)
+            reason = why_not_a_file(path)
             if reason is None:
                 files.append(path)
             else:
@@ -46,27 +66,35 @@ def find_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     return sorted(files), refused
 
 
-def why_no_file(path: Path) -> str | None:
-    """None for a file, or a link to one."""
+def why_not_a_file(path: Path) -> str | None:
+    """Returns why a path cannot be read as a file, without opening it: reading a pipe could block forever."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return "The link leads to nothing."
+        return "The link points to nothing."
     except OSError as error:
         return f"The file cannot be read ({error.strerror})."
     if stat.S_ISREG(mode):
         return None
     if stat.S_ISDIR(mode):
-        return "It is a link to a folder, which is not followed."
-    return "It is a pipe, which is no file." if stat.S_ISFIFO(mode) else "It is a device or a socket, which is no file."
+        return "Links to folders are not followed."
+    return "It is a pipe, not a file." if stat.S_ISFIFO(mode) else "It is a device or a socket, not a file."
 
 
-def newest_version(path: Path) -> Path:
-    """The path itself where it is a bundle, else its newest version. Raises DataError where there is neither."""
-    if (path / MANIFEST_FILE).exists():
-        return path
-    entries = path.iterdir() if path.is_dir() else ()
-    versions = [entry for entry in entries if entry.name.isascii() and entry.name.isdigit()]
-    if not versions:
-        raise DataError(f"{path} is no bundle; name artifacts/<model>/<version>, or artifacts/<model>.")
-    return max(versions, key=lambda entry: int(entry.name))
+def version_folders(model: Path) -> dict[int, Path]:
+    """Returns the folders of a model's versions by number; empty if there is no such model."""
+    entries = model.iterdir() if model.is_dir() else ()
+    return {int(entry.name): entry for entry in entries if entry.name.isascii() and entry.name.isdigit()}
+
+
+def open_newest_bundle(path: Path) -> Bundle:
+    """Opens artifacts/<model>/<version>, or the newest version of artifacts/<model>.
+
+    Raises DataError if there is no bundle, and what open_bundle raises.
+    """
+    if not (path / MANIFEST_FILE).exists():
+        versions = version_folders(path)
+        if not versions:
+            raise DataError(f"{path} is not a bundle. Give artifacts/<model>/<version> or artifacts/<model>.")
+        path = versions[max(versions)]
+    return open_bundle(path)

@@ -1,31 +1,49 @@
-"""One run, in the order of the data: source -> split -> network -> loop -> what a run ends with (assemble.py)."""
+"""One run, in the order of the data.
+
+source -> split -> network -> loop (augments) -> calibrate -> export -> evaluate -> variants -> report -> bundle
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import JsonValue
 
-from trainer.bundle.assemble import Trained, finish
-from trainer.bundle.writer import check_labels, check_writable
-from trainer.data.dataset import DataSource
+from schemas.bundle import Bundle, hash_file
+from schemas.manifest import ModelManifest, SplitMetrics, Task, Variant, VariantMetrics, VariantName
+from trainer.bundle.model_card import warnings_of
+from trainer.bundle.provenance import provenance
+from trainer.bundle.report import write_report
+from trainer.bundle.writer import check_labels, check_writable, new_bundle, publish, write_golden
+from trainer.data.dataset import DataSource, LabelledImages
 from trainer.data.split import Splits, split
+from trainer.evaluation.calibration import describe_scaling, find_reject, fit_temperature
+from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.onnx import NetworkOutput, check_parity, export, network_logits
+from trainer.export.quantize import Reference, make_variants
 from trainer.models.build import build_network
 from trainer.models.pretrained import as_run, starting_weights
+from trainer.models.tta import with_views
 from trainer.recipe import Recipe
-from trainer.training.checkpoint import Checkpoints
+from trainer.training.checkpoint import Checkpoints, save_weights
 from trainer.training.distributed import ALONE, World
-from trainer.training.loop import fit
+from trainer.training.loop import Fitted, fit
 from trainer.training.progress import Reporter
 from trainer.training.run_dir import note_bundle, published_bundle, run_folder
 from trainer.training.tensorboard import TensorBoardReporter
 
+PARITY_IMAGES = 1024
+# Probabilities differ by about 1e-6 between CPUs; a difference of 1e-3 means another model.
+GOLDEN_TOLERANCE_FP32 = 1e-3
+
 
 @dataclass(frozen=True)
 class Runs:
-    """Where runs keep their checkpoints, and how often; with resume the last such run goes on."""
+    """Where and how often runs write checkpoints; resume continues the last run of the same settings and data."""
 
     folder: Path
     resume: bool = False
@@ -41,61 +59,110 @@ def train(
     reporter: Reporter,
     *,
     runs: Runs | None = None,
-) -> Trained:
-    """Trains the recipe and writes the bundle; without runs there are no checkpoints.
-
-    Raises what trainer/errors.py lists, but for DeviceError.
-    """
-    trained = train_in(ALONE, recipe, source, device, artifacts, reporter, runs=runs)
-    assert trained is not None  # noqa: S101 - a process alone is the first
-    return trained
-
-
-def train_in(
-    world: World,
-    recipe: Recipe,
-    source: DataSource,
-    device: torch.device,
-    artifacts: Path,
-    reporter: Reporter,
-    *,
-    runs: Runs | None = None,
+    world: World = ALONE,
     relabel: bool = False,
-) -> Trained | None:
-    """As train, in each process of a world; the first writes, and the others return None.
+) -> Bundle | None:
+    """Trains a recipe and writes its bundle; without runs, it writes no checkpoints.
 
-    Returns the bundle of a run to resume that has written it already. relabel allows other labels than the previous
-    version has.
+    Of several processes in a world, the first returns the bundle and the others None. Resuming a run that has written
+    its bundle returns that bundle. relabel allows other labels than the previous version has. Raises the errors of
+    trainer/errors.py.
     """
-    start = starting_weights(recipe)
-    recipe = as_run(recipe, start)
-    with world.first_one_first():  # the first decodes the images, the others find them
+    weights = starting_weights(recipe)
+    recipe = as_run(recipe, weights)
+    with world.first_one_first():  # the first process decodes the images, the others read them from the cache
         data = split(source.load(), recipe.data)
-        if world.first:  # the data was found: only now is anything made
+        if world.first:  # only after the data was read: a run that cannot start creates nothing
             check_writable(artifacts, recipe.name)
             if not relabel:
                 check_labels(artifacts / recipe.name, data.labels)
     for sentence in data.told:
         reporter.note(sentence)
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe, data, start)
+    network = build_network(recipe, data, weights)
     with _checkpoints(runs, world, recipe, data, device, reporter) as checkpoints:
-        own = checkpoints.folder if checkpoints is not None and world.first else None
-        done = published_bundle(own) if own is not None else None
-        if world.of_the_first(done is not None):
-            reporter.note(
-                f"{own} is finished and its bundle written, so nothing was done; leave out --resume to train anew"
-            )
-            return Trained(done.path, done.manifest) if done is not None else None
-        if runs is not None and runs.tensorboard and own is not None:
-            reporter = TensorBoardReporter(reporter, own / "tensorboard")
+        folder = checkpoints.folder if checkpoints is not None and world.first else None
+        finished = published_bundle(folder) if folder is not None else None
+        if world.of_the_first(finished is not None):
+            reporter.note(f"{folder} has finished and written its bundle. To train again, leave out --resume.")
+            return finished
+        if runs is not None and runs.tensorboard and folder is not None:
+            reporter = TensorBoardReporter(reporter, folder / "tensorboard")
         fitted = fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
         if not world.first:
             return None
-        trained = finish(recipe, data, fitted, device, artifacts)
-        if own is not None:
-            note_bundle(own, trained.path, reporter)
-        return trained
+        with _weights_kept_in(folder):
+            bundle = write_bundle(recipe, data, fitted, device, artifacts, reporter)
+        if folder is not None:
+            note_bundle(folder, bundle.path, reporter)
+        return bundle
+
+
+def write_bundle(
+    recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device, artifacts: Path, reporter: Reporter
+) -> Bundle:
+    """Exports and measures a trained network and writes its bundle. Raises ExportError and WriteError."""
+    network = with_views(fitted.network, recipe.test_views)
+    temperature = fit_temperature(network_logits(network, data.validation.images), data.validation.labels)
+    content = export(network, data.input, temperature)
+    model = OnnxModel(content)
+    network_output = NetworkOutput.of(network, _spread(data.test, PARITY_IMAGES))
+    parity = check_parity(model, network_output)
+    validation, test = (evaluate(model, part, data.labels) for part in (data.validation, data.test))
+    reject = find_reject(recipe.target_accuracy, validation, test)
+    with new_bundle(artifacts, recipe.name) as folder:
+        (folder / "model.onnx").write_bytes(content)
+        save_weights(fitted.network, folder / "weights.safetensors")
+        golden, golden_images, golden_probabilities = write_golden(folder, data.test, data.input, model)
+        reference = Reference(
+            content, data, validation.metrics.accuracy, network_output, golden_images, golden_probabilities
+        )
+        variants = make_variants(recipe.variants, reference, folder)
+        failures = write_report(folder / "report", recipe, data, fitted, test, reject)
+        fp32 = Variant(
+            name=VariantName.FP32,
+            **hash_file(folder / "model.onnx", folder).model_dump(),
+            metrics=VariantMetrics(accuracy=test.metrics.accuracy, log_loss=test.metrics.log_loss),
+            parity=parity,
+            golden_tolerance=GOLDEN_TOLERANCE_FP32,
+        )
+        manifest = ModelManifest(
+            name=recipe.name,
+            version=1,  # publish sets it
+            task=Task.BINARY if recipe.sigmoid else Task.MULTICLASS,
+            labels=data.labels,
+            input=data.input,
+            variants=(fp32, *variants.kept),
+            dropped_variants=variants.dropped,
+            golden=golden,
+            weights=hash_file(folder / "weights.safetensors", folder),
+            metrics=SplitMetrics(validation=validation.metrics, test=test.metrics),
+            calibration=describe_scaling(temperature, validation, test),
+            reject=reject,
+            provenance=provenance(recipe, data, fitted, device),
+        )
+        bundle = publish(folder, manifest, model)
+    for warning in (*warnings_of(bundle.manifest), *failures):
+        reporter.note(f"warning: {warning}")
+    return bundle
+
+
+def _spread(data: LabelledImages, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Returns at most count images from all over a split: it may be sorted by class."""
+    return data.images[np.linspace(0, len(data) - 1, min(count, len(data))).astype(np.int64)]
+
+
+@contextmanager
+def _weights_kept_in(folder: Path | None) -> Iterator[None]:
+    """Adds to an error after training where the trained weights are, and how to continue."""
+    try:
+        yield
+    except Exception as error:
+        if folder is not None:
+            error.add_note(
+                f"The trained weights are in {folder}. Run the same command with --resume to continue after training."
+            )
+        raise
 
 
 @contextmanager
@@ -104,7 +171,7 @@ def _checkpoints(
 ) -> Iterator[Checkpoints | None]:
     if runs is None:
         yield None
-    elif not world.first:  # takes part in each checkpoint, and writes none
+    elif not world.first:  # it takes part in each checkpoint, and writes nothing
         yield Checkpoints(runs.folder, runs.every_seconds)
     else:
         facts: dict[str, JsonValue] = {

@@ -7,29 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from schemas.bundle import hash_file, open_bundle
-from schemas.manifest import ModelManifest, VariantName, render_manifest
+from schemas.manifest import ModelManifest, VariantName, render_json
 from service.backends.onnx import OnnxRuntime
 from service.repository.registry import Registry
 from service.settings import Device, Settings
 from tests.support import colour_images
 from tests.support.loaded_registry import load_all
-from tests.support.recorder import Recorder
+from tests.support.training import train_bundle
 from tests.support.variant_reference import reference_of, times
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.quantize import make_variants
-from trainer.run import train
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With int8 in it: found fast by a clock that says so, and as good by its real gates."""
     artifacts = tmp_path_factory.mktemp("artifacts")
-    path = train(
-        colour_images.recipe(epochs=6), colour_images.source(), torch.device("cpu"), artifacts, Recorder()
-    ).path
+    path = train_bundle(colour_images.recipe(epochs=6), artifacts).path
     manifest = open_bundle(path).manifest
     kept = make_variants([VariantName.INT8], reference_of(open_bundle(path)), path, times(2)).kept
     write(path, manifest.model_copy(update={"variants": (manifest.fp32, *kept)}))
@@ -42,7 +38,7 @@ def bundle(trained: Path, tmp_path: Path) -> Path:
 
 
 def write(path: Path, manifest: ModelManifest) -> None:
-    (path / "manifest.json").write_text(render_manifest(manifest))
+    (path / "manifest.json").write_text(render_json(manifest))
 
 
 @pytest.fixture
@@ -78,7 +74,7 @@ def test_an_int8_file_that_answers_otherwise_is_left_for_fp32(bundle: Path, load
     """Another network's, with its hash mended: only the golden samples can tell, within int8's wider tolerance."""
     manifest = open_bundle(bundle).manifest
     untrained = colour_images.recipe(epochs=1, name="other", seed=9, optimizer={"name": "sgd", "learning_rate": 1e-9})
-    other = train(untrained, colour_images.source(), torch.device("cpu"), bundle.parent.parent, Recorder())
+    other = train_bundle(untrained, bundle.parent.parent)
     (bundle / "model.int8.onnx").write_bytes((other.path / "model.onnx").read_bytes())
     mended = manifest.variants[1].model_copy(update=hash_file(bundle / "model.int8.onnx", bundle).model_dump())
     write(bundle, manifest.model_copy(update={"variants": (manifest.fp32, mended)}))

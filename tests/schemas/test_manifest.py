@@ -18,7 +18,7 @@ from schemas.manifest import (
     Task,
     VariantName,
     parse_manifest,
-    render_manifest,
+    render_json,
 )
 from tests.support.bundles import write_bundle
 from tests.support.encoded_images import BOUNDED
@@ -33,7 +33,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
 
 @pytest.fixture
 def fields(manifest: ModelManifest) -> Fields:
-    loaded: Fields = json.loads(render_manifest(manifest))
+    loaded: Fields = json.loads(render_json(manifest))
     return loaded
 
 
@@ -77,8 +77,8 @@ def test_what_is_rendered_is_parsed_as_the_same(
     fields["provenance"]["recipe"] = recipe
     fields["variants"] += [{**fields["variants"][0], "name": variant} for variant in variants]
     built = ModelManifest.model_validate(fields)
-    assert parse_manifest(render_manifest(built)) == built
-    assert parse_manifest(render_manifest(built).encode()) == built
+    assert parse_manifest(render_json(built)) == built
+    assert parse_manifest(render_json(built).encode()) == built
 
 
 def test_a_variant_is_found_by_name_and_fp32_is_always_there(manifest: ModelManifest) -> None:
@@ -114,7 +114,7 @@ def test_what_follows_the_training_is_read_as_it_was_written(fields: Fields) -> 
     assert manifest.variants[1].speed[0].ratio == 1.5
     assert manifest.calibration is not None
     assert manifest.calibration.test.after == 0.1
-    assert parse_manifest(render_manifest(manifest)) == manifest
+    assert parse_manifest(render_json(manifest)) == manifest
 
 
 def put(*path: str | int, value: object) -> Callable[[Fields], None]:

@@ -27,7 +27,7 @@ from schemas.manifest import (
     Variant,
     VariantMetrics,
     VariantName,
-    render_manifest,
+    render_json,
 )
 from schemas.metrics import measure
 
@@ -57,7 +57,7 @@ def write_bundle(root: Path, name: str = "colours", version: int = 1, scale: flo
     pixels = np.stack([decode_image(image.read_bytes(), SPEC) for image in images])
     probabilities = run(path / "model.onnx", pixels)
     (path / "golden" / "expected.json").write_text(json.dumps(probabilities.astype(float).tolist()))
-    (path / MANIFEST_FILE).write_text(render_manifest(_manifest(path, name, version, probabilities)))
+    (path / MANIFEST_FILE).write_text(render_json(_manifest(path, name, version, probabilities)))
     return path
 
 

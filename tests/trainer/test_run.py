@@ -9,21 +9,21 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from schemas.bundle import open_bundle
+from schemas.bundle import Bundle, open_bundle
 from schemas.manifest import Task
 from schemas.metrics import measure
 from tests.support import colour_images
-from trainer.bundle.assemble import Trained
+from tests.support.recorder import Recorder
+from tests.support.training import train_bundle
 from trainer.data.dataset import FakeSource
 from trainer.data.split import split
-from trainer.errors import NonFiniteError, RecipeError
+from trainer.errors import ArtifactsError, NonFiniteError, RecipeError
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.models.build import build_network
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
-from trainer.run import train
-from trainer.training.progress import LineReporter
+from trainer.run import Runs
+from trainer.training.progress import Epoch
 
-CPU = torch.device("cpu")
 REPORT = {
     "history.csv",
     "curves.png",
@@ -45,13 +45,12 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     artifacts = tmp_path_factory.mktemp("artifacts")
-    with Path("/dev/null").open("w") as nowhere:
-        return train(recipe, colour_images.source(), CPU, artifacts, LineReporter(nowhere))
+    return train_bundle(recipe, artifacts)
 
 
-def test_the_bundle_verifies_and_answers_its_golden_samples(trained: Trained) -> None:
+def test_the_bundle_verifies_and_answers_its_golden_samples(trained: Bundle) -> None:
     bundle = open_bundle(trained.path)
     assert bundle.manifest == trained.manifest
     model = OnnxModel(bundle.read(bundle.manifest.fp32))
@@ -59,7 +58,7 @@ def test_the_bundle_verifies_and_answers_its_golden_samples(trained: Trained) ->
     bundle.check_golden(bundle.manifest.fp32, model.probabilities)
 
 
-def test_the_manifest_gives_the_figures_of_the_file_on_each_split(trained: Trained, recipe: Recipe) -> None:
+def test_the_manifest_has_the_metrics_of_the_file_on_each_split(trained: Bundle, recipe: Recipe) -> None:
     bundle = open_bundle(trained.path)
     model = OnnxModel(bundle.read(bundle.manifest.fp32))
     splits = split(colour_images.source().load(), recipe.data)
@@ -71,17 +70,20 @@ def test_the_manifest_gives_the_figures_of_the_file_on_each_split(trained: Train
     assert bundle.manifest.fp32.metrics.accuracy == bundle.manifest.metrics.test.accuracy
 
 
-def test_the_manifest_says_where_the_model_is_from(trained: Trained, recipe: Recipe) -> None:
+def test_the_manifest_records_recipe_data_and_libraries(trained: Bundle, recipe: Recipe) -> None:
     provenance = trained.manifest.provenance
     assert Recipe.model_validate(provenance.recipe) == recipe
     assert provenance.data.content_hash == colour_images.colours().content_hash()
     assert (provenance.data.train, provenance.data.validation, provenance.data.test) == (54, 18, 18)
     assert (provenance.seed, provenance.epochs, provenance.processes) == (3, 6, 1)
     assert 1 <= provenance.best_epoch <= 6
+    commit = provenance.git_commit
+    assert commit is None or len(commit.removesuffix("+")) == 40
+    assert (commit is None) == (not (Path(__file__).parents[2] / ".git").exists())
     assert provenance.libraries["torch"] == torch.__version__.split("+")[0]
 
 
-def test_the_report_is_whole(trained: Trained) -> None:
+def test_the_report_is_complete(trained: Bundle) -> None:
     report = trained.path / "report"
     assert {file.name for file in report.iterdir()} == REPORT
     for picture in report.glob("*.png"):
@@ -95,12 +97,12 @@ def test_the_report_is_whole(trained: Trained) -> None:
     assert figures["accuracy"] == trained.manifest.metrics.test.accuracy
 
 
-def test_the_weights_are_the_network_s(trained: Trained) -> None:
+def test_the_bundle_holds_the_weights_of_the_network(trained: Bundle) -> None:
     weights = load_file(trained.path / "weights.safetensors")
     assert sum(tensor.numel() for name, tensor in weights.items() if "1.0.0.weight" in name) == 3 * 4 * 9
 
 
-def test_the_card_states_the_measured_figures(trained: Trained) -> None:
+def test_the_card_states_the_measured_metrics(trained: Bundle) -> None:
     card = (trained.path / "README.md").read_text()
     test = trained.manifest.metrics.test
     assert card.startswith("---\n")
@@ -109,10 +111,9 @@ def test_the_card_states_the_measured_figures(trained: Trained) -> None:
     assert "[batch, 8, 8, 3]" in card
 
 
-def test_a_wrong_answer_and_none_at_all_both_make_a_page_of_mistakes(trained: Trained, tmp_path: Path) -> None:
+def test_mistakes_are_drawn_if_there_are_any_and_if_there_are_none(trained: Bundle, tmp_path: Path) -> None:
     bad = colour_images.recipe(epochs=1, optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=1e-9))
-    with Path("/dev/null").open("w") as nowhere:
-        untrained = train(bad, colour_images.source(), CPU, tmp_path, LineReporter(nowhere))
+    untrained = train_bundle(bad, tmp_path)
     assert untrained.manifest.metrics.test.accuracy < 1
     assert trained.manifest.metrics.test.accuracy == 1
     pictures = [(bundle.path / "report" / "mistakes.png").read_bytes() for bundle in (untrained, trained)]
@@ -121,12 +122,44 @@ def test_a_wrong_answer_and_none_at_all_both_make_a_page_of_mistakes(trained: Tr
 
 def test_a_failed_run_leaves_no_bundle(tmp_path: Path) -> None:
     wild = colour_images.recipe(optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=1e30))
-    with Path("/dev/null").open("w") as nowhere, pytest.raises(NonFiniteError):
-        train(wild, colour_images.source(), CPU, tmp_path, LineReporter(nowhere))
+    with pytest.raises(NonFiniteError):
+        train_bundle(wild, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_normalisation_inside_the_graph_is_that_of_the_training_split(trained: Trained, recipe: Recipe) -> None:
+def test_an_error_after_training_keeps_the_weights_and_explains_how_to_continue(tmp_path: Path) -> None:
+    """The model's folder disappears during training, so the bundle cannot be written; then it is back."""
+    artifacts, runs = tmp_path / "artifacts", tmp_path / "runs"
+    recipe = colour_images.recipe(epochs=2)
+
+    class Blocking(Recorder):
+        def epoch(self, epoch: Epoch, epochs: int) -> None:
+            super().epoch(epoch, epochs)
+            if artifacts.is_dir():
+                artifacts.rmdir()
+            artifacts.write_text("a file, not a folder")
+
+    artifacts.mkdir()
+    with pytest.raises(ArtifactsError, match="not writable") as caught:
+        train_bundle(recipe, artifacts, reporter=Blocking(), runs=Runs(runs))
+    assert caught.value.__notes__ == [
+        f"The trained weights are in {runs / 'colours-1'}. Run the same command with --resume to continue after "
+        "training."
+    ]
+    artifacts.unlink()
+    recorder = Recorder()
+    bundle = train_bundle(recipe, artifacts, reporter=recorder, runs=Runs(runs, resume=True))
+    assert recorder.epochs == []
+    assert bundle.manifest.provenance.epochs == 2
+
+
+def test_a_run_reports_its_warnings(tmp_path: Path) -> None:
+    recorder = Recorder()
+    train_bundle(colour_images.recipe(epochs=1), tmp_path, reporter=recorder)
+    assert any(note.startswith("warning: The test split has only 18 images") for note in recorder.notes)
+
+
+def test_the_graph_normalises_as_the_training_split_does(trained: Bundle, recipe: Recipe) -> None:
     weights = load_file(trained.path / "weights.safetensors")
     images = split(colour_images.source().load(), recipe.data).train.images[:] / 255
     scale, shift = weights["0.scale"].numpy().ravel(), weights["0.shift"].numpy().ravel()
@@ -134,12 +167,11 @@ def test_normalisation_inside_the_graph_is_that_of_the_training_split(trained: T
     assert np.allclose(-shift / scale, images.mean(axis=(0, 1, 2)), atol=1e-5)
 
 
-def test_a_sigmoid_makes_a_binary_bundle_of_two_columns(tmp_path: Path) -> None:
+def test_a_sigmoid_is_exported_as_two_columns(tmp_path: Path) -> None:
     data = colour_images.colours(90)
     two = data.train.take(np.flatnonzero(data.train.labels < 2))
     pair = FakeSource(replace(data, labels=("red", "green"), train=two))
-    with Path("/dev/null").open("w") as nowhere:
-        bundle = train(colour_images.recipe(sigmoid=True, epochs=8), pair, CPU, tmp_path, LineReporter(nowhere))
+    bundle = train_bundle(colour_images.recipe(sigmoid=True, epochs=8), tmp_path, pair)
     assert bundle.manifest.task is Task.BINARY
     assert bundle.manifest.metrics.test.accuracy == 1
     probabilities = OnnxModel((bundle.path / "model.onnx").read_bytes()).probabilities(two.images)
@@ -147,19 +179,18 @@ def test_a_sigmoid_makes_a_binary_bundle_of_two_columns(tmp_path: Path) -> None:
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-def test_a_sigmoid_is_refused_for_more_than_two_classes(tmp_path: Path) -> None:
-    with Path("/dev/null").open("w") as nowhere, pytest.raises(RecipeError, match="sigmoid=true is for two classes"):
-        train(colour_images.recipe(sigmoid=True), colour_images.source(), CPU, tmp_path, LineReporter(nowhere))
+def test_refuses_a_sigmoid_for_more_than_two_classes(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="sigmoid=true is for two classes"):
+        train_bundle(colour_images.recipe(sigmoid=True), tmp_path)
 
 
-def test_without_a_sigmoid_the_task_is_multiclass(trained: Trained) -> None:
+def test_without_a_sigmoid_the_task_is_multiclass(trained: Bundle) -> None:
     assert trained.manifest.task is Task.MULTICLASS
 
 
-def test_a_bundle_averaged_over_views_answers_as_their_mean_and_says_so(tmp_path: Path) -> None:
+def test_test_time_views_are_averaged_inside_the_graph(tmp_path: Path) -> None:
     recipe = colour_images.recipe(seed=3, epochs=1, test_views="mirror")
-    with Path("/dev/null").open("w") as nowhere:
-        trained = train(recipe, colour_images.source(), CPU, tmp_path, LineReporter(nowhere))
+    trained = train_bundle(recipe, tmp_path)
     data = split(colour_images.source().load(), recipe.data)
     network = build_network(recipe, data).eval()
     network.load_state_dict(load_file(trained.path / "weights.safetensors"))
@@ -169,6 +200,6 @@ def test_a_bundle_averaged_over_views_answers_as_their_mean_and_says_so(tmp_path
         expected = ((network(seen) + network(seen.flip(3))) / 2).numpy()
     answered = OnnxModel((trained.path / "model.onnx").read_bytes()).logits(images)
     np.testing.assert_allclose(answered, expected, atol=1e-4)
-    assert "averaged over test-time views inside the graph: the image and its mirror" in (
+    assert "averages its answer over test-time views: the image and its mirror image" in (
         trained.path / "README.md"
     ).read_text(encoding="utf-8")

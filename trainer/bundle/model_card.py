@@ -1,17 +1,23 @@
 """The model card: README.md of a bundle, with Hugging Face front matter (Mitchell et al., 2019)."""
 
 import json
+from pathlib import Path
 
 from schemas.evaluation import Interval, Metrics
 from schemas.manifest import ModelManifest
+from schemas.metrics import learnt_something
+
+FEW_TEST_IMAGES = 100
+_SHOWN_CLASSES = 50
 
 
-def model_card(manifest: ModelManifest) -> str:
+def model_card(manifest: ModelManifest, folder: Path) -> str:
+    """Returns the card; it shows the plots that are in the bundle's folder."""
     test, data = manifest.metrics.test, manifest.provenance.data
     spec = manifest.input
     kind = "grey" if spec.channels == 1 else "RGB"
     network = manifest.provenance.recipe["network"]
-    name = json.dumps(data.name, ensure_ascii=False)  # which is YAML as well, whatever a folder is called
+    name = json.dumps(data.name, ensure_ascii=False)  # JSON strings are YAML too, whatever characters they contain
     architecture = network["name"] if isinstance(network, dict) else network
     return f"""---
 library_name: onnx
@@ -30,16 +36,16 @@ model-index:
 ---
 # {manifest.name}, version {manifest.version}
 
-Classifies {kind} images of {spec.height}x{spec.width} as one of {len(manifest.labels)} classes:
-{", ".join(manifest.labels)}.
+Classifies {kind} images of {spec.height}x{spec.width} as one of {len(manifest.labels):,} classes:
+{_first(manifest.labels)}.
 {_views(manifest)}Network: {architecture}, {manifest.provenance.parameters:,} parameters.
-
+{_warnings(manifest)}
 ## Data
-{data.name}: {data.train:,} images trained on, {data.validation:,} for validation, {data.test:,} for the test.
+{data.name}: {data.train:,} training images, {data.validation:,} validation images and {data.test:,} test images.
 Content hash `{data.content_hash}`.
 
-## How good it is
-On the test split, which was measured once, through ONNX Runtime on `model.onnx`:
+## Metrics
+Measured once on the test split, through ONNX Runtime on `{manifest.fp32.file}`, n = {test.n:,}:
 
 | accuracy | 95% interval | precision | recall | F1 | log loss | calibration error |
 |---|---|---|---|---|---|---|
@@ -50,68 +56,120 @@ On the test split, which was measured once, through ONNX Runtime on `model.onnx`
 Precision, recall and F1 are means over the classes:
 
 {_per_class(test)}
-
-![confusion matrix](report/confusion_matrix.png)
-![loss and accuracy over the epochs](report/curves.png)
-{_calibration(manifest)}{_reject(manifest)}{_variants(manifest)}
+{_plot(folder, "confusion_matrix", "confusion matrix")}{_plot(folder, "curves", "loss and accuracy over the epochs")}\
+{_calibration(manifest, folder)}{_reject(manifest)}{_variants(manifest)}
 ## Intended use and limits
-For telling apart the classes above, in images like those of the test split: the figures hold for such; measure it on
-your own with `POST /evaluate`. It answers with one of its classes for any image at all, also for one that shows none of
-them, and how sure it is then means nothing. Whether it treats the people in images alike was not measured.
+The model distinguishes the classes above in images like those of the test split; the metrics hold for such images only.
+Measure it on your own images with `POST /evaluate`. It answers any image with one of its classes, also an image that
+shows none of them, and its confidence is then meaningless. Fairness towards the people in images was not measured.
 
-## How it was made
-{manifest.provenance.epochs} epochs, of which epoch {manifest.provenance.best_epoch} was the best on validation, in \
-{manifest.provenance.duration_seconds:.1f} s on {manifest.provenance.device}{_processes(manifest)}; \
-seed {manifest.provenance.seed}.
-{_start(manifest)}The recipe as run is in `manifest.json`.
+## Training
+{manifest.provenance.epochs} epochs in {manifest.provenance.duration_seconds:.1f} s on {manifest.provenance.device}\
+{_processes(manifest)}; seed {manifest.provenance.seed}. The weights are those of epoch \
+{manifest.provenance.best_epoch}, the best on validation.
+{_start(manifest)}The recipe is in `manifest.json`.
 
 ## How to use it
 `make serve`, then
 
     curl --data-binary @image.png -H 'Content-Type: image/png' http://127.0.0.1:8000/models/{manifest.name}/predict
 
-or, with ONNX Runtime alone, give `{manifest.fp32.file}` uint8 `images` [batch, {spec.height}, {spec.width}, \
-{spec.channels}]: normalisation is inside.
+With ONNX Runtime alone, give `{manifest.fp32.file}` uint8 `images` [batch, {spec.height}, {spec.width}, \
+{spec.channels}]. The graph normalises them itself.
 """
 
 
+def warnings_of(manifest: ModelManifest) -> list[str]:
+    """Returns a sentence for each reason to distrust the model or its metrics."""
+    test, duplicates = manifest.metrics.test, manifest.provenance.data.duplicates
+    warnings = []
+    if not learnt_something(test):
+        warnings.append(
+            f"The model learnt nothing: its test accuracy of {test.accuracy:.2%} on {len(manifest.labels):,} classes "
+            "is no better than guessing. Check the labels, and try another learning rate."
+        )
+    if test.n < FEW_TEST_IMAGES:
+        interval = test.accuracy_interval
+        warnings.append(
+            f"The test split has only {test.n} images: the true accuracy may be anything from {interval.lower:.0%} to "
+            f"{interval.upper:.0%}."
+        )
+    never_predicted = [
+        row.label
+        for row, count in zip(test.per_class, map(sum, zip(*test.confusion_matrix, strict=True)), strict=True)
+        if row.support and not count
+    ]
+    if never_predicted:
+        warnings.append(
+            f"The model predicts no test image as {_first(never_predicted)}. Add images of "
+            f"{'these classes' if len(never_predicted) > 1 else 'this class'}, or try --set class_weights=balanced."
+        )
+    if duplicates is not None:
+        warnings += [
+            f"{count:,} of {n:,} {split} images are also training images, so the {split} metrics are too good. Remove "
+            "the duplicates."
+            for split, count, n in (
+                ("validation", duplicates.validation, manifest.metrics.validation.n),
+                ("test", duplicates.test, test.n),
+            )
+            if count
+        ]
+    return warnings
+
+
+def _warnings(manifest: ModelManifest) -> str:
+    warnings = warnings_of(manifest)
+    return "\n".join(["", "## Warnings", *(f"- {warning}" for warning in warnings), ""]) if warnings else ""
+
+
+def _first(labels: list[str] | tuple[str, ...]) -> str:
+    rest = len(labels) - _SHOWN_CLASSES
+    return ", ".join(labels[:_SHOWN_CLASSES]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def _plot(folder: Path, name: str, description: str) -> str:
+    return f"\n![{description}](report/{name}.png)\n" if (folder / "report" / f"{name}.png").exists() else ""
+
+
 def _views(manifest: ModelManifest) -> str:
-    """Bundles of before there were views have no such setting."""
+    """Old bundles lack the setting."""
     views = manifest.provenance.recipe.get("test_views", "one")
-    described = {"mirror": "the image and its mirror", "shift": "the image, its mirror and four shifts by a pixel"}
+    described = {"mirror": "the image and its mirror image", "shift": "the image, its mirror image and four shifts"}
     if not isinstance(views, str) or views not in described:
         return ""
-    return f"Each answer is averaged over test-time views inside the graph: {described[views]}.\n"
+    return f"The graph averages its answer over test-time views: {described[views]}.\n"
 
 
 def _start(manifest: ModelManifest) -> str:
     transfer = manifest.provenance.recipe.get("transfer")
     if not isinstance(transfer, dict) or transfer.get("weights") is None:
         return ""
-    return f"Started from `{transfer['weights']}` (sha256 `{transfer.get('sha256')}`).\n"
+    return f"Training started from `{transfer['weights']}` (sha256 `{transfer.get('sha256')}`).\n"
 
 
 def _processes(manifest: ModelManifest) -> str:
-    """Bundles of before do not say in how many."""
+    """Old bundles do not record the number."""
     processes = manifest.provenance.processes
     if processes is None:
         return ""
     return ", in one process" if processes == 1 else f", in {processes} processes"
 
 
-def _calibration(manifest: ModelManifest) -> str:
-    """Bundles of before there was calibration have none."""
+def _calibration(manifest: ModelManifest, folder: Path) -> str:
+    """Old bundles have no calibration."""
     scaling = manifest.calibration
     if scaling is None:
         return ""
+    fitted = (
+        "The temperature stayed at 1: no other made the validation split better calibrated."
+        if scaling.temperature == 1
+        else f"The graph divides logits by a temperature of {scaling.temperature:.3f}, fitted on the validation split."
+    )
     return f"""
-## How sure it is
-Probabilities are calibrated on the validation split, by a temperature of {scaling.temperature:.3f} inside the graph.
+## Calibration
+{fitted}
 Expected calibration error on the test split: {scaling.test.before:.4f} before, {scaling.test.after:.4f} after.
-
-![reliability diagram](report/reliability.png)
-![accuracy against coverage](report/coverage.png)
-"""
+{_plot(folder, "reliability", "reliability diagram")}{_plot(folder, "coverage", "accuracy against coverage")}"""
 
 
 def _reject(manifest: ModelManifest) -> str:
@@ -119,23 +177,20 @@ def _reject(manifest: ModelManifest) -> str:
     if reject is None:
         return ""
     if reject.threshold is None or reject.test is None:
-        return f"\nNo reject threshold: {reject.reason}.\n"
+        return f"\nThere is no reject threshold: {reject.reason}.\n"
     test, n = reject.test, manifest.metrics.test.n
-    share = f"{test.coverage:.2%}{_interval(test.coverage_interval)} of the {n:,} images"
-    right = (
-        ""
-        if test.accuracy is None
-        else f", and {test.accuracy:.2%}{_interval(test.accuracy_interval)} of the answers are right"
+    accuracy = (
+        "" if test.accuracy is None else f" with an accuracy of {test.accuracy:.2%}{_interval(test.accuracy_interval)}"
     )
     return f"""
-For {reject.target_accuracy:.2%} of the answers to be right, answer only from a probability of
-{reject.threshold:.4f} on: so says the validation split.
-On the test split {share} are answered then{right}.
+A confidence threshold of {reject.threshold:.4f} reaches an accuracy of {reject.target_accuracy:.2%} on the validation
+split.
+On the test split it answers {test.coverage:.2%}{_interval(test.coverage_interval)} of the {n:,} images{accuracy}.
 """
 
 
 def _interval(interval: Interval | None) -> str:
-    """Bundles of before have none."""
+    """Old bundles have none."""
     return "" if interval is None else f" (95% interval {interval.lower:.2%} to {interval.upper:.2%})"
 
 
@@ -144,17 +199,26 @@ def _variants(manifest: ModelManifest) -> str:
     if not kept and not manifest.dropped_variants:
         return ""
     rows = [
-        f"- {variant.name}: test accuracy {variant.metrics.accuracy:.2%} (fp32: {manifest.fp32.metrics.accuracy:.2%}); "
-        f"of fp32's speed {', '.join(f'{entry.ratio:.2f} times at batch {entry.batch}' for entry in variant.speed)}"
+        f"- {variant.name}: test accuracy {variant.metrics.accuracy:.2%} (fp32: {manifest.fp32.metrics.accuracy:.2%}), "
+        f"n = {manifest.metrics.test.n:,}; speed relative to fp32: "
+        f"{', '.join(f'{entry.ratio:.2f} at batch size {entry.batch}' for entry in variant.speed)}"
         for variant in kept
     ]
-    rows += [f"- {dropped.name}: dropped; {dropped.reason}" for dropped in manifest.dropped_variants]
+    rows += [f"- {dropped.name}: dropped, because {dropped.reason}" for dropped in manifest.dropped_variants]
     return "\n".join(["", "## Variants", *rows, ""])
 
 
 def _per_class(metrics: Metrics) -> str:
+    """Returns a table of the classes; of many classes, only those with the lowest F1."""
+    classes, note = metrics.per_class, ""
+    if len(classes) > _SHOWN_CLASSES:
+        classes = tuple(sorted(classes, key=lambda entry: entry.f1))[:_SHOWN_CLASSES]
+        note = (
+            f"\n\nThe {_SHOWN_CLASSES} classes with the lowest F1, of {len(metrics.per_class):,}; all are in "
+            "`report/classification_report.json`."
+        )
     rows = [
         f"| {entry.label} | {entry.precision:.4f} | {entry.recall:.4f} | {entry.f1:.4f} | {entry.support:,} |"
-        for entry in metrics.per_class
+        for entry in classes
     ]
-    return "\n".join(["| class | precision | recall | F1 | images |", "|---|---|---|---|---|", *rows])
+    return "\n".join(["| class | precision | recall | F1 | images |", "|---|---|---|---|---|", *rows]) + note

@@ -1,13 +1,14 @@
-"""What the network will see: random training images before and after augmentation, as one picture."""
+"""Pictures of training images as the network sees them."""
 
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from schemas.image import Pixels
-from trainer.bundle.report import draw, grid, save, shortened
+from trainer.bundle.image_grid import MAX_IMAGES, Captioned, image_grid, plain, save, shortened
 from trainer.data.dataset import LabelledImages
 from trainer.data.split import Splits
 from trainer.errors import WriteError
@@ -15,14 +16,15 @@ from trainer.recipe import AugmentConfig, Recipe
 from trainer.training.augment import Augmenter, Mixed
 from trainer.training.loader import GatheredImages
 
+SAMPLES = 25
 _COLUMNS = 8
-_TITLE_WIDTH = 120  # letters that fit above so many columns
+_TITLE_WIDTH = 120  # characters that fit above 8 columns
 _WORDS = {
     "flip": "{} flip",
     "translate": "shifted by up to {:g} pixels",
-    "rotate": "turned by up to {:g} degrees",
+    "rotate": "rotated by up to {:g} degrees",
     "scale": "scaled by up to {:.0%}",
-    "crop": "up to {:.0%} of the area cut away",
+    "crop": "up to {:.0%} of the area cropped",
     "reflect": "mirrored at the border",
     "colour": "colours changed by up to {:.0%}",
     "cutout": "a black square of {} pixels",
@@ -32,29 +34,44 @@ _WORDS = {
 
 
 def write_show(path: Path, recipe: Recipe, data: Splits, count: int) -> int:
-    """Draws up to count training images, each above what augmentation makes of it; returns how many.
+    """Draws training images, each above its augmented version, and returns how many: count, at most 200.
 
     Raises WriteError.
     """
-    chosen = np.random.default_rng(recipe.seed).permutation(len(data.train))[:count]
-    rows = [chosen[start : start + _COLUMNS] for start in range(0, len(chosen), _COLUMNS)]
-    figure, cells = grid(_title(recipe, data), 2 * _COLUMNS * len(rows), _COLUMNS)
-    for row, positions in enumerate(rows):
-        images = data.train.take(positions)
-        seen, mixed = as_seen(images, recipe.augment, recipe.seed + row)
-        above, below = cells[2 * row * _COLUMNS :], cells[(2 * row + 1) * _COLUMNS :]
-        for i, label in enumerate(images.labels):
-            draw(above[i], images.images[i], shortened(data.labels[label]))
-            draw(below[i], seen[i], _mixture(mixed, i, data.labels) if mixed is not None else "")
+    chosen = np.random.default_rng(recipe.seed).permutation(len(data.train))[: min(count, MAX_IMAGES // 2)]
+    cells: list[Captioned] = []
+    for row, start in enumerate(range(0, len(chosen), _COLUMNS)):
+        images = data.train.take(chosen[start : start + _COLUMNS])
+        augmented, mixed = augmented_batch(images, recipe.augment, recipe.seed + row)
+        above = [
+            Captioned(image, shortened(data.labels[label]))
+            for image, label in zip(images.images, images.labels, strict=True)
+        ]
+        below = [Captioned(image, _mixture(mixed, i, data.labels)) for i, image in enumerate(augmented)]
+        empty = [Captioned(np.full_like(augmented[0], 255), "")] * (_COLUMNS - len(above))
+        cells += [*above, *empty, *below, *empty]
     try:
-        save(figure, path)
+        save(image_grid(_title(recipe, data), cells, _COLUMNS), path)
     except OSError as error:
         raise WriteError(f"{path} could not be written ({error}).") from error
     return len(chosen)
 
 
-def as_seen(data: LabelledImages, config: AugmentConfig, seed: int) -> tuple[Pixels, Mixed | None]:
-    """The images as one augmented batch, uint8 [n, height, width, channels], and how they were mixed if they were."""
+def samples(recipe: Recipe, data: Splits) -> Figure:
+    """Random training images as the network sees them: augmented, and mixed if the recipe mixes them."""
+    chosen = np.random.default_rng(recipe.seed).permutation(len(data.train))[:SAMPLES]
+    images = data.train.take(chosen)
+    augmented, mixed = augmented_batch(images, recipe.augment, recipe.seed)
+    captions = [
+        shortened(data.labels[label]) if mixed is None else _mixture(mixed, i, data.labels)
+        for i, label in enumerate(images.labels)
+    ]
+    title = f"{len(chosen)} of {len(data.train):,} training images as the network sees them"
+    return image_grid(title, list(map(Captioned, augmented, captions)))
+
+
+def augmented_batch(data: LabelledImages, config: AugmentConfig, seed: int) -> tuple[Pixels, Mixed | None]:
+    """Returns the images augmented as one batch, uint8 [n, height, width, channels], and how they were mixed."""
     index = torch.arange(len(data))
     images, labels = GatheredImages(data, torch.device("cpu")).batch(index)
     augmenter = Augmenter(config, len(data), torch.Generator().manual_seed(seed))
@@ -64,23 +81,25 @@ def as_seen(data: LabelledImages, config: AugmentConfig, seed: int) -> tuple[Pix
     return (seen * 255).round().byte().permute(0, 2, 3, 1).numpy(), mixed
 
 
-def in_words(config: AugmentConfig) -> str:
-    """What augmentation does, or that there is none."""
+def describe_augmentation(config: AugmentConfig) -> str:
     defaults = AugmentConfig()
     used = {name: value for name, value in config if value != getattr(defaults, name)}
-    said = [_WORDS.get(name, f"{name} {{}}").format(value) for name, value in used.items()]
-    return ", ".join(said) or "no augmentation"
+    return (
+        ", ".join(_WORDS.get(name, f"{name} {{}}").format(value) for name, value in used.items()) or "no augmentation"
+    )
 
 
 def _title(recipe: Recipe, data: Splits) -> str:
     counts = (
-        f"{data.name}: {len(data.train):,} training images of {len(data.labels)} classes, {len(data.validation):,} for "
-        f"validation, {len(data.test):,} for the test"
+        f"{plain(data.name)}: {len(data.train):,} training images of {len(data.labels)} classes, "
+        f"{len(data.validation):,} for validation, {len(data.test):,} for the test"
     )
-    changes = f"above: as read, below: as the network sees them ({in_words(recipe.augment)})"
-    return "\n".join(textwrap.wrap(counts, _TITLE_WIDTH) + textwrap.wrap(changes, _TITLE_WIDTH))
+    rows = f"above: original, below: as the network sees it ({describe_augmentation(recipe.augment)})"
+    return "\n".join(textwrap.wrap(counts, _TITLE_WIDTH) + textwrap.wrap(rows, _TITLE_WIDTH))
 
 
-def _mixture(mixed: Mixed, i: int, labels: tuple[str, ...]) -> str:
+def _mixture(mixed: Mixed | None, i: int, labels: tuple[str, ...]) -> str:
+    if mixed is None:
+        return ""
     share, label, other = float(mixed.share), labels[int(mixed.labels[i])], labels[int(mixed.others[i])]
     return f"{share:.0%} {shortened(label)}\n{1 - share:.0%} {shortened(other)}"

@@ -1,4 +1,4 @@
-"""Where a model is from: the recipe as run, the data, the machine and the code."""
+"""Records where a model is from: the recipe as run, the data, the machine and the code."""
 
 import importlib.metadata
 import platform
@@ -51,8 +51,8 @@ def _libraries() -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """The commit of this code, with + where files differ from it; None outside a checkout."""
-    root = Path(__file__).parent.parent
+    """Returns the commit of this code, with + if files differ from it; None outside a checkout."""
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:

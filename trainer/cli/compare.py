@@ -4,10 +4,17 @@ import argparse
 from pathlib import Path
 
 from schemas.manifest import VariantName
-from schemas.model_comparison import Comparison
-from trainer.cli.data_options import add_data_options, in_words, place_of
+from schemas.model_comparison import Comparison, compare
+from trainer.cli.data_options import add_data_options, in_words, location_of
 from trainer.cli.output import say
-from trainer.evaluation.evaluate import Part, check_same_labels, choose, compare, how_to_read, open_model, score
+from trainer.evaluation.scoring import (
+    Part,
+    check_same_labels,
+    choose_data_config,
+    open_model,
+    score,
+    select_images,
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -19,20 +26,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     models = [open_model(path, VariantName(options.variant)) for path in (options.a, options.b)]
     check_same_labels(*models)
-    place = place_of(options)
-    config = how_to_read(place, [model.manifest for model in models])
-    data = place.load(config, models[0].manifest)
+    location = location_of(options)
+    config = choose_data_config(location, [model.manifest for model in models])
+    data = location.load(config, models[0].manifest)
     same_size = models[0].manifest.input == models[1].manifest.input
-    other = data if same_size else place.load(config, models[1].manifest)
+    other = data if same_size else location.load(config, models[1].manifest)
     asked = list(zip(models, (data, other), strict=True))
-    chosen = choose(asked, config, Part(options.split) if options.split else None)
-    say(*data.told, *chosen.told)
-    a, b = ((model.shown, score(model, images, chosen.positions)) for model, images in asked)
+    selection = select_images(asked, config, Part(options.split) if options.split else None)
+    say(*data.told, *selection.notes)
+    a, b = ((str(model), score(model, images, selection.positions).correct) for model, images in asked)
     comparison = compare(a, b)
     if options.json:
         print(comparison.model_dump_json(indent=2))
     else:
-        print(f"On {data.name}, {in_words(chosen.part)}: {comparison.n:,} images")
+        print(f"On {data.name}, {in_words(selection.part)}: {comparison.n:,} images")
         print(as_text(comparison))
     return 0
 

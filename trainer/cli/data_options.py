@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from trainer.evaluation.evaluate import Place
+from trainer.evaluation.scoring import DataLocation
 from trainer.recipe import Source
 
 
@@ -30,8 +30,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for decoded images (beside the data)")
 
 
-def place_of(options: argparse.Namespace) -> Place:
-    return Place(options.data, options.skip_bad, options.cache, Source(options.source) if options.source else None)
+def location_of(options: argparse.Namespace) -> DataLocation:
+    source = Source(options.source) if options.source else None
+    return DataLocation(options.data, options.skip_bad, options.cache, source)
 
 
 def in_words(part: str) -> str:

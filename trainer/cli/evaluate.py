@@ -5,9 +5,9 @@ from pathlib import Path
 
 from schemas.evaluation import Metrics
 from schemas.manifest import VariantName
-from trainer.cli.data_options import add_data_options, in_words, place_of
+from trainer.cli.data_options import add_data_options, in_words, location_of
 from trainer.cli.output import print_table, say
-from trainer.evaluation.evaluate import Part, choose, how_to_read, open_model, score
+from trainer.evaluation.scoring import Part, choose_data_config, open_model, score, select_images
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -17,16 +17,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     model = open_model(options.bundle, VariantName(options.variant))
-    place = place_of(options)
-    config = how_to_read(place, [model.manifest])
-    data = place.load(config, model.manifest)
-    chosen = choose([(model, data)], config, Part(options.split) if options.split else None)
-    say(*data.told, *chosen.told)
-    metrics = score(model, data, chosen.positions).metrics
+    location = location_of(options)
+    config = choose_data_config(location, [model.manifest])
+    data = location.load(config, model.manifest)
+    selection = select_images([(model, data)], config, Part(options.split) if options.split else None)
+    say(*data.told, *selection.notes)
+    metrics = score(model, data, selection.positions).metrics
     if options.json:
         print(metrics.model_dump_json(indent=2))
     else:
-        print(f"{model.shown} on {data.name}, {in_words(chosen.part)}: {metrics.n:,} images")
+        print(f"{model} on {data.name}, {in_words(selection.part)}: {metrics.n:,} images")
         _print_metrics(metrics)
     return 0
 

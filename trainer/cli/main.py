@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> int:
         status: int = options.command(options)
         sys.stdout.flush()
     except TrainerError as error:
-        return _fail(str(error), error.exit_status)
+        notes = getattr(error, "__notes__", [])
+        return _fail(" ".join([str(error), *notes]), error.exit_status)
     except SchemaError as error:
         return _fail(str(error), UsageError.exit_status)
     except KeyboardInterrupt:

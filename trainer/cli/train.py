@@ -5,14 +5,12 @@ import sys
 import time
 from pathlib import Path
 
-from schemas.evaluation import Metrics
 from trainer.cli.argument_types import output_folder, seconds
 from trainer.cli.output import say
 from trainer.cli.recipe_options import add_recipe_options, recipe_of, source_of
 from trainer.recipe import Recipe, Views
 
 ARTIFACTS, RUNS = Path("artifacts"), Path("runs")
-_SHOWN = 5
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     source = source_of(recipe, options)
     # Imported here: PyTorch takes seconds, and a wrong option or path is reported without it.
-    from trainer.run import Runs, train_in  # noqa: PLC0415
+    from trainer.run import Runs, train  # noqa: PLC0415
     from trainer.training.device import choose_device, describe  # noqa: PLC0415
     from trainer.training.distributed import join  # noqa: PLC0415
     from trainer.training.progress import SilentReporter, reporter_for  # noqa: PLC0415
@@ -53,35 +51,21 @@ def run(options: argparse.Namespace) -> int:
             say(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}{several}.")
         reporter = reporter_for(sys.stderr) if world.first else SilentReporter()
         runs = Runs(options.runs, options.resume, options.tensorboard, options.checkpoint_seconds)
-        trained = train_in(
-            world, recipe, source, device, options.artifacts, reporter, runs=runs, relabel=options.relabel
+        bundle = train(
+            recipe, source, device, options.artifacts, reporter, runs=runs, world=world, relabel=options.relabel
         )
-    if trained is None:
+    if bundle is None:
         return 0
-    test, data = trained.manifest.metrics.test, trained.manifest.provenance.data
+    test, data = bundle.manifest.metrics.test, bundle.manifest.provenance.data
     interval = test.accuracy_interval
-    say(*_never_predicted(test))
     print(
-        f"{trained.path}: test accuracy {test.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%}), "
+        f"{bundle.path}: test accuracy {test.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%}), "
         f"macro F1 {test.macro.f1:.4f}, on {test.n:,} images{_views(recipe)}; "
         f"trained on {data.train:,}, chosen on {data.validation:,}; "
-        f"{trained.manifest.provenance.duration_seconds:.1f} s training, {time.perf_counter() - started:.1f} s in all."
+        f"{bundle.manifest.provenance.duration_seconds:.1f} s training, {time.perf_counter() - started:.1f} s in all."
     )
-    say("To serve it: make serve", f"To classify files: python -m trainer predict {trained.path} FILE")
+    say("To serve it: make serve", f"To classify files: python -m trainer predict {bundle.path} FILE")
     return 0
-
-
-def _never_predicted(test: Metrics) -> list[str]:
-    """Returns a warning if the model predicts some class for no test image."""
-    predicted = map(sum, zip(*test.confusion_matrix, strict=True))
-    missed = [row.label for row, count in zip(test.per_class, predicted, strict=True) if row.support and not count]
-    if not missed:
-        return []
-    names = ", ".join(missed[:_SHOWN]) + (", ..." if len(missed) > _SHOWN else "")
-    return [
-        f"warning: the model predicts no test image as {names}. Add images of these classes, or try "
-        "--set class_weights=balanced."
-    ]
 
 
 def _views(recipe: Recipe) -> str:

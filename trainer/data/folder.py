@@ -20,7 +20,7 @@ from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, Unreadable
 from trainer.data.photo import decode_photo, is_document
 from trainer.data.progress_bar import tracked
 from trainer.errors import DataError
-from trainer.files import find_files, why_no_file
+from trainer.files import find_files, why_not_a_file
 
 _SHOWN = 10
 _WINDOW_BYTES = 64 * 2**20  # of decoded images that wait to be written
@@ -133,7 +133,7 @@ class FolderSource:
         documents: list[str] = []
         # a link to nothing may have been a whole class
         lost = [entry for entry in self.folder.iterdir() if not (is_hidden(entry.name) or entry.exists())]
-        refused = {entry: why for entry in lost if (why := why_no_file(entry))}
+        refused = {entry: why for entry in lost if (why := why_not_a_file(entry))}
         for part, folder in parts.items():
             for label, name in enumerate(classes):
                 found, not_files = find_files(folder / name) if (folder / name).exists() else ([], {})

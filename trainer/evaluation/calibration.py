@@ -1,34 +1,39 @@
-"""A temperature for the logits, so that of the answers given with 90% nine in ten are right (Guo et al., 2017)."""
+"""Temperature scaling (Guo et al., 2017), and the confidence threshold that reaches a target accuracy."""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+import numpy.typing as npt
 
 from schemas.bundle import FloatArray
 from schemas.manifest import Answered, CalibrationErrors, Reject, TemperatureScaling
-from schemas.metrics import Labels, calibration, wilson_interval
+from schemas.metrics import Labels, calibration, log_loss, wilson_interval
 from schemas.selective_prediction import CoverageCurve, coverage_curve
 from trainer.evaluation.evaluate import Evaluation
 
-COLDEST, HOTTEST = 0.05, 20.0
+LOWEST, HIGHEST = 0.05, 20.0
+_HALVINGS = 30  # of the range in which the temperature lies, to a relative 1e-8
 
 
 def fit_temperature(logits: FloatArray, labels: Labels) -> float:
-    """The temperature that makes the labels [n] likeliest under softmax(logits [n, classes] / temperature).
+    """Returns the temperature T that makes softmax(logits / T) fit the labels best; 1.0 if it would not help.
 
-    With Platt's targets (1999), (n+1)/(n+2) for the true class instead of 1: else a split without a mistake would ask
-    for infinite confidence.
+    logits are [n, classes], labels [n]. The loss uses Platt's targets (1999), (n+1)/(n+2) for the true class instead of
+    1: with 1, a split without a mistake would have infinite confidence. The temperature stays 1.0 if log loss or
+    calibration error on these images would increase.
     """
     n, classes = logits.shape
     precise = logits.astype(np.float64)
     target = np.full((n, classes), 1 / (n + 2) / (classes - 1))
     target[np.arange(n), labels] = (n + 1) / (n + 2)
-
-    def loss(log_temperature: float) -> float:
-        return float(-(target * log_softmax(precise / np.exp(log_temperature), axis=1)).sum() / n)
-
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
-    return float(np.exp(found.x))
+    # The loss is convex in 1 / T, so bisection of its slope finds the minimum.
+    low, high = np.log(1 / HIGHEST), np.log(1 / LOWEST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        slope = ((softmax(precise * np.exp(middle)) - target) * precise).sum()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    temperature = float(np.exp(-(low + high) / 2))
+    before, after = softmax(precise), softmax(precise / temperature)
+    better = log_loss(labels, after) < log_loss(labels, before) and _error(labels, after) <= _error(labels, before)
+    return temperature if better else 1.0
 
 
 def describe_scaling(temperature: float, validation: Evaluation, test: Evaluation) -> TemperatureScaling:
@@ -36,40 +41,50 @@ def describe_scaling(temperature: float, validation: Evaluation, test: Evaluatio
 
 
 def uncalibrated(evaluation: Evaluation) -> FloatArray:
-    """The probabilities that the same file would give without its temperature."""
-    probabilities: FloatArray = softmax(evaluation.logits, axis=1)
+    """Returns the probabilities that the same file would give without its temperature."""
+    return softmax(evaluation.logits.astype(np.float64)).astype(np.float32)
+
+
+def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of logits [n, classes]."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities
 
 
+def _error(labels: Labels, probabilities: npt.NDArray[np.floating]) -> float:
+    return calibration(labels, probabilities).expected_calibration_error
+
+
 def _errors(evaluation: Evaluation) -> CalibrationErrors:
-    before = calibration(evaluation.data.labels, uncalibrated(evaluation))
     return CalibrationErrors(
-        before=before.expected_calibration_error,
+        before=_error(evaluation.labels, uncalibrated(evaluation)),
         after=evaluation.metrics.calibration.expected_calibration_error,
     )
 
 
 def find_reject(target_accuracy: float, validation: Evaluation, test: Evaluation) -> Reject | None:
-    """The threshold that validation asks for, and what it does to both splits; None where no accuracy is asked for."""
+    """Returns the lowest threshold that meets the target accuracy on validation; None without a target (0)."""
     if not target_accuracy:
         return None
     curve = coverage_of(validation)
     threshold = curve.threshold_for(target_accuracy)
     if threshold is None:
         reason = (
-            f"at no threshold is the accuracy on validation {target_accuracy:.2%}: at best {curve.accuracy.max():.2%}"
+            f"no threshold reaches an accuracy of {target_accuracy:.2%} on validation; the best is "
+            f"{curve.accuracy.max():.2%}"
         )
         return Reject(target_accuracy=target_accuracy, threshold=None, reason=reason)
     return Reject(
         target_accuracy=target_accuracy,
         threshold=threshold,
         validation=_answered(curve, threshold),
-        test=_measured(coverage_of(test), threshold, test.metrics.n),
+        test=_with_intervals(_answered(coverage_of(test), threshold), test.metrics.n),
     )
 
 
 def coverage_of(evaluation: Evaluation) -> CoverageCurve:
-    return coverage_curve(evaluation.data.labels, evaluation.probabilities)
+    return coverage_curve(evaluation.labels, evaluation.probabilities)
 
 
 def _answered(curve: CoverageCurve, threshold: float) -> Answered:
@@ -77,9 +92,8 @@ def _answered(curve: CoverageCurve, threshold: float) -> Answered:
     return Answered(coverage=coverage, accuracy=accuracy)
 
 
-def _measured(curve: CoverageCurve, threshold: float, n: int) -> Answered:
-    """With intervals, of a split of n images that the threshold was not chosen on."""
-    at = _answered(curve, threshold)
-    answered = round(at.coverage * n)
-    right = None if at.accuracy is None else wilson_interval(round(at.accuracy * answered), answered)
-    return at.model_copy(update={"coverage_interval": wilson_interval(answered, n), "accuracy_interval": right})
+def _with_intervals(answered: Answered, n: int) -> Answered:
+    """Adds 95% intervals; valid only for a split of n images on which the threshold was not chosen."""
+    count = round(answered.coverage * n)
+    accuracy = None if answered.accuracy is None else wilson_interval(round(answered.accuracy * count), count)
+    return answered.model_copy(update={"coverage_interval": wilson_interval(count, n), "accuracy_interval": accuracy})

@@ -1,4 +1,4 @@
-"""The trainer's own ONNX Runtime session: what it measures is the file, not the network the file came from."""
+"""The trainer's ONNX Runtime session: metrics are measured on the file, not on the network it was exported from."""
 
 from typing import Protocol
 
@@ -21,26 +21,26 @@ class ImageRows(Protocol):
 
 
 class OnnxModel:
-    """A model's bytes on an execution provider: the CPU's with as many threads as it likes, unless told otherwise."""
+    """A session for a model's bytes on an execution provider. threads=0 lets ONNX Runtime choose."""
 
     def __init__(self, model: bytes, provider: str = CPU, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # TF32 would round fp32 to 10 bits; the service turns it off as well.
         providers = [(provider, {"use_tf32": "0"} if provider == CUDA else {})]
-        # Without enable_fallback=0 a GPU that fails at a run would silently be left for the CPU.
+        # Without enable_fallback=0, ONNX Runtime would silently continue on the CPU after an error on the GPU.
         self._session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
         self.provider: str = self._session.get_providers()[0]
         self.inputs = [TensorInfo(tensor.name, tensor.type, tensor.shape) for tensor in self._session.get_inputs()]
         self.outputs = [TensorInfo(tensor.name, tensor.type, tensor.shape) for tensor in self._session.get_outputs()]
 
     def run(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
-        """uint8 [n, height, width, channels] -> probabilities and logits, float32 [n, classes], in one inference."""
+        """Returns probabilities and logits, float32 [n, classes], of uint8 [n, height, width, channels]."""
         probabilities, logits = self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: images})
         return probabilities, logits
 
     def answers(self, images: ImageRows) -> tuple[FloatArray, FloatArray]:
-        """As run, in batches of a fixed size, so that any number of images fits into memory."""
+        """Like run, in batches of a fixed size, so that any number of images fits into memory."""
         batches = [self.run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
         probabilities, logits = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return probabilities, logits

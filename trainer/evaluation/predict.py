@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.bundle import Bundle, FloatArray, open_bundle
+from schemas.bundle import Bundle, FloatArray
 from schemas.errors import ImageError
 from schemas.image import decode_image
 from trainer.data.photo import is_document
 from trainer.errors import DataError
 from trainer.evaluation.onnx_session import BATCH, OnnxModel
-from trainer.files import find_files, newest_version
+from trainer.files import find_files, open_newest_bundle
 
 TOP = 3
 
@@ -38,7 +38,7 @@ def predict_files(bundle_path: Path, paths: Sequence[Path]) -> list[Answer]:
 
     Raises BundleError for a bundle that must not answer, and DataError if the bundle, a path or any image is missing.
     """
-    bundle = open_bundle(newest_version(bundle_path))
+    bundle = open_newest_bundle(bundle_path)
     model = OnnxModel(bundle.read(bundle.manifest.fp32))
     bundle.check_signature(model.inputs, model.outputs)
     files = list(_image_files(paths))

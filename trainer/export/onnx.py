@@ -1,4 +1,4 @@
-"""nn.Module -> ONNX bytes that take uint8 images, equal to the network or not written at all."""
+"""Exports a network to ONNX bytes that take uint8 images, and checks that both compute the same."""
 
 import copy
 import logging
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray
+from schemas.image import Pixels
 from schemas.manifest import InputSpec, Parity
-from trainer.errors import ExportError
+from trainer.errors import ExportError, one_line
 from trainer.evaluation.onnx_session import BATCH, ImageRows, OnnxModel
 
 OPSET = 20
@@ -26,7 +27,7 @@ ABSOLUTE_TOLERANCE = 1e-4
 class Deployed(nn.Module):
     """The graph of a bundle: uint8 [batch, height, width, channels] -> probabilities and logits [batch, classes].
 
-    The temperature calibrates the probabilities; the logits stay the network's own.
+    The temperature calibrates the probabilities; the logits remain the network's own.
     """
 
     def __init__(self, network: nn.Module, temperature: float = 1.0) -> None:
@@ -40,93 +41,86 @@ class Deployed(nn.Module):
 
 
 @dataclass(frozen=True)
-class Exported:
-    """The file's bytes and their parity with the network on some images.
+class NetworkOutput:
+    """Images, uint8 [n, height, width, channels], and the PyTorch network's logits for them, float32 [n, classes]."""
 
-    logits are the network's own for these images, answers the file's probabilities and logits.
-    """
-
-    model: bytes
-    parity: Parity
+    images: Pixels
     logits: FloatArray
-    answers: tuple[FloatArray, FloatArray]
+
+    @classmethod
+    def of(cls, network: nn.Module, images: Pixels) -> "NetworkOutput":
+        return cls(images, network_logits(network, images))
+
+    def parity(self, found: FloatArray) -> Parity:
+        """Compares a model file's logits for the images with the network's."""
+        return Parity(
+            images=len(found),
+            max_logit_difference=float(np.abs(found - self.logits).max()),
+            argmax_agreement=float((found.argmax(axis=1) == self.logits.argmax(axis=1)).mean()),
+        )
 
 
-def export(network: nn.Module, spec: InputSpec, images: ImageRows, temperature: float = 1.0) -> Exported:
-    """ONNX bytes of a network in eval mode, checked against it on the given real images.
+def export(network: nn.Module, spec: InputSpec, temperature: float = 1.0) -> bytes:
+    """Returns the ONNX file of a network in eval mode. Raises ExportError.
 
-    Raises ExportError where the two differ: at any of the batch sizes 1, 2 and 7, or in the class they give to an image
-    of the whole set, but for near ties.
+    Folds batch norm into the convolutions first: exporters' own folding has broken parallel branches before.
     """
-    return check_parity(network, to_onnx(network, spec, temperature), images)
-
-
-def to_onnx(network: nn.Module, spec: InputSpec, temperature: float = 1.0) -> bytes:
-    """Batch norm is folded into the convolutions first: exporters' own folding has broken parallel branches before."""
     try:
         folded = fuse(copy.deepcopy(network).cpu().eval()) if _has_batch_norm(network) else network
-        model = _quietly_exported(Deployed(folded, temperature).eval(), torch.zeros(2, *spec.shape, dtype=torch.uint8))
+        model = _export_quietly(Deployed(folded, temperature).eval(), torch.zeros(2, *spec.shape, dtype=torch.uint8))
         _strip(model)
         onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # tracing, exporting and checking each raise a tree of their own
-        raise ExportError(f"PyTorch could not export the network: {_first_line(error)}") from error
+    except Exception as error:  # tracing, exporting and checking raise exceptions of many types
+        raise ExportError(f"PyTorch could not export the network: {one_line(error)}") from error
     data: bytes = model.SerializeToString()
     return data
 
 
-def check_parity(network: nn.Module, model: bytes, images: ImageRows) -> Exported:
-    """Raises ExportError; see export."""
-    onnx_model = OnnxModel(model)
-    _check_batch_is_symbolic(onnx_model)
+def check_parity(model: OnnxModel, network: NetworkOutput) -> Parity:
+    """Compares an exported fp32 model with its network.
+
+    Raises ExportError if a logit differs at batch size 1, 2 or 7, or if the class of an image differs, except for near
+    ties.
+    """
+    _check_batch_is_symbolic(model)
     for size in PARITY_BATCHES:
-        for start in range(0, min(len(images), 3 * size), size):
-            batch = images[start : start + size]
-            expected, found = network_logits(network, batch), onnx_model.run(batch)[1]
-            if not np.allclose(found, expected, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE):
-                raise ExportError(
-                    f"The exported graph differs from the network by {np.abs(found - expected).max():.2g} in a logit "
-                    f"at batch size {len(batch)} (allowed: {ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} of it); "
-                    "no bundle was written."
-                )
-    logits, answers = network_logits(network, images), onnx_model.answers(images)
-    return Exported(model, _agreement(logits, answers[1]), logits, answers)
-
-
-def _agreement(expected: FloatArray, found: FloatArray) -> Parity:
-    same = found.argmax(axis=1) == expected.argmax(axis=1)
+        for start in range(0, min(len(network.images), 3 * size), size):
+            rows = slice(start, start + size)
+            _check_close(model.run(network.images[rows])[1], network.logits[rows])
+    found, expected = model.logits(network.images), network.logits
     best = np.sort(expected, axis=1)
     near_tie = best[:, -1] - best[:, -2] <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(best[:, -1])
-    if not (same | near_tie).all():
+    same = (found.argmax(axis=1) == expected.argmax(axis=1)) | near_tie
+    if not same.all():
         raise ExportError(
-            f"The exported graph gives {int((~(same | near_tie)).sum())} of {len(same):,} test images "
-            "another class than the network; no bundle was written."
+            f"The exported graph predicts another class than the network for {int((~same).sum())} of {len(same):,} "
+            "test images."
         )
-    return parity(expected, found)
-
-
-def parity(expected: FloatArray, found: FloatArray) -> Parity:
-    """Of logits [n, classes]."""
-    return Parity(
-        images=len(found),
-        max_logit_difference=float(np.abs(found - expected).max()),
-        argmax_agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
-    )
+    return network.parity(found)
 
 
 @torch.no_grad()
 def network_logits(network: nn.Module, images: ImageRows) -> FloatArray:
-    """PyTorch's own, of a network in eval mode on the CPU: float32 [n, classes]."""
+    """Returns the logits of a PyTorch network in eval mode, computed on the CPU: float32 [n, classes]."""
     reference = Deployed(network).eval()
     batches = [reference(torch.from_numpy(images[i : i + BATCH]))[1].numpy() for i in range(0, len(images), BATCH)]
     return np.concatenate(batches)
+
+
+def _check_close(found: FloatArray, expected: FloatArray) -> None:
+    if not np.allclose(found, expected, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE):
+        raise ExportError(
+            f"The exported graph differs from the network by {np.abs(found - expected).max():.2g} in a logit at batch "
+            f"size {len(found)} (tolerance: {ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} of the logit)."
+        )
 
 
 def _has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-def _quietly_exported(network: Deployed, example: Tensor) -> ModelProto:
-    """The exporter logs and warns of its own internals; what goes wrong still comes as an exception."""
+def _export_quietly(network: Deployed, example: Tensor) -> ModelProto:
+    """Exports without the exporter's log lines and warnings about its own internals; errors are still raised."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -147,16 +141,12 @@ def _quietly_exported(network: Deployed, example: Tensor) -> ModelProto:
     finally:
         logger.setLevel(level)
     if program is None:
-        raise RuntimeError("the exporter gave nothing")
+        raise RuntimeError("the exporter returned nothing")
     return program.model_proto
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def _strip(model: ModelProto) -> None:
-    """Drops the exporter's notes, which hold stack traces with paths of this machine."""
+    """Removes the exporter's metadata: stack traces with paths of this machine."""
     graph = model.graph
     for entry in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del entry.metadata_props[:]

@@ -1,6 +1,6 @@
-"""The int8 and fp16 variants: made of the fp32 file, measured through ONNX Runtime, kept only where they pass.
+"""Makes the int8 and fp16 variants from the fp32 file and keeps those that pass their gates.
 
-A variant that cannot be made, or does not pass, is dropped with its reason; it never stops a run.
+A variant that fails is dropped with its reason; it never stops a run.
 """
 
 import logging
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,37 +23,43 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from schemas.bundle import INPUT_NAME, FloatArray, hash_file
 from schemas.image import Pixels
 from schemas.manifest import BatchSpeed, DroppedVariant, Variant, VariantMetrics, VariantName
-from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.data.split import Splits
+from trainer.errors import one_line
+from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.onnx_session import CPU, CUDA, OnnxModel
 from trainer.export.latency import measure_speed
-from trainer.export.onnx import parity
+from trainer.export.onnx import NetworkOutput
 
 CALIBRATION_IMAGES = 512
 _CALIBRATION_BATCH = 64
 # The gates.
-LARGEST_LOSS = 0.005  # of accuracy, on validation
-LEAST_SPEED = 1.05  # times fp32's, at every batch size: less may be chance, and is not worth any accuracy
-LARGEST_TOLERANCE = 0.5  # of a golden probability: with more, a damaged file would pass as well
-# Another processor rounds otherwise than the one that the tolerance was measured on.
-_MARGIN, _LEAST_TOLERANCE = 1.5, 0.01
+MAX_ACCURACY_LOSS = 0.005  # on validation
+MIN_SPEED = 1.05  # times fp32's, at every batch size: less may be noise, and is not worth any accuracy
+MAX_TOLERANCE = 0.5  # of a golden probability: with more, a damaged file would pass as well
+# The service's processor may round differently from the one that the tolerance was measured on.
+_MARGIN, _MIN_TOLERANCE = 1.5, 0.01
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What variants are made of and measured against.
+    """The fp32 file, and what its variants are compared with.
 
-    model is the fp32 file, validation and test what it answers; images are training images, whose activations give
-    int8 its ranges; logits are the PyTorch network's on test; golden images have the probabilities expected.
+    validation_accuracy is the fp32 file's; golden_images are uint8 [n, height, width, channels], and
+    golden_probabilities the expected float32 [n, classes].
     """
 
     model: bytes
-    labels: tuple[str, ...]
-    images: Pixels
-    validation: Evaluation
-    test: Evaluation
-    logits: FloatArray
-    golden: Pixels
-    expected: FloatArray
+    data: Splits
+    validation_accuracy: float
+    network: NetworkOutput
+    golden_images: Pixels
+    golden_probabilities: FloatArray
+
+    @property
+    def calibration_images(self) -> Pixels:
+        """Training images from all over the split: a source may be sorted by class."""
+        count = min(CALIBRATION_IMAGES, len(self.data.train))
+        return self.data.train.images[np.linspace(0, len(self.data.train) - 1, count).astype(np.int64)]
 
 
 @dataclass(frozen=True)
@@ -62,69 +69,61 @@ class Variants:
 
 
 class _UnfitError(Exception):
-    """The message is why a variant is dropped."""
+    """The message is the reason why a variant is dropped."""
 
 
-Timed = Callable[[OnnxModel, OnnxModel, Pixels], tuple[BatchSpeed, ...]]
+SpeedTest = Callable[[OnnxModel, OnnxModel, Pixels], tuple[BatchSpeed, ...]]
 
 
 def make_variants(
-    names: Sequence[VariantName], reference: Reference, folder: Path, timed: Timed = measure_speed
+    names: Sequence[VariantName], reference: Reference, folder: Path, speed_test: SpeedTest = measure_speed
 ) -> Variants:
-    """Writes model.<name>.onnx into the folder for each variant that passes. Raises OSError where it cannot."""
+    """Writes model.<name>.onnx into the folder for each variant that passes. Raises OSError."""
     kept, dropped = [], []
     for name in names:
         try:
-            model, speed = _passing(name, reference, timed)
+            content, variant = _make(name, reference, speed_test)
         except _UnfitError as error:
             dropped.append(DroppedVariant(name=name, reason=str(error)))
         else:
             file = folder / f"model.{name}.onnx"
-            file.write_bytes(model)
-            kept.append(_described(name, OnnxModel(model, PROVIDERS[name]), speed, reference, file))
+            file.write_bytes(content)
+            kept.append(Variant(name=name, **dict(hash_file(file, folder)), **variant))
     return Variants(tuple(kept), tuple(dropped))
 
 
-def _passing(name: VariantName, reference: Reference, timed: Timed) -> tuple[bytes, tuple[BatchSpeed, ...]]:
-    """The variant's file and its speed. Raises _UnfitError."""
-    provider = PROVIDERS[name]
+def _make(name: VariantName, reference: Reference, speed_test: SpeedTest) -> tuple[bytes, dict[str, Any]]:
+    """Returns the variant's file, and its manifest entry without name and hash. Raises _UnfitError."""
+    provider, data = PROVIDERS[name], reference.data
     _check_provider(provider)
     try:
-        with _quiet():
-            model = CONVERT[name](reference)
-        variant = OnnxModel(model, provider)
-        _check_runs_there(variant, provider)
-        _check_signature(variant, OnnxModel(reference.model))
-        _check_tolerance(golden_tolerance(variant, reference))
-        validation = evaluate(variant, reference.validation.data, reference.labels)
-        _check_accuracy(validation.metrics.accuracy, reference.validation.metrics.accuracy)
-        # One thread: a service for many requests has a worker a core.
-        alone, fp32 = (OnnxModel(content, provider, threads=1) for content in (model, reference.model))
-        speed = timed(alone, fp32, reference.images)
+        with _no_logging():
+            content = CONVERT[name](reference)
+        model = OnnxModel(content, provider)
+        _check_runs_on(model, provider)
+        _check_signature(model, OnnxModel(reference.model))
+        tolerance = golden_tolerance(model, reference)
+        _check_tolerance(tolerance)
+        _check_accuracy(evaluate(model, data.validation, data.labels).metrics.accuracy, reference.validation_accuracy)
+        # One thread each: a service for many requests has one worker per core.
+        alone, fp32 = (OnnxModel(each, provider, threads=1) for each in (content, reference.model))
+        speed = speed_test(alone, fp32, reference.calibration_images)
         _check_speed(speed)
+        test = evaluate(model, data.test, data.labels).metrics
+        return content, {
+            "metrics": VariantMetrics(accuracy=test.accuracy, log_loss=test.log_loss),
+            "parity": reference.network.parity(model.logits(reference.network.images)),
+            "golden_tolerance": tolerance,
+            "speed": speed,
+        }
     except _UnfitError:
         raise
-    except Exception as error:  # the converters and ONNX Runtime raise whatever they like
-        raise _UnfitError(f"it could not be made: {_one_line(error)}") from error
-    return model, speed
-
-
-def _described(
-    name: VariantName, model: OnnxModel, speed: tuple[BatchSpeed, ...], reference: Reference, file: Path
-) -> Variant:
-    test = evaluate(model, reference.test.data, reference.labels)
-    return Variant(
-        name=name,
-        **hash_file(file, file.parent).model_dump(),
-        metrics=VariantMetrics(accuracy=test.metrics.accuracy, log_loss=test.metrics.log_loss),
-        parity=parity(reference.logits, test.logits),
-        golden_tolerance=golden_tolerance(model, reference),
-        speed=speed,
-    )
+    except Exception as error:  # the converters and ONNX Runtime raise exceptions of many types
+        raise _UnfitError(f"it could not be made: {one_line(error)}") from error
 
 
 def to_int8(reference: Reference) -> bytes:
-    """Static quantisation of convolutions and dense layers, weights by channel, as QDQ nodes (Jacob et al., 2018)."""
+    """Quantises convolutions and dense layers statically, per channel, as QDQ nodes (Jacob et al., 2018)."""
     with tempfile.TemporaryDirectory() as folder:
         fp32, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("fp32", "prepared", "quantised"))
         fp32.write_bytes(reference.model)
@@ -132,7 +131,7 @@ def to_int8(reference: Reference) -> bytes:
         quantize_static(
             prepared,
             quantised,
-            _Batches(reference.images),
+            _Batches(reference.calibration_images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm", "MatMul"],
             per_channel=True,
@@ -144,7 +143,7 @@ def to_int8(reference: Reference) -> bytes:
 
 
 def to_fp16(reference: Reference) -> bytes:
-    """Half precision inside; what goes in and comes out stays as it is."""
+    """Converts to half precision; inputs and outputs keep their types."""
     model = convert_float_to_float16(onnx.load_from_string(reference.model), keep_io_types=True)
     data: bytes = model.SerializeToString()
     return data
@@ -166,26 +165,29 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 
 
 def saturates(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str = platform.machine()) -> bool:
-    """Whether the processor adds products of 8 bits in 16, which 7-bit weights cannot fill: x86 before VNNI."""
+    """Returns whether the processor is x86 without VNNI.
+
+    Such a processor adds products of 8-bit numbers in 16 bits, which overflow unless the weights have 7 bits.
+    """
     if machine.lower() not in {"x86_64", "amd64"}:
         return False
     return not (cpuinfo.exists() and {"avx512_vnni", "avx_vnni"} & set(cpuinfo.read_text().split()))
 
 
 def golden_tolerance(model: OnnxModel, reference: Reference) -> float:
-    """The variant's largest difference from a golden probability, with a margin; NaN where it answers NaN."""
-    difference = float(np.abs(model.probabilities(reference.golden) - reference.expected).max())
-    return difference * _MARGIN + _LEAST_TOLERANCE
+    """Returns the variant's largest difference from a golden probability, with a margin; NaN if it answers NaN."""
+    differences = np.abs(model.probabilities(reference.golden_images) - reference.golden_probabilities)
+    return float(differences.max()) * _MARGIN + _MIN_TOLERANCE
 
 
 def _check_provider(provider: str) -> None:
     if provider == CUDA and not (torch.cuda.is_available() and CUDA in onnxruntime.get_available_providers()):
-        raise _UnfitError("no GPU to measure it on")
+        raise _UnfitError("this machine has no GPU to measure it on")
 
 
-def _check_runs_there(model: OnnxModel, provider: str) -> None:
+def _check_runs_on(model: OnnxModel, provider: str) -> None:
     if model.provider != provider:  # ONNX Runtime falls back without raising
-        raise _UnfitError(f"ONNX Runtime put it on {model.provider} instead of {provider}")
+        raise _UnfitError(f"ONNX Runtime ran it on {model.provider} instead of {provider}")
 
 
 def _check_signature(model: OnnxModel, fp32: OnnxModel) -> None:
@@ -194,44 +196,39 @@ def _check_signature(model: OnnxModel, fp32: OnnxModel) -> None:
         for one in (model, fp32)
     )
     if found != expected or any(isinstance(tensor.shape[0], int) for tensor in (*model.inputs, *model.outputs)):
-        raise _UnfitError("its inputs or outputs are not those of fp32")
+        raise _UnfitError("its inputs or outputs differ from those of fp32")
 
 
 def _check_tolerance(tolerance: float) -> None:
-    if not tolerance <= LARGEST_TOLERANCE:  # written so that NaN fails
+    if not tolerance <= MAX_TOLERANCE:  # written so that NaN fails
         raise _UnfitError(
-            f"golden samples would have to allow a difference of {tolerance:.2f} in a probability; "
-            f"at most {LARGEST_TOLERANCE:g} is asked for"
+            f"golden samples would need a tolerance of {tolerance:.2f} in a probability; the limit is {MAX_TOLERANCE:g}"
         )
 
 
 def _check_accuracy(accuracy: float, fp32: float) -> None:
-    """Of validation: the test split chooses nothing."""
-    if fp32 - accuracy > LARGEST_LOSS:
+    """Checks the loss on validation; the test split must not choose anything."""
+    if fp32 - accuracy > MAX_ACCURACY_LOSS:
         raise _UnfitError(
-            f"{(fp32 - accuracy) * 100:.2f} points of accuracy lost on validation; "
-            f"at most {LARGEST_LOSS * 100:g} is asked for"
+            f"it loses {(fp32 - accuracy) * 100:.2f} points of accuracy on validation; "
+            f"the limit is {MAX_ACCURACY_LOSS * 100:g}"
         )
 
 
 def _check_speed(speed: Sequence[BatchSpeed]) -> None:
     slowest = min(speed, key=lambda entry: entry.ratio)
-    if slowest.ratio < LEAST_SPEED:
+    if slowest.ratio < MIN_SPEED:
         raise _UnfitError(
-            f"{slowest.ratio:.2f} times the speed of fp32 at batch {slowest.batch}; "
-            f"at least {LEAST_SPEED:g} is asked for"
+            f"it has {slowest.ratio:.2f} times the speed of fp32 at batch size {slowest.batch}; "
+            f"the minimum is {MIN_SPEED:g}"
         )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The converters log what they raise as well, with its traceback."""
+def _no_logging() -> Iterator[None]:
+    """Disables logging: the converters also log what they raise, with its traceback."""
     logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

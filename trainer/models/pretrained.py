@@ -13,9 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from schemas.bundle import Bundle, open_bundle
 from trainer.errors import DataError, one_line
-from trainer.files import newest_version
+from trainer.files import open_newest_bundle
 from trainer.models.layers import Normalise, head_name
 from trainer.network_config import AnyNetwork, BackboneConfig, Stem
 from trainer.recipe import PRETRAINED, Recipe
@@ -43,7 +42,7 @@ def starting_weights(recipe: Recipe) -> StartingWeights | None:
     if source == PRETRAINED:
         weights = _published(recipe.network)
     elif Path(source).is_dir():
-        bundle = _bundle(source)
+        bundle = open_newest_bundle(Path(source))
         weights = _from_safetensors(source, bundle.read(bundle.manifest.weights), recipe.network)
     else:
         weights = _from_safetensors(source, _read(source), recipe.network)
@@ -158,10 +157,6 @@ def _from_safetensors(source: str, data: bytes, network: AnyNetwork) -> Starting
     normalise.load_state_dict({"scale": scale, "shift": shift})
     inner = {name.removeprefix("1."): tensor for name, tensor in tensors.items() if name.startswith("1.")}
     return StartingWeights(source, sha256, inner, normalise)
-
-
-def _bundle(source: str) -> Bundle:
-    return open_bundle(newest_version(Path(source)))
 
 
 def _read(source: str) -> bytes:

@@ -10,9 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.bundle import open_bundle
 from trainer.errors import DataError, RecipeError
-from trainer.files import newest_version
+from trainer.files import open_newest_bundle
 from trainer.network_config import AnyNetwork, BackboneConfig, NetworkConfig
 from trainer.recipe import PRETRAINED, Recipe, is_recipe_file, read_recipe, with_settings
 from trainer.recipes import cats_dogs, cifar10, cifar10_94, digits, mnist, photos, transfer
@@ -84,7 +83,7 @@ def network_of_bundle(weights: str | None) -> AnyNetwork | None:
     """
     if weights in {None, PRETRAINED} or not Path(str(weights)).is_dir():
         return None
-    manifest = open_bundle(newest_version(Path(str(weights)))).manifest
+    manifest = open_newest_bundle(Path(str(weights))).manifest
     try:
         network: AnyNetwork = TypeAdapter(NetworkConfig).validate_python(manifest.provenance.recipe.get("network"))
     except ValidationError as error:

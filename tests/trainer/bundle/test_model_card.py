@@ -1,39 +1,94 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from schemas.bundle import open_bundle
-from schemas.manifest import parse_manifest, render_manifest
+from schemas.manifest import Duplicates, ModelManifest, parse_manifest, render_json
+from schemas.metrics import measure
 from tests.support.bundles import write_bundle
-from trainer.bundle.model_card import model_card
+from trainer.bundle.model_card import model_card, warnings_of
 
 
-def test_the_front_matter_is_yaml_whatever_the_data_is_called(tmp_path: Path) -> None:
-    manifest = open_bundle(write_bundle(tmp_path)).manifest
+def manifest_of(folder: Path, **provenance: object) -> ModelManifest:
+    manifest = open_bundle(write_bundle(folder)).manifest
+    changed = manifest.provenance.model_copy(update=provenance)
+    return manifest.model_copy(update={"provenance": changed})
+
+
+def with_test_metrics(manifest: ModelManifest, labels: list[int], predicted: list[int]) -> ModelManifest:
+    names = [f"class {i}" for i in range(max(*labels, *predicted) + 1)]
+    test = measure(np.array(labels), np.eye(len(names), dtype=np.float32)[predicted], names)
+    return manifest.model_copy(
+        update={"labels": tuple(names), "metrics": manifest.metrics.model_copy(update={"test": test})}
+    )
+
+
+def test_the_front_matter_is_yaml_for_any_data_name(tmp_path: Path) -> None:
     name = 'a: [b] #c "d" ローズ'
-    data = manifest.provenance.data.model_copy(update={"name": name})
-    provenance = manifest.provenance.model_copy(update={"data": data})
-    card = model_card(manifest.model_copy(update={"provenance": provenance}))
+    data = manifest_of(tmp_path / "a").provenance.data.model_copy(update={"name": name})
+    card = model_card(manifest_of(tmp_path / "b", data=data), tmp_path)
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["datasets"] == [name]
     assert front["model-index"][0]["results"][0]["dataset"]["name"] == name
 
 
-def test_a_bundle_of_before_without_intervals_or_processes_loads_and_has_a_card(tmp_path: Path) -> None:
-    manifest = open_bundle(write_bundle(tmp_path)).manifest
-    before = json.loads(render_manifest(manifest))
-    del before["provenance"]["processes"]
+def test_a_manifest_without_the_newer_fields_has_a_card(tmp_path: Path) -> None:
+    """Older releases wrote no number of processes and no intervals."""
+    old = json.loads(render_json(manifest_of(tmp_path)))
+    del old["provenance"]["processes"]
     split = {"coverage": 0.5, "accuracy": 1.0}
-    before["reject"] = {"target_accuracy": 0.9, "threshold": 0.8, "validation": split, "test": split}
-    card = model_card(parse_manifest(json.dumps(before)))
-    assert "On the test split 50.00% of the 3 images are answered then, and 100.00% of the answers are right." in card
+    old["reject"] = {"target_accuracy": 0.9, "threshold": 0.8, "validation": split, "test": split}
+    card = model_card(parse_manifest(json.dumps(old)), tmp_path)
+    assert "On the test split it answers 50.00% of the 3 images with an accuracy of 100.00%." in card
     assert "s on cpu; seed 0" in card
 
 
-@pytest.mark.parametrize(("processes", "said"), [(1, "in one process"), (2, "in 2 processes")])
-def test_the_processes_that_shared_the_training_are_said(tmp_path: Path, processes: int, said: str) -> None:
-    manifest = open_bundle(write_bundle(tmp_path)).manifest
-    provenance = manifest.provenance.model_copy(update={"processes": processes})
-    assert f"s on cpu, {said}; seed 0" in model_card(manifest.model_copy(update={"provenance": provenance}))
+@pytest.mark.parametrize(("processes", "text"), [(1, "in one process"), (2, "in 2 processes")])
+def test_the_card_states_the_number_of_training_processes(tmp_path: Path, processes: int, text: str) -> None:
+    assert f"s on cpu, {text}; seed 0" in model_card(manifest_of(tmp_path, processes=processes), tmp_path)
+
+
+def test_the_card_links_only_plots_that_exist(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    card = model_card(open_bundle(bundle).manifest, bundle)
+    assert "](report/curves.png)" in card
+    assert "confusion_matrix.png" not in card
+
+
+def test_warns_of_a_model_that_learnt_nothing(tmp_path: Path) -> None:
+    labels = [i % 10 for i in range(200)]
+    guessing = with_test_metrics(manifest_of(tmp_path), labels, [0] * 200)
+    (warning, never_predicted) = warnings_of(guessing)
+    assert warning.startswith("The model learnt nothing: its test accuracy of 10.00% on 10 classes")
+    assert never_predicted.startswith("The model predicts no test image as class 1, class 2, class 3")
+    assert f"- {warning}\n" in model_card(guessing, tmp_path)
+
+
+def test_warns_of_images_in_two_splits(tmp_path: Path) -> None:
+    data = manifest_of(tmp_path / "a").provenance.data.model_copy(
+        update={"duplicates": Duplicates(validation=0, test=7)}
+    )
+    labels = [i % 2 for i in range(200)]
+    manifest = with_test_metrics(manifest_of(tmp_path / "b", data=data), labels, labels)
+    (warning,) = warnings_of(manifest)
+    assert warning.startswith("7 of 200 test images are also training images")
+
+
+def test_warns_below_100_test_images_and_not_from_100_on(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path)
+    labels = [i % 2 for i in range(100)]
+    (warning,) = warnings_of(with_test_metrics(manifest, labels[:99], labels[:99]))
+    assert warning == "The test split has only 99 images: the true accuracy may be anything from 96% to 100%."
+    assert warnings_of(with_test_metrics(manifest, labels, labels)) == []
+
+
+def test_the_card_of_many_classes_stays_short(tmp_path: Path) -> None:
+    labels = list(range(1000))
+    manifest = with_test_metrics(manifest_of(tmp_path), labels, [*labels[1:], 0])
+    card = model_card(manifest, tmp_path)
+    assert "class 49 and 950 more" in card
+    assert "The 50 classes with the lowest F1, of 1,000" in card
+    assert len(card) < 10_000

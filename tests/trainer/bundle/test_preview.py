@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.support import colour_images
-from trainer.bundle.preview import as_seen, in_words, write_show
+from trainer.bundle.preview import augmented_batch, describe_augmentation, write_show
 from trainer.data.split import Splits, split
 from trainer.errors import WriteError
 from trainer.recipe import AugmentConfig, DataConfig, Flip, Source
@@ -21,14 +21,14 @@ def pixels(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         return np.asarray(image.convert("RGB"))
 
 
-def test_the_picture_holds_as_many_images_as_are_asked_for_and_there(tmp_path: Path, data: Splits) -> None:
+def test_draws_as_many_images_as_requested_and_present(tmp_path: Path, data: Splits) -> None:
     assert write_show(tmp_path / "few.png", colour_images.recipe(), data, 3) == 3
     assert write_show(tmp_path / "all.png", colour_images.recipe(), data, 1000) == len(data.train) == 54
     assert len(pixels(tmp_path / "all.png")) > 3 * len(pixels(tmp_path / "few.png"))
 
 
-def test_below_stands_what_augmentation_made_of_what_is_above(tmp_path: Path, data: Splits) -> None:
-    """Black squares as large as the image leave no colour in the lower rows."""
+def test_each_augmented_image_is_below_its_original(tmp_path: Path, data: Splits) -> None:
+    """Black squares that cover the image leave no colour in the lower rows."""
     whole = colour_images.recipe(augment=AugmentConfig(cutout=40))
     write_show(tmp_path / "black.png", whole, data, 8)
     write_show(tmp_path / "plain.png", colour_images.recipe(augment=AugmentConfig()), data, 8)
@@ -45,9 +45,9 @@ def test_the_seed_chooses_the_images(tmp_path: Path, data: Splits) -> None:
     assert not np.array_equal(first, other)
 
 
-def test_mixtures_are_shown_mixed_with_both_labels(data: Splits) -> None:
+def test_mixed_images_have_both_labels(data: Splits) -> None:
     part = data.train.take(np.array([int(np.flatnonzero(data.train.labels == label)[0]) for label in range(3)]))
-    seen, mixed = as_seen(part, AugmentConfig(mixup=5.0), seed=0)
+    seen, mixed = augmented_batch(part, AugmentConfig(mixup=5.0), seed=0)
     assert mixed is not None
     share = float(mixed.share)
     assert mixed.labels.tolist() == [0, 1, 2] != mixed.others.tolist()
@@ -55,17 +55,17 @@ def test_mixtures_are_shown_mixed_with_both_labels(data: Splits) -> None:
     assert np.abs(seen - expected).max() <= 1
 
 
-def test_augmentation_is_said_in_words() -> None:
-    assert in_words(AugmentConfig()) == "no augmentation"
-    assert in_words(AugmentConfig(flip=Flip.RANDOM, rotate=12, scale=0.15, mixup=0.2)) == (
-        "random flip, turned by up to 12 degrees, scaled by up to 15%, mixup 0.2"
+def test_augmentation_is_said_describe_augmentation() -> None:
+    assert describe_augmentation(AugmentConfig()) == "no augmentation"
+    assert describe_augmentation(AugmentConfig(flip=Flip.RANDOM, rotate=12, scale=0.15, mixup=0.2)) == (
+        "random flip, rotated by up to 12 degrees, scaled by up to 15%, mixup 0.2"
     )
     for name in AugmentConfig.model_fields:
         value = "random" if name == "flip" else 1 if name in {"reflect", "cutout", "translate"} else 0.5
         changed = AugmentConfig.model_validate({name: value})
-        assert in_words(changed) != "no augmentation"
+        assert describe_augmentation(changed) != "no augmentation"
 
 
-def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path, data: Splits) -> None:
+def test_an_unwritable_picture_is_one_sentence(tmp_path: Path, data: Splits) -> None:
     with pytest.raises(WriteError, match="could not be written"):
         write_show(tmp_path / "nowhere" / "show.png", colour_images.recipe(), data, 2)

@@ -18,7 +18,7 @@ from trainer.evaluation.onnx_session import OnnxModel
 
 
 def prepared(folder: Path, template: Path) -> ModelManifest:
-    """Copies a finished bundle's files into the folder; the manifest is still to be written."""
+    """Copies a finished bundle's files into the folder, without the manifest and the card."""
     for file in template.rglob("*"):
         if file.is_file() and file.name not in {"manifest.json", "README.md"}:
             target = folder / file.relative_to(template)
@@ -36,11 +36,10 @@ def publish_one(artifacts: Path, template: Path) -> Path:
     with new_bundle(artifacts, "colours") as folder:
         manifest = prepared(folder, template)
         model = OnnxModel((folder / "model.onnx").read_bytes())
-        path, _ = publish(folder, lambda version: manifest.model_copy(update={"version": version}), model)
-    return path
+        return publish(folder, manifest, model).path
 
 
-def test_versions_count_up_and_each_is_a_whole_bundle(tmp_path: Path, template: Path) -> None:
+def test_versions_count_up_and_each_is_a_complete_bundle(tmp_path: Path, template: Path) -> None:
     artifacts = tmp_path / "artifacts"
     for number in (1, 2, 3):
         path = publish_one(artifacts, template)
@@ -52,13 +51,13 @@ def test_versions_count_up_and_each_is_a_whole_bundle(tmp_path: Path, template: 
     assert sorted(entry.name for entry in (artifacts / "colours").iterdir()) == ["1", "2", "3"]
 
 
-def test_a_gap_is_not_filled(tmp_path: Path, template: Path) -> None:
+def test_the_next_version_follows_the_highest(tmp_path: Path, template: Path) -> None:
     (tmp_path / "artifacts" / "colours" / "7").mkdir(parents=True)
     (tmp_path / "artifacts" / "colours" / "7" / "kept").touch()
     assert publish_one(tmp_path / "artifacts", template).name == "8"
 
 
-def test_runs_at_once_never_take_the_same_version(tmp_path: Path, template: Path) -> None:
+def test_concurrent_runs_never_take_the_same_version(tmp_path: Path, template: Path) -> None:
     artifacts, paths, together = tmp_path / "artifacts", list[Path](), threading.Barrier(8)
 
     def one() -> None:
@@ -66,8 +65,7 @@ def test_runs_at_once_never_take_the_same_version(tmp_path: Path, template: Path
             manifest = prepared(folder, template)
             model = OnnxModel((folder / "model.onnx").read_bytes())
             together.wait()
-            path, _ = publish(folder, lambda version: manifest.model_copy(update={"version": version}), model)
-            paths.append(path)
+            paths.append(publish(folder, manifest, model).path)
 
     threads = [threading.Thread(target=one) for _ in range(8)]
     for thread in threads:
@@ -89,7 +87,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, template: Path) -> 
     assert list((tmp_path / "artifacts").iterdir()) == []
 
 
-def test_what_is_being_written_is_hidden(tmp_path: Path) -> None:
+def test_the_folder_being_written_is_hidden(tmp_path: Path) -> None:
     with new_bundle(tmp_path, "colours") as folder:
         assert folder.name.startswith(".")
         assert folder.parent == tmp_path / "colours"
@@ -100,13 +98,13 @@ def test_a_bundle_that_the_service_would_refuse_is_not_published(tmp_path: Path,
         manifest = prepared(folder, template)
         (folder / "model.onnx").write_bytes(colour_model(scale=5))
         with pytest.raises(ExportError, match="golden sample"):
-            publish(folder, lambda _: manifest, OnnxModel(colour_model(scale=5)))
+            publish(folder, manifest, OnnxModel(colour_model(scale=5)))
     assert list((tmp_path / "artifacts").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("a file, not a folder")
-    with pytest.raises(ArtifactsError, match="cannot be written"), new_bundle(tmp_path / "artifacts", "colours"):
+    with pytest.raises(ArtifactsError, match="is not writable"), new_bundle(tmp_path / "artifacts", "colours"):
         pass
 
 
@@ -125,10 +123,12 @@ def test_golden_samples_cover_the_classes_and_go_through_the_resize(tmp_path: Pa
     labels = np.array([2, 2, 2, 2, 0, 0, 1, 0, 2, 2])
     images = np.random.default_rng(0).integers(0, 256, (10, *SPEC.shape), dtype=np.uint8)
     model = OnnxModel(colour_model())
-    golden = write_golden(tmp_path, LabelledImages(images, labels), SPEC, model)
-    first_three = [decode_image((tmp_path / entry.file).read_bytes(), SPEC) for entry in golden.images[:3]]
-    assert np.array_equal(np.stack(first_three), images[[4, 6, 0]])
+    golden, decoded, probabilities = write_golden(tmp_path, LabelledImages(images, labels), SPEC, model)
+    written = [decode_image((tmp_path / entry.file).read_bytes(), SPEC) for entry in golden.images]
+    assert np.array_equal(decoded, written)
+    assert np.array_equal(decoded[:3], images[[4, 6, 0]])
     assert len(golden.images) == 9
     assert golden.images[-1].file.endswith(".jpg")
     expected = json.loads((tmp_path / golden.expected.file).read_text())
+    assert np.allclose(expected, probabilities)
     assert np.allclose(expected[0], model.probabilities(images[4:5])[0])

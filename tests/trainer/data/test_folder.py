@@ -99,11 +99,11 @@ def test_what_is_no_file_is_listed_with_its_reason_and_never_waited_for(photos: 
     (photos / "yellow").symlink_to(photos / "elsewhere")
     (photos / "red" / "same.png").symlink_to("a.png")  # which is as good as a file
     reasons = {
-        "red/deep/pipe.png": "It is a pipe, which is no file",
-        "red/gone.png": "The link leads to nothing",
-        "red/more": "It is a link to a folder, which is not followed",
+        "red/deep/pipe.png": "It is a pipe, not a file",
+        "red/gone.png": "The link points to nothing",
+        "red/more": "Links to folders are not followed",
         "red/round.png": "The file cannot be read (Too many levels of symbolic links)",
-        "yellow": "The link leads to nothing",
+        "yellow": "The link points to nothing",
     }
     with pytest.raises(DataError, match=r"^5 of 12 files cannot be used") as caught:
         FolderSource(photos, SPEC).load()

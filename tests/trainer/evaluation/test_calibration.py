@@ -4,35 +4,33 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
-from schemas.bundle import FloatArray, open_bundle
+from schemas.bundle import Bundle, FloatArray, open_bundle
 from schemas.manifest import InputSpec
 from schemas.metrics import Labels, calibration
 from tests.support import colour_images
-from tests.support.recorder import Recorder
-from trainer.bundle.assemble import Trained
+from tests.support.training import train_bundle
 from trainer.data.split import split
-from trainer.evaluation.calibration import COLDEST, HOTTEST, fit_temperature
+from trainer.evaluation.calibration import HIGHEST, LOWEST, fit_temperature
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.onnx import export, to_onnx
+from trainer.export.onnx import export
 from trainer.models.layers import OneNeuron, Shape
 from trainer.models.registry import build
 from trainer.network_config import PlainConfig
 from trainer.recipe import Recipe
-from trainer.run import train
 
 SPEC = InputSpec(height=8, width=8, channels=3)
 
 
-def drawn(count: int, overconfident: float) -> tuple[FloatArray, Labels]:
-    """Labels drawn from softmax(logits), and logits that are so many times too large for them."""
-    rng = np.random.default_rng(0)
+def drawn(count: int, overconfident: float, seed: int = 0) -> tuple[FloatArray, Labels]:
+    """Returns labels drawn from softmax(logits), and logits that are too large for them by a factor."""
+    rng = np.random.default_rng(seed)
     logits = rng.normal(0, 1.5, (count, 5))
     labels = np.array([rng.choice(5, p=row) for row in softmax(logits, axis=1)])
     return (logits * overconfident).astype(np.float32), labels
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
-def test_the_temperature_undoes_a_network_s_over_or_underconfidence(factor: float) -> None:
+def test_the_temperature_corrects_over_and_underconfidence(factor: float) -> None:
     assert fit_temperature(*drawn(20_000, factor)) == pytest.approx(factor, rel=0.05)
 
 
@@ -40,25 +38,38 @@ def test_a_split_without_a_mistake_does_not_ask_for_infinite_confidence() -> Non
     labels = np.arange(300) % 3
     logits = (np.eye(3)[labels] * 4).astype(np.float32)
     temperature = fit_temperature(logits, labels)
-    assert temperature > 2 * COLDEST
+    assert temperature > 2 * LOWEST
     # Platt's target for the true class is reached exactly, for the images are all alike.
     assert softmax(logits / temperature, axis=1).max(axis=1) == pytest.approx(301 / 302, abs=1e-5)
 
 
-def test_a_split_of_mistakes_alone_stays_within_bounds() -> None:
+def test_the_temperature_stays_1_if_another_would_increase_the_calibration_error() -> None:
+    kept = 0
+    for seed in range(20):
+        logits, labels = drawn(60, 1.0, seed)
+        temperature = fit_temperature(logits, labels)
+        before, after = (
+            calibration(labels, softmax(logits / t, axis=1)).expected_calibration_error for t in (1.0, temperature)
+        )
+        assert after <= before + 1e-9
+        kept += temperature == 1.0
+    assert 0 < kept < 20
+
+
+def test_a_split_of_only_mistakes_keeps_the_temperature_within_bounds() -> None:
     labels = np.arange(300) % 3
     logits = (np.eye(3)[labels] * -4).astype(np.float32)
-    assert fit_temperature(logits, labels) <= HOTTEST
+    assert fit_temperature(logits, labels) <= HIGHEST
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
-def test_the_graph_divides_for_the_probabilities_and_leaves_the_logits(sigmoid: bool) -> None:
+def test_the_temperature_changes_the_probabilities_and_not_the_logits(sigmoid: bool) -> None:
     torch.manual_seed(0)
     body = build(PlainConfig(widths=(4,), dense=8), Shape(height=8, width=8, channels=3, classes=1 if sigmoid else 3))
     network = nn.Sequential(body, *([OneNeuron()] if sigmoid else [])).eval()
     images = np.random.default_rng(0).integers(0, 256, (20, *SPEC.shape), np.uint8)
-    plain = OnnxModel(to_onnx(network, SPEC))
-    scaled = OnnxModel(export(network, SPEC, images, temperature=0.3).model)
+    plain = OnnxModel(export(network, SPEC))
+    scaled = OnnxModel(export(network, SPEC, temperature=0.3))
     probabilities, logits = scaled.run(images)
     assert np.array_equal(logits, plain.run(images)[1])
     assert probabilities == pytest.approx(softmax(logits / 0.3, axis=1), abs=1e-6)
@@ -73,13 +84,11 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return train(
-        recipe, colour_images.source(300), torch.device("cpu"), tmp_path_factory.mktemp("artifacts"), Recorder()
-    )
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return train_bundle(recipe, tmp_path_factory.mktemp("artifacts"), colour_images.source(300))
 
 
-def test_the_manifest_s_errors_are_those_of_the_file_on_each_split(trained: Trained, recipe: Recipe) -> None:
+def test_the_manifest_has_the_calibration_errors_of_the_file_on_each_split(trained: Bundle, recipe: Recipe) -> None:
     said = trained.manifest.calibration
     assert said is not None
     splits = split(colour_images.source(300).load(), recipe.data)
@@ -90,18 +99,19 @@ def test_the_manifest_s_errors_are_those_of_the_file_on_each_split(trained: Trai
     ):
         probabilities, logits = model.answers(part.images)
         before, after = (calibration(part.labels, p) for p in (softmax(logits, axis=1), probabilities))
-        assert (errors.before, errors.after) == (before.expected_calibration_error, after.expected_calibration_error)
+        assert errors.before == pytest.approx(before.expected_calibration_error)
+        assert errors.after == after.expected_calibration_error
         assert metrics.calibration == after
     assert said.validation.after < said.validation.before
 
 
-def test_the_temperature_is_that_of_the_deployed_network_s_validation_logits(trained: Trained, recipe: Recipe) -> None:
-    """With its views: those are what is served."""
+def test_the_temperature_is_fitted_to_the_deployed_network_on_validation(trained: Bundle, recipe: Recipe) -> None:
+    """With its test-time views, which are served."""
     said = trained.manifest.calibration
     assert said is not None
     validation = split(colour_images.source(300).load(), recipe.data).validation
     logits = OnnxModel(open_bundle(trained.path).read(trained.manifest.fp32)).logits(validation.images)
     assert said.temperature == pytest.approx(fit_temperature(logits, validation.labels), rel=1e-3)
     card = (trained.path / "README.md").read_text(encoding="utf-8")
-    assert f"by a temperature of {said.temperature:.3f} inside the graph" in card
+    assert f"by a temperature of {said.temperature:.3f}, fitted on" in card
     assert f"{said.test.before:.4f} before, {said.test.after:.4f} after" in card

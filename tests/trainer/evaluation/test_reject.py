@@ -4,36 +4,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from schemas.bundle import open_bundle
+from schemas.bundle import Bundle, open_bundle
 from schemas.manifest import Answered
-from schemas.metrics import measure, wilson_interval
+from schemas.metrics import wilson_interval
 from tests.support import colour_images
-from tests.support.recorder import Recorder
-from trainer.bundle.assemble import Trained
+from tests.support.training import train_bundle
 from trainer.cli.main import parse
 from trainer.cli.recipe_options import settings_of
-from trainer.data.dataset import LabelledImages
 from trainer.data.split import split
 from trainer.evaluation.calibration import find_reject
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
-from trainer.run import train
 
 
 def noisy(**changes: object) -> Recipe:
-    """Too little learning to be right everywhere."""
+    """Trains too little to be always right."""
     optimizer = OptimizerConfig(name=OptimizerName.ADAMW, learning_rate=0.003)
     return colour_images.recipe(seed=1, epochs=1, optimizer=optimizer, **changes)
 
 
-def trained(recipe: Recipe, artifacts: Path) -> Trained:
-    return train(recipe, colour_images.source(150), torch.device("cpu"), artifacts, Recorder())
+def trained(recipe: Recipe, artifacts: Path) -> Bundle:
+    return train_bundle(recipe, artifacts, colour_images.source(150))
 
 
-def test_the_threshold_does_what_the_manifest_says_on_both_splits(tmp_path: Path) -> None:
+def test_the_threshold_gives_the_coverage_and_accuracy_in_the_manifest(tmp_path: Path) -> None:
     recipe = noisy(target_accuracy=0.9)
     bundle = trained(recipe, tmp_path)
     reject = bundle.manifest.reject
@@ -54,10 +50,10 @@ def test_the_threshold_does_what_the_manifest_says_on_both_splits(tmp_path: Path
     assert reject.validation.accuracy >= 0.9
     assert (reject.validation.coverage_interval, reject.validation.accuracy_interval) == (None, None)
     card = (bundle.path / "README.md").read_text(encoding="utf-8")
-    assert f"{reject.threshold:.4f} on: so says the validation split" in card
+    assert f"A confidence threshold of {reject.threshold:.4f} reaches an accuracy of 90.00% on the validation" in card
 
 
-def test_what_is_answered_of_the_test_has_intervals_in_the_manifest_and_the_card(tmp_path: Path) -> None:
+def test_coverage_and_accuracy_on_the_test_split_have_intervals(tmp_path: Path) -> None:
     bundle = trained(noisy(target_accuracy=0.5), tmp_path)
     assert bundle.manifest.reject is not None
     said = bundle.manifest.reject.test
@@ -69,14 +65,14 @@ def test_what_is_answered_of_the_test_has_intervals_in_the_manifest_and_the_card
     assert (said.coverage_interval, said.accuracy_interval) == intervals
     card = (bundle.path / "README.md").read_text(encoding="utf-8")
     share, right = (f"95% interval {each.lower:.2%} to {each.upper:.2%}" for each in intervals)
-    answers = f"{said.accuracy:.2%} ({right}) of the answers are right."
-    assert f"On the test split {said.coverage:.2%} ({share}) of the {n} images are answered then, and {answers}" in card
+    answers = f"with an accuracy of {said.accuracy:.2%} ({right})."
+    assert f"On the test split it answers {said.coverage:.2%} ({share}) of the {n} images {answers}" in card
 
 
-def test_where_nothing_of_the_test_is_answered_only_coverage_has_an_interval() -> None:
-    images, labels = np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1])
+def test_without_answers_only_coverage_has_an_interval() -> None:
+    labels = np.array([0, 1])
     sure, unsure = (
-        Evaluation(LabelledImages(images, labels), given, np.log(given), measure(labels, given, "ab"))
+        Evaluation.of(labels, given, np.log(given), "ab")
         for given in (np.array([[0.9, 0.1], [0.1, 0.9]], np.float32), np.full((2, 2), 0.5, np.float32))
     )
     reject = find_reject(1.0, sure, unsure)
@@ -84,12 +80,10 @@ def test_where_nothing_of_the_test_is_answered_only_coverage_has_an_interval() -
     assert reject.test == Answered(coverage=0.0, accuracy=None, coverage_interval=wilson_interval(0, 2))
 
 
-def test_a_target_that_no_threshold_reaches_is_said_with_its_reason() -> None:
-    images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 1, 1])
+def test_an_unreachable_target_has_a_reason() -> None:
+    labels = np.array([0, 1, 1, 1])
     probabilities = np.array([[0.4, 0.6], [0.45, 0.55], [0.7, 0.3], [0.1, 0.9]], np.float32)
-    split = Evaluation(
-        LabelledImages(images, labels), probabilities, np.log(probabilities), measure(labels, probabilities, "ab")
-    )
+    split = Evaluation.of(labels, probabilities, np.log(probabilities), "ab")
     reached = find_reject(1.0, split, split)
     assert reached is not None
     assert reached.threshold == pytest.approx(0.9)
@@ -98,10 +92,10 @@ def test_a_target_that_no_threshold_reaches_is_said_with_its_reason() -> None:
     missed = find_reject(0.9, first_wrong, first_wrong)
     assert missed is not None
     assert (missed.threshold, missed.validation, missed.test) == (None, None, None)
-    assert missed.reason == "at no threshold is the accuracy on validation 90.00%: at best 66.67%"
+    assert missed.reason == "no threshold reaches an accuracy of 90.00% on validation; the best is 66.67%"
 
 
-def test_no_target_no_threshold_and_accuracy_against_coverage_all_the_same(tmp_path: Path) -> None:
+def test_without_a_target_there_is_no_threshold_but_a_coverage_curve(tmp_path: Path) -> None:
     recipe = noisy()
     bundle = trained(recipe, tmp_path)
     assert bundle.manifest.reject is None

@@ -13,7 +13,7 @@ from schemas.image import Pixels
 from schemas.manifest import InputSpec
 from trainer.errors import ExportError
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.onnx import check_parity, export, to_onnx
+from trainer.export.onnx import NetworkOutput, check_parity, export
 from trainer.models.layers import Normalise, Shape
 from trainer.models.registry import build
 from trainer.network_config import NETWORKS, network_named
@@ -26,8 +26,8 @@ def images(count: int = 40) -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (count, *SPEC.shape), dtype=np.uint8)
 
 
-def used(network: nn.Module) -> nn.Module:
-    """With batch norm statistics as after training, different in every channel."""
+def with_statistics(network: nn.Module) -> nn.Module:
+    """Sets batch norm statistics as after training, different in every channel."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -43,7 +43,7 @@ def used(network: nn.Module) -> nn.Module:
 
 
 class ParallelBranches(nn.Module):
-    """Parallel Conv+BN branches on one input, joined by sum and by concatenation: what exporters have fused wrongly."""
+    """Parallel Conv+BN branches on one input, joined by sum and concatenation; exporters have fused these wrongly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,9 +72,9 @@ def normalised(network: nn.Module) -> nn.Module:
 )
 def test_the_exported_graph_equals_the_network(build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
-    network = used(normalised(build()))
+    network = with_statistics(normalised(build()))
     before = copy.deepcopy(network.state_dict())
-    parity = export(network, SPEC, images()).parity
+    parity = check_parity(OnnxModel(export(network, SPEC)), NetworkOutput.of(network, images()))
     assert parity.images == 40
     assert parity.max_logit_difference < 1e-3
     assert parity.argmax_agreement == 1
@@ -82,13 +82,15 @@ def test_the_exported_graph_equals_the_network(build: Callable[[], nn.Module]) -
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_batch_norm_behind_a_convolution_is_folded_into_it() -> None:
-    graph = onnx.load_from_string(to_onnx(used(normalised(build(network_named("inception"), SHAPE))), SPEC)).graph
+def test_batch_norm_is_folded_into_the_convolution() -> None:
+    graph = onnx.load_from_string(
+        export(with_statistics(normalised(build(network_named("inception"), SHAPE))), SPEC)
+    ).graph
     assert "BatchNormalization" not in {node.op_type for node in graph.node}
 
 
-def test_the_graph_takes_bytes_in_any_number_and_gives_probabilities_and_logits() -> None:
-    model = OnnxModel(to_onnx(used(normalised(ParallelBranches())), SPEC))
+def test_the_graph_takes_a_batch_of_any_size_and_returns_probabilities_and_logits() -> None:
+    model = OnnxModel(export(with_statistics(normalised(ParallelBranches())), SPEC))
     (tensor,) = model.inputs
     assert (tensor.name, tensor.type, tuple(tensor.shape[1:])) == ("images", "tensor(uint8)", SPEC.shape)
     for count in (1, 2, 7, 33):
@@ -98,24 +100,24 @@ def test_the_graph_takes_bytes_in_any_number_and_gives_probabilities_and_logits(
         assert np.array_equal(probabilities.argmax(axis=1), logits.argmax(axis=1))
 
 
-def test_batches_and_single_images_are_answered_alike() -> None:
-    model = OnnxModel(to_onnx(used(normalised(ParallelBranches())), SPEC))
+def test_answers_do_not_depend_on_the_batch_size() -> None:
+    model = OnnxModel(export(with_statistics(normalised(ParallelBranches())), SPEC))
     batch = images(300)
     assert np.allclose(model.probabilities(batch)[-3:], model.run(batch[-3:])[0], atol=1e-6)
     assert np.allclose(model.logits(batch)[:3], model.run(batch[:3])[1], atol=1e-5)
 
 
-def test_a_graph_that_is_another_network_is_refused() -> None:
-    network = used(normalised(ParallelBranches()))
-    model = to_onnx(network, SPEC)
+def test_refuses_the_graph_of_another_network() -> None:
+    network = with_statistics(normalised(ParallelBranches()))
+    model = export(network, SPEC)
     with torch.no_grad():
         network.get_parameter("1.head.bias")[0] += 0.01
     with pytest.raises(ExportError, match=r"differs from the network by 0\.01 in a logit at batch size 1"):
-        check_parity(network, model, images())
+        check_parity(OnnxModel(model), NetworkOutput.of(network, images()))
 
 
-def test_a_graph_that_goes_wrong_only_in_larger_batches_is_refused() -> None:
-    """As when an exporter fixes the batch in a reshape: batch 1 right, batch 2 mixed up."""
+def test_refuses_a_graph_that_is_wrong_only_in_larger_batches() -> None:
+    """As if an exporter fixed the batch in a reshape: batch size 1 is right, batch size 2 mixes up the images."""
 
     class MixesUp(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
@@ -126,29 +128,29 @@ def test_a_graph_that_goes_wrong_only_in_larger_batches_is_refused() -> None:
             logits: Tensor = self.inner(x)
             return logits.flip(0)
 
-    network = used(normalised(ParallelBranches()))
+    network = with_statistics(normalised(ParallelBranches()))
     with pytest.raises(ExportError, match="batch size 2"):
-        check_parity(network, to_onnx(MixesUp(network).eval(), SPEC), images())
+        check_parity(OnnxModel(export(MixesUp(network).eval(), SPEC)), NetworkOutput.of(network, images()))
 
 
-def test_a_fixed_batch_is_refused() -> None:
-    network = used(normalised(ParallelBranches()))
-    model = onnx.load_from_string(to_onnx(network, SPEC))
+def test_refuses_a_fixed_batch_size() -> None:
+    network = with_statistics(normalised(ParallelBranches()))
+    model = onnx.load_from_string(export(network, SPEC))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     with pytest.raises(ExportError, match="fixed at batch size 2"):
-        check_parity(network, model.SerializeToString(), images())
+        check_parity(OnnxModel(model.SerializeToString()), NetworkOutput.of(network, images()))
 
 
-def test_a_network_that_cannot_be_exported_is_one_sentence() -> None:
+def test_a_failed_export_is_one_sentence() -> None:
     class Undecided(ParallelBranches):
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1)[:, :5] if x.sum() > 0 else x.flatten(1)[:, 5:10]
 
     with pytest.raises(ExportError, match="PyTorch could not export the network"):
-        to_onnx(Undecided(), SPEC)
+        export(Undecided(), SPEC)
 
 
-def test_the_file_names_no_path_of_the_machine_it_was_made_on() -> None:
-    model = to_onnx(used(normalised(ParallelBranches())), SPEC)
+def test_the_file_contains_no_path_of_this_machine() -> None:
+    model = export(with_statistics(normalised(ParallelBranches())), SPEC)
     assert str(Path(__file__).parent.parent.parent).encode() not in model
     assert b"stack_trace" not in model

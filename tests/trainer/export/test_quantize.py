@@ -7,20 +7,20 @@ import onnx
 import pytest
 import torch
 
-from schemas.bundle import FloatArray, hash_file, open_bundle
+from schemas.bundle import FloatArray, hash_file
 from schemas.image import Pixels
 from schemas.manifest import BatchSpeed, Variant, VariantName
 from tests.support import colour_images
 from tests.support.bundles import colour_model
-from tests.support.recorder import Recorder
+from tests.support.training import train_bundle
 from tests.support.variant_reference import reference_of, times
-from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.onnx_session import CPU, CUDA, OnnxModel
 from trainer.export.latency import measure_speed
 from trainer.export.quantize import (
     Reference,
-    Timed,
-    _check_runs_there,
+    SpeedTest,
+    _check_runs_on,
     _check_signature,
     _UnfitError,
     make_variants,
@@ -28,7 +28,6 @@ from trainer.export.quantize import (
     to_fp16,
     to_int8,
 )
-from trainer.run import train
 
 INT8, FP16 = VariantName.INT8, VariantName.FP16
 FAST = times(2, 3)
@@ -37,20 +36,17 @@ FAST = times(2, 3)
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     recipe = colour_images.recipe(seed=3, epochs=6)
-    trained = train(
-        recipe, colour_images.source(), torch.device("cpu"), tmp_path_factory.mktemp("artifacts"), Recorder()
-    )
-    return reference_of(open_bundle(trained.path))
+    return reference_of(train_bundle(recipe, tmp_path_factory.mktemp("artifacts")))
 
 
-def kept(reference: Reference, folder: Path, timed: Timed = FAST) -> Variant:
-    (variant,) = make_variants([INT8], reference, folder, timed).kept
+def kept(reference: Reference, folder: Path, speed_test: SpeedTest = FAST) -> Variant:
+    (variant,) = make_variants([INT8], reference, folder, speed_test).kept
     return variant
 
 
-def reason(reference: Reference, folder: Path, name: VariantName = INT8, timed: Timed = FAST) -> str:
+def reason(reference: Reference, folder: Path, name: VariantName = INT8, speed_test: SpeedTest = FAST) -> str:
     """Why the variant was dropped; nothing of it is left."""
-    made = make_variants([name], reference, folder, timed)
+    made = make_variants([name], reference, folder, speed_test)
     assert made.kept == ()
     assert list(folder.iterdir()) == []
     (dropped,) = made.dropped
@@ -58,29 +54,26 @@ def reason(reference: Reference, folder: Path, name: VariantName = INT8, timed: 
     return dropped.reason
 
 
-def with_accuracy(evaluation: Evaluation, accuracy: float) -> Evaluation:
-    return replace(evaluation, metrics=evaluation.metrics.model_copy(update={"accuracy": accuracy}))
-
-
 def test_a_variant_s_figures_are_those_of_its_very_file(reference: Reference, tmp_path: Path) -> None:
     variant = kept(reference, tmp_path)
     file = tmp_path / "model.int8.onnx"
     assert (variant.file, variant.sha256) == (file.name, hash_file(file, tmp_path).sha256)
     model = OnnxModel(file.read_bytes())
-    test = evaluate(model, reference.test.data, reference.labels)
+    data = reference.data
+    test = evaluate(model, data.test, data.labels)
     assert variant.metrics.accuracy == test.metrics.accuracy
-    assert variant.metrics.log_loss == test.metrics.log_loss != reference.test.metrics.log_loss
-    difference = np.abs(test.logits - reference.logits).max()
+    assert variant.metrics.log_loss == test.metrics.log_loss
+    difference = np.abs(test.logits - reference.network.logits).max()
     assert variant.parity.max_logit_difference == pytest.approx(difference)
     assert difference > 1e-3  # else it is no int8
-    assert variant.parity.images == len(reference.test.data)
+    assert variant.parity.images == len(data.test)
     assert [entry.ratio for entry in variant.speed] == [2, 3]
 
 
 def test_the_golden_tolerance_holds_for_the_variant_and_not_for_much_more(reference: Reference, tmp_path: Path) -> None:
     variant = kept(reference, tmp_path)
-    answered = OnnxModel((tmp_path / variant.file).read_bytes()).probabilities(reference.golden)
-    difference = float(np.abs(answered - reference.expected).max())
+    answered = OnnxModel((tmp_path / variant.file).read_bytes()).probabilities(reference.golden_images)
+    difference = float(np.abs(answered - reference.golden_probabilities).max())
     assert difference < variant.golden_tolerance == pytest.approx(1.5 * difference + 0.01)
 
 
@@ -107,40 +100,41 @@ def test_fp16_computes_in_half_precision_and_takes_and_gives_what_fp32_does(refe
     assert onnx.TensorProto.FLOAT not in weights
     model = OnnxModel(content)
     _check_signature(model, OnnxModel(reference.model))
-    difference = np.abs(model.logits(reference.test.data.images) - reference.logits).max()
+    difference = np.abs(model.logits(reference.network.images) - reference.network.logits).max()
     assert 1e-6 < difference < 0.05
 
 
 def test_a_loss_of_accuracy_on_validation_drops_it(reference: Reference, tmp_path: Path) -> None:
-    accuracy = evaluate(OnnxModel(to_int8(reference)), reference.validation.data, reference.labels).metrics.accuracy
-    better = replace(reference, validation=with_accuracy(reference.validation, accuracy + 0.006))
-    assert reason(better, tmp_path) == "0.60 points of accuracy lost on validation; at most 0.5 is asked for"
-    kept(replace(reference, validation=with_accuracy(reference.validation, accuracy + 0.004)), tmp_path)
+    data = reference.data
+    accuracy = evaluate(OnnxModel(to_int8(reference)), data.validation, data.labels).metrics.accuracy
+    better = replace(reference, validation_accuracy=accuracy + 0.006)
+    assert reason(better, tmp_path) == "it loses 0.60 points of accuracy on validation; the limit is 0.5"
+    kept(replace(reference, validation_accuracy=accuracy + 0.004), tmp_path)
 
 
 def test_the_test_split_decides_nothing(reference: Reference, tmp_path: Path) -> None:
-    wrong = reference.test.data.take(np.arange(18))
+    wrong = reference.data.test.take(np.arange(18))
     wrong.labels = (wrong.labels + 1) % 3
-    assert kept(replace(reference, test=replace(reference.test, data=wrong)), tmp_path).metrics.accuracy < 0.1
+    assert kept(replace(reference, data=replace(reference.data, test=wrong)), tmp_path).metrics.accuracy < 0.1
 
 
 @pytest.mark.parametrize("ratios", [(0.93, 2.0), (2.0, 0.93), (1.04, 0.93)])
 def test_less_speed_than_fp32_at_any_batch_size_drops_it(
     reference: Reference, tmp_path: Path, ratios: tuple[float, float]
 ) -> None:
-    said = reason(reference, tmp_path, timed=times(*ratios))
-    assert said == f"0.93 times the speed of fp32 at batch {ratios.index(0.93) + 1}; at least 1.05 is asked for"
+    said = reason(reference, tmp_path, speed_test=times(*ratios))
+    assert said == f"it has 0.93 times the speed of fp32 at batch size {ratios.index(0.93) + 1}; the minimum is 1.05"
 
 
 def test_answers_too_far_from_the_golden_ones_drop_it(reference: Reference, tmp_path: Path) -> None:
-    said = reason(replace(reference, expected=reference.expected[:, ::-1]), tmp_path)
-    assert "a difference of" in said
-    assert "at most 0.5 is asked for" in said
+    said = reason(replace(reference, golden_probabilities=reference.golden_probabilities[:, ::-1]), tmp_path)
+    assert "a tolerance of" in said
+    assert "the limit is 0.5" in said
 
 
 def test_a_difference_that_is_no_number_drops_it(reference: Reference, tmp_path: Path) -> None:
-    expected = np.full_like(reference.expected, np.nan)
-    assert "a difference of nan" in reason(replace(reference, expected=expected), tmp_path)
+    expected = np.full_like(reference.golden_probabilities, np.nan)
+    assert "a tolerance of nan" in reason(replace(reference, golden_probabilities=expected), tmp_path)
 
 
 def test_a_failure_of_the_quantiser_drops_it_in_one_line_and_silence(
@@ -161,19 +155,21 @@ def test_a_failure_of_one_leaves_the_other(reference: Reference, tmp_path: Path)
         pytest.skip("a GPU is here")
     made = make_variants([INT8, FP16], reference, tmp_path, times(2))
     assert [variant.name for variant in made.kept] == [INT8]
-    assert [(entry.name, entry.reason) for entry in made.dropped] == [(FP16, "no GPU to measure it on")]
+    assert [(entry.name, entry.reason) for entry in made.dropped] == [
+        (FP16, "this machine has no GPU to measure it on")
+    ]
 
 
 def test_a_file_that_runs_elsewhere_than_it_was_meant_to_drops_it(reference: Reference) -> None:
-    with pytest.raises(_UnfitError, match="put it on CPUExecutionProvider instead of CUDAExecutionProvider"):
-        _check_runs_there(OnnxModel(reference.model, CPU), CUDA)
+    with pytest.raises(_UnfitError, match="ran it on CPUExecutionProvider instead of CUDAExecutionProvider"):
+        _check_runs_on(OnnxModel(reference.model, CPU), CUDA)
 
 
 def test_other_outputs_than_fp32_s_drop_it(reference: Reference) -> None:
     _check_signature(OnnxModel(colour_model()), OnnxModel(colour_model()))
     other = onnx.load_from_string(colour_model())
     other.graph.output[0].name = other.graph.node[-1].output[0] = "scores"
-    with pytest.raises(_UnfitError, match="not those of fp32"):
+    with pytest.raises(_UnfitError, match="differ from those of fp32"):
         _check_signature(OnnxModel(other.SerializeToString()), OnnxModel(colour_model()))
 
 
@@ -201,7 +197,7 @@ def test_weights_keep_to_7_bits_where_the_processor_would_saturate(
 
 def test_the_recipe_decides_what_is_tried(tmp_path: Path) -> None:
     recipe = colour_images.recipe(epochs=1, variants=("int8",))
-    manifest = train(recipe, colour_images.source(), torch.device("cpu"), tmp_path, Recorder()).manifest
+    manifest = train_bundle(recipe, tmp_path).manifest
     tried = {variant.name for variant in manifest.variants} | {dropped.name for dropped in manifest.dropped_variants}
     assert tried == {VariantName.FP32, INT8}
     card = (tmp_path / "colours" / "1" / "README.md").read_text(encoding="utf-8")
@@ -218,7 +214,7 @@ def test_without_images_enough_for_a_batch_the_speed_is_measured_on_repeated_one
             return super().run(images)
 
     one, two = Counting(reference.model, threads=1), Counting(reference.model, threads=1)
-    speed = measure_speed(one, two, reference.images[:3])
+    speed = measure_speed(one, two, reference.calibration_images[:3])
     assert [entry.batch for entry in speed] == [1, 32] == sorted(Counting.batches)
     assert all(isinstance(entry, BatchSpeed) for entry in speed)
 

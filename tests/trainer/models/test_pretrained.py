@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from schemas.errors import HashMismatchError
 from tests.support import colour_images
+from tests.support.training import train_bundle
 from trainer.data.split import Splits, split
 from trainer.errors import DataError
 from trainer.models.build import build_network
@@ -17,8 +18,6 @@ from trainer.models.registry import build
 from trainer.network_config import AnyNetwork, FastConfig, MobileNetV3SmallConfig, PlainConfig, ResNet18Config, Stem
 from trainer.recipe import Recipe, TransferConfig
 from trainer.recipes.registry import network_of_bundle
-from trainer.run import train
-from trainer.training.progress import LineReporter
 
 CPU = torch.device("cpu")
 FAST = FastConfig(widths=(4,), whitening_stride=1)
@@ -43,11 +42,7 @@ def built(recipe: Recipe) -> nn.Sequential:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with Path("/dev/null").open("w") as nowhere:
-        recipe = colour_images.recipe(network=FAST, epochs=1)
-        return train(
-            recipe, colour_images.source(), CPU, tmp_path_factory.mktemp("artifacts"), LineReporter(nowhere)
-        ).path
+    return train_bundle(colour_images.recipe(network=FAST, epochs=1), tmp_path_factory.mktemp("artifacts")).path
 
 
 def same(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, bool]:
@@ -146,7 +141,7 @@ def test_a_file_that_is_not_there_or_holds_no_weights_is_said(tmp_path: Path) ->
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")
     with pytest.raises(DataError, match=r"weights\.pth is no file of safetensors .* nothing is unpickled"):
         starting_weights(recipe_from(tmp_path / "weights.pth", FAST))
-    with pytest.raises(DataError, match="is no bundle"):
+    with pytest.raises(DataError, match="is not a bundle"):
         starting_weights(recipe_from(tmp_path, FAST))
 
 

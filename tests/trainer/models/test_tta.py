@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from schemas.manifest import InputSpec
-from trainer.export.onnx import export
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.onnx import NetworkOutput, check_parity, export
 from trainer.models.layers import Shape
 from trainer.models.registry import build
 from trainer.models.tta import AveragedViews, with_views
@@ -44,5 +45,7 @@ def test_views_are_exported_with_the_network(views: Views) -> None:
     torch.manual_seed(0)
     network = build(PlainConfig(widths=(4,), dense=8), Shape(height=8, width=8, channels=3, classes=3)).eval()
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
-    parity = export(with_views(network, views), InputSpec(height=8, width=8, channels=3), images).parity
+    network = with_views(network, views)
+    model = OnnxModel(export(network, InputSpec(height=8, width=8, channels=3)))
+    parity = check_parity(model, NetworkOutput.of(network, images))
     assert parity.max_logit_difference < 1e-4

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.bundle import open_bundle
 from tests.support.recorder import CPU, Recorder
+from tests.support.training import train_bundle
 from trainer.data.dataset import FakeSource, LabelledImages, SourceData
 from trainer.data.detect import open_source
 from trainer.data.split import split
@@ -18,7 +18,6 @@ from trainer.models.build import build_network
 from trainer.network_config import NETWORKS
 from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_settings
 from trainer.recipes.registry import RECIPES, presets
-from trainer.run import train
 from trainer.training.loop import fit
 
 PLACES = {Source.CSV: "cats-dogs", Source.FOLDER: "flowers"}
@@ -69,7 +68,7 @@ def test_it_takes_a_few_steps(name: str, preset: str, real_data: Path) -> None:
 @pytest.mark.parametrize("name", ["cifar10", "cats-dogs", "photos"])
 def test_its_bundle_is_good(name: str, real_data: Path, tmp_path: Path) -> None:
     recipe, source = few_steps(name, "default", real_data)
-    bundle = open_bundle(train(recipe, source, CPU, tmp_path, Recorder()).path)
+    bundle = train_bundle(recipe, tmp_path, source)
     bundle.check_golden(bundle.manifest.fp32, OnnxModel(bundle.read(bundle.manifest.fp32)).probabilities)
     assert bundle.manifest.provenance.recipe == recipe.model_dump(mode="json")
 

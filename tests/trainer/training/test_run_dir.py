@@ -2,14 +2,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from schemas.bundle import MANIFEST_FILE
 from tests.support import colour_images
 from tests.support.bundles import write_bundle
 from tests.support.recorder import Recorder
+from tests.support.training import train_bundle
 from trainer.errors import RunsError
-from trainer.run import Runs, train
+from trainer.run import Runs
 from trainer.training.run_dir import Facts, note_bundle, published_bundle, run_folder
 
 FACTS: Facts = {"recipe": {"epochs": 3, "network": {"name": "fast"}}, "data": "0" * 64}
@@ -125,8 +125,7 @@ def test_a_run_folder_that_takes_no_more_is_said_and_no_error(run: Path, tmp_pat
 def test_only_a_run_that_goes_on_is_finished_already(tmp_path: Path) -> None:
     def trained(*, resume: bool) -> Path:
         runs = Runs(tmp_path / "runs", resume=resume)
-        cpu, artifacts = torch.device("cpu"), tmp_path / "artifacts"
-        return train(colour_images.recipe(epochs=1), colour_images.source(), cpu, artifacts, Recorder(), runs=runs).path
+        return train_bundle(colour_images.recipe(epochs=1), tmp_path / "artifacts", runs=runs).path
 
     first = trained(resume=False)
     assert trained(resume=True) == first.resolve()

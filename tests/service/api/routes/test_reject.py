@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from schemas.bundle import MANIFEST_FILE
-from schemas.manifest import Answered, DroppedVariant, Reject, VariantName, parse_manifest, render_manifest
+from schemas.manifest import Answered, DroppedVariant, Reject, VariantName, parse_manifest, render_json
 from tests.service.conftest import Serve
 from tests.support.bundles import solid
 from tests.support.http_requests import b64, form, problem_of
@@ -24,7 +24,7 @@ REJECT = Reject(
 
 def change_manifest(artifacts: Path, **fields: object) -> None:
     file = artifacts / "colours" / "1" / MANIFEST_FILE
-    file.write_text(render_manifest(parse_manifest(file.read_text()).model_copy(update=fields)))
+    file.write_text(render_json(parse_manifest(file.read_text()).model_copy(update=fields)))
 
 
 @pytest.fixture
