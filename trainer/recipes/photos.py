@@ -2,7 +2,8 @@
 
     python -m trainer train photos --data flowers
 
-The data set is small, so the augmentation (geometry, colour, mixup and CutMix) and the weight decay are strong. `flowers` is Kaggle's Flowers Recognition: 4,317 photos of 5 flowers, at 128x128.
+The data set is small, so the augmentation (geometry, colour, mixup and CutMix) and the weight decay are strong.
+`flowers` is Kaggle's Flowers Recognition: 4,317 photos of 5 flowers, at 128x128.
 
 Measured (docs/results.md has the details):
 
