@@ -1,4 +1,4 @@
-"""Recipe: one frozen typed object that is the whole run. It is saved in the bundle, as run."""
+"""Recipe: all settings of a run as one frozen object, which the bundle records."""
 
 import difflib
 from enum import StrEnum
@@ -47,7 +47,7 @@ class ClassWeights(StrEnum):
 
 
 class Views(StrEnum):
-    """The views of an image whose logits the exported graph averages into its answer."""
+    """The views of an image whose logits the exported graph averages."""
 
     ONE = "one"
     MIRROR = "mirror"  # the image and its mirror
@@ -61,19 +61,21 @@ class Precision(StrEnum):
 
 
 def _input_from_sides(value: Any) -> Any:
-    """A list, as --set data.input=64,64,3 makes one, to the fields of InputSpec."""
+    """Returns the fields of InputSpec from a list, as --set data.input=64,64,3 gives one."""
     sides = ("height", "width", "channels")
     if isinstance(value, str) or (isinstance(value, list) and len(value) != len(sides)):
-        raise ValueError("it is height,width,channels, as in 64,64,3")
+        raise ValueError("give height,width,channels, as in 64,64,3")
     return dict(zip(sides, value, strict=True)) if isinstance(value, list) else value
 
 
 class DataConfig(Frozen):
-    """Which images, and how those without a published test split are divided (stratified by class)."""
+    """Which images to read, and how to divide them if the data set has no published splits."""
 
     source: Source
-    validation: Annotated[float, Field(gt=0, lt=1, description="share of the training images where test is published")]
-    test: Annotated[float, Field(ge=0, lt=1, description="share of all images; unused where test is published")] = 0.0
+    validation: Annotated[
+        float, Field(gt=0, lt=1, description="share of the images; of the training images if test is published")
+    ]
+    test: Annotated[float, Field(ge=0, lt=1, description="share of all images; unused if test is published")] = 0.0
     split_seed: Seed = 0
     input: Annotated[
         InputSpec | None,
@@ -91,7 +93,7 @@ class DataConfig(Frozen):
     ] = None
     header: Annotated[bool | None, Field(description="whether csv files begin with a header; null detects it")] = None
     labels: Annotated[
-        tuple[str, ...], Field(description="names of the classes by index, where the data has none of its own")
+        tuple[str, ...], Field(description="names of the classes by index, if the data has none of its own")
     ] = ()
 
     @model_validator(mode="after")
@@ -110,13 +112,15 @@ class Flip(StrEnum):
 
 
 class AugmentConfig(Frozen):
-    """Random changes to each training image, drawn anew every time it is seen; 0 turns one off."""
+    """Random changes to each training image, drawn anew in every epoch; 0 turns one off."""
 
     flip: Annotated[Flip, Field(description="mirror left and right")] = Flip.OFF
-    translate: Annotated[float, Field(ge=0, description="largest shift, pixels; whole ones, unless it rotates")] = 0.0
+    translate: Annotated[
+        float, Field(ge=0, description="largest shift, pixels; whole pixels unless rotate or scale is on")
+    ] = 0.0
     rotate: Annotated[float, Field(ge=0, le=180, description="largest angle, degrees")] = 0.0
     scale: Annotated[float, Field(ge=0, lt=1, description="largest relative change of size")] = 0.0
-    crop: Annotated[float, Field(ge=0, lt=1, description="largest share of the area that is cut away")] = 0.0
+    crop: Annotated[float, Field(ge=0, lt=1, description="largest share of the area that is removed")] = 0.0
     reflect: Annotated[bool, Field(description="mirror at the border when resampling; else black")] = False
     colour: Annotated[float, Field(ge=0, le=1, description="largest change of brightness, contrast, saturation")] = 0.0
     cutout: Annotated[int, Field(ge=0, description="side of a black square, pixels")] = 0
@@ -133,11 +137,11 @@ class OptimizerConfig(Frozen):
     ] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1, description="of sgd, in Nesterov's form")] = 0.9
     muon_rate: Annotated[
-        float, Field(gt=0, description="learning rate of muon, which takes the filters; sgd takes the rest")
+        float, Field(gt=0, description="learning rate of muon, which updates the filters; sgd updates the rest")
     ] = 0.24
     muon_momentum: Annotated[float, Field(ge=0, lt=1, description="of muon, in Nesterov's form")] = 0.6
     bias_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of biases and norms")] = 1.0
-    gradient_clip: Annotated[float, Field(ge=0, description="largest norm of the gradient; 0 is none")] = 0.0
+    gradient_clip: Annotated[float, Field(ge=0, description="largest norm of the gradient; 0: no limit")] = 0.0
 
 
 class ScheduleConfig(Frozen):
@@ -151,12 +155,14 @@ class ScheduleConfig(Frozen):
 
 
 class TransferConfig(Frozen):
-    """Weights to start from. While the head trains alone the body is as at inference: no dropout, batch norm fixed."""
+    """Starting weights. While the head trains alone, the body is in inference mode: no dropout, batch norm fixed."""
 
     weights: Annotated[
         str | None, Field(description="pretrained (torchvision's), a file of safetensors, or the folder of a bundle")
     ] = None
-    sha256: Annotated[Sha256 | None, Field(description="of the weights' file; null takes any and is filled in")] = None
+    sha256: Annotated[Sha256 | None, Field(description="of the weights' file; null accepts any and is filled in")] = (
+        None
+    )
     head_epochs: Annotated[int, Field(ge=0, description="epochs in which the last layer trains alone")] = 0
     body_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of all but the last layer")] = 1.0
 
@@ -171,43 +177,45 @@ class Recipe(Frozen):
     name: ModelName
     data: DataConfig
     network: NetworkConfig
-    sigmoid: Annotated[bool, Field(description="two classes by one neuron and binary cross-entropy")] = False
+    sigmoid: Annotated[bool, Field(description="for two classes: one output neuron and binary cross-entropy")] = False
     transfer: TransferConfig = TransferConfig()
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     epochs: Annotated[int, Field(ge=1)]
     max_seconds: Annotated[
-        float, Field(ge=0, description="budget of training time that the schedule anneals into; 0 is none")
+        float, Field(ge=0, description="limit of the training time, to which the schedule is fitted; 0: no limit")
     ] = 0.0
     batch_size: Annotated[int, Field(ge=1)]
     validation_batch_size: Annotated[int, Field(ge=1)] = 1000
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: Annotated[
-        ClassWeights, Field(description="balanced weighs each class's loss by one over its training images")
+        ClassWeights, Field(description="balanced weights the loss of each class by 1 / its number of training images")
     ] = ClassWeights.OFF
     patience: Annotated[
-        int, Field(ge=0, description="stops after so many epochs without a better one on validation; 0 never does")
+        int, Field(ge=0, description="epochs without a better validation accuracy after which training stops; 0: never")
     ] = 0
     ema_decay: Annotated[
-        float, Field(ge=0, lt=1, description="of the averaged weights that are validated and kept; 0 is none")
+        float, Field(ge=0, lt=1, description="of the averaged weights, which are then validated and exported; 0: off")
     ] = 0.0
-    test_views: Annotated[Views, Field(description="averaged by the exported graph: costs 1, 2 or 6 times")] = Views.ONE
+    test_views: Annotated[
+        Views, Field(description="averaged by the exported graph; they cost 1, 2 or 6 inferences")
+    ] = Views.ONE
     precision: Precision = Precision.AUTO
     target_accuracy: Annotated[
-        Fraction, Field(description="of what is answered: finds the reject threshold on validation; 0 seeks none")
+        Fraction, Field(description="chooses the confidence threshold that reaches it on validation; 0: no threshold")
     ] = 0.0
     variants: Annotated[
         tuple[Literal[VariantName.INT8, VariantName.FP16], ...],
-        Field(description="tried beside fp32, and kept where they are faster and as good; nothing tries none"),
+        Field(description="written if they are faster than fp32 and as accurate; an empty value: none"),
     ] = (VariantName.INT8, VariantName.FP16)
     seed: Seed = 0
 
 
 def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
-    """The recipe with dotted keys replaced: {"optimizer.learning_rate": "0.1", "network": "plain"}.
+    """Returns the recipe with dotted keys replaced: {"optimizer.learning_rate": "0.1", "network": "plain"}.
 
-    Values may be strings as typed on a command line. Raises RecipeError naming the key or value that is wrong.
+    Values may be strings from a command line. Raises RecipeError naming the wrong key or value.
     """
     tree = recipe.model_dump(mode="json")
     for key, value in settings.items():
@@ -220,7 +228,7 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
 
 
 def first_fault(error: ValidationError) -> tuple[str, Any, str]:
-    """The dotted key of the first thing that is wrong in a recipe, its value, and what is wrong with it."""
+    """Returns the dotted key of the first invalid field, its value, and the reason."""
     first = error.errors(include_url=False)[0]
     # A union puts its member's tag into the path: network.plain.widths is network.widths to the user.
     where = ".".join(str(part) for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "network"))
@@ -236,7 +244,7 @@ def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
     for part in path:
         node = node.get(part) if isinstance(node, dict) else None
     if not isinstance(node, dict) or last not in node:
-        raise RecipeError(f"The recipe has no setting '{key}'; {_known_settings(tree, key, node)}.")
+        raise RecipeError(f"Unknown setting '{key}': {_known_settings(tree, key, node)}.")
     if key in {"network", "network.name"}:
         tree["network"] = network_named(str(value)).model_dump(mode="json")
     elif isinstance(node[last], dict) and key != "data.input":
@@ -246,17 +254,17 @@ def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _known_settings(tree: dict[str, Any], key: str, group: Any) -> str:
-    """What a person who typed the key may have meant: the group's settings, else the nearest, else all."""
+    """Returns the settings of the key's group, else the most similar ones, else all."""
     prefix, _, _ = key.rpartition(".")
     if prefix and isinstance(group, dict):
         return f"{prefix} has {', '.join(group)}"
     known = _keys(tree)
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}" if close else f"known are {', '.join(known)}"
+    return f"did you mean {' or '.join(close)}" if close else f"known settings are {', '.join(known)}"
 
 
 def _parsed(value: Any, present: Any) -> Any:
-    """Lists have commas, nothing is null; all else is left to pydantic, which reads numbers out of strings."""
+    """Splits lists at commas and reads null; pydantic parses everything else."""
     if value == "null":
         return None
     if isinstance(value, str) and (isinstance(present, list) or (not isinstance(present, str) and "," in value)):
@@ -276,7 +284,7 @@ def is_recipe_file(what: str) -> bool:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Raises RecipeError for a file that is not there, is damaged, or is of a release with other settings."""
+    """Raises RecipeError if the file is missing, damaged, or from a release with other settings."""
     try:
         return Recipe.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -284,12 +292,12 @@ def read_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         where, _, fault = first_fault(error)
         raise RecipeError(
-            f"The recipe file {path} is damaged or of another release: {where}: {fault}; mend it, or tune again."
+            f"The recipe file {path} is damaged or from another release: {where}: {fault}. Correct it, or tune again."
         ) from error
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Beside its place, then renamed into it: a reader sees a whole file or none. Raises WriteError."""
+    """Writes a sibling file and renames it, so that readers see a whole file or none. Raises WriteError."""
     new = path.with_name(f".new-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

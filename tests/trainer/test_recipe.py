@@ -113,7 +113,7 @@ def test_a_file_with_a_wrong_or_unknown_field_is_refused_naming_it(
 def test_a_file_that_is_cut_short_or_not_there_is_refused(tmp_path: Path) -> None:
     write_recipe(tmp_path / "recipe.json", colour_images.recipe())
     (tmp_path / "cut.json").write_bytes((tmp_path / "recipe.json").read_bytes()[:-20])
-    with pytest.raises(RecipeError, match=r"cut\.json is damaged or of another release: recipe: Invalid JSON"):
+    with pytest.raises(RecipeError, match=r"cut\.json is damaged or from another release: recipe: Invalid JSON"):
         read_recipe(tmp_path / "cut.json")
     with pytest.raises(RecipeError, match="cannot be read"):
         find_recipe(str(tmp_path / "nowhere.json"), "default")

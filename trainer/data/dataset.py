@@ -1,4 +1,4 @@
-"""DataSource: where labelled images are from. All give the same thing; nothing after them knows which it was."""
+"""Labelled images, and the protocol of the data sources that load them."""
 
 import hashlib
 import os
@@ -26,13 +26,12 @@ Names = npt.NDArray[np.bytes_]
 class Images:
     """A read-only sequence of images, uint8 [n, height, width, channels], by position, slice or array of positions.
 
-    What is read is a copy in memory; the rest stays where it is. np.asarray copies all of it.
+    Indexing copies into memory; the rest stays where it is. np.asarray copies all images.
     """
 
     def __init__(self, pixels: Pixels, digests: Digests | None = None) -> None:
-        """pixels may be memory-mapped. digests, where they are known already, spare reading all of it for them."""
-        # Of an array whose images do not lie one after the other, take would copy the whole at every batch. A mapped
-        # one is not copied, and what is taken of it is mapped no more.
+        """pixels may be memory-mapped. Known digests save reading all pixels to compute them."""
+        # take() would copy a non-contiguous array at every batch. A mapped array is contiguous and not copied here.
         self._pixels = np.ascontiguousarray(pixels)
         self._hashed = _Hashed(self._pixels, digests)
         self.rows: Rows = np.arange(len(pixels))
@@ -59,11 +58,11 @@ class Images:
             yield from block
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Pixels:
-        """All of it, in memory."""
+        """Returns all images, in memory."""
         return np.asarray(self[:], dtype)
 
     def take(self, positions: Rows) -> "Images":
-        """The images at these positions, as a view."""
+        """Returns a view of the images at these positions."""
         view = object.__new__(Images)
         view._pixels, view._hashed, view.rows = self._pixels, self._hashed, self.rows[positions]
         return view
@@ -73,7 +72,7 @@ class Images:
         self._pixels.take(self.rows[positions], axis=0, out=into, mode="clip")  # other modes copy twice
 
     def blocks(self) -> Iterator[Pixels]:
-        """All images in order, some megabytes at a time."""
+        """Yields all images in order, some megabytes at a time."""
         step = max(1, _BLOCK_BYTES // max(1, int(np.prod(self.shape[1:]))))
         for start in range(0, len(self), step):
             yield self[start : start + step]
@@ -84,7 +83,7 @@ class Images:
 
 
 class _Hashed:
-    """The digests of an array's images, computed once for all views of it, when they are first asked for."""
+    """The digests of an array's images, computed once for all views, on first use."""
 
     def __init__(self, pixels: Pixels, known: Digests | None) -> None:
         self._pixels, self._known = pixels, known
@@ -116,12 +115,12 @@ class LabelledImages:
         return len(self.labels)
 
     def take(self, positions: Rows) -> "LabelledImages":
-        """A view; no pixel is copied."""
+        """Returns a view; no pixel is copied."""
         names = self.names[positions] if self.names is not None else None
         return LabelledImages(self.images.take(positions), self.labels[positions], names)
 
     def name(self, position: int) -> str:
-        """The image's file, else its row in its source, counted from 0."""
+        """Returns the name of the image's file, else its row in the source, from 0."""
         if self.names is not None:
             return os.fsdecode(bytes(self.names[position]))
         return f"image {self.images.rows[position]:,}"
@@ -171,13 +170,13 @@ class SourceData:
 
 class DataSource(Protocol):
     def load(self) -> SourceData:
-        """Raises DataError for data that is missing, damaged or unfit."""
+        """Raises DataError if the data is missing, damaged or unusable."""
         ...
 
 
 @dataclass(frozen=True)
 class FakeSource:
-    """A source for tests: gives what it was given."""
+    """A source for tests: returns the data it holds."""
 
     data: SourceData
 

@@ -1,6 +1,6 @@
-"""Decode once: images lie decoded in mapped files, and a second run over the same files starts at once.
+"""Keeps decoded images in memory-mapped files, so that a second run over the same files starts at once.
 
-Why the key is made as it is, and what it cannot see: docs/decisions/0005-decode-once.md.
+The choice of the key and its limits: docs/decisions/0005-decode-once.md.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ ENTRY_FILE = "entry.json"
 FOLDER_NAME = ".convoy-cache"
 _CODE = (__name__, "trainer.data.dataset")
 _TICK = 0.05  # seconds; file systems' clocks tick every 10 ms or faster
-_FORGOTTEN = 24 * 3600  # seconds after which an entry that nobody finished is taken for a crash's
+_FORGOTTEN = 24 * 3600  # seconds after which an unfinished entry counts as left by a crash
 
 
 class Stamp(Frozen):
-    """A file as it was when it was written; another stamp is another file."""
+    """Size and time of a file when it was written; a different stamp means a different file."""
 
     size: int
     mtime_ns: int
@@ -54,7 +54,7 @@ class Unreadable(Frozen):
 
 
 class EntryFile(Frozen):
-    """entry.json. told is what a person should know of how the data was read; classes where the data names them."""
+    """entry.json. told has a sentence per decision about the reading; classes are the data's own, if any."""
 
     format: Literal[1] = 1
     parts: Annotated[dict[str, dict[str, Stamp]], Field(description="part -> its files")]
@@ -65,7 +65,7 @@ class EntryFile(Frozen):
 
 @dataclass(frozen=True)
 class Entry:
-    """What entry.json says, and the images, which stay in their file."""
+    """The contents of entry.json, and the images, which stay in their file."""
 
     parts: dict[str, LabelledImages]
     classes: tuple[str, ...]
@@ -74,7 +74,7 @@ class Entry:
 
 
 class PartWriter:
-    """One part (train, test) of an entry, image by image; it keeps each one's hash, label and name in memory."""
+    """Writes one part (train, test) of an entry, image by image; keeps hashes, labels and names in memory."""
 
     def __init__(self, folder: Path, name: str, shape: tuple[int, int, int]) -> None:
         self._folder, self._name, self._shape = folder, name, shape
@@ -102,12 +102,12 @@ class PartWriter:
             self._digests += digest(whole)
 
     def label(self, labels: Iterable[int], names: Iterable[bytes] = ()) -> None:
-        """Of the images appended, in their order."""
+        """Adds labels and names of the appended images, in their order."""
         self._labels.extend(labels)
         self._names.extend(names)
 
     def finish(self) -> dict[str, Stamp]:
-        """Writes what is known only now, and everything through to the disk."""
+        """Writes the header, digests, labels and names, and syncs all files to the disk."""
         self._file.seek(0)
         if self._write_header(len(self)) != self._header_bytes:
             raise RuntimeError("numpy left no room for the number of images in its header")
@@ -132,14 +132,14 @@ class PartWriter:
 
 
 def write_entry(folder: Path, entry: EntryFile) -> None:
-    """Last of all: without it there is no entry."""
+    """Writes entry.json last: a folder without it is not an entry."""
     path = folder / ENTRY_FILE
     path.write_text(entry.model_dump_json(indent=2), encoding="utf-8")
     sync_entry(path)
 
 
 def read_entry(folder: Path) -> Entry | None:
-    """None where there is none, or a file of it is missing, cut or changed."""
+    """Returns None if there is no entry, or one of its files is missing, cut short or changed."""
     try:
         entry = EntryFile.model_validate_json((folder / ENTRY_FILE).read_bytes(), strict=True)
         parts = {name: _part(folder, name, files) for name, files in entry.parts.items()}
@@ -167,9 +167,9 @@ def _part(folder: Path, name: str, files: dict[str, Stamp]) -> LabelledImages:
 
 @dataclass(frozen=True)
 class Decoding:
-    """All that decides the decoded images: these files, below folder, read by these modules with these settings.
+    """Everything that determines the decoded images: the files below folder, the settings, and the modules that read.
 
-    classes are the folders' names where those are the classes: an empty one has no file that would show it.
+    classes are the names of the class folders, if there are any: an empty folder has no file to show it.
     """
 
     kind: str
@@ -181,11 +181,11 @@ class Decoding:
 
     @property
     def slot(self) -> str:
-        """What an entry is of, whatever the files hold: of one slot, only the newest entry is kept."""
+        """Returns the kind and settings of an entry; only the newest entry of a slot is kept."""
         return f"{self.kind}-{_short_hash(self.settings)}"
 
     def key(self) -> str:
-        """Raises OSError where a file cannot be looked at."""
+        """Raises OSError if a file's status cannot be read."""
         stamps = [[file.relative_to(self.folder).as_posix(), *_stamp(file)] for file in self.files]
         decoders = [PIL.__version__, *(features.version(name) for name in ("libjpeg_turbo", "webp"))]
         code = [_hash_of_module(name) for name in ("schemas.image", *_CODE, *self.code)]
@@ -193,7 +193,7 @@ class Decoding:
 
 
 class EntryWriter:
-    """Where a source decodes into, a part after the other."""
+    """Writes the parts of an entry."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -208,7 +208,7 @@ class EntryWriter:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a source says of what it has decoded; the images went to the writer."""
+    """A source's notes on the images that it wrote."""
 
     told: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
@@ -216,10 +216,10 @@ class Decoded:
 
 
 def decode_once(decoding: Decoding, place: Path | None, decode: Callable[[EntryWriter], Decoded]) -> Entry:
-    """The images as they were decoded before, where nothing that decides them has changed; else decode is called.
+    """Returns the entry of an earlier run if nothing has changed since; else calls decode and keeps the result.
 
-    place is the folder to keep them in; None is beside the data, else the user's cache folder. Raises DataError where
-    a file cannot be looked at or nothing can be written.
+    place is the folder of the entries; None is beside the data, else the user's cache folder. Raises DataError if a
+    file cannot be read or no folder can be written.
     """
     try:
         name = f"{decoding.slot}-{decoding.key()}"
@@ -229,7 +229,7 @@ def decode_once(decoding: Decoding, place: Path | None, decode: Callable[[EntryW
     for where in places:
         found = read_entry(where / name)
         if found is not None:
-            return replace(found, told=(*found.told, f"decoded before, taken from {where}"))
+            return replace(found, told=(*found.told, f"decoded before, read from {where}"))
     _wait_for_the_clock(decoding.files)
     reasons = []
     for where in places:
@@ -243,15 +243,15 @@ def decode_once(decoding: Decoding, place: Path | None, decode: Callable[[EntryW
             continue
         if found is not None:
             return replace(found, told=(*found.told, f"decoded in {seconds:.1f} s, kept in {where}"))
-        reasons.append(f"{where} (removed by someone else meanwhile)")
+        reasons.append(f"{where} (removed by another process)")
     raise DataError(
-        f"The decoded images of {decoding.folder} could not be kept in {' nor in '.join(reasons)}; make room, or name "
-        "another folder with --cache."
+        f"The decoded images of {decoding.folder} could not be kept in {' nor in '.join(reasons)}. Free some space, or "
+        "give another folder with --cache."
     )
 
 
 def _write(where: Path, name: str, decoding: Decoding, decode: Callable[[EntryWriter], Decoded]) -> None:
-    """Beside its place, then renamed into it: a reader sees a whole entry or none, whoever else writes the same."""
+    """Writes to a sibling folder and renames it, so that readers see a whole entry or none."""
     new = where / f".new-{uuid.uuid4().hex}"
     new.mkdir(parents=True)
     try:
@@ -272,7 +272,7 @@ def _write(where: Path, name: str, decoding: Decoding, decode: Callable[[EntryWr
 
 
 def _tidy(where: Path, slot: str, name: str) -> None:
-    """Removes what nobody will ask for again: entries of files as they were before, and what a crash left."""
+    """Removes outdated entries of this slot, and unfinished entries that a crash left."""
     for entry in where.iterdir():
         replaced = entry.name.startswith(f"{slot}-") and entry.name != name
         if replaced or (entry.name.startswith(".new-") and _age(entry) > _FORGOTTEN):
@@ -280,15 +280,15 @@ def _tidy(where: Path, slot: str, name: str) -> None:
 
 
 def _age(folder: Path) -> float:
-    """Seconds since anything in it was written."""
+    """Returns the seconds since the last write to the folder."""
     try:
         return time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
     except OSError:
-        return 0.0  # another run is at it
+        return 0.0  # another run is removing it
 
 
 def _places(folder: Path, place: Path | None) -> list[Path]:
-    """One for each folder of data, in the order in which they are tried."""
+    """Returns the folders to try, in order."""
     resolved = folder.resolve()
     own = f"{resolved.name}-{_short_hash(str(resolved))}"
     if place is not None:
@@ -307,13 +307,13 @@ def _user_cache() -> list[Path]:
 
 
 def _stamp(file: Path) -> tuple[int, int, int]:
-    """ctime is there because mtime can be set back: after `cp -p` of another file of the same size, say."""
+    """Includes ctime, because `cp -p` of another file of the same size keeps mtime."""
     status = file.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _wait_for_the_clock(files: Sequence[Path]) -> None:
-    """So that a file which changes while it is decoded gets another time than the one in the key."""
+    """Waits until the clock has passed the newest file, so that a later change has another time than the key."""
     newest = max((file.stat().st_ctime for file in files), default=0.0)
     if abs(time.time() - newest) < _TICK:
         time.sleep(_TICK)

@@ -1,4 +1,4 @@
-"""Images that are in two splits, pixel by pixel: a test on images that were learnt from says too much."""
+"""Finds images that are equal in two splits: test accuracy on training images is too optimistic."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Found:
-    """told has a sentence for each thing that a person should know; it is empty where all images differ."""
+    """told has one sentence per finding; it is empty if all images differ."""
 
     duplicates: Duplicates
     told: tuple[str, ...]
 
 
 def find_duplicates(train: LabelledImages, validation: LabelledImages, test: LabelledImages) -> Found:
-    """By each image's sha256, so that no pixel is compared and few are read."""
+    """Compares the sha256 of the images."""
     counts, told = {}, []
     for name, part in (("validation", validation), ("test", test)):
         pairs = _in_both(part, train)
@@ -37,14 +37,14 @@ def find_duplicates(train: LabelledImages, validation: LabelledImages, test: Lab
     if contradictions:
         examples = ", ".join(f"{first} = {second}" for first, second in contradictions[:_SHOWN])
         told.append(
-            f"{len(contradictions):,} images are there twice with different labels, one of which must be wrong: "
+            f"{len(contradictions):,} images occur twice with different labels, one of which must be wrong: "
             f"{examples}{_more(contradictions)}"
         )
     return Found(Duplicates(validation=counts["validation"], test=counts["test"]), tuple(told))
 
 
 def _in_both(part: LabelledImages, other: LabelledImages) -> list[tuple[int, int]]:
-    """Positions in part of images that are in other as well, each with one of its positions there."""
+    """Returns the positions in part of the images that are also in other, each with a position there."""
     known = _numbers(other)
     order = np.argsort(known, kind="stable")
     wanted = _numbers(part)
@@ -54,7 +54,7 @@ def _in_both(part: LabelledImages, other: LabelledImages) -> list[tuple[int, int
 
 
 def _contradictions(parts: list[LabelledImages]) -> list[tuple[str, str]]:
-    """Names of images that are equal and labelled differently."""
+    """Returns the names of equal images with different labels."""
     numbers = np.concatenate([_numbers(part) for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     order: Rows = np.lexsort((labels, numbers))
@@ -69,7 +69,7 @@ def _contradictions(parts: list[LabelledImages]) -> list[tuple[str, str]]:
 
 
 def _numbers(part: LabelledImages) -> npt.NDArray[np.uint64]:
-    """The first 64 bits of each hash: among a billion images two differing ones share them by a chance of 3%."""
+    """Returns the first 64 bits of each hash; a collision among a billion images has a chance of 3%."""
     return np.ascontiguousarray(part.images.digests[:, :8]).view(np.uint64)[:, 0]
 
 

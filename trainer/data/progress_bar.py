@@ -1,4 +1,4 @@
-"""A progress bar over the items of a data set that is read or decoded."""
+"""A progress bar for reading and decoding a data set."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -10,6 +10,6 @@ T = TypeVar("T")
 
 
 def tracked(items: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """The items, with a bar on a terminal that shows how many of them are through."""
+    """Yields the items; shows a progress bar on a terminal."""
     console = Console(stderr=True)
     return track(items, what, total=total, console=console, transient=True, disable=not console.is_terminal)

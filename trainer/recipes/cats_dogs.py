@@ -1,9 +1,9 @@
-"""Cats and dogs from CSV files, by one sigmoid neuron.
+"""Cats and dogs from CSV files, with one sigmoid neuron.
 
     python -m trainer train cats-dogs --data cats-dogs
 
-So few images are learnt by heart unless each epoch shows them anew: geometry, colour, mixup and CutMix are all strong,
-and so is the weight decay (AdamW: Adam with the decay kept out of its averages).
+The data set is small, so the augmentation (geometry, colour, mixup and CutMix) and the weight decay are strong. AdamW
+is Adam with the decay kept out of its averages.
 
 Measured (docs/results.md has the details):
 

@@ -4,7 +4,7 @@
     python -m trainer train cifar10 --preset quick
     python -m trainer train cifar10 --preset long
 
-A budget of time makes runs that no seed repeats exactly.
+The training time is limited, so a run cannot be repeated exactly, whatever its seed.
 
 Measured (docs/results.md has the details):
 
@@ -55,7 +55,7 @@ _DEFAULT = Recipe(
 PRESETS = {
     "default": _DEFAULT,
     "quick": _DEFAULT.model_copy(update={"name": "cifar10-quick", "max_seconds": 17}),
-    # Time enough for airbench's network of 94%, at the full resolution: see cifar10_94.py.
+    # airbench's network of 94%, at full resolution: see cifar10_94.py.
     "long": cifar10_94.PRESETS["default"].model_copy(
         update={"name": "cifar10-long", "data": _DATA, "epochs": 100, "max_seconds": 335, "test_views": Views.ONE}
     ),

@@ -3,8 +3,8 @@
     python -m trainer train cifar10-94
     python -m trainer train cifar10-94 --preset 96
 
-After airbench94_muon and airbench96 (Keller Jordan, arXiv 2404.00498): 8 and 37 epochs. The answers are averaged over
-test-time views, as in the paper; --set test_views=one leaves that out. On a CPU it first says how long it will take.
+After airbench94_muon and airbench96 (Keller Jordan, arXiv 2404.00498): 8 and 37 epochs. Predictions are averaged over
+test-time views, as in the paper; --set test_views=one turns that off. On a CPU, an estimate of the time comes first.
 
 Measured (docs/results.md has the details):
 
@@ -26,7 +26,7 @@ from trainer.recipe import (
     Views,
 )
 
-# A fiftieth of the training images is enough to see that all is well; every other one is needed.
+# A fiftieth of the training images is enough for validation; the network needs the others.
 _DATA = DataConfig(source=Source.CIFAR10, validation=0.02)
 
 PRESETS = {

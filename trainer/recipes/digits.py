@@ -2,7 +2,7 @@
 
     python -m trainer train digits --seed 0     (and 1, 2, 3, 4)
 
-1,258 images are trained on, 360 are for validation and 179 for the test, the same for every seed.
+The split is the same for every seed: 1,258 images for training, 360 for validation and 179 for the test.
 
 Measured (docs/results.md has the details):
 
@@ -31,6 +31,6 @@ PRESETS = {
         batch_size=64,
         label_smoothing=0.05,
         ema_decay=0.95,
-        precision=Precision.FP32,  # so small a network gains nothing from bf16
+        precision=Precision.FP32,  # a network of this size gains nothing from bf16
     )
 }

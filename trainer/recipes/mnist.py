@@ -5,7 +5,7 @@
 
 The preset tiny has under 10,000 parameters.
 
-The preset published is the published run of such a network (20 epochs, batches of 60, about 98%).
+The preset published repeats the published run of such a network (20 epochs, batches of 60, about 98%).
 
 Measured (docs/results.md has the details):
 
@@ -42,7 +42,7 @@ PRESETS = {
         label_smoothing=0.05,
         ema_decay=0.998,
     ),
-    # Fewer than 10,000 parameters: narrow convolutions, and the classes straight from the last 3x3 of them.
+    # Fewer than 10,000 parameters: narrow convolutions, and no hidden dense layer.
     "tiny": Recipe(
         name="mnist-tiny",
         data=_DATA,
@@ -52,7 +52,7 @@ PRESETS = {
         epochs=40,
         batch_size=128,
         ema_decay=0.998,
-        precision=Precision.FP32,  # so small a network gains nothing from bf16
+        precision=Precision.FP32,  # a network of this size gains nothing from bf16
     ),
     # The published run: 20 epochs, batches of 60 and of 50 for validation, no augmentation.
     "published": Recipe(

@@ -2,8 +2,8 @@
 
     python -m trainer train photos --data flowers
 
-So few photos are learnt by heart unless each epoch shows them anew: geometry, colour, mixup and CutMix are all strong,
-and so is the weight decay. `flowers` is Kaggle's Flowers Recognition: 4,317 photos of 5 flowers, at 128x128.
+The data set is small, so the augmentation (geometry, colour, mixup and CutMix) and the weight decay are strong.
+`flowers` is Kaggle's Flowers Recognition: 4,317 photos of 5 flowers, at 128x128.
 
 Measured (docs/results.md has the details):
 
@@ -42,7 +42,7 @@ PRESETS = {
         label_smoothing=0.1,
         ema_decay=0.998,
     ),
-    # The published run: two convolutions with ReLU and max-pools, dense layers, softmax, Adam at 1e-4.
+    # As published: two convolutions with ReLU and max-pools, dense layers, softmax, Adam at 1e-4.
     "published": Recipe(
         name="photos-published",
         data=_DATA,

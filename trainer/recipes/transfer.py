@@ -4,12 +4,12 @@ r"""Any folder of class-named folders of photos, from weights that were trained 
     python -m trainer train transfer --data flowers --network convnext_tiny
     python -m trainer train transfer --data flowers --weights artifacts/photos
 
-The first two start from the weights that torchvision publishes, which it downloads; what they reach has not been
-measured, nor whether the download works. The third starts from a bundle trained here, and takes its network.
+The first two start from torchvision's published weights, which are downloaded. Neither their accuracy nor the download
+has been tested. The third starts from a bundle and uses its network.
 
-The presets few and few-scratch ask what CIFAR-10 teaches for flowers: 346 photos to learn from, 84 to choose by, 3,887
-for the test (Kaggle's Flowers Recognition, 4,317 photos of 5 flowers). The network is cifar10's long one, trained
-without label smoothing and with crops and colours, which makes better features of it.
+The presets few and few-scratch measure transfer from CIFAR-10 to flowers (Kaggle's Flowers Recognition, 4,317 photos of
+5 flowers): 346 photos for training, 84 for validation, 3,887 for the test. The network is cifar10's long one, trained
+without label smoothing and with crops and colours, which gives better features.
 
     python -m trainer train cifar10 --preset long --set label_smoothing=0 --set augment.crop=0.5 \
         --set augment.colour=0.3
@@ -17,9 +17,9 @@ without label smoothing and with crops and colours, which makes better features 
     python -m trainer train transfer --preset few-scratch --data flowers
     python -m trainer train transfer --preset few-scratch-long --data flowers
 
-Settings were chosen on another division of the flowers (data.split_seed=1), whose test figures were looked at.
-few-scratch has the same ones, and no others were tried for it; few-scratch-long has twice the epochs, and makes up for
-most of what it was not taught. Three seeds left the gain in doubt; five more were run to decide it, whatever they gave.
+The settings were chosen on another split of the flowers (data.split_seed=1), with a look at its test accuracy.
+few-scratch has the same settings, and no others were tried for it. few-scratch-long has twice the epochs, and makes up
+most of the difference. Three seeds left the gain in doubt, so five more were run, and all are reported.
 
 Measured (docs/results.md has the details):
 
@@ -46,7 +46,7 @@ from trainer.recipes import cifar10_94
 
 _FEW = Recipe(
     name="transfer-few",
-    # A tenth of the photos to learn from and to choose by.
+    # A tenth of the photos for training and validation.
     data=DataConfig(source=Source.FOLDER, validation=0.02, test=0.9, input=InputSpec(height=64, width=64, channels=3)),
     network=cifar10_94.PRESETS["default"].network,
     transfer=TransferConfig(weights="artifacts/cifar10-long", head_epochs=5, body_rate=0.1),
@@ -76,7 +76,7 @@ PRESETS = {
         ema_decay=0.99,
     ),
     "few": _FEW,
-    # The same without what was learnt before; and with twice the epochs.
+    # The same from random weights; and with twice the epochs.
     "few-scratch": _FEW.model_copy(update={"name": "transfer-few-scratch", "transfer": TransferConfig()}),
     "few-scratch-long": _FEW.model_copy(
         update={"name": "transfer-few-scratch-long", "transfer": TransferConfig(), "epochs": 100}
