@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the Session seam. Sole importer of onnxruntime."""
+"""Runs models with ONNX Runtime. The only module of the service that imports onnxruntime."""
 
 import base64
 import contextlib
@@ -15,17 +15,24 @@ import onnxruntime as ort
 
 from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
 from schemas.image import Pixels
+from service.backends.base import CPU, CUDA
 from service.errors import DeviceError, DeviceMemoryError, InferenceError
 from service.settings import Device
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 ONNXRUNTIME_VERSION: str = ort.__version__
 
 _PROBABILITIES = OUTPUT_NAMES[0]
-_LOG_WARNING, _LOG_FATAL = 2, 4  # ONNX Runtime's levels; 2 is its default
+_LOG_WARNING, _LOG_FATAL = 2, 4  # ONNX Runtime's log levels; 2 is its default
+_SHARE_ARENA = {"arena_extend_strategy": 1}  # kSameAsRequested: grow by the requested size, not by powers of two
+_CUDA_OPTIONS = {
+    # TF32 rounds fp32 to 10 bits, which exceeds the tolerance of the golden samples.
+    "use_tf32": "0",
+    # The default searches for the fastest convolution at each new batch size, which takes seconds.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
 
-# A 3x3 convolution as ONNX, 148 bytes: it makes CUDA load cuDNN, which a session alone does not.
+# A 3x3 convolution as ONNX, 148 bytes. Running it loads cuDNN, which opening a session does not.
 _PROBE = base64.b64decode(
     "CAoSADqHAQoPCgF4CgF3EgF5IgRDb252EgVwcm9iZSozCAEIAQgDCAMQAUIBd0okAACAPwAAgD8AAIA/AACAPwAAgD8AAIA/AACAPwAAgD8AAIA/"
     "WhsKAXgSFgoUCAESEAoCCAEKAggBCgIIAwoCCANiGwoBeRIWChQIARIQCgIIAQoCCAEKAggBCgIIAUIECgAQFA=="
@@ -35,42 +42,40 @@ logger = logging.getLogger(__name__)
 
 
 class OnnxRuntime:
-    """threads are those of one inference on the CPU; spin lets them wait actively, which only a lone process may.
-
-    No batch of more than max_batch images will come.
-    """
+    """Opens sessions on the CPU or on CUDA."""
 
     def __init__(self, device: Device, *, threads: int, spin: bool, max_batch: int = 32) -> None:
-        """Raises DeviceError where CUDA is asked for and does not work."""
+        """threads run one inference on the CPU; spin lets them wait actively, which suits a single process only.
+
+        Raises DeviceError if CUDA is requested and does not work.
+        """
         self._threads = threads
         self._spin = spin
         self._max_batch = max_batch
         self.provider, self.reason = _choose(device)
 
     def open(self, model: bytes) -> "OnnxSession":
-        try:
-            # Without enable_fallback=0 a device that fails at a later run would silently be left for the CPU.
-            providers = [_with_options(self.provider)]
-            session = ort.InferenceSession(model, self._options(), providers=providers, enable_fallback=0)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            raise InferenceError(f"ONNX Runtime cannot open the graph: {_one_line(error)}") from error
-        if self.provider == CUDA:
-            return BucketSession(session, CUDA, "cuda", self._max_batch)
-        return OnnxSession(session, self.provider, self._max_batch)
-
-    def _options(self) -> ort.SessionOptions:
         _share_cpu_arena()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._spin else "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
-        return options
+        provider = (CUDA, _CUDA_OPTIONS) if self.provider == CUDA else self.provider
+        try:
+            # Without enable_fallback=0, a device that fails at a later run is silently replaced by the CPU.
+            session = ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise InferenceError(f"ONNX Runtime cannot open the graph: {_one_line(error)}") from error
+        if self.provider == CUDA:
+            return BucketSession(session, CUDA, "cuda", self._max_batch)
+        return OnnxSession(session, self.provider, self._max_batch)
 
 
 class OnnxSession:
-    """Raises InferenceError where the graph does not run on the provider that it is meant for."""
+    """A session on the CPU."""
 
     def __init__(self, session: ort.InferenceSession, provider: str, max_batch: int) -> None:
+        """Raises InferenceError if the graph does not run on the provider."""
         self._session = session
         self.warm_batches: Sequence[int] = tuple(dict.fromkeys((1, max_batch)))
         self.provider: str = session.get_providers()[0]
@@ -86,8 +91,8 @@ class OnnxSession:
             if not _out_of_memory(error):
                 raise InferenceError(f"ONNX Runtime failed on a batch of {len(images)}: {_one_line(error)}") from error
             if len(images) == 1:
-                raise DeviceMemoryError(f"{self.provider} has no memory left; ask again later.") from error
-        logger.warning("%s has no memory for a batch of %d; it is halved", self.provider, len(images))
+                raise DeviceMemoryError(f"{self.provider} is out of memory; try again later.") from error
+        logger.warning("%s has no memory for a batch of %d images; it is halved", self.provider, len(images))
         middle = len(images) // 2
         return np.concatenate([self.run(images[:middle]), self.run(images[middle:])])
 
@@ -97,81 +102,64 @@ class OnnxSession:
 
 
 class BucketSession(OnnxSession):
-    """For a GPU: a batch is filled up to the next of a few sizes, each with buffers of its own on the device.
+    """A session on a GPU. It pads each batch to one of a few sizes, each with its own buffers on the device.
 
-    Each new batch size would make cuDNN choose its kernels anew, in the middle of a request.
+    For a new batch size, cuDNN would choose its kernels anew in the middle of a request.
     """
 
     def __init__(self, session: ort.InferenceSession, provider: str, device: str, max_batch: int) -> None:
         super().__init__(session, provider, max_batch)
         self._device = device
         self.warm_batches = buckets(max_batch)
-        self._bound: dict[int, tuple[ort.IOBinding, ort.OrtValue, ort.OrtValue]] = {}
+        self._buffers: dict[int, tuple[ort.IOBinding, ort.OrtValue, ort.OrtValue]] = {}
 
     def _infer(self, images: Pixels) -> FloatArray:
         size = next((size for size in self.warm_batches if size >= len(images)), len(images))
         padded = np.zeros((size, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
-        binding, input_, output = self._buffers(padded)
+        if size not in self._buffers:
+            self._buffers[size] = self._bind(padded)
+        binding, input_, output = self._buffers[size]
         input_.update_inplace(padded)
         self._session.run_with_iobinding(binding)
-        # A copy: the next batch of this size is written into the same buffer.
+        # A copy, since the next batch of this size overwrites the buffer.
         probabilities: FloatArray = np.array(output.numpy()[: len(images)])
         return probabilities
 
-    def _buffers(self, images: Pixels) -> "tuple[ort.IOBinding, ort.OrtValue, ort.OrtValue]":
-        if len(images) not in self._bound:
-            classes = next(output.shape[1] for output in self.outputs if output.name == _PROBABILITIES)
-            input_ = ort.OrtValue.ortvalue_from_numpy(images, self._device, 0)
-            output = ort.OrtValue.ortvalue_from_shape_and_type((len(images), classes), np.float32, self._device, 0)
-            binding = self._session.io_binding()
-            binding.bind_ortvalue_input(INPUT_NAME, input_)
-            binding.bind_ortvalue_output(_PROBABILITIES, output)
-            self._bound[len(images)] = (binding, input_, output)
-        return self._bound[len(images)]
+    def _bind(self, images: Pixels) -> "tuple[ort.IOBinding, ort.OrtValue, ort.OrtValue]":
+        classes = next(output.shape[1] for output in self.outputs if output.name == _PROBABILITIES)
+        input_ = ort.OrtValue.ortvalue_from_numpy(images, self._device, 0)
+        output = ort.OrtValue.ortvalue_from_shape_and_type((len(images), classes), np.float32, self._device, 0)
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(INPUT_NAME, input_)
+        binding.bind_ortvalue_output(_PROBABILITIES, output)
+        return binding, input_, output
 
 
 def buckets(max_batch: int) -> tuple[int, ...]:
-    """1, 2, 4, ... and max_batch: at most half of a batch is filling."""
+    """Returns 1, 2, 4, ... and max_batch: padding is at most half of a batch."""
     powers = (1 << exponent for exponent in range(max_batch.bit_length()))
     return tuple(sorted({*powers, max_batch}))
 
 
-_CUDA_OPTIONS = {
-    # TF32 would round fp32 to 10 bits, further from the golden samples than they allow.
-    "use_tf32": "0",
-    # The default searches for the fastest convolution at each new batch size, for seconds.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "arena_extend_strategy": "kSameAsRequested",
-}
-
-
-def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
-    return (CUDA, _CUDA_OPTIONS) if provider == CUDA else provider
-
-
 @functools.cache
 def _share_cpu_arena() -> None:
-    """One arena for all sessions of the process, which grows by what is asked for and not by powers of two.
-
-    With an arena each, memory grows for a while as models are swapped.
-    """
+    """Gives the sessions of the process one arena. With an arena each, memory grows for a while as models change."""
     cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    same_as_requested = 1
-    ort.create_and_register_allocator(cpu, ort.OrtArenaCfg({"arena_extend_strategy": same_as_requested}))
+    ort.create_and_register_allocator(cpu, ort.OrtArenaCfg(_SHARE_ARENA))
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """ONNX Runtime has no exception of its own for it: by the words of its arena, of CUDA and of cuDNN."""
-    said = str(error)
-    return any(words in said for words in ("Failed to allocate memory", "out of memory", "ALLOC_FAILED"))
+    """ONNX Runtime has no exception type for this; its arena, CUDA and cuDNN each word it differently."""
+    text = str(error)
+    return any(words in text for words in ("Failed to allocate memory", "out of memory", "ALLOC_FAILED"))
 
 
 def _choose(device: Device) -> tuple[str, str]:
-    """(provider, reason)."""
+    """Returns (provider, reason)."""
     if device is Device.CPU:
         return CPU, "CONVOY_DEVICE=cpu."
-    missing = _why_no_cuda()
+    missing = _cuda_problem()
     if missing is None:
         return CUDA, "CUDA works here."
     if device is Device.CUDA:
@@ -179,13 +167,13 @@ def _choose(device: Device) -> tuple[str, str]:
     return CPU, f"CUDA cannot be used: {missing}"
 
 
-def _why_no_cuda() -> str | None:
-    """None where a convolution really ran on CUDA, else what is missing. get_available_providers() does not tell."""
+def _cuda_problem() -> str | None:
+    """Returns None if a convolution ran on CUDA, else what is missing. get_available_providers() does not tell."""
     if CUDA not in ort.get_available_providers():
-        return "this build of onnxruntime has no CUDA in it; it is in the package onnxruntime-gpu."
-    if not _loads("libcuda.so.1") and os.name == "posix":
-        return "there is no NVIDIA driver here (libcuda.so.1); in a container, start it with the GPU given to it."
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; _missing_library says it better
+        return "this build of onnxruntime does not include CUDA; install the package onnxruntime-gpu."
+    if os.name == "posix" and _load_error("libcuda.so.1"):
+        return "no NVIDIA driver is installed (libcuda.so.1); start a container with access to the GPU."
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; _missing_library is clearer
         ort.preload_dlls()
     ort.set_default_logger_severity(_LOG_FATAL)
     try:
@@ -193,7 +181,7 @@ def _why_no_cuda() -> str | None:
         if session.get_providers()[0] != CUDA:
             return _missing_library()
         session.run(None, {"x": np.ones((1, 1, 3, 3), np.float32)})
-    except Exception as error:  # as in open; whatever it is, it is why
+    except Exception as error:  # as in open; any failure means that CUDA does not work
         return _one_line(error)
     finally:
         ort.set_default_logger_severity(_LOG_WARNING)
@@ -201,23 +189,22 @@ def _why_no_cuda() -> str | None:
 
 
 def _missing_library() -> str:
-    """Why ONNX Runtime could not load its CUDA part, which it logs but does not tell.
+    """Returns why ONNX Runtime could not load its CUDA provider, which it logs but does not raise.
 
-    Only after it tried: a CUDA part that somebody else loads first would never find its host.
+    Call it only after ONNX Runtime tried: a provider library that is loaded before its host never finds it.
     """
-    try:
-        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"))
-    except OSError as error:
-        return f"a CUDA library is missing ({error}); the extra [cuda] brings them."
-    return "ONNX Runtime fell back to the CPU and did not say why; its own log may."
+    provider = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    if error := _load_error(str(provider)):
+        return f"a CUDA library is missing ({error}); install the extra [cuda]."
+    return "ONNX Runtime fell back to the CPU without a reason; its log may have one."
 
 
-def _loads(library: str) -> bool:
+def _load_error(library: str) -> OSError | None:
     try:
         ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return error
+    return None
 
 
 def _one_line(error: Exception) -> str:

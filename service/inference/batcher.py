@@ -1,9 +1,8 @@
 """Collects the items of concurrent requests into batches and runs one batch after another.
 
 The queue is touched only on the event loop's thread and needs no locks. A batch runs on the event loop itself or in
-one worker thread, as run decides. On the loop, the first request of an iteration schedules the batch for the next
-one, so the batch holds what the whole iteration brought; I/O is polled between batches. With the thread, requests that
-arrive while a batch runs form the next one.
+one worker thread, as run decides. A batch forms as soon as an iteration of the loop brings no further requests, so it
+holds all that arrived together or while another batch ran; I/O is polled between batches.
 
 A request larger than a batch is split; after each of its batches it returns to the end of its line. The queue is
 counted in items, and one request holds at most half of its places.
@@ -116,6 +115,7 @@ class Batcher(Generic[Item, Output]):
         self._lines: dict[Priority, _Line[Item, Output]] = {priority: _Line() for priority in sorted(Priority)}
         self._passed_over = 0  # batches since the last line had one
         self._next: asyncio.Handle | None = None  # the scheduled call of _run_next
+        self._gathered = 0  # items of the batch that is forming
         self._running: dict[asyncio.Future[Output | BaseException], _Batch[Item, Output]] = {}
         self._thread = ThreadPoolExecutor(1, f"batcher-{name}")  # starts its thread when it is first used
         self._throughput = Throughput()
@@ -177,7 +177,6 @@ class Batcher(Generic[Item, Output]):
                 self._fail(request, self._shut_down())
 
     def _schedule(self) -> None:
-        """Has the next batch formed, once this iteration of the event loop is over."""
         if self._next and self._max_wait:  # it waits for the batch to fill, which may just have happened
             self._next.cancel()
             self._next = None
@@ -190,12 +189,16 @@ class Batcher(Generic[Item, Output]):
         if not lines:
             return
         line = lines[-1] if self._passed_over >= PATIENCE else lines[0]
+        if self._gathered < line.waiting < self._max_batch:
+            self._gathered = line.waiting
+            self._next = asyncio.get_running_loop().call_soon(self._run_next)
+            return
+        self._gathered = 0
         if (seconds := self._time_to_fill(line)) > 0:
             self._next = asyncio.get_running_loop().call_later(seconds, self._run_next)
             return
         self._passed_over = 0 if line is lines[-1] else self._passed_over + 1
-        if batch := self._take(line):
-            self._start(batch)
+        self._start(self._take(line))
         self._schedule()
 
     def _time_to_fill(self, line: _Line[Item, Output]) -> float:
@@ -232,6 +235,8 @@ class Batcher(Generic[Item, Output]):
             self._lines[request.context.priority].requests.move_to_end(request)
 
     def _start(self, batch: _Batch[Item, Output]) -> None:
+        if not batch:
+            return
         started = self._clock()
         items = batch[0][1] if len(batch) == 1 else [item for _, part in batch for item in part]
         outcome = _outcome(self._run, items)

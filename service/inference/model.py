@@ -16,7 +16,7 @@ from service.backends.base import Session
 from service.backends.variants import VariantChoice
 from service.errors import InvalidImagesError, InvalidRequestError
 from service.inference.batcher import Batcher
-from service.inference.evaluation import Label, Scored, Scores, label_indices, reject_threshold, report
+from service.inference.evaluation import Label, Scores, label_indices, reject_threshold, report
 from service.inference.execution import Execution
 from service.inference.inputs import Image
 from service.inference.pipeline import Answers, Pipeline
@@ -139,8 +139,8 @@ class Model:
         # Leaving every image out would leave nothing to measure.
         if errors and (on_error is not OnError.ITEM or len(errors) == len(images)):
             raise InvalidImagesError(item_errors(errors), len(images))
-        model = Scored(self.manifest, self.choice.variant.name, self.provider)
-        return Scores(model, images, indices, probabilities, errors)
+        variant = self.choice.variant.name
+        return Scores(self.manifest, variant, self.provider, images, indices, probabilities, errors)
 
     def statistics(self) -> Statistics:
         """Of this process alone."""

@@ -1,11 +1,13 @@
-"""How fast something runs now, and when to ask again for what has no room."""
+"""Estimates when a refused request should be sent again."""
 
-RETRY_SECONDS = (1.0, 60.0)  # bounds of what a caller that is turned away is told
-_DECAY = 0.9  # what a batch weighs after the next one
+RETRY_SECONDS = (1.0, 60.0)
+"""The least and the most that Retry-After says."""
+
+_DECAY = 0.9  # the weight of each batch relative to the next one
 
 
 class Throughput:
-    """Items a second while it runs: an exponentially weighted mean, in which each batch weighs as long as it took."""
+    """Items per second of running time, as an exponentially weighted mean over the seconds that batches took."""
 
     def __init__(self) -> None:
         self._items = 0.0
@@ -16,11 +18,11 @@ class Throughput:
         self._seconds = self._seconds * _DECAY + seconds
 
     def seconds_for(self, items: int) -> float:
-        """How long so many would take; 0 where nothing has run yet."""
+        """Returns how long so many items would take; 0 before anything has run."""
         return items * self._seconds / self._items if self._items else 0.0
 
 
 def retry_after(seconds: float) -> float:
-    """What a caller is told that will find room in so many seconds, as far as can be known."""
+    """Returns the Retry-After of a request for which there will be room in so many seconds."""
     least, most = RETRY_SECONDS
     return min(max(seconds, least), most)

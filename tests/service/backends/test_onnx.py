@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from schemas.bundle import FloatArray, TensorInfo
 from schemas.image import Pixels
+from service.backends.base import CPU, CUDA
 from service.backends.fake import FakeSession
-from service.backends.onnx import CPU, CUDA, BucketSession, OnnxRuntime, OnnxSession, buckets
+from service.backends.onnx import BucketSession, OnnxRuntime, OnnxSession, buckets
 from service.errors import DeviceError, DeviceMemoryError, InferenceError
 from service.settings import Device
 from tests.support.bundles import colour_model
@@ -70,7 +71,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_answered_in_parts() -> None:
 
 def test_a_device_without_memory_for_one_image_says_try_later_and_goes_on_when_there_is_some() -> None:
     narrow = Narrow(0)
-    with pytest.raises(DeviceMemoryError, match="no memory left; ask again later"):
+    with pytest.raises(DeviceMemoryError, match="out of memory; try again later"):
         narrow.run(images_of(3))
     narrow.memory = MEMORY
     assert len(narrow.run(images_of(3))) == 3

@@ -142,9 +142,17 @@ async def test_answers_come_in_order_for_any_split(
     batcher.close()
 
 
-async def test_a_batch_on_the_loop_holds_all_that_the_iteration_brought() -> None:
+async def test_a_batch_grows_while_each_iteration_of_the_loop_brings_more(mode: Mode) -> None:
     run = Recording()
-    batcher = batcher_of(run, max_batch=4)
+    batcher = batcher_of(mode(run), max_batch=4)
+    asked = [task for i in range(3) for task in await submit(batcher, [i])]
+    await outcomes(*asked)
+    assert run.batches == [[0, 1, 2]]
+
+
+async def test_a_full_batch_runs_at_once(mode: Mode) -> None:
+    run = Recording()
+    batcher = batcher_of(mode(run), max_batch=4)
     assert await outcomes(*(ask(batcher, [i]) for i in range(7))) == [[i * i] for i in range(7)]
     assert run.batches == [[0, 1, 2, 3], [4, 5, 6]]
 
@@ -442,7 +450,8 @@ async def test_a_wait_ends_with_the_oldest_requests_patience(mode: Mode) -> None
     clock = Clock()
     batcher = batcher_of(mode(squares), max_wait=SOON, clock=clock)
     first = await submit(batcher, [1])
-    await asyncio.sleep(0)
+    for _ in range(3):  # turns of the loop, after which it waits
+        await asyncio.sleep(0)
     clock.now += SOON
     assert await outcomes(*first, *await submit(batcher, [2])) == [[1], [4]]
 

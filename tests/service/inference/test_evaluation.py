@@ -65,7 +65,7 @@ def model_of(manifest: ModelManifest) -> MakeModel:
     return make
 
 
-def test_the_worst_mistakes_are_named_by_their_place_in_the_request(model_of: MakeModel) -> None:
+def test_worst_mistakes_have_their_position_in_the_request(model_of: MakeModel) -> None:
     images: list[Image] = [RATHER_RED, BROKEN, SURE_RED, RATHER_RED, RATHER_BLUE]
     labels = ["red", "red", "blue", "green", "blue"]
     report = asyncio.run(model_of().evaluate(images, labels, OnError.ITEM))
@@ -77,7 +77,7 @@ def test_the_worst_mistakes_are_named_by_their_place_in_the_request(model_of: Ma
     assert (report.n, report.accuracy) == (4, 0.5)
 
 
-def test_a_mistake_and_an_error_in_an_archive_have_their_file_s_name(model_of: MakeModel) -> None:
+def test_names_the_file_of_a_mistake_and_of_an_error_in_an_archive(model_of: MakeModel) -> None:
     picture = encode(np.full((8, 8, 3), [255, 0, 0], np.uint8), "PNG")
     submission = parse(zipped({"blue/7.png": picture, "red/8.png": picture, "red/9.png": b"this is no image"}))
     report = asyncio.run(model_of().evaluate(submission.images, submission.labels, OnError.ITEM))
@@ -90,7 +90,7 @@ def test_the_worst_mistakes_are_bounded(model_of: MakeModel) -> None:
     assert [one.index for one in report.worst_mistakes] == list(range(20))
 
 
-def test_classes_have_intervals_where_there_is_something_to_count(model_of: MakeModel) -> None:
+def test_classes_have_intervals_if_there_are_images_to_count(model_of: MakeModel) -> None:
     report = asyncio.run(model_of().evaluate([SURE_RED] * 9 + [RATHER_BLUE], ["red"] * 10, None))
     red, green, blue = report.per_class
     assert (red.precision_interval, red.recall_interval) == (wilson_interval(9, 9), wilson_interval(9, 10))
@@ -99,9 +99,9 @@ def test_classes_have_intervals_where_there_is_something_to_count(model_of: Make
     assert "green, blue" in report.notes[0]
 
 
-def test_a_folder_that_is_no_label_is_named(model_of: MakeModel) -> None:
+def test_names_a_folder_that_is_not_a_label(model_of: MakeModel) -> None:
     submission = parse(zipped({"red/1.png": b"", "purple/2.png": b""}))
-    with pytest.raises(InvalidRequestError, match=r"The folder of purple/2\.png is none of the model's labels: red,"):
+    with pytest.raises(InvalidRequestError, match=r"folder of purple/2\.png is not one of the model's labels: red,"):
         asyncio.run(model_of().evaluate(submission.images, submission.labels, None))
 
 
@@ -124,7 +124,7 @@ def test_two_versions_are_compared_on_the_same_images(model_of: MakeModel) -> No
         assert alone == (found.a if version is a else found.b)
 
 
-def test_images_that_one_version_could_not_read_are_left_out_of_the_comparison(model_of: MakeModel) -> None:
+def test_leaves_images_that_one_version_cannot_read_out_of_the_comparison(model_of: MakeModel) -> None:
     class Moody:
         """Readable the first time alone."""
 
@@ -141,17 +141,17 @@ def test_images_that_one_version_could_not_read_are_left_out_of_the_comparison(m
     assert (found.a.n, found.b.n, found.comparison.n) == (3, 2, 2)
 
 
-def test_versions_that_know_other_labels_are_not_compared(manifest: ModelManifest) -> None:
+def test_refuses_to_compare_versions_with_different_labels(manifest: ModelManifest) -> None:
     other = manifest.model_copy(update={"version": 2, "labels": ("red", "green", "teal")})
-    with pytest.raises(InvalidRequestError, match=r"Versions 1 and 2 of colours.*only one of them knows blue, teal"):
+    with pytest.raises(InvalidRequestError, match=r"Versions 1 and 2 of colours.*has the labels blue, teal"):
         check_comparable(manifest, other, ["red"])
 
 
-def test_labels_in_another_order_are_matched_by_name_and_not_by_index(
+def test_matches_labels_in_another_order_by_name_and_refuses_indices(
     manifest: ModelManifest, model_of: MakeModel
 ) -> None:
     turned = manifest.model_copy(update={"version": 2, "labels": ("blue", "green", "red")})
-    with pytest.raises(InvalidRequestError, match="in another order; send the labels' names"):
+    with pytest.raises(InvalidRequestError, match="order their labels differently; send label names"):
         check_comparable(manifest, turned, ["red", 0])
     check_comparable(manifest, turned, ["red", "blue"])
     a, b = model_of(), model_of(lambda images: as_told(images)[:, ::-1], version=2, labels=turned.labels)
@@ -176,9 +176,7 @@ def large_npz() -> bytes:
 
 
 @pytest.mark.parametrize("make", [large_zip, large_npz])
-def test_ten_thousand_images_never_lie_unpacked_beside_each_other(
-    model_of: MakeModel, make: Callable[[], bytes]
-) -> None:
+def test_ten_thousand_images_are_never_unpacked_all_at_once(model_of: MakeModel, make: Callable[[], bytes]) -> None:
     data, model = make(), model_of(always(0))
     unpacked = COUNT * SIDE * SIDE * 3
     tracemalloc.start()

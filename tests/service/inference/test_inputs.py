@@ -21,7 +21,7 @@ MAX_PIXELS = 10_000
         PixelArray(np.full((5, 4, 3), COLOURS["red"], np.uint8)),
     ],
 )
-def test_every_kind_becomes_the_models_input(image: EncodedImage | JsonInstance | PixelArray) -> None:
+def test_decodes_every_kind_to_the_models_input(image: EncodedImage | JsonInstance | PixelArray) -> None:
     decoded = image.decode(SPEC, MAX_PIXELS)
     assert decoded.dtype == np.uint8
     assert np.array_equal(decoded, np.full(SPEC.shape, COLOURS["red"]))
@@ -59,12 +59,12 @@ def nested(depth: int) -> list[Any]:
         ([[[1, 2]]], "height, width"),
     ],
 )
-def test_what_is_no_image_is_refused_with_its_reason(instance: Any, reason: str) -> None:
+def test_refuses_an_instance_that_is_not_an_image_with_the_reason(instance: Any, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         JsonInstance(instance).decode(SPEC, MAX_PIXELS)
 
 
-def test_pixels_count_against_the_limit_as_encoded_images_do() -> None:
+def test_limits_the_pixels_of_arrays() -> None:
     for image in (PixelArray(np.zeros((101, 100, 3), np.uint8)), JsonInstance([[0] * 101] * 100)):
         with pytest.raises(ImageTooLargeError, match="the limit is 10,000"):
             image.decode(SPEC, MAX_PIXELS)

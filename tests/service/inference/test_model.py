@@ -94,14 +94,14 @@ def test_among_equals_the_first_class_wins_as_in_argmax(model_of: MakeModel) -> 
     assert [entry.index for entry in prediction.top] == [0, 1, 2]
 
 
-def test_each_bad_image_is_named(model_of: MakeModel) -> None:
+def test_names_each_bad_image(model_of: MakeModel) -> None:
     images: list[Image] = [grey(1), BROKEN, grey(2), BROKEN]
     with pytest.raises(InvalidImagesError, match="Image 1 of 4") as refused:
         predicted(model_of(), images, None, OnError.REQUEST)
     assert [error.index for error in refused.value.errors] == [1, 3]
 
 
-def test_with_on_error_item_the_good_images_are_answered(model_of: MakeModel) -> None:
+def test_answers_the_good_images_with_on_error_item(model_of: MakeModel) -> None:
     response = predicted(model_of(), [grey(1), BROKEN, grey(255)], None, OnError.ITEM)
     kinds = [type(prediction) for prediction in response.predictions]
     assert kinds == [Prediction, FailedPrediction, Prediction]
@@ -109,7 +109,7 @@ def test_with_on_error_item_the_good_images_are_answered(model_of: MakeModel) ->
     assert response.predictions[2].label == "red"
 
 
-def test_images_that_are_all_bad_never_reach_the_model(model_of: MakeModel) -> None:
+def test_does_not_run_the_model_if_every_image_is_bad(model_of: MakeModel) -> None:
     response = predicted(model_of(lambda _: pytest.fail("ran")), [BROKEN], None, OnError.ITEM)
     assert isinstance(response.predictions[0], FailedPrediction)
 
@@ -123,21 +123,21 @@ def test_images_that_are_all_bad_never_reach_the_model(model_of: MakeModel) -> N
         (lambda images: np.zeros((len(images) + 1, 3), np.float32), "an array of shape"),
     ],
 )
-def test_what_is_no_probability_is_an_error_and_not_an_answer(
+def test_raises_inference_error_for_outputs_that_are_not_probabilities(
     model_of: MakeModel, answer: Callable[[Pixels], FloatArray], said: str
 ) -> None:
     with pytest.raises(InferenceError, match=said):
         predicted(model_of(answer), [grey(1)], None, OnError.ITEM)
 
 
-def test_a_softmax_that_rounds_over_one_is_a_probability(model_of: MakeModel) -> None:
+def test_accepts_a_softmax_that_rounds_above_one(model_of: MakeModel) -> None:
     model = model_of(lambda images: np.array([[1.0000001, 0, 0]] * len(images), np.float32))
     (prediction,) = predicted(model, [grey(1)], 1, None).predictions
     assert isinstance(prediction, Prediction)
     assert prediction.probability == 1
 
 
-def test_decoding_and_inference_leave_the_event_loops_thread_alone(model_of: MakeModel) -> None:
+def test_a_model_with_a_thread_decodes_and_infers_there(model_of: MakeModel) -> None:
     threads: list[str] = []
 
     class Spy(PixelArray):
@@ -190,7 +190,7 @@ def test_an_image_beyond_the_limit_of_pixels_is_refused_in_either_mode(model_of:
             predicted(model_of(mode=mode), [large])
 
 
-def test_a_batch_is_decoded_by_several_threads_where_it_is_given_them(model_of: MakeModel) -> None:
+def test_decode_threads_decode_a_batch_together(model_of: MakeModel) -> None:
     met = threading.Barrier(2, timeout=20)
 
     class Meeting(PixelArray):
@@ -220,7 +220,7 @@ def test_at_most_one_batch_is_decoded_at_a_time(model_of: MakeModel) -> None:
     assert steps == ["decode"] * 3 + ["run"] + ["decode"] * 3 + ["run", "decode", "run"]
 
 
-def test_a_full_queue_refuses_before_anything_is_decoded(model_of: MakeModel) -> None:
+def test_refuses_overload_before_decoding(model_of: MakeModel) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     class Trap(PixelArray):
@@ -246,7 +246,7 @@ def test_a_full_queue_refuses_before_anything_is_decoded(model_of: MakeModel) ->
     asyncio.run(ask())
 
 
-def test_evaluate_gives_the_figures_of_the_probabilities(model_of: MakeModel) -> None:
+def test_evaluate_measures_the_probabilities(model_of: MakeModel) -> None:
     values = [(11 * i) % 256 for i in range(50)]
     labels = [i % 3 for i in range(50)]
     report = asyncio.run(model_of().evaluate([grey(value) for value in values], labels, None))
@@ -315,7 +315,7 @@ def test_evaluate_leaves_bad_images_out_and_names_them(model_of: MakeModel) -> N
     assert (report.n, report.accuracy, [error.index for error in report.errors]) == (2, 0.5, [1])
 
 
-def test_evaluate_with_nothing_left_to_measure_names_the_bad_images(model_of: MakeModel) -> None:
+def test_evaluate_names_the_bad_images_if_none_is_good(model_of: MakeModel) -> None:
     with pytest.raises(InvalidImagesError) as caught:
         asyncio.run(model_of().evaluate([BROKEN, BROKEN], ["red", "red"], OnError.ITEM))
     assert [error.index for error in caught.value.errors] == [0, 1]
@@ -325,18 +325,18 @@ def test_evaluate_with_nothing_left_to_measure_names_the_bad_images(model_of: Ma
     ("labels", "said"),
     [
         (["red"], "There are 2 images and 1 labels"),
-        (["red", "purple"], "Label 1 is 'purple', which is none of the model's labels: red, green, blue"),
-        (["red", "0"], "Label 1 is '0'"),
-        ([0, 3], "Label 1 is the class index 3; the model's go from 0 to 2"),
+        (["red", "purple"], "Label 1, 'purple', is not one of the model's labels: red, green, blue"),
+        (["red", "0"], "Label 1, '0', is"),
+        ([0, 3], "Label 1 is the class index 3; the model has the classes 0 to 2"),
         ([-1, 0], "Label 0 is the class index -1"),
     ],
 )
-def test_labels_that_do_not_fit_are_said(model_of: MakeModel, labels: list[str | int], said: str) -> None:
+def test_refuses_labels_that_do_not_fit(model_of: MakeModel, labels: list[str | int], said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said):
         asyncio.run(model_of().evaluate([grey(1), grey(2)], labels, None))
 
 
-def test_infer_gives_what_the_model_says_of_each_image_or_names_the_first_bad_one(model_of: MakeModel) -> None:
+def test_infer_returns_probabilities_or_names_the_first_bad_image(model_of: MakeModel) -> None:
     model = model_of()
     np.testing.assert_array_equal(asyncio.run(model.infer([grey(255), grey(0)])), [[1, 0, 0], [0, 0.5, 0.5]])
     with pytest.raises(InvalidRequestError, match=r"Image 1 of 3 \(counted from 0\) cannot be used: .*image"):
@@ -357,7 +357,7 @@ class Gate:
         return brightness(images)
 
 
-def test_a_session_that_hangs_does_not_outlast_the_callers_time(model_of: MakeModel) -> None:
+def test_raises_deadline_error_in_time_while_the_session_hangs(model_of: MakeModel) -> None:
     gate = Gate()
 
     async def ask(model: Model) -> None:
@@ -389,7 +389,7 @@ def test_predictions_go_before_an_evaluation_that_came_first(model_of: MakeModel
     assert gate.seen == [1, 3, 2]
 
 
-def test_an_evaluation_ends_with_an_error_where_the_model_is_closed_in_between(model_of: MakeModel) -> None:
+def test_an_evaluation_fails_if_the_model_is_closed_meanwhile(model_of: MakeModel) -> None:
     gate = Gate()
 
     async def ask(model: Model) -> None:
@@ -406,7 +406,7 @@ def test_an_evaluation_ends_with_an_error_where_the_model_is_closed_in_between(m
     asyncio.run(ask(model_of(gate)))
 
 
-class Told(Silent):
+class Recorder(Silent):
     def __init__(self) -> None:
         self.stages: list[Stage] = []
         self.batches: list[int] = []
@@ -423,32 +423,32 @@ class Told(Silent):
         self.images += images
 
 
-def test_the_observer_hears_of_each_stage_and_of_the_images_that_were_answered(model_of: MakeModel) -> None:
-    told = Told()
-    model = model_of(max_batch=2, observer=told)
+def test_reports_each_batch_to_the_observer(model_of: MakeModel) -> None:
+    recorder = Recorder()
+    model = model_of(max_batch=2, observer=recorder)
     asyncio.run(model.predict([grey(1), BROKEN, BROKEN, BROKEN, grey(2)], None, OnError.ITEM))
-    assert told.stages == [Stage.DECODE, Stage.INFERENCE, Stage.DECODE, Stage.QUEUE, Stage.DECODE, Stage.INFERENCE]
-    assert (told.batches, told.images) == ([1, 1], 2)
+    assert recorder.stages == [Stage.DECODE, Stage.INFERENCE, Stage.DECODE, Stage.QUEUE, Stage.DECODE, Stage.INFERENCE]
+    assert (recorder.batches, recorder.images) == ([1, 1], 2)
 
 
-def test_a_calls_timings_hold_all_of_its_batches(model_of: MakeModel) -> None:
+def test_timings_of_a_request_cover_all_of_its_batches(model_of: MakeModel) -> None:
     def slow(images: Pixels) -> FloatArray:
         time.sleep(0.01)
         return brightness(images)
 
-    call = RequestContext()
-    asyncio.run(model_of(slow, max_batch=1).predict([grey(1)] * 3, context=call))
-    assert call.timings.inference >= 0.03
-    assert call.timings.decode > 0
-    assert call.timings.output > 0
+    context = RequestContext()
+    asyncio.run(model_of(slow, max_batch=1).predict([grey(1)] * 3, context=context))
+    assert context.timings.inference >= 0.03
+    assert context.timings.decode > 0
+    assert context.timings.output > 0
 
 
-def test_statistics_count_what_was_asked_and_what_came_of_it(model_of: MakeModel) -> None:
+def test_statistics_count_requests_batches_and_images(model_of: MakeModel) -> None:
     model = model_of(max_batch=2)
     assert model.statistics().model_dump(exclude_defaults=True) == {"name": "colours", "version": 1}
-    calls = [RequestContext(), RequestContext()]
-    asyncio.run(model.predict([grey(1)] * 3, None, None, context=calls[0]))
-    asyncio.run(model.infer([grey(1)], context=calls[1]))
+    contexts = [RequestContext(), RequestContext()]
+    asyncio.run(model.predict([grey(1)] * 3, None, None, context=contexts[0]))
+    asyncio.run(model.infer([grey(1)], context=contexts[1]))
     asyncio.run(model.evaluate([grey(1)], ["red"], None))
     refused = [
         model.predict([BROKEN], None, None),
@@ -468,6 +468,6 @@ def test_statistics_count_what_was_asked_and_what_came_of_it(model_of: MakeModel
     for one in said.batches:
         assert one.compute_input.count == one.compute_infer.count == one.compute_output.count
         assert min(one.compute_input.ns, one.compute_infer.ns, one.compute_output.ns) > 0
-    assert said.compute_infer.ns > 1e9 * sum(call.timings.inference for call in calls)
+    assert said.compute_infer.ns > 1e9 * sum(context.timings.inference for context in contexts)
     assert said.success.ns > said.compute_input.ns + said.compute_infer.ns
     assert said.last_inference > 1.7e12  # milliseconds since the epoch

@@ -9,7 +9,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-from service.backends.onnx import CUDA, OnnxRuntime
+from service.backends.base import CUDA
+from service.backends.onnx import OnnxRuntime
 from service.settings import Device
 from tests.support.bundles import solid
 from tests.support.http_requests import b64

@@ -47,9 +47,9 @@ def test_an_unknown_model_is_404(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (["red", "purple"], "Label 1 is 'purple', which is none of the model's labels: red, green, blue."),
-        (["red"], "There are 2 images and 1 labels; send one label an image."),
-        ([0, 7], "Label 1 is the class index 7; the model's go from 0 to 2."),
+        (["red", "purple"], "Label 1, 'purple', is not one of the model's labels: red, green, blue."),
+        (["red"], "There are 2 images and 1 labels; send one label per image."),
+        ([0, 7], "Label 1 is the class index 7; the model has the classes 0 to 2."),
         ([], "There are 2 images and 0 labels"),
     ],
 )

@@ -27,6 +27,8 @@ def test_a_model_tells_what_it_is_and_where_it_runs(client: TestClient) -> None:
         "report": ["curves.png", "history.csv"],
     }
     assert expected.items() <= model.items()
+    assert (model["execution"]["mode"], model["execution"]["max_batch"]) == ("event_loop", 32)
+    assert "One image takes" in model["execution"]["reason"]
     assert model["input"]["height"] == 8
 
 
@@ -49,6 +51,7 @@ def test_a_refused_model_is_listed_with_its_reason(artifacts: Path, serve: Serve
     assert "model.onnx does not have the sha256" in models["bad"]["reason"]
     assert models["bad"]["labels"] == list(COLOURS)
     assert models["bad"]["provider"] is None
+    assert models["bad"]["execution"] is None
     assert "manifest.json is not JSON" in models["worse"]["reason"]
 
 

@@ -99,10 +99,10 @@ def test_a_bad_image_beside_a_rejected_one_keeps_its_own_error(client: TestClien
 @pytest.mark.parametrize(
     ("reject", "said"),
     [
-        (None, "colours version 1 has no reject threshold; ask without reject, or train it with a --target-accuracy"),
+        (None, "colours version 1 has no reject threshold; send the request without reject"),
         (
             Reject(target_accuracy=1, threshold=None, reason="Nothing reaches 100%."),
-            "has no reject threshold (Nothing reaches 100%); ask without",
+            "has no reject threshold (Nothing reaches 100%); send the request without",
         ),
     ],
 )
