@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from schemas.errors import SchemaError
 from trainer.cli import compare, evaluate, lr_find, predict, recipes, show, train, tune
@@ -28,6 +29,12 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "evaluate": (evaluate, "measure a bundle on labelled data"),
     "compare": (compare, "compare two bundles on the same labelled data"),
 }
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Prints one sentence, without the usage, which takes a screen."""
+        self.exit(UsageError.exit_status, f"error: {message}. See {self.prog} --help.\n")
 
 
 def main(arguments: list[str]) -> int:
@@ -53,7 +60,7 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     installed = Path(sys.argv[0]).stem == "convoy-train"
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="convoy-train" if installed else "python -m trainer",
         description="Trains image classifiers and writes them as ONNX bundles.",
     )
