@@ -29,7 +29,7 @@ from trainer.models.build import build_network
 from trainer.models.pretrained import as_run, starting_weights
 from trainer.models.tta import with_views
 from trainer.recipe import Recipe
-from trainer.training.checkpoint import Checkpoints, save_weights
+from trainer.training.checkpoint import FORMAT, Checkpoints, save_weights
 from trainer.training.distributed import ALONE, World
 from trainer.training.loop import Fitted, fit
 from trainer.training.progress import Reporter
@@ -64,15 +64,15 @@ def train(
 ) -> Bundle | None:
     """Trains a recipe and writes its bundle; without runs, it writes no checkpoints.
 
-    Of several processes in a world, the first returns the bundle and the others None. Resuming a run that has written
+    Of several processes in a world, the main one returns the bundle and the others None. Resuming a run that has written
     its bundle returns that bundle. relabel allows other labels than the previous version has. Raises the errors of
     trainer/errors.py.
     """
     weights = starting_weights(recipe)
     recipe = as_run(recipe, weights)
-    with world.first_one_first():  # the first process decodes the images, the others read them from the cache
+    with world.main_process_first():  # the first process decodes the images, the others read them from the cache
         data = split(source.load(), recipe.data)
-        if world.first:  # only after the data was read: a run that cannot start creates nothing
+        if world.is_main:  # only after the data was read: a run that cannot start creates nothing
             check_writable(artifacts, recipe.name)
             if not relabel:
                 check_labels(artifacts / recipe.name, data.labels)
@@ -81,16 +81,17 @@ def train(
     torch.manual_seed(recipe.seed)
     network = build_network(recipe, data, weights)
     with _checkpoints(runs, world, recipe, data, device, reporter) as checkpoints:
-        folder = checkpoints.folder if checkpoints is not None and world.first else None
+        folder = checkpoints.folder if checkpoints is not None and world.is_main else None
         finished = published_bundle(folder) if folder is not None else None
-        if world.of_the_first(finished is not None):
+        if world.broadcast(finished is not None):
             reporter.note(f"{folder} has finished and written its bundle. To train again, leave out --resume.")
             return finished
         if runs is not None and runs.tensorboard and folder is not None:
             reporter = TensorBoardReporter(reporter, folder / "tensorboard")
         fitted = fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
-        if not world.first:
+        if not world.is_main:
             return None
+        recipe = recipe.model_copy(update={"precision": fitted.precision})  # for auto, the measured one
         with _weights_kept_in(folder):
             bundle = write_bundle(recipe, data, fitted, device, artifacts, reporter)
         if folder is not None:
@@ -171,7 +172,7 @@ def _checkpoints(
 ) -> Iterator[Checkpoints | None]:
     if runs is None:
         yield None
-    elif not world.first:  # it takes part in each checkpoint, and writes nothing
+    elif not world.is_main:  # it takes part in each checkpoint, and writes nothing
         yield Checkpoints(runs.folder, runs.every_seconds)
     else:
         facts: dict[str, JsonValue] = {
@@ -179,6 +180,7 @@ def _checkpoints(
             "data": data.content_hash,
             "device": device.type,
             "processes": world.size,
+            "checkpoint_format": FORMAT,
         }
         with run_folder(runs.folder, recipe.name, facts, reporter, resume=runs.resume) as folder:
             yield Checkpoints(folder, runs.every_seconds)

@@ -48,7 +48,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(left_al
         run.wait()
         assert run.returncode == -signal.SIGKILL
     ended = subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True, text=True)
-    assert "going on after step" in ended.stderr
+    assert "Resuming after step" in ended.stderr
     assert weights(tmp_path) == weights(left_alone), f"killed after steps {points}"
     assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["digits-1"]
 
@@ -65,8 +65,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(left_alone: Path
     content[-1] ^= 1
     (damaged / "state.safetensors").write_bytes(content)
     ended = subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True, text=True)
-    assert f"The checkpoint {damaged} is damaged (state.safetensors is not what was written)" in ended.stderr
-    assert f"going on after step {int(damaged.name) - 1}" in ended.stderr
+    assert f"The checkpoint {damaged} is damaged (state.safetensors was changed after it was written)" in ended.stderr
+    assert f"Resuming after step {int(damaged.name) - 1}" in ended.stderr
     assert weights(tmp_path) == weights(left_alone)
 
 
@@ -77,7 +77,7 @@ def test_without_a_run_to_go_on_with_it_says_why_and_starts_from_the_beginning(
     ended = subprocess.run(
         [*command(tmp_path, "--resume"), *runs, "--seed", "5"], check=True, capture_output=True, text=True
     )
-    assert "digits-1 is another run: recipe.seed was 0 and is 5); starting from the beginning" in ended.stderr
+    assert "digits-1 is another run, recipe.seed was 0 and is 5." in ended.stderr
     assert weights(tmp_path) != weights(left_alone)
 
 

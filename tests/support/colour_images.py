@@ -4,8 +4,18 @@ import numpy as np
 
 from schemas.manifest import InputSpec
 from trainer.data.dataset import FakeSource, LabelledImages, SourceData
+from trainer.data.split import Splits, split
 from trainer.network_config import PlainConfig
-from trainer.recipe import AugmentConfig, DataConfig, OptimizerConfig, OptimizerName, Recipe, ScheduleConfig, Source
+from trainer.recipe import (
+    AugmentConfig,
+    DataConfig,
+    OptimizerConfig,
+    OptimizerName,
+    Precision,
+    Recipe,
+    ScheduleConfig,
+    Source,
+)
 
 LABELS = ("red", "green", "blue")
 
@@ -28,6 +38,10 @@ def source(count: int = 90) -> FakeSource:
     return FakeSource(colours(count))
 
 
+def splits(recipe: Recipe, count: int = 90) -> Splits:
+    return split(source(count).load(), recipe.data)
+
+
 def recipe(**changes: object) -> Recipe:
     """A run of a second, without variants; the source named in it is not used."""
     settings: dict[str, object] = {
@@ -39,6 +53,7 @@ def recipe(**changes: object) -> Recipe:
         "schedule": ScheduleConfig(),
         "epochs": 3,
         "batch_size": 16,
+        "precision": Precision.FP32,  # a measured one may differ from run to run
         "variants": (),
     }
     return Recipe.model_validate(settings | changes)

@@ -1,4 +1,4 @@
-"""Run by torchrun: one step and one validation in each process, written to a file for each."""
+"""Run by torchrun: each process takes one step, validates, and writes the results to a file of its own."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support import colour_images
-from trainer.data.split import split
 from trainer.models.build import build_network
 from trainer.network_config import PlainConfig
 from trainer.recipe import AugmentConfig, OptimizerConfig, OptimizerName, Recipe
-from trainer.training.distributed import join
+from trainer.training.distributed import ALONE, World, join
 from trainer.training.loop import TrainingRun
 
 CPU = torch.device("cpu")
@@ -19,37 +18,32 @@ IMAGES = 96  # validation and the last batch are odd
 
 
 def recipe() -> Recipe:
-    """Nothing in it is drawn anew for each process, so that one process and two must do the same."""
+    """Nothing in it is random, so one process and two must compute the same."""
     return colour_images.recipe(
         network=PlainConfig(widths=(4,), batch_norm=False, dense=8, dropout=0),
         augment=AugmentConfig(),
         optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=0.05),
         class_weights="balanced",
         label_smoothing=0.1,
-        precision="fp32",
         ema_decay=0.5,
         batch_size=15,
     )
 
 
-def prepared(**world: object) -> TrainingRun:
-    data = split(colour_images.source(IMAGES).load(), recipe().data)
+def prepare(world: World = ALONE) -> TrainingRun:
+    data = colour_images.splits(recipe(), IMAGES)
     torch.manual_seed(0)
-    return TrainingRun(build_network(recipe(), data), data, recipe(), CPU, **world)  # type: ignore[arg-type]
+    return TrainingRun(build_network(recipe(), data), data, recipe(), CPU, world)
 
 
-def stepped(run: TrainingRun) -> dict[str, torch.Tensor]:
-    """Gradients of a step, weights after it, and what validation says then."""
-    run.update(torch.arange(15), 0.05)
+def take_step(run: TrainingRun) -> dict[str, torch.Tensor]:
+    """Returns the gradients of a step, and the weights and the validation figures after it."""
+    run.step(torch.arange(15), 0.05)
     gradients = {f"gradient.{name}": value.grad.contiguous() for name, value in run.trained if value.grad is not None}
-    validation = torch.tensor(run._validate(), dtype=torch.float64)
-    return (
-        gradients
-        | {name: value.contiguous().clone() for name, value in run.judged.state_dict().items()}
-        | {"said": validation}
-    )
+    weights = {name: value.contiguous().clone() for name, value in run.validated.state_dict().items()}
+    return gradients | weights | {"validation": torch.tensor(run.validate(), dtype=torch.float64)}
 
 
 if __name__ == "__main__":
     with join(CPU) as world:
-        save_file(stepped(prepared(world=world)), Path(sys.argv[1]) / f"{world.rank}.safetensors")
+        save_file(take_step(prepare(world)), Path(sys.argv[1]) / f"{world.rank}.safetensors")

@@ -13,7 +13,7 @@ from trainer.data.dataset import LabelledImages
 from trainer.data.split import Splits
 from trainer.errors import WriteError
 from trainer.recipe import AugmentConfig, Recipe
-from trainer.training.augment import Augmenter, Mixed
+from trainer.training.augment import Augmenter, Targets
 from trainer.training.loader import GatheredImages
 
 SAMPLES = 25
@@ -42,12 +42,12 @@ def write_show(path: Path, recipe: Recipe, data: Splits, count: int) -> int:
     cells: list[Captioned] = []
     for row, start in enumerate(range(0, len(chosen), _COLUMNS)):
         images = data.train.take(chosen[start : start + _COLUMNS])
-        augmented, mixed = augmented_batch(images, recipe.augment, recipe.seed + row)
+        augmented, targets = augmented_batch(images, recipe.augment, recipe.seed + row)
         above = [
             Captioned(image, shortened(data.labels[label]))
             for image, label in zip(images.images, images.labels, strict=True)
         ]
-        below = [Captioned(image, _mixture(mixed, i, data.labels)) for i, image in enumerate(augmented)]
+        below = [Captioned(image, _mixture(targets, i, data.labels)) for i, image in enumerate(augmented)]
         empty = [Captioned(np.full_like(augmented[0], 255), "")] * (_COLUMNS - len(above))
         cells += [*above, *empty, *below, *empty]
     try:
@@ -61,24 +61,22 @@ def samples(recipe: Recipe, data: Splits) -> Figure:
     """Random training images as the network sees them: augmented, and mixed if the recipe mixes them."""
     chosen = np.random.default_rng(recipe.seed).permutation(len(data.train))[:SAMPLES]
     images = data.train.take(chosen)
-    augmented, mixed = augmented_batch(images, recipe.augment, recipe.seed)
+    augmented, targets = augmented_batch(images, recipe.augment, recipe.seed)
     captions = [
-        shortened(data.labels[label]) if mixed is None else _mixture(mixed, i, data.labels)
-        for i, label in enumerate(images.labels)
+        _mixture(targets, i, data.labels) or shortened(data.labels[label]) for i, label in enumerate(images.labels)
     ]
     title = f"{len(chosen)} of {len(data.train):,} training images as the network sees them"
     return image_grid(title, list(map(Captioned, augmented, captions)))
 
 
-def augmented_batch(data: LabelledImages, config: AugmentConfig, seed: int) -> tuple[Pixels, Mixed | None]:
-    """Returns the images augmented as one batch, uint8 [n, height, width, channels], and how they were mixed."""
+def augmented_batch(data: LabelledImages, config: AugmentConfig, seed: int) -> tuple[Pixels, Targets]:
+    """Returns the images augmented as one batch, uint8 [n, height, width, channels], and the labels in each."""
     index = torch.arange(len(data))
     images, labels = GatheredImages(data, torch.device("cpu")).batch(index)
     augmenter = Augmenter(config, len(data), torch.Generator().manual_seed(seed))
     images = augmenter(images, index, epoch=0)
-    mixed = augmenter.mix(images, labels)
-    seen = (images if mixed is None else mixed.images).clamp(0, 1)
-    return (seen * 255).round().byte().permute(0, 2, 3, 1).numpy(), mixed
+    images, targets = augmenter.mix(images, labels)
+    return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy(), targets
 
 
 def describe_augmentation(config: AugmentConfig) -> str:
@@ -98,8 +96,8 @@ def _title(recipe: Recipe, data: Splits) -> str:
     return "\n".join(textwrap.wrap(counts, _TITLE_WIDTH) + textwrap.wrap(rows, _TITLE_WIDTH))
 
 
-def _mixture(mixed: Mixed | None, i: int, labels: tuple[str, ...]) -> str:
-    if mixed is None:
+def _mixture(targets: Targets, i: int, labels: tuple[str, ...]) -> str:
+    """Returns the labels in the i-th image with their shares; nothing for an image that is not a mixture."""
+    if len(targets) == 1:
         return ""
-    share, label, other = float(mixed.share), labels[int(mixed.labels[i])], labels[int(mixed.others[i])]
-    return f"{share:.0%} {shortened(label)}\n{1 - share:.0%} {shortened(other)}"
+    return "\n".join(f"{float(share):.0%} {shortened(labels[int(each[i])])}" for each, share in targets)

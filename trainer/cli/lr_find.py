@@ -37,10 +37,11 @@ def run(options: argparse.Namespace) -> int:
     say(f"Trying {options.steps} learning rates of {recipe.name} on {describe(device)}.")
     data = split(source.load(), recipe.data)
     torch.manual_seed(recipe.seed)
-    test = find_learning_rate(build_network(recipe, data, start), data, recipe, device, options.steps)
+    test = find_learning_rate(build_network(recipe, data, start), data, recipe, device, options.steps, note=say)
     write_plot(Path(options.out), test, recipe)
+    settings = " ".join(f"--set {key}={value:.2g}" for key, value in test.settings.items())
     print(
         f"{options.out}: of {len(test.rates)} rates from {test.rates[0]:.2g} to {test.rates[-1]:.2g} the suggestion is "
-        f"--set optimizer.learning_rate={test.suggestion:.2g} (the recipe has {recipe.optimizer.learning_rate:g})."
+        f"{settings} (the recipe has optimizer.learning_rate={recipe.optimizer.learning_rate:g})."
     )
     return 0

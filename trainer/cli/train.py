@@ -46,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
 
     device = choose_device(options.device)
     with join(device) as world:
-        if world.first:
+        if world.is_main:
             several = f", in {world.size} processes" if world.size > 1 else ""
             say(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}{several}.")
-        reporter = reporter_for(sys.stderr) if world.first else SilentReporter()
+        reporter = reporter_for(sys.stderr) if world.is_main else SilentReporter()
         runs = Runs(options.runs, options.resume, options.tensorboard, options.checkpoint_seconds)
         bundle = train(
             recipe, source, device, options.artifacts, reporter, runs=runs, world=world, relabel=options.relabel

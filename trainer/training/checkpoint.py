@@ -1,12 +1,12 @@
-"""A run's state on disk, so that it can go on after any end: safetensors and JSON, nothing anywhere is unpickled.
+"""Checkpoints: the state of a run on disk, as safetensors and JSON, so that a stopped run can resume.
 
 runs/<name>-<number>/
-    run.json              what the run is: recipe, data, device, processes
-    bundle.json           the bundle that it ended with, once there is one
-    <step>/               the newest two checkpoints, each whole or not there
-        state.safetensors network, average, optimizers, random generators
-        best.safetensors  the weights that were best on validation so far
-        state.json        step, epoch, history, and the hashes of all three
+    run.json              the facts that identify the run: recipe, data, device, processes
+    bundle.json           the bundle that the run ended with, if it is finished
+    <step>/               the newest two checkpoints, each of them complete
+        state.safetensors network, moving average, optimizers
+        best.safetensors  the weights with the best validation accuracy so far
+        state.json        step, sums, history, and the hashes of all three files
 """
 
 import json
@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from trainer.errors import RunError, WriteError
 from trainer.files import sync_entry, sync_tree
 
+FORMAT = 2  # of a checkpoint's content; a run with checkpoints of another format cannot be resumed
 _STATE, _BEST, _FACTS = "state.safetensors", "best.safetensors", "state.json"
 _KEPT = 2
 _NEW = ".new-"
-# What reading a file raises that may hold anything.
+# The exceptions of reading a file with arbitrary content.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError)
 
 Tensors = dict[str, Tensor]
@@ -38,7 +39,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that a run's next step depends on. best is the network's state at its best epoch, empty before the first."""
+    """Everything that a run's next step depends on. `best` is empty before the end of the first epoch."""
 
     step: int
     tensors: Tensors
@@ -54,14 +55,14 @@ class Checkpoints:
         self.every_seconds = every_seconds
 
     def save(self, state: TrainingState) -> None:
-        """Raises WriteError where the disk does not take it; what was there before stands."""
+        """Writes a checkpoint and removes old ones. Raises WriteError, which leaves earlier checkpoints as they are."""
         target = self.folder / str(state.step)
-        if target.exists():  # a finished run that was taken up again
+        if target.exists():  # a resumed run that was already finished
             return
         new = self.folder / f"{_NEW}{uuid.uuid4().hex}"
         try:
             new.mkdir()
-            files = {_STATE: save(_plain(state.tensors)), _BEST: save(_plain(state.best))}
+            files = {_STATE: save(_storable(state.tensors)), _BEST: save(_storable(state.best))}
             hashes = _hashes(files, state.step, state.facts)
             files[_FACTS] = json.dumps({"step": state.step, "sha256": hashes, "facts": state.facts}).encode()
             for name, content in files.items():
@@ -71,51 +72,46 @@ class Checkpoints:
             sync_entry(self.folder)
         except OSError as error:
             raise WriteError(
-                f"A checkpoint could not be written to {self.folder} ({error.strerror}); mend that and start the same "
-                "command again with --resume."
+                f"No checkpoint could be written to {self.folder} ({error.strerror}). Correct that, then start the "
+                "same command again with --resume."
             ) from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
-        for older in self._folders()[_KEPT:]:
+        for older in self._newest_first()[_KEPT:]:
             shutil.rmtree(older, ignore_errors=True)
 
     def latest(self) -> tuple[TrainingState | None, list[str]]:
-        """The newest checkpoint that is whole, and a sentence for each damaged one, which is removed."""
-        told: list[str] = []
+        """Returns the newest intact checkpoint, and a sentence for each damaged one, which is removed."""
+        notes: list[str] = []
         for unfinished in self.folder.glob(f"{_NEW}*"):
             shutil.rmtree(unfinished, ignore_errors=True)
-        left = self._folders()
-        while left:
-            folder = left.pop(0)
+        folders = self._newest_first()
+        for folder in folders:
             try:
-                return _read(folder), told
+                return _read(folder), notes
             except _DAMAGE as error:
-                instead = "the checkpoint before it is taken" if left else "none is left, so the run starts anew"
-                told.append(f"The checkpoint {folder} is damaged ({_reason(error)}) and was removed; {instead}.")
+                instead = "the run starts over" if folder == folders[-1] else "the checkpoint before it is used"
+                notes.append(f"The checkpoint {folder} is damaged ({_damage(error)}) and was removed; {instead}.")
                 shutil.rmtree(folder, ignore_errors=True)
-        return None, told
+        return None, notes
 
-    def _folders(self) -> list[Path]:
-        """The newest first."""
-        return sorted((entry for entry in self.folder.iterdir() if entry.name.isdigit()), key=_step, reverse=True)
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name)
+    def _newest_first(self) -> list[Path]:
+        folders = [entry for entry in self.folder.iterdir() if entry.name.isdigit()]
+        return sorted(folders, key=lambda folder: int(folder.name), reverse=True)
 
 
 class _ChangedError(ValueError):
-    """Names the file whose content is not what was written."""
+    """Names the file whose content differs from what was written."""
 
 
 def _read(folder: Path) -> TrainingState:
-    said = json.loads((folder / _FACTS).read_bytes())
+    written = json.loads((folder / _FACTS).read_bytes())
     contents = {name: (folder / name).read_bytes() for name in (_STATE, _BEST)}
-    found = _hashes(contents, int(said["step"]), dict(said["facts"]))
-    for name, before in said["sha256"].items():  # checkpoints of before have no hash of their facts
-        if found[name] != before:
+    hashes = _hashes(contents, int(written["step"]), dict(written["facts"]))
+    for name, hash_of_file in hashes.items():
+        if written["sha256"][name] != hash_of_file:
             raise _ChangedError(name)
-    return TrainingState(int(said["step"]), load(contents[_STATE]), load(contents[_BEST]), dict(said["facts"]))
+    return TrainingState(int(written["step"]), load(contents[_STATE]), load(contents[_BEST]), dict(written["facts"]))
 
 
 def _hashes(contents: dict[str, bytes], step: int, facts: dict[str, JsonValue]) -> dict[str, str]:
@@ -123,20 +119,20 @@ def _hashes(contents: dict[str, bytes], step: int, facts: dict[str, JsonValue]) 
     return {name: sha256(content).hexdigest() for name, content in written.items()}
 
 
-def _reason(error: Exception) -> str:
+def _damage(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{Path(error.filename).name}: {error.strerror}"
     changed = str(error) if isinstance(error, _ChangedError) else _FACTS
-    return f"{changed} is not what was written"
+    return f"{changed} was changed after it was written"
 
 
-def _plain(tensors: Tensors) -> Tensors:
-    """On the CPU, row by row, each with memory of its own: all that the format knows."""
+def _storable(tensors: Tensors) -> Tensors:
+    """safetensors stores contiguous tensors on the CPU that share no memory."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """The network's state by name, buffers included."""
+    """Writes the network's parameters and buffers by name."""
     path.write_bytes(save({name: value.contiguous() for name, value in network.state_dict().items()}))
 
 
@@ -145,7 +141,7 @@ def tensors_below(prefix: str, tensors: Tensors) -> Tensors:
 
 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> Tensors:
-    """{"0.3.exp_avg": ...}: optimizer, parameter in the order of its groups, what is remembered."""
+    """Returns {"0.3.exp_avg": ...}: optimizer, parameter in the order of its groups, name of the tensor."""
     tensors = {}
     for i, optimizer in enumerate(optimizers):
         for j, parameter in enumerate(_parameters(optimizer)):
@@ -156,7 +152,7 @@ def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> Tensors:
 
 
 def load_optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], tensors: Tensors) -> None:
-    """Into optimizers that have taken no step. Memory is laid out as the parameters', as the first step would have."""
+    """Loads tensors into optimizers that have not taken a step, in the memory layout of their parameters."""
     parameters = [_parameters(optimizer) for optimizer in optimizers]
     for key, value in tensors.items():
         i, j, name = key.split(".", 2)
@@ -173,6 +169,9 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
     if value.shape == parameter.shape:
         return torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(value)
     if value.ndim:
-        raise RunError(f"A checkpoint's {list(value.shape)} is not the shape of its parameter.")
-    # A count of steps, which fused optimizers keep on the device.
+        raise RunError(
+            f"A checkpoint has a tensor of shape {list(value.shape)} for a parameter of shape {list(parameter.shape)}. "
+            "Start the command without --resume."
+        )
+    # Fused optimizers keep their number of steps on the device.
     return value.to(parameter.device)

@@ -1,35 +1,35 @@
-"""Where a run computes, and in which precision it is fast there."""
+"""The device that a run computes on."""
 
 import platform
 import re
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 
 from trainer.errors import DeviceError
-from trainer.recipe import Precision
 from trainer.training.distributed import local_rank, started_by_torchrun
 
 
-def choose_device(asked: str) -> torch.device:
-    """auto takes CUDA where it works. Raises DeviceError where cuda is asked for and unusable: never silently slow."""
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+def choose_device(name: str) -> torch.device:
+    """Returns the device for auto, cpu or cuda; auto prefers a usable GPU.
+
+    Raises DeviceError for cuda without a usable GPU: a run never falls back to the CPU silently.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        reason = (
-            "this PyTorch was built without CUDA" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
-        )
-        raise DeviceError(f"--device cuda was asked for, but {reason} was found; use --device cpu or auto.")
+        built = torch.version.cuda is not None
+        reason = "there is no usable NVIDIA GPU or driver" if built else "this PyTorch was built without CUDA"
+        raise DeviceError(f"--device cuda cannot be used: {reason}. Use --device cpu or auto.")
     return _own_gpu() if started_by_torchrun() else torch.device("cuda")
 
 
 def _own_gpu() -> torch.device:
-    """Of several processes on this machine each has a GPU of its own."""
-    own, there = local_rank(), torch.cuda.device_count()
-    if own >= there:
-        raise DeviceError(f"There are more processes on this machine than GPUs ({there}); lower --nproc-per-node.")
-    return torch.device("cuda", own)
+    """Returns this process's own GPU. Raises DeviceError when the machine has fewer GPUs than processes."""
+    rank, gpus = local_rank(), torch.cuda.device_count()
+    if rank >= gpus:
+        raise DeviceError(f"This machine has more processes than GPUs ({gpus}). Lower --nproc-per-node to {gpus}.")
+    return torch.device("cuda", rank)
 
 
 def describe(device: torch.device) -> str:
@@ -39,24 +39,10 @@ def describe(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """Linux alone knows it by a file and not by `platform`."""
+    """Returns the processor's name. On Linux `platform` does not know it, but /proc/cpuinfo does."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE)
         if found:
             return found[1].strip()
     return platform.processor() or platform.machine()
-
-
-def computes_in_bf16(precision: Precision, device: torch.device) -> bool:
-    """auto is bf16 where the device has instructions for it; elsewhere it is emulated, and slower than fp32."""
-    if precision is not Precision.AUTO:
-        return precision is Precision.BF16
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # PyTorch has no public question for this on its older supported releases.
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[None]:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)

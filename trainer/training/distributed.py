@@ -1,7 +1,7 @@
-"""Several processes that train one network, started by torchrun: each takes its part of every batch.
+"""Data-parallel training: torchrun starts several processes, and each takes its share of every batch.
 
-The whole batch is recipe.batch_size however many processes share it, so that a run is the same run on more devices;
-only batch norm sees less, the part of its own process. The first process alone speaks and writes.
+recipe.batch_size is the size of the whole batch, so the number of processes does not change what a run computes. The
+one exception is batch norm, which sees only its own process's share. Only the main process prints and writes.
 """
 
 import os
@@ -21,60 +21,47 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, and which of them this one is. Every method but part is called by all or by none."""
+    """The processes of a run, and this process's rank among them. Except for shard, all processes call a method."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
-    def part(self, index: Tensor) -> Tensor:
-        """What of a batch is for the process that asks: every size-th image; lengths differ by one at most."""
-        return index[self.rank :: self.size]
+    def shard(self, batch: Tensor) -> Tensor:
+        """Returns this process's share of a batch: every size-th image. Shares differ by at most one image."""
+        return batch[self.rank :: self.size]
 
     def sum(self, values: Tensor) -> Tensor:
+        """Returns the sum over all processes; `values` is overwritten."""
         if self.size > 1:
             distributed.all_reduce(values)
         return values
 
-    def number_of_the_first(self, value: float) -> float:
-        if self.size == 1:
-            return value
-        return float(self.of_the_first(value))
-
-    def of_the_first(self, value: T) -> T:
-        """What the first process has, in every process."""
+    def broadcast(self, value: T) -> T:
+        """Returns the main process's value in every process."""
         if self.size == 1:
             return value
         values = [value]
         distributed.broadcast_object_list(values)
         return values[0]
 
-    def gathered(self, value: T) -> list[T]:
-        """What each process has, in order."""
-        if self.size == 1:
-            return [value]
-        values: list[T] = [value] * self.size
-        distributed.all_gather_object(values, value)
-        return values
-
-    def wait(self) -> None:
-        if self.size > 1:
+    @contextmanager
+    def main_process_first(self) -> Iterator[None]:
+        """Runs the block in the main process, then in the others."""
+        if self.size > 1 and not self.is_main:
+            distributed.barrier()
+        yield
+        if self.size > 1 and self.is_main:
             distributed.barrier()
 
-    @contextmanager
-    def first_one_first(self) -> Iterator[None]:
-        """The block in the first process, then in the others."""
-        if not self.first:
-            self.wait()
-        yield
-        if self.first:
-            self.wait()
+    def data_parallel(self, network: nn.Module) -> nn.Module:
+        """Returns the network to call in training, which averages gradients over the processes.
 
-    def averaging_gradients(self, network: nn.Module) -> nn.Module:
-        """The network as it is called in training: gradients are means over the processes."""
+        It synchronises the parameters that require a gradient now; build it again when that set changes.
+        """
         return network if self.size == 1 else DistributedDataParallel(network)
 
 
@@ -86,41 +73,40 @@ def started_by_torchrun() -> bool:
 
 
 def local_rank() -> int:
-    """Which of this machine's processes this one is, and so which of its GPUs is its own."""
+    """Returns this process's number on its machine, which is also the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager
 def join(device: torch.device) -> Iterator[World]:
-    """The world that torchrun made, or this process alone.
+    """Joins the processes that torchrun started, if it did.
 
-    Raises ProcessError where another process of the run is gone: what it was told by, PyTorch's communication, knows no
-    more than that.
+    Raises ProcessError when another process of the run ends early. PyTorch reports only a lost connection.
     """
     if not started_by_torchrun():
         yield ALONE
         return
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise ProcessError(f"WORLD_SIZE is set, but not {', '.join(missing)}: start several processes with torchrun.")
+        raise ProcessError(f"WORLD_SIZE is set, but not {', '.join(missing)}. Start several processes with torchrun.")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(distributed.get_rank(), distributed.get_world_size())
     except RuntimeError as error:
-        if not _lost_connection(error):
+        if not _is_lost_connection(error):
             raise
         raise ProcessError(
-            "Another process of this run ended before its time (its own message stands above or in its log), so this "
-            "one stops as well; start the same command again with --resume."
+            "Another process of this run ended early, so this one stops too. Read that process's error message, then "
+            "start the same command again with --resume."
         ) from error
     finally:
         distributed.destroy_process_group()
 
 
-def _lost_connection(error: RuntimeError) -> bool:
-    """gloo raises plain RuntimeErrors: what they say is all there is to tell them by."""
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """gloo raises plain RuntimeErrors, which only their text identifies."""
     return isinstance(error, distributed.DistError) or any(
-        word in str(error) for word in ("gloo", "Connection closed by peer", "Connection reset by peer")
+        text in str(error) for text in ("gloo", "Connection closed by peer", "Connection reset by peer")
     )

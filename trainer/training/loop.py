@@ -1,9 +1,9 @@
-"""The training loop: the only backward() in the repository, the same on CPU and CUDA, in one process or in many."""
+"""The training loop: the only backward pass of a run, the same on CPU and CUDA, in one process or several."""
 
 import copy
 import dataclasses
+import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,43 +11,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 
 from trainer.data.split import Splits
 from trainer.errors import NonFiniteError, RecipeError
-from trainer.recipe import ClassWeights, Recipe
-from trainer.training.augment import Augmenter, Mixed
+from trainer.recipe import ClassWeights, Precision, Recipe
+from trainer.training.augment import Augmenter, Targets
 from trainer.training.checkpoint import (
     Checkpoints,
-    Tensors,
     TrainingState,
     load_optimizer_tensors,
     optimizer_tensors,
     tensors_below,
 )
-from trainer.training.device import autocast, computes_in_bf16
 from trainer.training.distributed import ALONE, World
 from trainer.training.loader import batches_on
-from trainer.training.nan_check import advice, check_step, largest_gradients
-from trainer.training.optimizers import body_parameters, build_optimizers, moving_average
+from trainer.training.nan_check import check_step, largest_gradients, with_advice
+from trainer.training.optimizers import MovingAverage, body_parameters, build_optimizers, set_learning_rate
+from trainer.training.precision import autocast, with_precision
 from trainer.training.progress import Epoch, Reporter
-from trainer.training.schedule import FORECAST_STEP, Pace
+from trainer.training.schedule import FORECAST_STEP, Schedule
 
-# Reading a figure back from a GPU waits for it; losses are looked at this many steps at a time.
-STEPS_BETWEEN_LOOKS = 16
-# Of each process's own random numbers, so that no two augment alike.
-_SEEDS_APART = 1_000_003
+# Reading figures back from a GPU waits for it, so that happens only once in so many steps.
+STEPS_BETWEEN_READS = 16
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The network with the weights of the best epoch, in eval mode on the CPU; the epochs as they went."""
+    """The network with the weights of the best epoch, in eval mode on the CPU, and the history of the run."""
 
     network: nn.Module
     history: tuple[Epoch, ...]
     best_epoch: int
     seconds: float
     processes: int
+    precision: Precision
 
 
 def fit(
@@ -60,191 +57,178 @@ def fit(
     checkpoints: Checkpoints | None = None,
     world: World = ALONE,
 ) -> Fitted:
-    """Trains on data.train and keeps the epoch that is best on data.validation (accuracy, then loss).
+    """Trains on data.train and keeps the epoch with the best validation accuracy, then the lowest validation loss.
 
-    Goes on from the last of the checkpoints where there is one. Raises NonFiniteError at a loss or a gradient that is
-    no number.
+    Resumes from the latest checkpoint, if there is one. Raises NonFiniteError at a loss or gradient that is not finite.
     """
-    run = TrainingRun(network, data, recipe, device, world)
     with reporter:
-        if checkpoints is not None:
-            _resume(run, checkpoints, reporter)
+        state = _latest_state(checkpoints, world, reporter)
+        if state is None:
+            recipe = with_precision(recipe, network, data.train, device, reporter.note, world=world)
+        else:
+            recipe = recipe.model_copy(update={"precision": Precision(str(state.facts["precision"]))})
+        run = TrainingRun(network, data, recipe, device, world)
+        if state is not None:
+            run.restore(state)
         while not run.finished:
-            run.epoch(reporter, checkpoints)
+            run.train_epoch(reporter, checkpoints)
         if checkpoints is not None:
             run.save(checkpoints)
-    chosen = copy.deepcopy(run.judged).cpu()
-    chosen.load_state_dict(run.best)
-    return Fitted(chosen.eval(), tuple(run.history), run.best_epoch, run.pace.elapsed, world.size)
+    best = copy.deepcopy(run.validated).cpu()
+    best.load_state_dict(run.best)
+    seconds = run.schedule.elapsed
+    return Fitted(best.eval(), tuple(run.history), run.best_epoch, seconds, world.size, recipe.precision)
 
 
-def _resume(run: "TrainingRun", checkpoints: Checkpoints, reporter: Reporter) -> None:
-    state, told = run.world.of_the_first(checkpoints.latest() if run.world.first else (None, []))
-    for sentence in told:
-        reporter.note(sentence)
+def _latest_state(checkpoints: Checkpoints | None, world: World, reporter: Reporter) -> TrainingState | None:
+    if checkpoints is None:
+        return None
+    state, notes = world.broadcast(checkpoints.latest() if world.is_main else (None, []))
     if state is not None:
-        run.restore(state)
-        reporter.note(f"going on after step {run.pace.step:,} of {run.pace.steps:,}, from {checkpoints.folder}")
+        notes = [*notes, f"Resuming after step {state.step:,} from {checkpoints.folder}."]
+    for note in notes:
+        reporter.note(note)
+    return state
 
 
 @dataclass
-class Pass:
-    """An epoch as far as it is: sums over the images that this pass has seen."""
+class EpochSums:
+    """Sums over the training images of the current epoch so far."""
 
     batches: int = 0
-    seen: int = 0
+    images: int = 0
     loss: float = 0.0
-    right: float = 0.0
+    correct: float = 0.0
     seconds: float = 0.0
 
 
 class TrainingRun:
-    """What changes from step to step."""
+    """Everything that changes from step to step. The recipe's precision is fp32 or bf16 (see with_precision)."""
 
     def __init__(
         self, network: nn.Module, data: Splits, recipe: Recipe, device: torch.device, world: World = ALONE
     ) -> None:
         if recipe.batch_size < world.size:
             raise RecipeError(
-                f"batch_size is {recipe.batch_size}, which cannot be divided among {world.size} processes."
+                f"batch_size={recipe.batch_size} is less than the number of processes. Set it to {world.size} or more."
             )
         self.recipe, self.device, self.world = recipe, device, world
         self.train = batches_on(device, data.train)
         self.validation = batches_on(device, data.validation)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = build_optimizers(self.network, recipe.optimizer, recipe.transfer.body_rate)
-        self.class_weights = _class_weights(recipe.class_weights, data, device)
-        self.labels = data.train.labels
-        self.body = body_parameters(self.network) if recipe.transfer.head_epochs else []
-        self.average: AveragedModel | None = None
-        if recipe.ema_decay:
-            average = moving_average(recipe.ema_decay)
-            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.bf16 = computes_in_bf16(recipe.precision, device)
-        self.shuffling = torch.Generator().manual_seed(recipe.seed)
-        self.augmenting = torch.Generator(device).manual_seed(recipe.seed + 1)
-        self.augmenter = Augmenter(recipe.augment, len(self.train), self.augmenting)
-        if world.rank:  # the first process draws what a process alone would draw
-            self.augmenting.manual_seed(recipe.seed + 1 + world.rank * _SEEDS_APART)
-            torch.manual_seed(recipe.seed + world.rank * _SEEDS_APART)
-        # Batch norm cannot tell the variance of one image: a last batch of one a process is left out, which are others
-        # in each epoch.
+        self.average = MovingAverage(self.network, recipe.ema_decay) if recipe.ema_decay else None
+        weights = _class_weights(recipe.class_weights, data)
+        self.image_weights = weights[data.train.labels]
+        self.class_weights = None if recipe.class_weights is ClassWeights.OFF else torch.from_numpy(weights).to(device)
+        self.random = torch.Generator(device).manual_seed(recipe.seed)
+        self.augmenter = Augmenter(recipe.augment, len(self.train), self.random)
+        # Batch norm cannot compute the variance of one image, so a last batch that would leave one process with a
+        # single image is dropped. Each epoch drops other images.
         last = len(self.train) % recipe.batch_size
-        self.images_an_epoch = len(self.train) - (last if last < 2 * world.size and recipe.batch_size > 1 else 0)
-        self.steps_an_epoch = -(-self.images_an_epoch // recipe.batch_size)
-        self.pace = Pace(recipe, self.steps_an_epoch * recipe.epochs, world)
+        self.images_per_epoch = len(self.train) - (last if last < 2 * world.size and recipe.batch_size > 1 else 0)
+        self.schedule = Schedule(recipe, -(-self.images_per_epoch // recipe.batch_size) * recipe.epochs, world)
         self.learning_rate = 0.0
-        self.drawn_from = self.shuffling.get_state()  # before the order of this pass was
-        self.pass_ = Pass()
+        self.sums = EpochSums()
         self.history: list[Epoch] = []
         self.best_epoch = 0
         self.best: dict[str, Tensor] = {}
         self.saved = time.perf_counter()
-        self.set_mode()
+        self.body = body_parameters(self.network) if recipe.transfer.head_epochs else []
+        self.set_head_only(bool(self.body))
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that is validated and kept: the averaged one where there is one."""
-        return self.network if self.average is None else self.average.module
+    def validated(self) -> nn.Module:
+        """The network that is validated and kept: the moving average, if the recipe has one."""
+        return self.network if self.average is None else self.average.network
 
     @property
     def finished(self) -> bool:
         done = len(self.history)
-        impatient = bool(self.recipe.patience) and done - self.best_epoch >= self.recipe.patience
-        return done >= self.recipe.epochs or (done > 0 and (self.pace.ended or impatient))
+        out_of_patience = bool(self.recipe.patience) and done - self.best_epoch >= self.recipe.patience
+        return done >= self.recipe.epochs or (done > 0 and (self.schedule.out_of_time or out_of_patience))
 
-    def epoch(self, reporter: Reporter, checkpoints: Checkpoints | None = None) -> None:
-        """From where the pass over the training images is to its end; then validation."""
-        started = time.perf_counter() - self.pass_.seconds
-        self._pass(reporter, checkpoints)
-        done = self.pass_
-        loss, accuracy = self._validate()
-        self.pace.tick()
+    def set_head_only(self, head_only: bool) -> None:
+        """Trains the last layer alone, or all layers."""
+        self.head_only = head_only
+        for parameter in self.body:
+            parameter.requires_grad_(not head_only)
+        self.trained = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
+        self.forward = self.world.data_parallel(self.network)
+
+    def train_epoch(self, reporter: Reporter, checkpoints: Checkpoints | None = None) -> None:
+        """Trains to the end of the current epoch, then validates."""
+        if self.head_only and len(self.history) >= self.recipe.transfer.head_epochs:
+            self.set_head_only(False)
+        started = time.perf_counter() - self.sums.seconds
+        self._train_batches(reporter, checkpoints)
+        sums, self.sums = self.sums, EpochSums()
+        loss, accuracy = self.validate()
+        self.schedule.tick()
         epoch = Epoch(
             epoch=len(self.history) + 1,
             learning_rate=self.learning_rate,
-            train_loss=done.loss / done.seen,
-            train_accuracy=done.right / done.seen,
+            train_loss=sums.loss / sums.images,
+            train_accuracy=sums.correct / sums.images,
             validation_loss=loss,
             validation_accuracy=accuracy,
             seconds=time.perf_counter() - started,
-            images_per_second=done.seen / done.seconds,
+            images_per_second=sums.images / sums.seconds,
         )
         if not self.history or _score(epoch) > _score(self.history[self.best_epoch - 1]):
             self.best_epoch = epoch.epoch
-            self.best = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
+            self.best = {name: value.detach().cpu().clone() for name, value in self.validated.state_dict().items()}
         self.history.append(epoch)
-        self.pass_ = Pass()
-        reporter.epoch(epoch, self.recipe.epochs)
-        self._save_when_due(checkpoints)
+        reporter.epoch(epoch, None if self.recipe.max_seconds else self.recipe.epochs, self.schedule.progress)
+        self._save_if_due(checkpoints)
 
-    def _pass(self, reporter: Reporter, checkpoints: Checkpoints | None) -> None:
-        """Over the training split, or as much of it as the time allows."""
-        self.set_mode()
-        now = self.pass_
-        if now.batches:
-            self.shuffling.set_state(self.drawn_from)
-        self.drawn_from = self.shuffling.get_state()
-        batches = torch.split(self.order(), self.recipe.batch_size)
-        started = time.perf_counter() - now.seconds
-        waiting: list[Tensor] = []
-        for i, index in enumerate(batches[now.batches :], start=now.batches + 1):
-            self.learning_rate = self.pace.learning_rate()
-            waiting.append(self.update(index, self.learning_rate))
-            self.pace.stepped()
-            now.batches, now.seen = i, now.seen + len(index)
-            each = checkpoints is not None and not checkpoints.every_seconds
-            if each or i % STEPS_BETWEEN_LOOKS == 0 or i in {1, FORECAST_STEP, len(batches)} or self.pace.ended:
-                self._look(waiting)
-                now.seconds = time.perf_counter() - started
-                reporter.step(
-                    self.pace.step, self.pace.steps, now.loss / now.seen, now.right / now.seen, now.seen / now.seconds
-                )
-                self.pace.forecast(reporter)
-                if i < len(batches) and not self.pace.ended:  # else validation is next
-                    self._save_when_due(checkpoints)
-            if self.pace.ended:
+    def _train_batches(self, reporter: Reporter, checkpoints: Checkpoints | None) -> None:
+        """Trains on the rest of the epoch's batches, or on as many as the time budget allows."""
+        # A frozen body computes as at inference: no dropout, and batch norm keeps its statistics.
+        self.network.train(not self.head_only)
+        sums, schedule = self.sums, self.schedule
+        batches = self.batches(len(self.history))
+        started = time.perf_counter() - sums.seconds
+        read_each = checkpoints is not None and not checkpoints.every_seconds
+        unread: list[Tensor] = []
+        for i, batch in enumerate(batches[sums.batches :], start=sums.batches + 1):
+            self.learning_rate = schedule.learning_rate()
+            unread.append(self.step(batch, self.learning_rate))
+            sums.batches, sums.images = i, sums.images + len(batch)
+            milestone = i in {1, FORECAST_STEP, len(batches)} or schedule.out_of_time
+            if read_each or milestone or i % STEPS_BETWEEN_READS == 0:
+                self._read(unread)
+                sums.seconds = time.perf_counter() - started
+                loss, accuracy = sums.loss / sums.images, sums.correct / sums.images
+                reporter.step(schedule.step, schedule.progress, loss, accuracy, sums.images / sums.seconds)
+                schedule.forecast(reporter)
+                if i < len(batches) and not schedule.out_of_time:  # otherwise validation comes next
+                    self._save_if_due(checkpoints)
+            if schedule.out_of_time:
                 break
 
-    def order(self) -> Tensor:
-        order = torch.randperm(len(self.train), generator=self.shuffling)
-        return order[: self.images_an_epoch].to(self.train.index_device)
+    def batches(self, epoch: int) -> tuple[Tensor, ...]:
+        """Returns the positions of the training images of each batch, shuffled by the seed and the epoch."""
+        shuffling = torch.Generator().manual_seed(_seed(self.recipe.seed, epoch))
+        order = torch.randperm(len(self.train), generator=shuffling)[: self.images_per_epoch]
+        return torch.split(order, self.recipe.batch_size)
 
-    def _look(self, waiting: list[Tensor]) -> None:
-        """Takes in the figures of the steps since the last look; a number that is none ends the run."""
-        rows = torch.stack(waiting)
-        rows[:, :2] = self.world.sum(rows[:, :2].contiguous())
-        first = self.pace.step - len(waiting) + 1
-        for step, (loss, right, *gradients) in enumerate(rows.tolist(), start=first):
-            check_step(step, loss, gradients, self.trained)
-            self.pass_.loss += loss
-            self.pass_.right += right
-        waiting.clear()
+    def step(self, batch: Tensor, learning_rate: float) -> Tensor:
+        """Takes one step on the training images at the positions `batch`, int64 [images] on the CPU.
 
-    def set_mode(self) -> None:
-        """Training, but for a body that is to be kept while the head trains alone: that is as at inference."""
-        alone = len(self.history) < self.recipe.transfer.head_epochs
-        self.network.train(not alone)
-        for parameter in self.body:
-            parameter.requires_grad_(not alone)
-        self.trained = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
-        self.forward = self.world.averaging_gradients(self.network)
-
-    def update(self, index: Tensor, learning_rate: float) -> Tensor:
-        """One step on a batch: [sum of the cross-entropies, number right, largest gradients], on the device."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * group["rate"]
-        mine = self.world.part(index)
+        Returns float32 [2 + parameters] on the device: the summed loss, the number of correct predictions, and the
+        largest gradient of each parameter. Nothing in a step reads from the device, so the host never waits for it.
+        """
+        self._seed_step()
+        set_learning_rate(self.optimizers, learning_rate)
+        mine = self.world.shard(batch)
         images, labels = self.train.batch(mine)
-        images = self.augmenter(images, mine.to(self.device), len(self.history))
-        mixed = self.augmenter.mix(images, labels)
-        with autocast(self.device, bf16=self.bf16):
-            logits = self.forward(images if mixed is None else mixed.images)
+        images = self.augmenter(images, mine.to(self.device, non_blocking=True), len(self.history))
+        images, targets = self.augmenter.mix(images, labels)
+        with autocast(self.device, self.recipe.precision):
+            logits = self.forward(images)
         logits = logits.float()
-        loss = self._loss(logits, labels, mixed) * self._share(mine, index)
-        # Reported without label smoothing, to be comparable with validation.
-        plain = functional.cross_entropy(logits.detach(), labels, reduction="sum")
+        loss = self.loss(logits, targets) * self._share(mine, batch)
         self.network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = largest_gradients(self.trained)
@@ -253,112 +237,127 @@ class TrainingRun:
         for optimizer in self.optimizers:
             optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.network)
-        return torch.cat([torch.stack([plain, (logits.argmax(1) == labels).sum()]), gradients])
+            self.average.update()
+        self.schedule.advance()
+        return torch.cat([_figures(logits.detach(), targets), gradients])
 
-    def _loss(self, logits: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
-        """The mean over the images that are given."""
-        smoothing = self.recipe.label_smoothing
-        loss = functional.cross_entropy(logits, labels, self.class_weights, label_smoothing=smoothing)
-        if mixed is None:
-            return loss
-        other = functional.cross_entropy(logits, mixed.others, self.class_weights, label_smoothing=smoothing)
-        return loss * mixed.share + other * (1 - mixed.share)
+    def loss(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Returns the mean cross-entropy with the recipe's class weights and label smoothing."""
+        weights, smoothing = self.class_weights, self.recipe.label_smoothing
+        losses = [
+            functional.cross_entropy(logits, labels, weights, label_smoothing=smoothing) * share
+            for labels, share in targets
+        ]
+        return torch.stack(losses).sum()
 
-    def _share(self, mine: Tensor, index: Tensor) -> float:
-        """What makes the mean over processes of their means the mean over the whole batch."""
-        if self.world.size == 1:
-            return 1.0
-        return self.world.size * self._weight(mine) / self._weight(index)
+    def _seed_step(self) -> None:
+        """Seeds augmentation and dropout by the run's seed, the process and the step: a resumed run repeats them."""
+        augmentation, dropout = (_seed(self.recipe.seed, self.world.rank, self.schedule.step, i) for i in (1, 2))
+        self.random.manual_seed(augmentation)
+        torch.manual_seed(dropout)
 
-    def _weight(self, index: Tensor) -> float:
-        if self.class_weights is None:
-            return len(index)
-        return float(self.class_weights[torch.from_numpy(self.labels[index.cpu().numpy()])].sum())
+    def _share(self, mine: Tensor, batch: Tensor) -> float:
+        """Returns the factor that makes the mean of the processes' mean losses the mean over the whole batch."""
+        weight, total = (float(self.image_weights[index.numpy()].sum()) for index in (mine, batch))
+        return self.world.size * weight / total
+
+    def _read(self, unread: list[Tensor]) -> None:
+        """Reads the figures of the last steps from the device. Raises NonFiniteError for one that is not finite."""
+        rows = torch.stack(unread)
+        rows[:, :2] = self.world.sum(rows[:, :2].contiguous())
+        first = self.schedule.step - len(unread) + 1
+        for step, (loss, correct, *gradients) in enumerate(rows.tolist(), start=first):
+            check_step(step, loss, gradients, self.trained)
+            self.sums.loss += loss
+            self.sums.correct += correct
+        unread.clear()
+        self.schedule.tick()
 
     @torch.no_grad()
-    def _validate(self) -> tuple[float, float]:
-        """Mean loss (without label smoothing) and accuracy on the validation split, each image counted once."""
-        network = self.judged.eval()
+    def validate(self) -> tuple[float, float]:
+        """Returns mean loss (without label smoothing) and accuracy on the validation split; each image counts once."""
+        network = self.validated.eval()
         sums = torch.zeros(2, device=self.device)
-        order = self.world.part(torch.arange(len(self.validation), device=self.validation.index_device))
-        for index in torch.split(order, self.recipe.validation_batch_size):
+        for index in torch.split(
+            self.world.shard(torch.arange(len(self.validation))), self.recipe.validation_batch_size
+        ):
             images, labels = self.validation.batch(index)
-            with autocast(self.device, bf16=self.bf16):
+            with autocast(self.device, self.recipe.precision):
                 logits = network(images)
-            loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
-            sums += torch.stack([loss, (logits.argmax(1) == labels).sum()])
-        loss_sum, right = self.world.sum(sums).tolist()
-        if not np.isfinite(loss_sum):
-            raise NonFiniteError(advice(f"The validation loss is {loss_sum} after step {self.pace.step}"))
-        return loss_sum / len(self.validation), right / len(self.validation)
+            sums += _figures(logits.float(), ((labels, 1.0),))
+        loss, correct = self.world.sum(sums).tolist()
+        if not math.isfinite(loss):
+            raise NonFiniteError(with_advice(f"The validation loss is {loss} after step {self.schedule.step}"))
+        return loss / len(self.validation), correct / len(self.validation)
 
-    def _save_when_due(self, checkpoints: Checkpoints | None) -> None:
+    def _save_if_due(self, checkpoints: Checkpoints | None) -> None:
         if checkpoints is None:
             return
-        if self.world.number_of_the_first(time.perf_counter() - self.saved) >= checkpoints.every_seconds:
+        if self.world.broadcast(time.perf_counter() - self.saved) >= checkpoints.every_seconds:
             self.save(checkpoints)
 
     def save(self, checkpoints: Checkpoints) -> None:
-        random = self.world.gathered(self.random_states())
-        if self.world.first:
-            checkpoints.save(self.capture(random))
+        if self.world.is_main:
+            checkpoints.save(self.capture())
         self.saved = time.perf_counter()
 
-    def capture(self, random: Sequence[Tensors]) -> TrainingState:
-        """random holds the random_states of each process of the run, in order."""
+    def capture(self) -> TrainingState:
+        """Returns everything that the next step depends on. It is the same in every process."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         if self.average is not None:
-            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+            tensors |= {f"average.{name}": value for name, value in self.average.network.state_dict().items()}
         tensors |= {f"optimizer.{key}": value for key, value in optimizer_tensors(self.optimizers).items()}
-        tensors |= {f"random.{i}.{name}": value for i, states in enumerate(random) for name, value in states.items()}
         facts: dict[str, Any] = {
-            "pass": dataclasses.asdict(self.pass_),
+            "precision": self.recipe.precision,
+            "epoch_sums": dataclasses.asdict(self.sums),
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "best_epoch": self.best_epoch,
-            "elapsed": self.pace.elapsed,
+            "elapsed": self.schedule.elapsed,
         }
-        return TrainingState(self.pace.step, tensors, self.best, facts)
+        return TrainingState(self.schedule.step, tensors, self.best, facts)
 
     def restore(self, state: TrainingState) -> None:
-        """Into a run that has taken no step."""
+        """Continues from a captured state; this run must not have taken a step."""
         facts: dict[str, Any] = state.facts
         self.network.load_state_dict(tensors_below("network.", state.tensors))
         if self.average is not None:
-            self.average.load_state_dict(tensors_below("average.", state.tensors))
+            self.average.network.load_state_dict(tensors_below("average.", state.tensors))
+            self.average.updates = state.step
         load_optimizer_tensors(self.optimizers, tensors_below("optimizer.", state.tensors))
         self.best, self.best_epoch = state.best, facts["best_epoch"]
         self.history = [Epoch(**epoch) for epoch in facts["history"]]
-        self.pace.resume(state.step, facts["elapsed"])
-        self.pass_ = type(self.pass_)(**facts["pass"])
-        random = tensors_below(f"random.{self.world.rank}.", state.tensors)
-        self.drawn_from = random["drawn_from"]
-        self.shuffling.set_state(random["shuffling"])
-        self.augmenting.set_state(random["augmenting"])
-        torch.set_rng_state(random["global"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(random["cuda"], self.device)
-
-    def random_states(self) -> Tensors:
-        """Of this process's generators; dropout draws from the global ones."""
-        states = {
-            "drawn_from": self.drawn_from,
-            "shuffling": self.shuffling.get_state(),
-            "augmenting": self.augmenting.get_state(),
-            "global": torch.get_rng_state(),
-        }
-        if self.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.device)
-        return states
+        self.sums = EpochSums(**facts["epoch_sums"])
+        self.schedule.resume(state.step, facts["elapsed"])
 
 
 def _score(epoch: Epoch) -> tuple[float, float]:
     return epoch.validation_accuracy, -epoch.validation_loss
 
 
-def _class_weights(kind: ClassWeights, data: Splits, device: torch.device) -> Tensor | None:
-    """float [classes]: balanced gives every class the same sum over the training images (King & Zeng, 2001)."""
+def _figures(logits: Tensor, targets: Targets) -> Tensor:
+    """Returns float32 [2]: the summed cross-entropy, and the sum of the shares of the predicted labels.
+
+    Both are without class weights and label smoothing, so that training and validation are comparable.
+    """
+    predicted = logits.argmax(dim=1)
+    figures = [
+        torch.stack([functional.cross_entropy(logits, labels, reduction="sum"), (predicted == labels).sum()]) * share
+        for labels, share in targets
+    ]
+    return torch.stack(figures).sum(dim=0)
+
+
+def _seed(*parts: int) -> int:
+    """Returns a seed that is independent of the seeds for other parts."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _class_weights(kind: ClassWeights, data: Splits) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Returns float32 [classes]. Balanced weights give each class the same sum over the training images.
+
+    Source: King & Zeng, 2001.
+    """
     if kind is ClassWeights.OFF:
-        return None
+        return np.ones(len(data.labels), np.float32)
     counts = np.bincount(data.train.labels, minlength=len(data.labels))
-    return torch.tensor(len(data.train) / (len(data.labels) * counts), dtype=torch.float32, device=device)
+    return (len(data.train) / (len(data.labels) * counts)).astype(np.float32)

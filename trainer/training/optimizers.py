@@ -1,29 +1,28 @@
-"""The optimizer, the learning rate's course over a run, and the average of the weights along it."""
+"""The optimizers with their parameter groups, and the moving average of the weights."""
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.models.layers import head_name
-from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
+from trainer.recipe import OptimizerConfig, OptimizerName
 
 _FILTER_DIMENSIONS = 4
 # Enough for filters; more steps bring the singular values closer to 1 and cost time (Keller Jordan's airbench).
 _NEWTON_SCHULZ_STEPS = 3
-_ONE_CYCLE_START = 1 / 25
 
 
 def build_optimizers(
     network: nn.Module, config: OptimizerConfig, body_rate: float = 1.0
 ) -> list[torch.optim.Optimizer]:
-    """One, or with muon two: muon for the filters and sgd for what is left.
+    """Returns one optimizer, or for muon two: muon for the filters and sgd for the other parameters.
 
-    Weight decay goes to matrices and filters alone: shrinking biases and norms only hurts (He et al., 2019). Each
-    group's `rate` is a factor on the run's learning rate, which the loop sets; body_rate is another one, for all but
-    the last layer.
+    Weight decay applies to matrices and filters only, because it harms biases and norms (He et al., 2019). Each group's
+    `rate` is a factor on the run's learning rate; body_rate is a further factor for all layers but the last.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if config.name is OptimizerName.MUON:
@@ -35,9 +34,14 @@ def build_optimizers(
     groups = slow_body(_groups(trained, config), network, body_rate)
     if config.name is OptimizerName.SGD:
         return [_sgd(groups, config)]
-    if config.name is OptimizerName.ADAM:
-        return [torch.optim.Adam(groups, lr=config.learning_rate, fused=True)]
-    return [torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)]
+    adam = torch.optim.Adam if config.name is OptimizerName.ADAM else torch.optim.AdamW
+    return [adam(groups, lr=config.learning_rate, fused=True)]
+
+
+def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], learning_rate: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * group["rate"]
 
 
 def _groups(parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> list[dict[str, Any]]:
@@ -53,11 +57,12 @@ def _sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.S
 
 
 class FilterMuon(torch.optim.Muon):
-    """PyTorch's Muon, which takes matrices, on filters [outputs, inputs, height, width] (Keller Jordan, 2024).
+    """PyTorch's Muon, which accepts matrices only, for filters [outputs, inputs, height, width] (Keller Jordan, 2024).
 
-    A filter bank is given to it as the matrix [outputs, inputs * height * width] that shares its memory, and is brought
-    to norm sqrt(outputs) before each update, as airbench does: batch norm makes its scale free, and so an update turns
-    it by the same angle early and late. Muon does not mind the order of columns: each memory layout is taken as it is.
+    Each filter bank is passed on as a matrix [outputs, inputs * height * width] that shares its memory. Before each
+    update the bank is scaled to norm sqrt(outputs), as in airbench: batch norm makes its scale free, so an update turns
+    it by the same angle early and late in a run. The order of columns does not matter to Muon, so a bank keeps its
+    memory layout.
     """
 
     def __init__(self, filters: Sequence[nn.Parameter], learning_rate: float, momentum: float, rate: float) -> None:
@@ -76,57 +81,21 @@ class FilterMuon(torch.optim.Muon):
         super().step()  # type: ignore[no-untyped-call]
 
 
-def _matrix(values: Tensor, layout_of: Tensor) -> Tensor:
-    """[outputs, inputs, height, width] as [outputs, rest], in the memory's order: a view where values lie like that."""
-    if layout_of.is_contiguous():
+def _matrix(values: Tensor, bank: Tensor) -> Tensor:
+    """[outputs, inputs, height, width] -> [outputs, rest] in the bank's memory order; a view if values have it too."""
+    if bank.is_contiguous():
         return values.contiguous().view(len(values), -1)
     return values.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).view(len(values), -1)
 
 
-def learning_rate_factor(config: ScheduleConfig, progress: float) -> float:
-    """Factor on the learning rate at progress 0..1 of the run: 0..1, 1 at the end of the warm-up."""
-    if config.name is ScheduleName.CONSTANT:
-        return 1.0
-    if progress < config.warm_up:
-        risen = progress / config.warm_up
-        if config.name is ScheduleName.ONE_CYCLE:
-            return _ONE_CYCLE_START + (1 - _ONE_CYCLE_START) * (1 - math.cos(math.pi * risen)) / 2
-        return risen
-    left = (1 - progress) / (1 - config.warm_up) if config.warm_up < 1 else 1.0
-    return left if config.name is ScheduleName.TRIANGULAR else (1 - math.cos(math.pi * left)) / 2
-
-
-State = tuple[Tensor, ...] | list[Tensor]
-
-
-def moving_average(decay: float) -> Callable[[State, State, Tensor | int], None]:
-    """Exponential moving average of a network's state, as AveragedModel takes it (Polyak & Juditsky, 1992).
-
-    The decay starts low and grows to its value, so that the first epochs do not weigh the random start.
-    """
-
-    @torch.no_grad()
-    def update(average: State, current: State, updates: Tensor | int) -> None:
-        if average[0].is_floating_point():
-            kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
-            torch._foreach_lerp_(average, current, 1 - kept)
-        else:  # batch norm's counters
-            torch._foreach_copy_(average, current)
-
-    return update
-
-
 def body_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Those of the body that are trained."""
+    """Returns the trained parameters of all layers but the last."""
     head = {id(parameter) for parameter in network.get_submodule(head_name(network)).parameters()}
     return [parameter for parameter in network.parameters() if parameter.requires_grad and id(parameter) not in head]
 
 
 def slow_body(groups: list[dict[str, Any]], network: nn.Module, body_rate: float) -> list[dict[str, Any]]:
-    """An optimizer's groups of parameters, each divided into the head's and the body's; the body's learn slower.
-
-    `rate` is a group's factor on the learning rate; body_rate multiplies the body's.
-    """
+    """Divides each parameter group into head and body, and multiplies the body's `rate` by body_rate."""
     if body_rate == 1:
         return groups
     body = {id(parameter) for parameter in body_parameters(network)}
@@ -136,3 +105,29 @@ def slow_body(groups: list[dict[str, Any]], network: nn.Module, body_rate: float
         slower = {"params": [p for p in group["params"] if id(p) in body], "rate": group["rate"] * body_rate}
         divided.append(group | slower)
     return [group for group in divided if group["params"]]
+
+
+class MovingAverage:
+    """Exponential moving average of a network's parameters and buffers (Polyak & Juditsky, 1992).
+
+    The decay rises from 0 to its value, so that the random initial weights do not count. This class exists because
+    torch's AveragedModel reads its number of updates back from the device at every step.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network)
+        self.updates = 0
+        self._decay = decay
+        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # batch norm's
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the average toward the network's present state."""
+        decay = min(self._decay, self.updates / (self.updates + 9))
+        averages, currents = map(list, zip(*self._floats, strict=True))
+        torch._foreach_lerp_(averages, currents, 1 - decay)
+        for average, current in self._counters:
+            average.copy_(current)
+        self.updates += 1

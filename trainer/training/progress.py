@@ -6,14 +6,15 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 
 @dataclass(frozen=True)
 class Epoch:
     """One row of history.csv. Losses are mean cross-entropies in nats, without label smoothing.
 
-    Training figures are over the augmented images, as the network saw them, with dropout at work.
+    Training figures are measured during training: on augmented images and with dropout. Under mixup and CutMix a
+    prediction scores the share of its label in the mixture, so training accuracy stays well below 1.
     """
 
     epoch: int
@@ -25,9 +26,11 @@ class Epoch:
     seconds: float
     images_per_second: float
 
-    def line(self, epochs: int) -> str:
+    def line(self, epochs: int | None) -> str:
+        """epochs is None if a time budget decides about their number."""
+        number = f"{self.epoch}" if epochs is None else f"{self.epoch:>{len(str(epochs))}}/{epochs}"
         return (
-            f"epoch {self.epoch:>{len(str(epochs))}}/{epochs}"
+            f"epoch {number}"
             f"  train loss {self.train_loss:.4f} accuracy {self.train_accuracy:.2%}"
             f"  validation loss {self.validation_loss:.4f} accuracy {self.validation_accuracy:.2%}"
             f"  {self.images_per_second:,.0f} images/s  {self.seconds:.1f} s"
@@ -35,11 +38,15 @@ class Epoch:
 
 
 class Reporter(Protocol):
-    """Told of steps and epochs by the loop; a context that is left when the run ends, however it ends."""
+    """Receives the progress of a run; a context manager that is left when the run ends, however it ends.
+
+    `progress` is the completed share of the run, 0..1, by its steps or its time budget. `epochs` is None if a time
+    budget decides about the number of epochs.
+    """
 
     def note(self, sentence: str) -> None: ...
-    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None: ...
-    def epoch(self, epoch: Epoch, epochs: int) -> None: ...
+    def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None: ...
+    def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -47,15 +54,15 @@ class Reporter(Protocol):
 
 
 class SilentReporter:
-    """Says nothing: of all processes of a run but the first, and to build others on."""
+    """Prints nothing. The base of the other reporters, and the reporter of all processes but the main one."""
 
     def note(self, sentence: str) -> None:
         pass
 
-    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
+    def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None:
         pass
 
-    def epoch(self, epoch: Epoch, epochs: int) -> None:
+    def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:
         pass
 
     def __enter__(self) -> Self:
@@ -68,7 +75,7 @@ class SilentReporter:
 
 
 class LineReporter(SilentReporter):
-    """One line an epoch: for logs, and wherever there is no terminal."""
+    """Prints one line per epoch: for logs and other streams that are not a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -76,18 +83,18 @@ class LineReporter(SilentReporter):
     def note(self, sentence: str) -> None:
         print(sentence, file=self._stream, flush=True)
 
-    def epoch(self, epoch: Epoch, epochs: int) -> None:
+    def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:  # noqa: ARG002
         print(epoch.line(epochs), file=self._stream, flush=True)
 
 
-class BarReporter:
-    """A bar over the whole run with loss, accuracy, images/s and the time left, and a line an epoch above it."""
+class BarReporter(SilentReporter):
+    """Shows a bar over the whole run with loss, accuracy, images/s and the time left, and prints a line per epoch."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TaskProgressColumn(),
             TextColumn(
                 "loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.2%}  {task.fields[speed]:,.0f} images/s"
             ),
@@ -96,18 +103,16 @@ class BarReporter:
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=None, loss=0.0, accuracy=0.0, speed=0.0)
+        self._task = self._progress.add_task("", total=1.0, loss=0.0, accuracy=0.0, speed=0.0)
 
     def note(self, sentence: str) -> None:
         self._progress.console.print(sentence, highlight=False, soft_wrap=True, markup=False)
 
-    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        self._progress.update(
-            self._task, completed=done, total=of, loss=loss, accuracy=accuracy, speed=images_per_second
-        )
+    def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None:  # noqa: ARG002
+        self._progress.update(self._task, completed=progress, loss=loss, accuracy=accuracy, speed=images_per_second)
 
-    def epoch(self, epoch: Epoch, epochs: int) -> None:
-        self._progress.console.print(epoch.line(epochs), highlight=False, soft_wrap=True)
+    def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:  # noqa: ARG002
+        self.note(epoch.line(epochs))
 
     def __enter__(self) -> Self:
         self._progress.start()

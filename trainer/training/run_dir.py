@@ -1,4 +1,4 @@
-"""runs/<name>-<number>/: a run's own folder, which it is found by again."""
+"""The folder of a run, runs/<name>-<number>/, by which a later command finds the run to resume."""
 
 import hashlib
 import json
@@ -14,59 +14,52 @@ from schemas.base import Frozen
 from schemas.bundle import MANIFEST_FILE, Bundle, open_bundle
 from schemas.errors import SchemaError
 from trainer.errors import RunsError
-from trainer.files import sync_entry
+from trainer.files import atomic_write
 from trainer.training.progress import Reporter
 
-_RUN, _LOCK = "run.json", ".lock"
-_LONGEST = 80  # letters of a value that are shown
+_RUN, _BUNDLE, _LOCK = "run.json", "bundle.json", ".lock"
+_SHOWN_LETTERS = 80
 Facts = dict[str, JsonValue]
-_FILE = "bundle.json"
 
 
 @contextmanager
 def run_folder(runs: Path, name: str, facts: Facts, reporter: Reporter, *, resume: bool) -> Iterator[Path]:
-    """The folder of a new run, or with resume of the newest run of the same facts; it is this process's for the block.
+    """Locks the folder of a new run, or with resume of the newest run with the same facts.
 
-    Raises RunsError where no folder can be made, or where the run to go on with is still going on.
+    Raises RunsError if no folder can be made, or if another process is training the run to resume.
     """
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        folder = _found(runs, name, facts, reporter) if resume else None
+        folder = _find(runs, name, facts, reporter) if resume else None
         if folder is None:
             folder = _new(runs, name)
             (folder / _RUN).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
         lock = FileLock(folder / _LOCK)
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise RunsError(f"{folder} is still being trained by another process; wait for it or stop it.") from error
+        raise RunsError(f"Another process is training {folder}. Wait for it, or stop it.") from error
     except OSError as error:
-        raise RunsError(f"{runs} cannot be written ({error.strerror}); choose another --runs.") from error
+        raise RunsError(f"{runs} cannot be written ({error.strerror}). Choose another folder with --runs.") from error
     try:
         yield folder
     finally:
         lock.release()
-        if not any(entry.is_dir() for entry in folder.iterdir()):  # nothing to go on from
+        if not any(entry.is_dir() for entry in folder.iterdir()):  # there is no checkpoint to resume from
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _found(runs: Path, name: str, facts: Facts, reporter: Reporter) -> Path | None:
-    """The newest run of these facts; where there is none, a sentence on how the newest of the name differs."""
-    folders = sorted(_numbered(runs, name).items(), reverse=True)
-    others = []
-    for _, folder in folders:
-        before = _read(folder)
-        if before == facts:
+def _find(runs: Path, name: str, facts: Facts, reporter: Reporter) -> Path | None:
+    """Returns the newest run with these facts; otherwise reports how the newest run of the name differs."""
+    reason = ""
+    for _, folder in sorted(_numbered(runs, name).items(), reverse=True):
+        found = _read(folder)
+        if found == facts:
             return folder
-        others.append(
-            f"{folder} is another run: {_difference(before, facts)}"
-            if before is not None
-            else f"{folder / _RUN} is damaged, so that nobody can tell what run it is: put that file back, or remove "
-            f"{folder}"
-        )
-    why = f" ({others[0]})" if others else ""
-    reporter.note(
-        f"no run of this recipe, data and device below {runs} to go on with{why}; starting from the beginning"
-    )
+        if not reason and found is None:
+            reason = f": {folder / _RUN} is damaged. Restore that file, or remove {folder}"
+        elif not reason:
+            reason = f": {folder} is another run, {_difference(found, facts)}"
+    reporter.note(f"Starting a new run. {runs} has no run of this recipe, data and device to resume{reason}.")
     return None
 
 
@@ -78,7 +71,7 @@ def _new(runs: Path, name: str) -> Path:
         try:
             folder.mkdir()
         except FileExistsError:
-            continue  # another run was quicker
+            continue  # another process was faster
         return folder
 
 
@@ -88,7 +81,7 @@ def _numbered(runs: Path, name: str) -> dict[int, Path]:
 
 
 def _read(folder: Path) -> Facts | None:
-    """None where it is missing or damaged."""
+    """Returns None for a missing or damaged file."""
     try:
         facts = json.loads((folder / _RUN).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -96,52 +89,51 @@ def _read(folder: Path) -> Facts | None:
     return facts if isinstance(facts, dict) else None
 
 
-def _difference(before: JsonValue, now: JsonValue, where: str = "") -> str | None:
-    """The first place where two runs' facts differ, in words."""
+def _difference(before: JsonValue, now: JsonValue, key: str = "") -> str | None:
+    """Describes the first difference between the facts of two runs; None if they are equal."""
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            found = _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
-            if found is not None:
-                return found
-        return None
-    return None if before == now else f"{where} was {_shown(before)} and is {_shown(now)}"
+        inner = (
+            _difference(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+            for name in sorted(before.keys() | now.keys())
+        )
+        return next((difference for difference in inner if difference is not None), None)
+    return None if before == now else f"{key} was {_shorten(before)} and is {_shorten(now)}"
 
 
-def _shown(value: JsonValue) -> str:
-    said = json.dumps(value)
-    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 3]}..."
+def _shorten(value: JsonValue) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN_LETTERS else f"{text[: _SHOWN_LETTERS - 3]}..."
 
 
-class _Published(Frozen):
-    """The hash is there because another bundle may have taken the place of one that was removed."""
+class _PublishedBundle(Frozen):
+    """The hash detects another bundle that was later written to the same folder."""
 
     bundle: str
     manifest_sha256: str
 
 
 def note_bundle(run: Path, bundle: Path, reporter: Reporter) -> None:
-    """Only once the bundle can be seen: a run that is killed before that still owes it."""
-    new = run / f"{_FILE}.new"
+    """Records that the run is finished. Call it after the bundle is published: a run killed before must do that."""
     try:
-        said = _Published(bundle=str(bundle.resolve()), manifest_sha256=_hash_of_manifest(bundle))
-        new.write_text(said.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        sync_entry(new)
-        new.replace(run / _FILE)
+        published = _PublishedBundle(bundle=str(bundle.resolve()), manifest_sha256=_manifest_hash(bundle))
+        atomic_write(run / _BUNDLE, published.model_dump_json(indent=2) + "\n")
     except OSError as error:
-        reporter.note(f"{run} could not be marked as finished ({error.strerror}); --resume would write {bundle} again")
+        reporter.note(
+            f"{run} could not be marked as finished ({error.strerror}); --resume would write the bundle {bundle} again."
+        )
 
 
 def published_bundle(run: Path) -> Bundle | None:
-    """The bundle that the run ended with; None where it has not come so far, or the bundle is gone or damaged."""
+    """Returns the bundle that the run ended with; None if the run is unfinished or the bundle is gone or damaged."""
     try:
-        said = _Published.model_validate_json((run / _FILE).read_bytes())
-        bundle = open_bundle(Path(said.bundle))
+        published = _PublishedBundle.model_validate_json((run / _BUNDLE).read_bytes())
+        bundle = open_bundle(Path(published.bundle))
         bundle.read(bundle.manifest.fp32)
-        same = _hash_of_manifest(bundle.path) == said.manifest_sha256
+        same = _manifest_hash(bundle.path) == published.manifest_sha256
     except (OSError, ValidationError, SchemaError):
         return None
     return bundle if same else None
 
 
-def _hash_of_manifest(bundle: Path) -> str:
+def _manifest_hash(bundle: Path) -> str:
     return hashlib.sha256((bundle / MANIFEST_FILE).read_bytes()).hexdigest()

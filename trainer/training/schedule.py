@@ -1,73 +1,94 @@
-"""How far a run is: its steps, its time, and what both make of the learning rate."""
+"""The position of a run in its steps and its time budget, and the learning rate at that position."""
 
+import math
 import time
 
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, ScheduleConfig, ScheduleName
 from trainer.training.distributed import World
-from trainer.training.optimizers import learning_rate_factor
 from trainer.training.progress import Reporter
 
-# The first step is slower than the others; from it to this one is enough to say how long the run will take.
+# The first step is slower than the others, so the forecast of a run's duration is made from the steps after it.
 FORECAST_STEP = 4
 _LONG_SECONDS = 60
+_ONE_CYCLE_START = 1 / 25
 
 
-class Pace:
-    """elapsed is the time since the run began, in seconds, as of the last tick: the same in every process.
+def learning_rate_factor(config: ScheduleConfig, progress: float) -> float:
+    """Returns the factor on the learning rate, 0..1, at progress 0..1 of the run; it is 1 at the end of the warm-up."""
+    if config.name is ScheduleName.CONSTANT:
+        return 1.0
+    if progress < config.warm_up:
+        rise = progress / config.warm_up
+        if config.name is ScheduleName.ONE_CYCLE:
+            return _ONE_CYCLE_START + (1 - _ONE_CYCLE_START) * (1 - math.cos(math.pi * rise)) / 2
+        return rise
+    left = (1 - progress) / (1 - config.warm_up) if config.warm_up < 1 else 1.0
+    return left if config.name is ScheduleName.TRIANGULAR else (1 - math.cos(math.pi * left)) / 2
 
-    What was spent before the run was taken up again counts.
+
+class Schedule:
+    """Counts the steps and the seconds of a run, including those before it was resumed.
+
+    `elapsed` holds the seconds at the last tick. With a time budget it is the same in every process, because it decides
+    about the next step.
     """
 
     def __init__(self, recipe: Recipe, steps: int, world: World) -> None:
         self._recipe = recipe
         self._world = world
-        self._started = self._second_step = time.perf_counter()
-        self._steps_here = 0
         self.steps = steps
-        self.step = 0
-        self.elapsed = 0.0
+        self.resume(step=0, elapsed=0.0)
 
     def resume(self, step: int, elapsed: float) -> None:
         self.step, self.elapsed = step, elapsed
         self._started = time.perf_counter() - elapsed
+        self._first_step = step + 1
+        self._forecast_from = elapsed
+
+    def advance(self) -> None:
+        """Counts one step."""
+        self.step += 1
+        if self._world.size == 1:  # several processes would wait for each other here
+            self.tick()
 
     def tick(self) -> None:
         elapsed = time.perf_counter() - self._started
-        # A budget decides on the next step, so that all processes must have spent the same.
-        self.elapsed = self._world.number_of_the_first(elapsed) if self._recipe.max_seconds else elapsed
-
-    def stepped(self) -> None:
-        self.step += 1
-        self._steps_here += 1
-        self.tick()
+        self.elapsed = self._world.broadcast(elapsed) if self._recipe.max_seconds else elapsed
 
     @property
-    def ended(self) -> bool:
-        """Whether the budget of time is spent."""
-        return bool(self._recipe.max_seconds) and self.elapsed >= self._recipe.max_seconds
+    def progress(self) -> float:
+        """The completed share of the run, 0..1: of its steps, or of its time budget if that is further."""
+        return min(1.0, max(self.step / self.steps, self._spent))
+
+    @property
+    def out_of_time(self) -> bool:
+        return self._spent >= 1
+
+    @property
+    def _spent(self) -> float:
+        """The share of the time budget; 0 without one."""
+        return self.elapsed / self._recipe.max_seconds if self._recipe.max_seconds else 0.0
 
     def learning_rate(self) -> float:
-        """Of the next step; the schedule is read at the step's middle, so no step is taken at exactly 0.
-
-        With a budget of time the run is as far as the budget is spent, if that is further.
-        """
-        progress = (self.step + 0.5) / self.steps
-        if self._recipe.max_seconds:
-            progress = max(progress, self.elapsed / self._recipe.max_seconds)
-        return self._recipe.optimizer.learning_rate * learning_rate_factor(self._recipe.schedule, min(progress, 1.0))
+        """Returns the next step's rate, which is that of the step's middle, so that no step has a rate of exactly 0."""
+        progress = min(1.0, max((self.step + 0.5) / self.steps, self._spent))
+        return self._recipe.optimizer.learning_rate * learning_rate_factor(self._recipe.schedule, progress)
 
     def forecast(self, reporter: Reporter) -> None:
-        """Says once, early, how long a run will take that a person has to wait for and that no budget ends."""
-        if self._steps_here == 1:
-            self._second_step = time.perf_counter()
-        elif self._steps_here == FORECAST_STEP and not self._recipe.max_seconds:
-            step = (time.perf_counter() - self._second_step) / (FORECAST_STEP - 1)
-            left = self.steps - self.step
-            if step * left >= _LONG_SECONDS:
-                most = "at most " if self._recipe.patience else ""
-                reporter.note(f"training will take {most}about {_spoken(step * left)}: {left:,} steps of {step:.2g} s")
+        """Reports once, after a few steps, how long a long run without a time budget will take."""
+        measured = self.step - self._first_step
+        if measured == 0:
+            self._forecast_from = self.elapsed
+        if measured != FORECAST_STEP - 1 or self._recipe.max_seconds:
+            return
+        seconds = (self.elapsed - self._forecast_from) / measured
+        left = self.steps - self.step
+        if seconds * left >= _LONG_SECONDS:
+            bound = "at most " if self._recipe.patience else ""
+            duration = _format_duration(seconds * left)
+            reporter.note(f"Training will take {bound}about {duration}: {left:,} steps of {seconds:.2g} s.")
 
 
-def _spoken(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,4 +1,4 @@
-"""A run's figures as TensorBoard's event files, beside its checkpoints."""
+"""The epochs of a run as TensorBoard event files, beside its checkpoints."""
 
 import dataclasses
 from pathlib import Path
@@ -10,30 +10,25 @@ from trainer.training.progress import Epoch, Reporter
 
 
 class TensorBoardReporter:
-    """Tells another reporter all that it is told, and writes the epochs. Raises UsageError without tensorboard."""
+    """Passes everything on to another reporter, and writes the epochs. Raises UsageError without tensorboard."""
 
     def __init__(self, inner: Reporter, folder: Path) -> None:
         self._inner = inner
+        self.note, self.step = inner.note, inner.step
         try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional package
         except ImportError as error:
             raise UsageError(
-                "--tensorboard needs the package tensorboard; install it with the extra [tensorboard]."
+                "--tensorboard needs the package tensorboard. Install it with the extra [tensorboard]."
             ) from error
         self._writer = SummaryWriter(folder)
 
-    def note(self, sentence: str) -> None:
-        self._inner.note(sentence)
-
-    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        self._inner.step(done, of, loss, accuracy, images_per_second)
-
-    def epoch(self, epoch: Epoch, epochs: int) -> None:
-        self._inner.epoch(epoch, epochs)
+    def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:
+        self._inner.epoch(epoch, epochs, progress)
         for name, value in dataclasses.asdict(epoch).items():
             if name != "epoch":
-                part, _, figure = name.partition("_")
-                tag = f"{figure}/{part}" if part in {"train", "validation"} else name
+                split, _, figure = name.partition("_")
+                tag = f"{figure}/{split}" if split in {"train", "validation"} else name
                 self._writer.add_scalar(tag, value, epoch.epoch)
         self._writer.flush()
 

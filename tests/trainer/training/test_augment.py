@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from trainer.errors import RecipeError
 from trainer.recipe import AugmentConfig, Flip
 from trainer.training.augment import Augmenter
 
@@ -21,7 +22,7 @@ def dot(count: int = 64, size: int = 15) -> torch.Tensor:
 
 
 def centres(images: torch.Tensor) -> torch.Tensor:
-    """[batch, 2]: row and column of each image's centre of mass."""
+    """Returns [batch, 2]: row and column of each image's centre of mass."""
     size = images.shape[-1]
     mass = images.sum(dim=(1, 2, 3))
     rows = (images.sum(dim=(1, 3)) * torch.arange(size)).sum(dim=1) / mass
@@ -29,7 +30,7 @@ def centres(images: torch.Tensor) -> torch.Tensor:
     return torch.stack([rows, columns], dim=1)
 
 
-def test_nothing_asked_for_changes_nothing() -> None:
+def test_images_do_not_change_without_augmentation() -> None:
     images = torch.rand(4, 3, 8, 8)
     assert augment(images, AugmentConfig(), seeded()) is images
 
@@ -41,7 +42,7 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
 
 
 @pytest.mark.parametrize("rotate", [0.0, 1e-6], ids=["whole-pixels", "resampled"])
-def test_a_shift_is_at_most_as_many_pixels_as_said_and_differs_by_image(rotate: float) -> None:
+def test_a_shift_stays_within_its_limit_and_differs_by_image(rotate: float) -> None:
     moved = centres(augment(dot(), AugmentConfig(translate=3, rotate=rotate), seeded())) - 7
     assert moved.abs().max() <= 3 + 1e-4
     assert moved.abs().max() > 2
@@ -49,9 +50,24 @@ def test_a_shift_is_at_most_as_many_pixels_as_said_and_differs_by_image(rotate: 
     assert bool(torch.equal(moved, moved.round())) is (rotate == 0)
 
 
-def test_a_shift_mirrors_what_is_at_the_border() -> None:
+def test_a_shift_mirrors_the_image_at_the_border() -> None:
     images = torch.full((32, 3, 8, 8), 0.5)
     assert torch.equal(augment(images, AugmentConfig(translate=2), seeded()), images)
+
+
+@pytest.mark.parametrize("translate", [0.1, 0.5, 1.4])
+def test_a_shift_by_less_than_a_pixel_and_a_half_is_one_by_one_pixel(translate: float) -> None:
+    moved = centres(augment(dot(), AugmentConfig(translate=translate), seeded())) - 7
+    assert set(moved.flatten().tolist()) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("rotate", [0.0, 5.0])
+def test_a_shift_by_the_whole_image_is_refused(rotate: float) -> None:
+    images = torch.rand(2, 3, 8, 12)
+    augment(images, AugmentConfig(translate=7, rotate=rotate), seeded())
+    message = "augment.translate=8 shifts images of 8x12 pixels out of the picture. Set it below 8."
+    with pytest.raises(RecipeError, match=message):
+        augment(images, AugmentConfig(translate=8, rotate=rotate), seeded())
 
 
 def test_rotation_keeps_the_centre_and_moves_the_rim() -> None:
@@ -107,7 +123,7 @@ def test_alternating_flip_shows_every_image_both_ways_in_two_epochs() -> None:
     assert torch.equal(augmenter(arrows(), shuffled, 0), first[shuffled])
 
 
-def test_a_crop_is_a_part_of_the_image_and_not_less_than_said() -> None:
+def test_a_crop_keeps_at_least_the_given_part_of_the_image() -> None:
     ramp = torch.linspace(0, 1, 32).repeat(128, 1, 32, 1)
     cropped = augment(ramp, AugmentConfig(crop=0.75, reflect=True), seeded())
     span = cropped[:, 0, 0, -1] - cropped[:, 0, 0, 0]
@@ -124,26 +140,53 @@ def test_colour_changes_brightness_and_stays_in_range() -> None:
     assert (changed.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs().max() > 0.1
 
 
-def test_cutout_blackens_one_square_an_image() -> None:
-    holes = augment(torch.ones(128, 3, 16, 16), AugmentConfig(cutout=4), seeded()) == 0
-    area = holes[:, 0].sum(dim=(1, 2))
+@pytest.mark.parametrize("shape", [(16, 16), (12, 30), (30, 12)])
+@pytest.mark.parametrize("side", [1, 4, 5, 7])
+def test_cutout_blackens_one_square_of_its_side_in_each_image(shape: tuple[int, int], side: int) -> None:
+    holes = augment(torch.ones(256, 3, *shape), AugmentConfig(cutout=side), seeded()) == 0
     assert torch.equal(holes[:, 0], holes[:, 2])
-    assert int(area.max()) == 16
-    assert int(area.min()) >= 4  # a corner of it, where the square reaches out of the image
-    assert len({tuple(hole.flatten().tolist()) for hole in holes[:, 0]}) > 60
+    heights, widths = holes[:, 0].any(dim=2).sum(dim=1), holes[:, 0].any(dim=1).sum(dim=1)
+    assert torch.equal(holes[:, 0].sum(dim=(1, 2)), heights * widths)
+    assert heights.max() == widths.max() == side
+    assert min(heights.min(), widths.min()) >= side // 2  # the rest is outside the image
+    assert len({tuple(hole.flatten().tolist()) for hole in holes[:, 0]}) > 100
 
 
-@pytest.mark.parametrize("config", [AugmentConfig(mixup=1.0), AugmentConfig(cutmix=1.0)], ids=["mixup", "cutmix"])
-def test_a_mixture_holds_as_much_of_each_label_as_of_its_image(config: AugmentConfig) -> None:
+@pytest.mark.parametrize("shape", [(16, 16), (12, 30)])
+def test_the_box_of_cutmix_has_odd_and_even_sides(shape: tuple[int, int]) -> None:
+    images = torch.stack([torch.zeros(1, *shape), torch.ones(1, *shape)])
+    augmenter, sides = Augmenter(AugmentConfig(cutmix=1), 2, seeded()), set()
+    for _ in range(400):
+        mixed, _ = augmenter.mix(images, torch.arange(2))
+        rows = (mixed[0, 0] == 1).any(dim=1)
+        if not rows[0] and not rows[-1]:  # the whole box is inside the image
+            sides.add(int(rows.sum()))
+    assert sides >= {3, 4, 5, 6}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [AugmentConfig(mixup=1), AugmentConfig(cutmix=1), AugmentConfig(mixup=1, cutmix=1)],
+    ids=["mixup", "cutmix", "either"],
+)
+def test_each_label_of_a_mixture_has_the_share_of_its_image(config: AugmentConfig) -> None:
     labels = torch.arange(10)
     images = (labels / 10).reshape(-1, 1, 1, 1).expand(10, 1, 16, 16)
     augmenter = Augmenter(config, 10, seeded())
     for _ in range(20):
-        mixed = augmenter.mix(images, labels)
-        assert mixed is not None
-        expected = mixed.labels / 10 * mixed.share + mixed.others / 10 * (1 - mixed.share)
-        assert torch.allclose(mixed.images.mean(dim=(1, 2, 3)), expected, atol=1e-5)
+        mixed, targets = augmenter.mix(images, labels)
+        expected = torch.stack([each / 10 * share for each, share in targets]).sum(dim=0)
+        assert torch.allclose(mixed.mean(dim=(1, 2, 3)), expected, atol=1e-5)
 
 
-def test_without_mixup_and_cutmix_there_is_no_mixture() -> None:
-    assert Augmenter(AugmentConfig(), 4, seeded()).mix(torch.rand(4, 3, 8, 8), torch.arange(4)) is None
+def test_with_mixup_and_cutmix_about_half_of_the_batches_get_each() -> None:
+    images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
+    augmenter = Augmenter(AugmentConfig(mixup=1, cutmix=1), 2, seeded())
+    batches = [augmenter.mix(images, torch.arange(2))[0] for _ in range(400)]
+    blended = sum(bool(((batch > 0) & (batch < 1)).any()) for batch in batches)
+    assert 60 < blended < 140  # half of the batches, and of these half mix an image with another one
+
+
+def test_without_mixup_and_cutmix_images_keep_their_label() -> None:
+    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    assert Augmenter(AugmentConfig(), 4, seeded()).mix(images, labels) == (images, ((labels, 1.0),))

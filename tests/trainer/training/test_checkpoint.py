@@ -7,7 +7,6 @@ from torch import Tensor
 
 from tests.support import colour_images
 from tests.support.recorder import CPU, Recorder
-from trainer.data.split import split
 from trainer.errors import WriteError
 from trainer.models.build import build_network
 from trainer.network_config import FastConfig
@@ -25,20 +24,20 @@ class KillAt(Recorder):
         super().__init__()
         self._at = step
 
-    def step(self, done: int, of: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        if done >= self._at:
+    def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None:
+        if step >= self._at:
             raise KilledError
 
 
 def run(recipe: Recipe, recorder: Recorder, folder: Path | None = None) -> Fitted:
-    data = split(colour_images.source().load(), recipe.data)
+    data = colour_images.splits(recipe)
     torch.manual_seed(recipe.seed)
     checkpoints = None if folder is None else Checkpoints(folder, 0)
     return fit(build_network(recipe, data), data, recipe, CPU, recorder, checkpoints=checkpoints)
 
 
 def everything(optimizer: OptimizerName) -> Recipe:
-    """Whatever draws random numbers or remembers something, at once."""
+    """Everything that draws random numbers or keeps a state, at once."""
     return colour_images.recipe(
         epochs=4,
         network=FastConfig(widths=(4, 4), whitening_stride=1, dropout=0.2),
@@ -57,20 +56,20 @@ def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("optimizer", OptimizerName)
 @pytest.mark.parametrize("step", [3, 9, 16])  # after a step, an epoch of four steps, and before the last
-def test_a_run_that_is_stopped_goes_on_to_the_same_weights(optimizer: OptimizerName, step: int, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_weights(optimizer: OptimizerName, step: int, tmp_path: Path) -> None:
     recipe = everything(optimizer)
     alone, again = run(recipe, Recorder()), Recorder()
     with pytest.raises(KilledError):
         run(recipe, KillAt(step), tmp_path)
     resumed = run(recipe, again, tmp_path)
-    assert again.notes[0].startswith(f"going on after step {step - 1} of 16")
+    assert again.notes[0].startswith(f"Resuming after step {step - 1} from")
     assert_equal(resumed.network.state_dict(), alone.network.state_dict())
     assert resumed.best_epoch == alone.best_epoch
     figures = [(epoch.train_loss, epoch.validation_loss, epoch.learning_rate) for epoch in resumed.history]
     assert figures == [(epoch.train_loss, epoch.validation_loss, epoch.learning_rate) for epoch in alone.history]
 
 
-def test_the_time_spent_before_counts(tmp_path: Path) -> None:
+def test_the_seconds_before_a_resume_count(tmp_path: Path) -> None:
     recipe = colour_images.recipe(epochs=3)
     run(recipe, Recorder(), tmp_path)
     checkpoints = Checkpoints(tmp_path, 0)
@@ -85,12 +84,12 @@ def state(step: int) -> TrainingState:
     return TrainingState(step, {"a": torch.arange(4.0) + step}, {"b": torch.ones(2)}, {"elapsed": 0.1 * step})
 
 
-def test_a_checkpoint_is_read_as_it_was_written_and_the_newest_two_are_kept(tmp_path: Path) -> None:
+def test_the_newest_two_checkpoints_are_kept_and_read_as_written(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 0)
     for step in (8, 9, 10):
         checkpoints.save(state(step))
-    found, told = checkpoints.latest()
-    assert told == []
+    found, notes = checkpoints.latest()
+    assert notes == []
     assert found is not None
     assert (found.step, found.facts) == (10, state(10).facts)
     assert_equal(found.tensors, state(10).tensors)
@@ -100,7 +99,7 @@ def test_a_checkpoint_is_read_as_it_was_written_and_the_newest_two_are_kept(tmp_
 
 @pytest.mark.parametrize("name", ["state.safetensors", "best.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["lost", "short", "changed"])
-def test_any_damage_is_told_and_passed_over(name: str, damage: str, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_is_used(name: str, damage: str, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 0)
     for step in (1, 2):
         checkpoints.save(state(step))
@@ -110,23 +109,23 @@ def test_any_damage_is_told_and_passed_over(name: str, damage: str, tmp_path: Pa
         file.unlink()
     else:
         file.write_bytes(content[:-3] if damage == "short" else content[:-1] + bytes([content[-1] ^ 0x55]))
-    found, told = checkpoints.latest()
+    found, notes = checkpoints.latest()
     assert found is not None
     assert found.step == 1
-    assert len(told) == 1
-    assert told[0].startswith(f"The checkpoint {tmp_path / '2'} is damaged ({name}")
-    assert told[0].endswith(" and was removed; the checkpoint before it is taken.")
-    checkpoints.save(state(2))  # the place of the damaged one is free again
-    found, told = checkpoints.latest()
-    assert (found and found.step, told) == (2, [])
+    assert len(notes) == 1
+    assert notes[0].startswith(f"The checkpoint {tmp_path / '2'} is damaged ({name}")
+    assert notes[0].endswith(" and was removed; the checkpoint before it is used.")
+    checkpoints.save(state(2))  # its folder is free again
+    found, notes = checkpoints.latest()
+    assert (found and found.step, notes) == (2, [])
 
 
-def test_a_figure_that_was_changed_is_damage(tmp_path: Path) -> None:
+def test_a_changed_number_is_damage(tmp_path: Path) -> None:
     Checkpoints(tmp_path, 0).save(state(1))
     file = tmp_path / "1" / "state.json"
     file.write_text(file.read_text().replace('"elapsed": 0.1', '"elapsed": 0.2'))
-    _, told = Checkpoints(tmp_path, 0).latest()
-    assert "state.json is not what was written" in told[0]
+    _, notes = Checkpoints(tmp_path, 0).latest()
+    assert "state.json was changed after it was written" in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -140,32 +139,32 @@ def test_a_figure_that_was_changed_is_damage(tmp_path: Path) -> None:
         "[" * 100_000,
     ],
 )
-def test_with_all_of_them_damaged_the_run_starts_anew_and_says_so(tmp_path: Path, written: str) -> None:
+def test_the_run_starts_over_if_all_checkpoints_are_damaged(tmp_path: Path, written: str) -> None:
     checkpoints = Checkpoints(tmp_path, 0)
     for step in (1, 2):
         checkpoints.save(state(step))
         (tmp_path / str(step) / "state.json").write_text(written)
-    found, told = checkpoints.latest()
+    found, notes = checkpoints.latest()
     assert found is None
-    damaged = "is damaged (state.json is not what was written) and was removed"
-    assert told == [
-        f"The checkpoint {tmp_path / '2'} {damaged}; the checkpoint before it is taken.",
-        f"The checkpoint {tmp_path / '1'} {damaged}; none is left, so the run starts anew.",
+    damaged = "is damaged (state.json was changed after it was written) and was removed"
+    assert notes == [
+        f"The checkpoint {tmp_path / '2'} {damaged}; the checkpoint before it is used.",
+        f"The checkpoint {tmp_path / '1'} {damaged}; the run starts over.",
     ]
 
 
-def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
+def test_an_unfinished_checkpoint_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".new-1").mkdir()
     assert Checkpoints(tmp_path, 0).latest() == (None, [])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_does_not_take_a_checkpoint_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(WriteError, match=r"could not be written to .*--resume"):
+def test_a_checkpoint_that_cannot_be_written_raises_one_message(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=r"No checkpoint could be written to .*--resume"):
         Checkpoints(tmp_path / "gone", 0).save(state(1))
 
 
-def test_layouts_and_types_survive(tmp_path: Path) -> None:
+def test_memory_layouts_and_types_are_kept(tmp_path: Path) -> None:
     filters = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
     counts = torch.from_numpy(np.array([3], dtype=np.int64))
     Checkpoints(tmp_path, 0).save(TrainingState(1, {"filters": filters, "same": filters, "counts": counts}, {}, {}))

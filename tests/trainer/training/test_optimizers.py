@@ -1,22 +1,18 @@
-import itertools
-
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from trainer.models.layers import OneNeuron, Shape, head_name
 from trainer.models.registry import build
 from trainer.network_config import NETWORKS, network_named
-from trainer.recipe import OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName
-from trainer.training.optimizers import FilterMuon, body_parameters, build_optimizers, learning_rate_factor, slow_body
+from trainer.recipe import OptimizerConfig, OptimizerName
+from trainer.training.optimizers import FilterMuon, MovingAverage, body_parameters, build_optimizers, slow_body
 
 CLASSES = 6
 
 
 @pytest.mark.parametrize("name", OptimizerName)
-def test_an_optimizer_lowers_the_loss_and_decays_filters_alone(name: OptimizerName) -> None:
+def test_every_optimizer_lowers_the_loss_and_decays_only_matrices(name: OptimizerName) -> None:
     network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
     optimizers = build_optimizers(network, OptimizerConfig(name=name, learning_rate=0.05, weight_decay=0.1))
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -40,7 +36,7 @@ def filters_of(layer: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in layer.parameters() if parameter.ndim == 4]
 
 
-def test_with_muon_as_well_the_body_learns_slower_than_the_head() -> None:
+def test_with_muon_the_body_learns_slower_than_the_head() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     config = OptimizerConfig(name=OptimizerName.MUON, learning_rate=0.5, muon_rate=0.2)
     muon, rest = build_optimizers(network, config, body_rate=0.1)
@@ -54,7 +50,7 @@ MEMORY_FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
 def one_step_of_muon(memory_format: torch.memory_format, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """The filters after one step of rate 0.1, and their gradient, both [8, 3, 3, 3]."""
+    """Returns the update of one step, relative to its rate, and the gradient, both [8, 3, 3, 3]."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 8, 3).to(memory_format=memory_format)
     gradient = torch.randn(8, 3, 3, 3)
@@ -78,13 +74,13 @@ def test_muon_moves_filters_by_the_nearest_orthogonal_matrix_to_their_gradient(
     assert torch.linalg.svdvals(found).max() < 1.5
 
 
-def test_muon_does_not_see_the_scale_of_a_gradient_nor_the_layout_of_memory() -> None:
+def test_muon_ignores_the_scale_of_a_gradient_and_the_memory_layout() -> None:
     update, _ = one_step_of_muon(torch.contiguous_format)
     for other in (one_step_of_muon(torch.contiguous_format, 1000.0), one_step_of_muon(torch.channels_last)):
         assert torch.allclose(other[0], update, atol=0.02)  # it computes in bf16
 
 
-def test_muon_keeps_filters_at_the_norm_at_which_its_rate_is_an_angle() -> None:
+def test_muon_scales_filters_to_the_norm_at_which_its_rate_is_an_angle() -> None:
     layer = nn.Conv2d(3, 8, 3)
     with torch.no_grad():
         layer.weight.mul_(100)
@@ -93,7 +89,7 @@ def test_muon_keeps_filters_at_the_norm_at_which_its_rate_is_an_angle() -> None:
     assert layer.weight.norm().item() == pytest.approx(8**0.5, rel=1e-3)
 
 
-def test_muon_leaves_a_frozen_filter_as_it_is() -> None:
+def test_muon_does_not_change_a_frozen_filter() -> None:
     layer = nn.Conv2d(3, 8, 3)
     before = layer.weight.detach().clone()
     FilterMuon(filters_of(layer), 0.1, 0.6, 1.0).step()
@@ -111,39 +107,8 @@ def test_with_muon_each_parameter_has_one_optimizer_and_filters_their_own_rate()
     assert [group["rate"] for group in sgd.param_groups] == [1, 3]
 
 
-@given(progress=st.floats(0, 1), warm_up=st.floats(0, 1), name=st.sampled_from(ScheduleName))
-def test_the_factor_stays_between_0_and_1(progress: float, warm_up: float, name: ScheduleName) -> None:
-    assert -1e-9 <= learning_rate_factor(ScheduleConfig(name=name, warm_up=warm_up), progress) <= 1 + 1e-9
-
-
-@pytest.mark.parametrize("name", [ScheduleName.COSINE, ScheduleName.TRIANGULAR])
-def test_the_rate_rises_to_its_peak_at_the_end_of_the_warm_up_and_falls_to_0(name: ScheduleName) -> None:
-    config = ScheduleConfig(name=name, warm_up=0.25)
-    factors = [learning_rate_factor(config, i / 100) for i in range(101)]
-    assert factors[0] == 0
-    assert factors[25] == pytest.approx(1)
-    assert factors[-1] == pytest.approx(0)
-    assert factors[:26] == sorted(factors[:26])
-    assert factors[25:] == sorted(factors[25:], reverse=True)
-
-
-def test_one_cycle_rises_smoothly_from_a_25th_and_falls_to_0() -> None:
-    config = ScheduleConfig(name=ScheduleName.ONE_CYCLE, warm_up=0.25)
-    factors = [learning_rate_factor(config, i / 100) for i in range(101)]
-    assert factors[0] == pytest.approx(1 / 25)
-    assert factors[25] == pytest.approx(1)
-    assert factors[-1] == pytest.approx(0)
-    rises = [after - before for before, after in itertools.pairwise(factors[:26])]
-    assert rises[0] < rises[12] > rises[-1]
-
-
-def test_a_constant_rate_is_constant() -> None:
-    config = ScheduleConfig(name=ScheduleName.CONSTANT)
-    assert {learning_rate_factor(config, i / 10) for i in range(11)} == {1.0}
-
-
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_head_is_the_layer_that_gives_the_logits(name: str) -> None:
+def test_the_head_is_the_layer_that_computes_the_logits(name: str) -> None:
     network = build(network_named(name), Shape(height=32, width=32, channels=3, classes=CLASSES))
     head = network.get_submodule(head_name(network))
     assert isinstance(head, nn.Linear)
@@ -153,13 +118,13 @@ def test_the_head_is_the_layer_that_gives_the_logits(name: str) -> None:
     assert body == trained - sum(parameter.numel() for parameter in head.parameters())
 
 
-def test_the_head_is_found_below_what_surrounds_a_network() -> None:
+def test_the_head_is_found_inside_nested_modules() -> None:
     assert (
         head_name(nn.Sequential(nn.Identity(), nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), OneNeuron())) == "1.1"
     )
 
 
-def test_a_slow_body_divides_each_group_and_keeps_what_it_says() -> None:
+def test_a_slow_body_divides_each_group_and_keeps_its_settings() -> None:
     network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     groups = [
         {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": 0.1, "rate": 1.0},
@@ -177,7 +142,26 @@ def test_a_slow_body_divides_each_group_and_keeps_what_it_says() -> None:
     assert slow_body(groups, network, 1.0) == groups
 
 
-def test_what_is_frozen_for_good_is_not_of_the_body() -> None:
+def test_frozen_parameters_are_not_part_of_the_body() -> None:
     network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     network[0].weight.requires_grad_(False)
     assert [tuple(p.shape) for p in body_parameters(network)] == [(3,)]
+
+
+def test_the_moving_average_starts_at_the_first_weights_and_approaches_its_decay() -> None:
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    average = MovingAverage(network, decay=0.5)
+    weights, expected = [4.0, 2.0, 8.0, *[1.0] * 20], 0.0
+    for i, weight in enumerate(weights):
+        with torch.no_grad():
+            network.state_dict()["0.weight"].fill_(weight)
+            network.state_dict()["1.running_mean"].fill_(weight)
+            network.state_dict()["1.num_batches_tracked"].fill_(i)
+        average.update()
+        decay = min(0.5, i / (i + 9))
+        expected = decay * expected + (1 - decay) * weight
+        state = average.network.state_dict()
+        assert state["0.weight"].item() == pytest.approx(expected)
+        assert state["1.running_mean"].item() == pytest.approx(expected)
+        assert state["1.num_batches_tracked"] == i
+    assert expected == pytest.approx(1, abs=0.1)

@@ -21,40 +21,40 @@ def a_run(runs: Path, facts: Facts = FACTS, *, resume: bool = False, recorder: R
     return folder
 
 
-def test_each_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_each_run_has_its_own_folder(tmp_path: Path) -> None:
     assert [a_run(tmp_path).name for _ in range(3)] == ["digits-1", "digits-2", "digits-3"]
 
 
-def test_the_newest_run_of_the_same_facts_goes_on(tmp_path: Path) -> None:
+def test_the_newest_run_with_the_same_facts_is_resumed(tmp_path: Path) -> None:
     a_run(tmp_path)
     second = a_run(tmp_path)
     a_run(tmp_path, FACTS | {"data": "1" * 64})
     assert a_run(tmp_path, resume=True) == second
 
 
-def test_where_none_is_alike_it_says_what_differs(tmp_path: Path) -> None:
+def test_without_a_run_to_resume_the_note_names_the_difference(tmp_path: Path) -> None:
     recorder = Recorder()
     a_run(tmp_path)
     other: Facts = FACTS | {"recipe": {"epochs": 3, "network": {"name": "plain"}}}
     assert a_run(tmp_path, other, resume=True, recorder=recorder).name == "digits-2"
     (note,) = recorder.notes
-    assert 'digits-1 is another run: recipe.network.name was "fast" and is "plain"' in note
+    assert 'digits-1 is another run, recipe.network.name was "fast" and is "plain"' in note
 
 
 @pytest.mark.parametrize("written", ["", "{", "[]", "null", "\0\xff", "[" * 100_000])
-def test_a_damaged_run_json_is_one_sentence_that_names_it_and_what_to_do(tmp_path: Path, written: str) -> None:
+def test_a_damaged_run_json_is_reported_with_what_to_do(tmp_path: Path, written: str) -> None:
     recorder = Recorder()
     (a_run(tmp_path) / "run.json").write_text(written)
     assert a_run(tmp_path, resume=True, recorder=recorder).name == "digits-2"
     (note,) = recorder.notes
     assert f"{tmp_path / 'digits-1' / 'run.json'} is damaged" in note
-    assert f"put that file back, or remove {tmp_path / 'digits-1'}" in note
-    assert "starting from the beginning" in note
+    assert f"Restore that file, or remove {tmp_path / 'digits-1'}" in note
+    assert note.startswith("Starting a new run.")
     assert "network" not in note
     assert a_run(tmp_path, resume=True).name == "digits-2"
 
 
-def test_a_difference_is_told_in_few_words(tmp_path: Path) -> None:
+def test_a_long_difference_is_shortened(tmp_path: Path) -> None:
     recorder = Recorder()
     a_run(tmp_path, FACTS | {"recipe": "x" * 1000})
     a_run(tmp_path, FACTS | {"recipe": {str(i): i for i in range(1000)}}, resume=True, recorder=recorder)
@@ -62,22 +62,22 @@ def test_a_difference_is_told_in_few_words(tmp_path: Path) -> None:
     assert len(note) < len(str(tmp_path)) * 2 + 400
 
 
-def test_a_run_that_is_still_going_on_is_not_taken_up(tmp_path: Path) -> None:
+def test_a_run_that_another_process_trains_is_not_resumed(tmp_path: Path) -> None:
     with run_folder(tmp_path, "digits", FACTS, Recorder(), resume=False) as folder:
         (folder / "7").mkdir()
-        with pytest.raises(RunsError, match="digits-1 is still being trained"):
+        with pytest.raises(RunsError, match=r"Another process is training .*digits-1"):
             a_run(tmp_path, resume=True)
 
 
-def test_a_run_without_a_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_leaves_no_folder(tmp_path: Path) -> None:
     with run_folder(tmp_path, "digits", FACTS, Recorder(), resume=False):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_raises_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunsError, match="choose another --runs"):
+    with pytest.raises(RunsError, match="Choose another folder with --runs"):
         a_run(tmp_path / "file")
 
 
@@ -88,7 +88,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_run_knows_the_bundle_that_it_ended_with(run: Path, tmp_path: Path) -> None:
+def test_a_finished_run_finds_its_bundle(run: Path, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path)
     assert published_bundle(run) is None
     note_bundle(run, bundle, Recorder())
@@ -99,7 +99,7 @@ def test_a_run_knows_the_bundle_that_it_ended_with(run: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("what", ["gone", "damaged", "replaced", "forgotten"])
-def test_a_bundle_that_is_not_there_any_more_is_owed_again(run: Path, tmp_path: Path, what: str) -> None:
+def test_a_run_whose_bundle_is_lost_counts_as_unfinished(run: Path, tmp_path: Path, what: str) -> None:
     bundle = write_bundle(tmp_path)
     note_bundle(run, bundle, Recorder())
     if what == "gone":
@@ -114,7 +114,7 @@ def test_a_bundle_that_is_not_there_any_more_is_owed_again(run: Path, tmp_path: 
     assert published_bundle(run) is None
 
 
-def test_a_run_folder_that_takes_no_more_is_said_and_no_error(run: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_marked_as_finished_is_reported_without_an_error(run: Path, tmp_path: Path) -> None:
     bundle, recorder = write_bundle(tmp_path), Recorder()
     shutil.rmtree(run)
     note_bundle(run, bundle, recorder)
@@ -122,7 +122,7 @@ def test_a_run_folder_that_takes_no_more_is_said_and_no_error(run: Path, tmp_pat
     assert f"{run} could not be marked as finished" in note
 
 
-def test_only_a_run_that_goes_on_is_finished_already(tmp_path: Path) -> None:
+def test_only_a_resumed_run_reuses_its_bundle(tmp_path: Path) -> None:
     def trained(*, resume: bool) -> Path:
         runs = Runs(tmp_path / "runs", resume=resume)
         return train_bundle(colour_images.recipe(epochs=1), tmp_path / "artifacts", runs=runs).path
