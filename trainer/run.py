@@ -64,9 +64,9 @@ def train(
 ) -> Bundle | None:
     """Trains a recipe and writes its bundle; without runs, it writes no checkpoints.
 
-    Of several processes in a world, the main one returns the bundle and the others None. Resuming a run that has written
-    its bundle returns that bundle. relabel allows other labels than the previous version has. Raises the errors of
-    trainer/errors.py.
+    Of several processes in a world, the main one returns the bundle and the others None. Resuming a run that has
+    written its bundle returns that bundle. relabel allows other labels than the previous version has. Raises the errors
+    of trainer/errors.py.
     """
     weights = starting_weights(recipe)
     recipe = as_run(recipe, weights)

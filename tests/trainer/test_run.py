@@ -133,8 +133,8 @@ def test_an_error_after_training_keeps_the_weights_and_explains_how_to_continue(
     recipe = colour_images.recipe(epochs=2)
 
     class Blocking(Recorder):
-        def epoch(self, epoch: Epoch, epochs: int) -> None:
-            super().epoch(epoch, epochs)
+        def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:
+            super().epoch(epoch, epochs, progress)
             if artifacts.is_dir():
                 artifacts.rmdir()
             artifacts.write_text("a file, not a folder")

@@ -10,7 +10,6 @@ from trainer.cli.output import say
 from trainer.cli.recipe_options import add_recipe_options, recipe_of, source_of
 from trainer.errors import UsageError
 from trainer.recipe import write_recipe
-from trainer.search.search_space import default_space, parse_space
 
 FOLDER = Path("runs/tune")
 
@@ -41,17 +40,19 @@ def run(options: argparse.Namespace) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("tune runs in one process. Start it without torchrun.")
     recipe = recipe_of(options)
-    space = parse_space(options.space, recipe) or default_space(recipe)
     source = source_of(recipe, options)
     # Imported here: PyTorch and Optuna take seconds, and a wrong option or path is reported without them.
     from trainer.search.report import write_importance, write_trials  # noqa: PLC0415
-    from trainer.search.tune import in_words, search, value_of  # noqa: PLC0415
+    from trainer.search.search_space import default_space, format_distribution, parse_space  # noqa: PLC0415
+    from trainer.search.tune import describe_settings, search, value_of  # noqa: PLC0415
     from trainer.training.device import choose_device, describe  # noqa: PLC0415
 
+    space = parse_space(options.space, recipe) or default_space(recipe)
     device = choose_device(options.device)
     out = options.out or FOLDER / f"{recipe.name}.json"
     study = options.study or FOLDER / f"{recipe.name}.db"
-    say(f"Tuning {recipe.name} on {describe(device)}: {', '.join(f'{key} {tried}' for key, tried in space.items())}.")
+    varied = ", ".join(f"{key} {format_distribution(distribution)}" for key, distribution in space.items())
+    say(f"Tuning {recipe.name} on {describe(device)}: {varied}.")
     found = search(recipe, source, device, space=space, trials=options.trials, study=study, say=say)
     best, own = found.best, found.own
     write_recipe(out, found.best_recipe)
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if missing:
         say(missing)
     against = f"against {value_of(own):.2%} with the recipe's own values" if own else "the recipe's own values failed"
-    settings = "the recipe's own values" if best.user_attrs.get("own") else in_words(best.params)
+    settings = "the recipe's own values" if best.user_attrs.get("own") else describe_settings(best.params)
     print(
         f"{out}: validation accuracy {value_of(best):.2%}, {against}, after {len(found.trials)} trials, with "
         f"{settings}. This accuracy is optimistic, because it chose the trial. Train the recipe to measure it on test."

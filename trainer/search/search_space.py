@@ -1,17 +1,18 @@
-"""What a search may vary: settings of a recipe, each over a range or a list of choices."""
+"""The search space: which settings of a recipe a search varies, each with a distribution of Optuna."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from trainer.errors import RecipeError
-from trainer.recipe import Recipe, with_settings
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-FACTOR = 10  # up and down, for rates whose order of magnitude is in question
+from trainer.errors import RecipeError
+from trainer.recipe import OptimizerName, Recipe, with_settings
+
+_FACTOR = 10  # up and down, for rates whose order of magnitude is unknown
 _MOST_SMOOTHING, _MOST_DROPOUT = 0.2, 0.5
-# Of augmentations and what else must stay below 1.
 _LARGEST = {"rotate": 180.0, "scale": 0.9, "crop": 0.9, "colour": 1.0}
-# What a search cannot vary: the data and the starting weights are read once, and the rest does not bear on validation.
+# The data and the starting weights are read once for all trials; the other settings do not affect validation.
 _FIXED = {
     "name",
     "seed",
@@ -23,119 +24,103 @@ _FIXED = {
     "variants",
 }
 
-
-@dataclass(frozen=True)
-class Range:
-    """From low to high, both included; log spreads the tries evenly over orders of magnitude."""
-
-    low: float
-    high: float
-    log: bool = False
-    whole: bool = False
-
-    def holds(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        return f"{self.low:g}:{self.high:g}{':log' * self.log}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Values as they are typed after --set."""
-
-    values: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return ",".join(self.values)
-
-
-Space = dict[str, Range | Choice]
+Space = dict[str, BaseDistribution]
 
 
 def default_space(recipe: Recipe) -> Space:
-    """Rates, regularisation, and the strength of each augmentation that the recipe has on, around its own values."""
+    """Returns ranges around the recipe's rates, regularisation and the strength of each augmentation that is on."""
     optimizer, network = recipe.optimizer, recipe.network.model_dump()
     space: Space = {"optimizer.learning_rate": _around(optimizer.learning_rate)}
-    if optimizer.name == "muon":
+    if optimizer.name is OptimizerName.MUON:
         space["optimizer.muon_rate"] = _around(optimizer.muon_rate)
     if optimizer.weight_decay:
         space["optimizer.weight_decay"] = _around(optimizer.weight_decay)
-    space["label_smoothing"] = Range(0, max(_MOST_SMOOTHING, recipe.label_smoothing))
+    space["label_smoothing"] = FloatDistribution(0, max(_MOST_SMOOTHING, recipe.label_smoothing))
     for name, value in recipe.augment:
         if isinstance(value, int | float) and not isinstance(value, bool) and value:
             high = max(value, min(2 * value, _LARGEST.get(name, 2 * value)))
-            space[f"augment.{name}"] = Range(0, high, whole=isinstance(value, int))
+            whole = isinstance(value, int)
+            space[f"augment.{name}"] = IntDistribution(0, int(high)) if whole else FloatDistribution(0, high)
     if "dropout" in network:
-        space["network.dropout"] = Range(0, max(_MOST_DROPOUT, network["dropout"]))
+        space["network.dropout"] = FloatDistribution(0, max(_MOST_DROPOUT, network["dropout"]))
     return space
 
 
 def parse_space(texts: Sequence[str], recipe: Recipe) -> Space:
-    """Reads KEY=LOW:HIGH, KEY=LOW:HIGH:log and KEY=a,b,c. Raises RecipeError naming what is wrong."""
+    """Parses KEY=LOW:HIGH, KEY=LOW:HIGH:log and KEY=a,b,c. Raises RecipeError for a wrong key, range or value."""
     space: Space = {}
     for text in texts:
         key, separator, values = (part.strip() for part in text.partition("="))
         if not separator or not values:
-            raise RecipeError(f"--space takes KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=a,b,c, not '{text}'.")
+            raise RecipeError(f"--space {text} is not a search space. Use KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=a,b,c.")
         if key in _FIXED or key.startswith("data."):
-            raise RecipeError(f"A search cannot vary '{key}'; give it with --set, once for all trials.")
-        space[key] = _range(key, values, recipe) if ":" in values else Choice(tuple(values.split(",")))
-        for value in _ends(space[key]):
+            raise RecipeError(f"A search cannot vary '{key}'. Set it once for all trials with --set.")
+        if ":" in values:
+            space[key] = distribution = _parse_range(key, values, recipe)
+            ends: tuple[Any, ...] = (distribution.low, distribution.high)
+        else:
+            ends = tuple(values.split(","))
+            space[key] = CategoricalDistribution(ends)
+        for value in ends:
             with_settings(recipe, {key: value})
     return space
 
 
 def own_values(space: Space, recipe: Recipe) -> dict[str, Any]:
-    """The recipe's own values, which are tried first. Raises RecipeError where the space has no place for one."""
+    """Returns the recipe's own values, which are tried first. Raises RecipeError for one outside the space."""
     own: dict[str, Any] = {}
-    for key, tried in space.items():
+    for key, distribution in space.items():
         value = setting(recipe, key)
-        if isinstance(tried, Range):
-            found = value if tried.holds(value) else None
+        if isinstance(distribution, CategoricalDistribution):
+            choices = distribution.choices
+            found = next((each for each in choices if with_settings(recipe, {key: each}) == recipe), None)
         else:
-            found = next((each for each in tried.values if with_settings(recipe, {key: each}) == recipe), None)
+            assert isinstance(distribution, FloatDistribution | IntDistribution)  # noqa: S101 - narrows the type
+            found = value if distribution.low <= value <= distribution.high else None
         if found is None:
             raise RecipeError(
-                f"--space {key}={tried} does not hold the recipe's own value, {value}, which is tried first; "
-                f"widen it, or set another with --set {key}=VALUE."
+                f"--space {key}={format_distribution(distribution)} excludes the recipe's own value {value}, which is "
+                f"tried first. Widen the range, or set another value with --set {key}=VALUE."
             )
         own[key] = found
     return own
 
 
 def setting(recipe: Recipe, key: str) -> Any:
-    """The value of a dotted key. Raises RecipeError for one that the recipe has not."""
+    """Returns the value of a dotted key. Raises RecipeError for an unknown key."""
     value: Any = recipe.model_dump(mode="json")
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
-            with_settings(recipe, {key: ""})  # says what there is
+            with_settings(recipe, {key: ""})  # raises, and lists the known settings
         value = value[part]
     return value
 
 
-def _around(value: float) -> Range:
-    return Range(value / FACTOR, value * FACTOR, log=True)
+def format_distribution(distribution: BaseDistribution) -> str:
+    """Formats a distribution as --space accepts it."""
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        return f"{distribution.low:g}:{distribution.high:g}{':log' * distribution.log}"
+    assert isinstance(distribution, CategoricalDistribution)  # noqa: S101 - narrows the type
+    return ",".join(map(str, distribution.choices))
 
 
-def _range(key: str, values: str, recipe: Recipe) -> Range:
+def _around(value: float) -> FloatDistribution:
+    return FloatDistribution(value / _FACTOR, value * _FACTOR, log=True)
+
+
+def _parse_range(key: str, text: str, recipe: Recipe) -> FloatDistribution | IntDistribution:
     own = setting(recipe, key)
     if isinstance(own, bool) or not isinstance(own, int | float):
-        raise RecipeError(f"'{key}' is {own!r} and no number; give choices, as in --space {key}=a,b,c.")
-    low, high, *rest = values.split(":")
+        raise RecipeError(f"'{key}' is {own!r}, not a number. Give choices: --space {key}=a,b,c.")
+    whole, log = isinstance(own, int), text.endswith(":log")
     try:
-        ends = (float(low), float(high))
-    except ValueError as error:
-        raise RecipeError(f"--space {key}={values}: '{low}:{high}' are no two numbers.") from error
-    whole, log = isinstance(own, int), rest == ["log"]
-    if (rest and not log) or not ends[0] < ends[1] or (log and ends[0] <= 0):
-        raise RecipeError(f"--space {key}={values} is no LOW:HIGH with LOW below HIGH; with :log LOW is above 0.")
-    if whole and not all(end.is_integer() for end in ends):
-        raise RecipeError(f"--space {key}={values}: '{key}' takes whole numbers.")
-    return Range(*ends, log=log, whole=whole)
-
-
-def _ends(tried: Range | Choice) -> list[Any]:
-    if isinstance(tried, Choice):
-        return list(tried.values)
-    return [int(end) if tried.whole else end for end in (tried.low, tried.high)]
+        low, high = map(float, text.removesuffix(":log").split(":"))
+    except ValueError:
+        low = high = math.nan
+    valid = (0 if log else -math.inf) < low < high < math.inf
+    if not valid or (whole and not (low.is_integer() and high.is_integer())):
+        raise RecipeError(
+            f"--space {key}={text} is not a range of {'whole ' * whole}numbers. "
+            "Use LOW:HIGH with LOW below HIGH, or LOW:HIGH:log with LOW above 0."
+        )
+    return IntDistribution(int(low), int(high), log=log) if whole else FloatDistribution(low, high, log=log)

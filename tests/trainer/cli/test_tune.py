@@ -63,14 +63,14 @@ def test_the_same_command_goes_on_and_another_search_is_refused(
     assert "trial 2/2: " in said.err
     assert "trial 1/2: " not in said.err
     assert main([*asked, "--trials", "2"]) == 2
-    assert "is of another space; name another --study" in capsys.readouterr().err
+    assert "has another space. Choose another file with --study" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["--space", "seed=0:9"], "A search cannot vary 'seed'"),
-        (["--space", "optimizer.learning_rate=1:2"], "does not hold the recipe's own value"),
+        (["--space", "optimizer.learning_rate=1:2"], "excludes the recipe's own value"),
         (["--set", "epochs"], "KEY=VALUE"),
         (["--preset", "best"], "it has default"),
     ],
