@@ -1,18 +1,18 @@
-"""What can stop a run.
+"""The errors of the trainer.
 
 TrainerError
-├── UsageError                 the caller can mend it: exit status 2
-│   ├── RecipeError            no such recipe, preset, setting or value
-│   ├── DataError              missing, damaged or unfit data
-│   ├── StudyError             a study that cannot be read, or is of another search
-│   ├── ArtifactsError         a folder for bundles that cannot be written
-│   ├── RunsError              a folder for checkpoints that cannot be written, or that another process writes
-│   └── DeviceError            a device that was asked for and cannot be used
+├── UsageError                 the caller can correct it: exit status 2
+│   ├── RecipeError            an unknown recipe, preset or setting, or an invalid value
+│   ├── DataError              missing, damaged or unsuitable data
+│   ├── StudyError             a study that is unreadable or belongs to another search
+│   ├── ArtifactsError         the folder for bundles is not writable, or its labels differ
+│   ├── RunsError              the folder for checkpoints is not writable, or in use
+│   └── DeviceError            the requested device is not usable
 └── RunError                   the run itself failed: exit status 1
-    ├── NonFiniteError         a loss or a gradient that is no number
-    ├── ProcessError           another process of the run is gone
-    ├── ExportError            the exported graph is not the network
-    └── WriteError             a bundle or a checkpoint that could not be written whole
+    ├── NonFiniteError         a loss or a gradient is NaN or infinite
+    ├── ProcessError           another process of the run has ended
+    ├── ExportError            the exported graph differs from the network
+    └── WriteError             a bundle or a checkpoint could not be written
 """
 
 
@@ -22,7 +22,7 @@ def one_line(error: Exception) -> str:
 
 
 class TrainerError(Exception):
-    """The message is one sentence for the person at the terminal."""
+    """The message is one sentence for the user, which says what to do."""
 
     exit_status = 1
 

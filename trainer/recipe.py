@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from schemas.base import Frozen
 from schemas.manifest import InputSpec, ModelName, Sha256, VariantName
 from trainer.errors import RecipeError, WriteError
+from trainer.files import atomic_write
 from trainer.network_config import NetworkConfig, network_named
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -297,11 +298,9 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Writes a sibling file and renames it, so that readers see a whole file or none. Raises WriteError."""
-    new = path.with_name(f".new-{path.name}")
+    """Writes a recipe file. Raises WriteError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        new.replace(path)
+        atomic_write(path, recipe.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise WriteError(f"The recipe file {path} could not be written ({error.strerror}).") from error

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,3 +291,11 @@ def test_a_number_that_is_not_finite_is_not_written(manifest: ModelManifest) -> 
 
 def test_the_shape_is_height_width_channels() -> None:
     assert InputSpec(height=2, width=3, channels=1).shape == (2, 3, 1)
+
+
+def test_a_confusion_matrix_has_one_line_per_class_and_texts_stay_as_they_are(tmp_path: Path) -> None:
+    manifest = open_bundle(write_bundle(tmp_path)).manifest
+    labels = ("[\n1,\n2]", "[ 1 ]", "blue")
+    text = render_json(manifest.model_copy(update={"labels": labels}))
+    assert parse_manifest(text).labels == labels
+    assert "\n        [1, 0, 0],\n" in text

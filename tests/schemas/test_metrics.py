@@ -15,6 +15,7 @@ from schemas.metrics import (
     Labels,
     Probabilities,
     calibration,
+    learnt_something,
     measure,
     wilson_interval,
     with_intervals,
@@ -294,3 +295,22 @@ def test_perfect_answers_in_nine_classes_are_exactly_perfect() -> None:
 def test_nothing_and_everything_right_end_at_0_and_1(n: int) -> None:
     assert wilson_interval(0, n).lower == 0
     assert wilson_interval(n, n).upper == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "correct", "expected"),
+    [
+        (10, 1000, 100, False),  # always the same class
+        (10, 10_000, 1030, False),  # above guessing by chance
+        (10, 1000, 150, True),
+        (2, 4, 3, True),  # too few images to be sure, but far above guessing
+        (1000, 5000, 400, True),  # a small share, but far above guessing
+    ],
+)
+def test_a_model_learnt_something_if_its_recall_is_above_guessing(
+    classes: int, images: int, correct: int, expected: bool
+) -> None:
+    labels = np.arange(images) % classes
+    predicted = np.where(np.arange(images) < correct, labels, (labels + 1) % classes)
+    metrics = measure(labels, np.eye(classes, dtype=np.float32)[predicted], [str(i) for i in range(classes)])
+    assert learnt_something(metrics) is expected

@@ -34,7 +34,7 @@ def curves(fitted: Fitted, data: Splits, augment: AugmentConfig) -> Figure:
     figure.suptitle(f"{len(data.train):,} training images, {len(data.validation):,} validation images")
     epochs = [epoch.epoch for epoch in fitted.history]
     marker = "o" if len(epochs) == 1 else None  # a line needs two points
-    mixed = "mixed images, so it looks worse" if augment.mixup or augment.cutmix else "augmented"
+    mixed = "on mixed images: harder than validation" if augment.mixup or augment.cutmix else "augmented"
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for part, label in (("train", f"training ({mixed})"), ("validation", "validation")):
             axes.plot(

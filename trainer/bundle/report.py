@@ -26,7 +26,7 @@ from trainer.training.progress import Epoch
 
 GRID = 25
 _CSV_POINTS = 200
-_NAME_LENGTH = 24
+_NAME_LENGTH = 22
 _CORRECT, _WRONG = "#1a7f37", "#cf222e"
 
 
@@ -97,9 +97,8 @@ def _predictions(data: Splits, test: Evaluation, seed: int) -> Figure:
 def _mistakes(data: Splits, test: Evaluation) -> Figure:
     wrong = np.flatnonzero(~test.correct)
     most_confident = wrong[np.argsort(-test.probabilities[wrong].max(axis=1), kind="stable")][:GRID]
-    title = f"Wrong predictions: {len(wrong):,} of {test.metrics.n:,} test images" + (
-        f", the {len(most_confident)} most confident" if len(wrong) > 1 else ""
-    )
+    order = f", the {GRID} most confident" if len(wrong) > GRID else ""
+    title = f"Wrong predictions: {len(wrong):,} of {test.metrics.n:,} test images{order}"
     return image_grid(title, _answers(data, test, most_confident))
 
 

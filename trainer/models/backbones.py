@@ -1,12 +1,12 @@
-"""Published networks out of torchvision, the bodies of transfer learning, for images of any size and grey ones too.
+"""Networks of torchvision for transfer learning, for images of any size, RGB or grey.
 
     resnet18             He et al., 2015               11.7 million parameters
     mobilenet_v3_small   Howard et al., 2019            2.5 million
     efficientnet_b0      Tan & Le, 2019                 5.3 million
     convnext_tiny        Liu et al., 2022              28.6 million
 
-Each halves its image five times, which fits photos of 224x224. The first two halvings, the stem, can be left out for
-small images, as is usual for CIFAR-10; published weights belong to the published stem.
+Each halves its image five times, which suits photos of 224x224. For small images, the stem can leave out its two
+halvings, as is usual for CIFAR-10. Pretrained weights need the published stem.
 """
 
 from torch import nn
@@ -18,15 +18,15 @@ from trainer.network_config import BackboneConfig, ConvNeXtTinyConfig, ResNet18C
 
 def build(config: BackboneConfig, shape: Shape) -> nn.Module:
     """Returns the network with torchvision's random weights. Raises RecipeError if the images are too small."""
-    from torchvision.models import get_model  # noqa: PLC0415 - it takes a second, and the other networks do without
+    from torchvision.models import get_model  # noqa: PLC0415 - the import takes a second; the other networks do not need it
 
     stem = config.stem_for(shape.height, shape.width)
     halvings = 3 if stem is Stem.SMALL else 5
     if min(shape.height, shape.width) < 2**halvings:
-        advice = "set network.stem=small" if stem is Stem.PUBLISHED else "use network=plain for them"
+        advice = "set network.stem=small" if stem is Stem.PUBLISHED else "use network=plain"
         raise RecipeError(
             f"Images of {shape.height}x{shape.width} cannot be halved {halvings} times, as {config.name} with its "
-            f"{stem} stem does; {advice}."
+            f"{stem} stem does. To continue, {advice}."
         )
     network: nn.Module = get_model(config.name, weights=None, num_classes=shape.classes)
     if stem is Stem.SMALL:
@@ -37,7 +37,7 @@ def build(config: BackboneConfig, shape: Shape) -> nn.Module:
 
 
 def _make_small(config: BackboneConfig, network: nn.Module) -> None:
-    """Keeps the size of the image through the first two halvings."""
+    """Removes the first two halvings of the image."""
     if isinstance(config, ResNet18Config):
         network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -58,6 +58,6 @@ def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
 
 
 def _make_grey(layer: nn.Conv2d) -> None:
-    """Takes one channel as it would take the same image in RGB: its filters are summed over the colours."""
+    """Makes a layer take one channel: summed over the colours, its filters compute what they would for grey in RGB."""
     layer.weight = nn.Parameter(layer.weight.detach().sum(dim=1, keepdim=True))
     layer.in_channels = 1

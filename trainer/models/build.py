@@ -13,21 +13,21 @@ from trainer.models.pretrained import StartingWeights, load_body
 from trainer.models.registry import build
 from trainer.recipe import Recipe
 
-# Enough for the covariance of small patches.
+# Enough to estimate the covariance of small patches.
 PREPARING_IMAGES = 5000
-# Of pixels, for the mean and deviation: more would change the fourth digit, and a run could not start at once.
+# Pixels for mean and deviation. More would change the fourth digit, and delay the start of the run.
 STATISTICS_BYTES = 2**28
 
 
 def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = None) -> nn.Module:
-    """The recipe's network behind the normalisation that the training images ask for, or its starting weights.
+    """Returns the recipe's network with its normalisation: that of its starting weights, else of the training images.
 
-    Raises RecipeError, and DataError for weights that do not fit.
+    Raises RecipeError, and DataError if the weights do not fit the network.
     """
     spec = data.input
     if recipe.sigmoid and len(data.labels) != 2:
         raise RecipeError(
-            f"sigmoid=true is for two classes, and {data.name} has {len(data.labels)}; set sigmoid=false."
+            f"sigmoid=true is for two classes, but {data.name} has {len(data.labels)}. Set sigmoid=false."
         )
     outputs = 1 if recipe.sigmoid else len(data.labels)
     shape = Shape(height=spec.height, width=spec.width, channels=spec.channels, classes=outputs)
@@ -42,7 +42,7 @@ def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = 
 
 
 def _normalise(train: LabelledImages) -> Normalise:
-    """By the mean and deviation of each channel over the training split, or even steps through a very large one."""
+    """Returns the normalisation by mean and deviation per channel of the training split, or of a sample of it."""
     step = -(-train.images.nbytes // STATISTICS_BYTES)
     images = train.images.take(np.arange(0, len(train), step))
     counts = np.zeros((images.shape[3], 256), np.int64)

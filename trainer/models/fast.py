@@ -1,4 +1,4 @@
-"""Fast: a small network of the airbench family, made to learn quickly (Keller Jordan, arXiv 2404.00498).
+"""Fast: a small network of the airbench family, which learns quickly (Keller Jordan, arXiv 2404.00498).
 
     whitening convolution (frozen) -> GELU -> groups of [convolution, pool, norm, GELU, convolution, norm, GELU]
     -> global max-pool -> linear, scaled down
@@ -20,12 +20,12 @@ _SMALLEST_EIGENVALUE = 5e-4
 
 
 def build(config: FastConfig, shape: Shape) -> nn.Module:
-    """Raises RecipeError where the image is too small for the groups' pools."""
+    """Raises RecipeError if the image is too small for the pooling of the groups."""
     side = (min(shape.height, shape.width) - config.whitening_kernel) // config.whitening_stride + 1
     if side >> len(config.widths) < 1:
         raise RecipeError(
             f"Images of {shape.height}x{shape.width} cannot be halved {len(config.widths)} times after the first "
-            "layer; give fewer network.widths or network.whitening_stride=1."
+            "layer. Give fewer network.widths or set network.whitening_stride=1."
         )
     return FastNetwork(config, shape)
 
@@ -83,14 +83,14 @@ class FastGroup(nn.Module):
 
 
 def _identity_convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """3x3; the first filters pass their input through."""
+    """Returns a 3x3 convolution whose first filters are the identity."""
     layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(layer.weight.data[:inputs])
     return layer
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    """The scale stays 1: the next layer can learn it."""
+    """Returns batch norm whose scale stays 1: the next layer can learn it."""
     norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm

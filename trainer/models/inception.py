@@ -2,7 +2,7 @@
 
     convolution 5x5 -> max-pool -> Inception -> max-pool -> three convolutions 3x3 -> max-pool -> dense -> dense
 
-The block looks at its input through four windows at once, 1x1, 3x3, 5x5 and a max-pool, and joins what they see.
+The block concatenates four branches: 1x1, 3x3 and 5x5 convolutions, and a max-pool.
 """
 
 import torch
@@ -14,12 +14,10 @@ from trainer.network_config import InceptionConfig
 
 
 def build(config: InceptionConfig, shape: Shape) -> nn.Module:
-    """Raises RecipeError where the image is too small to be halved three times."""
+    """Raises RecipeError if the image is too small to be halved three times."""
     height, width = shape.height // 8, shape.width // 8
     if min(height, width) < 1:
-        raise RecipeError(
-            f"Images of {shape.height}x{shape.width} cannot be halved three times; use network=plain for them."
-        )
+        raise RecipeError(f"Images of {shape.height}x{shape.width} cannot be halved three times. Use network=plain.")
     first, second, third = config.widths
     return nn.Sequential(
         convolution(shape.channels, config.stem, 5),

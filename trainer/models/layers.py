@@ -1,4 +1,4 @@
-"""What several networks are built of."""
+"""Layers that several networks share."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from schemas.base import Frozen
 
 
 class Shape(Frozen):
-    """What a network takes and gives: float [batch, channels, height, width] in 0..1 -> logits [batch, classes]."""
+    """A network's input and output: float [batch, channels, height, width] in 0..1 -> logits [batch, classes]."""
 
     height: int
     width: int
@@ -16,7 +16,7 @@ class Shape(Frozen):
 
 
 class Normalise(nn.Module):
-    """(x - mean) / deviation by channel, as part of the network: what is exported normalises by itself."""
+    """Computes (x - mean) / deviation per channel. It is part of the network, so the exported graph normalises too."""
 
     scale: Tensor
     shift: Tensor
@@ -31,10 +31,10 @@ class Normalise(nn.Module):
 
 
 class OneNeuron(nn.Module):
-    """One neuron's logit z [batch, 1] as the two columns [0, z].
+    """Returns the logit z [batch, 1] of one neuron as two columns [0, z].
 
-    Softmax over them is [1 - sigmoid(z), sigmoid(z)], and their cross-entropy is the binary cross-entropy of z: nothing
-    else needs to know of it.
+    Their softmax is [1 - sigmoid(z), sigmoid(z)] and their cross-entropy is the binary cross-entropy of z, so loss and
+    metrics need no special case.
     """
 
     def forward(self, logit: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class OneNeuron(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, kernel: int, *, batch_norm: bool = True) -> nn.Sequential:
-    """Convolution that keeps height and width, batch norm, ReLU."""
+    """Returns a convolution that keeps height and width, batch norm and ReLU."""
     if not batch_norm:
         return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU(inplace=True))
     return nn.Sequential(
@@ -57,7 +57,7 @@ def as_input(images: Tensor) -> Tensor:
 
 
 def head_name(network: nn.Module) -> str:
-    """The head's name among the network's modules. Raises ValueError for a network without a linear layer."""
+    """Returns the module name of the last linear layer. Raises ValueError if there is none."""
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not names:
         raise ValueError("the network has no linear layer")

@@ -8,7 +8,7 @@ from trainer.network_config import PlainConfig
 
 
 def build(config: PlainConfig, shape: Shape) -> nn.Module:
-    """Raises RecipeError where the image is too small to be halved once a group."""
+    """Raises RecipeError if the image is too small to be halved once per group."""
     layers: list[nn.Module] = []
     channels, height, width = shape.channels, shape.height, shape.width
     for outputs in config.widths:
@@ -18,8 +18,8 @@ def build(config: PlainConfig, shape: Shape) -> nn.Module:
         channels, height, width = outputs, height // 2, width // 2
     if min(height, width) < 1:
         raise RecipeError(
-            f"Images of {shape.height}x{shape.width} cannot be halved {len(config.widths)} times; "
-            "give fewer network.widths."
+            f"Images of {shape.height}x{shape.width} cannot be halved {len(config.widths)} times. "
+            "Give fewer network.widths."
         )
     layers.append(nn.Flatten())
     features = channels * height * width

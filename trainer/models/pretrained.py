@@ -1,4 +1,4 @@
-"""Weights to start a run from: torchvision's published ones, a file of safetensors, or a bundle trained here."""
+"""Starting weights of a run: torchvision's pretrained ones, a safetensors file, or a bundle."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,7 @@ from trainer.recipe import PRETRAINED, Recipe
 
 @dataclass(frozen=True)
 class StartingWeights:
-    """A network's tensors by name. normalise is what they were trained behind; None where that is not known."""
+    """A network's tensors by name. normalise is the normalisation they were trained with, None if unknown."""
 
     source: str
     sha256: str
@@ -31,12 +31,11 @@ class StartingWeights:
 
 
 def starting_weights(recipe: Recipe) -> StartingWeights | None:
-    """What transfer.weights names; None for a run from scratch.
+    """Returns the weights that transfer.weights names; None for a run from scratch.
 
-    Raises DataError, or what open_bundle raises, for weights that are missing, damaged, or not those that
-    transfer.sha256 asks for.
+    Raises DataError or BundleError if the weights are missing, damaged, or differ from transfer.sha256.
     """
-    source, asked = recipe.transfer.weights, recipe.transfer.sha256
+    source, expected = recipe.transfer.weights, recipe.transfer.sha256
     if source is None:
         return None
     if source == PRETRAINED:
@@ -46,16 +45,16 @@ def starting_weights(recipe: Recipe) -> StartingWeights | None:
         weights = _from_safetensors(source, bundle.read(bundle.manifest.weights), recipe.network)
     else:
         weights = _from_safetensors(source, _read(source), recipe.network)
-    if asked not in {None, weights.sha256}:
+    if expected not in {None, weights.sha256}:
         raise DataError(
-            f"The weights of {source} have the sha256 {weights.sha256}, not transfer.sha256 = {asked}; give the "
-            "weights that were meant, or set transfer.sha256=null."
+            f"The weights of {source} have the sha256 {weights.sha256}, not transfer.sha256 = {expected}. "
+            "Give the weights with that hash, or set transfer.sha256=null."
         )
     return weights
 
 
 def as_run(recipe: Recipe, weights: StartingWeights | None) -> Recipe:
-    """The recipe with what the weights decide written down: their hash, and the stem that they belong to."""
+    """Returns the recipe with the settings that the weights determine: their hash and their stem."""
     if weights is None:
         return recipe
     network: AnyNetwork = recipe.network
@@ -66,7 +65,7 @@ def as_run(recipe: Recipe, weights: StartingWeights | None) -> Recipe:
 
 
 def load_body(network: nn.Module, weights: StartingWeights) -> None:
-    """All of the weights but the head's, which stays new: its classes are others.
+    """Loads all weights except the head's, whose classes differ.
 
     Raises DataError naming the first tensor that does not fit.
     """
@@ -76,15 +75,15 @@ def load_body(network: nn.Module, weights: StartingWeights) -> None:
     missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
     unknown = [name for name in given if name not in own]
     if missing or unknown:
-        said = f"lack the tensor '{missing[0]}'" if missing else f"have a tensor '{unknown[0]}' that it lacks"
-        raise DataError(f"The weights of {weights.source} are of another network: they {said}; {_ADVICE}.")
+        difference = f"lack the tensor '{missing[0]}'" if missing else f"have the unknown tensor '{unknown[0]}'"
+        raise DataError(f"The weights of {weights.source} belong to another network: they {difference}. {_ADVICE}.")
     for name, tensor in own.items():
         if name in given:
             _check_shape(name, given[name], tensor, weights.source)
     network.load_state_dict(given, strict=False)
 
 
-_ADVICE = "give the --network, its settings and the size of images that they were trained with"
+_ADVICE = "Choose the --network, its settings and the image size that they were trained with"
 
 
 def _check_shape(name: str, given: Tensor, own: Tensor, source: str) -> None:
@@ -94,22 +93,22 @@ def _check_shape(name: str, given: Tensor, own: Tensor, source: str) -> None:
     if filters and {given.shape[1], own.shape[1]} == {1, 3}:
         kind, other = ("grey", "RGB") if given.shape[1] == 1 else ("RGB", "grey")
         raise DataError(
-            f"The weights of {source} are for {kind} images ('{name}' is {_size(given)}), and these are {other}; set "
-            f"data.input.channels={given.shape[1]} where the data allows it, or give other weights."
+            f"The weights of {source} are for {kind} images ('{name}' is {_size(given)}), but these are {other}. Set "
+            f"data.input.channels={given.shape[1]}, or give other weights."
         )
     raise DataError(
-        f"The weights of {source} do not fit: '{name}' is {_size(given)} and should be {_size(own)}; {_ADVICE}."
+        f"The weights of {source} do not fit: '{name}' is {_size(given)} but must be {_size(own)}. {_ADVICE}."
     )
 
 
 def _published(network: AnyNetwork) -> StartingWeights:
-    """Downloaded to where torch.hub keeps its files, unless they are there; checked against the hash in their name."""
+    """Reads torchvision's weights from torch.hub's folder, downloads them if necessary, and checks their hash."""
     if not isinstance(network, BackboneConfig):
         raise DataError(
-            f"There are no pretrained weights for the network {network.name}; choose a --network of torchvision's, or "
-            "give --weights a file of safetensors or a bundle."
+            f"There are no pretrained weights for the network {network.name}. Choose a --network of torchvision, or "
+            "give --weights a safetensors file or a bundle."
         )
-    from torchvision.models import get_model_weights  # noqa: PLC0415 - it takes a second
+    from torchvision.models import get_model_weights  # noqa: PLC0415 - the import takes a second
 
     published: Any = get_model_weights(network.name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(published.url).path).name
@@ -121,32 +120,32 @@ def _published(network: AnyNetwork) -> StartingWeights:
             raise ValueError("its sha256 is not the published one")  # noqa: TRY301 - one sentence for all causes
     except Exception as error:  # URLError, OSError, RuntimeError, UnpicklingError, ...
         raise DataError(
-            f"The pretrained weights of {network.name} could not be read from {file} nor downloaded there from "
-            f"{published.url} ({one_line(error)}); put that file there, or give --weights a file of safetensors or a "
-            "bundle."
+            f"The pretrained weights of {network.name} could not be read from {file} or downloaded from "
+            f"{published.url} ({one_line(error)}). Put that file there, or give --weights a "
+            "safetensors file or a bundle."
         ) from error
     return StartingWeights(PRETRAINED, sha256, tensors, _published_normalisation(network))
 
 
 def _published_normalisation(network: BackboneConfig) -> Normalise:
-    """What torchvision's weights for the network were trained behind."""
-    from torchvision.models import get_model_weights  # noqa: PLC0415 - it takes a second
+    """Returns the normalisation that torchvision's weights were trained with."""
+    from torchvision.models import get_model_weights  # noqa: PLC0415 - the import takes a second
 
     transforms = get_model_weights(network.name).DEFAULT.transforms()
     return Normalise(torch.tensor(transforms.mean), torch.tensor(transforms.std))
 
 
 def _from_safetensors(source: str, data: bytes, network: AnyNetwork) -> StartingWeights:
-    """The weights.safetensors of a bundle, which hold the normalisation, or a network's state dict as it is.
+    """Reads the weights.safetensors of a bundle, which includes the normalisation, or a network's state dict.
 
-    A state dict of a torchvision network is taken for one that was trained behind torchvision's normalisation.
+    For the state dict of a torchvision network, torchvision's normalisation is assumed.
     """
     try:
         tensors = load(data)
     except SafetensorError as error:
         raise DataError(
-            f"{source} is no file of safetensors ({one_line(error)}); convert other files with "
-            "safetensors.torch.save_file, for nothing is unpickled here."
+            f"{source} is not a safetensors file ({one_line(error)}). Convert other files with "
+            "safetensors.torch.save_file; pickled files are never loaded."
         ) from error
     sha256 = hashlib.sha256(data).hexdigest()
     if not {"0.scale", "0.shift"} <= set(tensors):
@@ -164,7 +163,7 @@ def _read(source: str) -> bytes:
         return Path(source).read_bytes()
     except OSError as error:
         raise DataError(
-            f"The weights {source} cannot be read ({error.strerror}); give 'pretrained', a file of safetensors, or the "
+            f"The weights {source} cannot be read ({error.strerror}). Give 'pretrained', a safetensors file or the "
             "folder of a bundle."
         ) from error
 

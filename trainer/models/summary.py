@@ -1,4 +1,4 @@
-"""A network as a table: each layer, the shape of what it gives, its parameters."""
+"""Describes a network as a table of its layers, their output shapes and their parameters."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ def parameter_count(network: nn.Module) -> int:
 
 @torch.no_grad()
 def summary(network: nn.Module, shape: Shape) -> str:
-    """Lines of layer, kind, output shape and parameters, for the modules that hold no others, in the order they run."""
+    """Returns a table of the modules without submodules, in the order in which they run."""
     rows: list[tuple[str, str, str, str]] = []
 
     def note(name: str, module: nn.Module) -> None:

@@ -1,6 +1,6 @@
-"""Test-time views: the answer is the mean over an image's mirror and small shifts, which are as likely as itself.
+"""Test-time augmentation: averages the logits of an image, its mirror image and small shifts.
 
-Averaged inside the network that is exported, so that what is measured is what is served; it costs an inference a view.
+The exported graph averages them, so the measured model is the served model. Each view costs one inference.
 """
 
 import torch
@@ -15,7 +15,8 @@ VIEW_COUNTS = {Views.ONE: 1, Views.MIRROR: 2, Views.SHIFT: 6}
 class AveragedViews(nn.Module):
     """float [batch, channels, height, width] in 0..1 -> the weighted mean of the views' logits [batch, classes].
 
-    With shifts the image and its mirror weigh a half, and the four shifted ones the other (Keller Jordan, 2024).
+    With shifts, the image and its mirror image have half of the weight, and the four shifts the other half (Keller
+    Jordan, 2024).
     """
 
     weights: Tensor

@@ -62,7 +62,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         (["digits", "--set", "data.test=0"], 2, "--set data.test=0.2"),
         (["digits", "--network", "resnet"], 2, "Known networks: plain, inception, fast, resnet18"),
         (["digits", "--weights", "nowhere"], 2, "Give 'pretrained', a file of safetensors, or the folder of a bundle"),
-        (["digits", "--weights", "tests"], 2, "tests is no bundle"),
+        (["digits", "--weights", "tests"], 2, "tests is not a bundle"),
         (["digits", "--weights", "pretrained"], 2, "no pretrained weights for the network plain"),
         (["digits", "--set", "transfer.head_epochs=1"], 2, "without weights to start from"),
         (["digits", "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.name=sgd"], 1, "at step"),
@@ -97,7 +97,7 @@ def test_a_bundle_brings_its_network_which_settings_still_change(tmp_path: Path)
     started = {"weights": str(tmp_path / "digits"), "sha256": first.weights.sha256, "head_epochs": 0, "body_rate": 1.0}
     assert recipe["transfer"] == started
     card = (tmp_path / "digits" / "2" / "README.md").read_text()
-    assert f"Started from `{tmp_path / 'digits'}` (sha256 `{first.weights.sha256}`)" in card
+    assert f"Training started from `{tmp_path / 'digits'}` (sha256 `{first.weights.sha256}`)" in card
 
 
 def test_artifacts_that_cannot_be_written_are_said_before_the_training(
@@ -257,7 +257,7 @@ def test_predict_answers_the_good_images_and_names_the_bad(tmp_path: Path, photo
     [
         ("colours/1", "nowhere.png", "does not exist"),
         ("colours/1", "empty", "holds no image files"),
-        ("colours/7", "photos", "is no bundle"),
+        ("colours/7", "photos", "is not a bundle"),
     ],
 )
 def test_predict_says_what_is_missing(tmp_path: Path, photos: Path, bundle: str, path: str, named: str) -> None:

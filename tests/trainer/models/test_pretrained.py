@@ -111,9 +111,9 @@ def test_a_bundle_of_damaged_weights_is_refused(bundle: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("network", "named"),
     [
-        (PlainConfig(widths=(4,)), r"another network: they lack the tensor '0\.0\.weight'; give the --network"),
+        (PlainConfig(widths=(4,)), r"another network: they lack the tensor '0\.0\.weight'. Choose the --network"),
         (FastConfig(widths=(4,), whitening_stride=1, residual=True), r"lack the tensor 'groups\.0\.last\.0\.weight'"),
-        (FastConfig(widths=(5,), whitening_stride=1), r"'groups\.0\.down\.0\.weight' is 4x54x3x3 and should be 5x54"),
+        (FastConfig(widths=(5,), whitening_stride=1), r"'groups\.0\.down\.0\.weight' is 4x54x3x3 but must be 5x54"),
     ],
 )
 def test_weights_that_do_not_fit_are_named_by_their_first_tensor(bundle: Path, network: AnyNetwork, named: str) -> None:
@@ -124,14 +124,14 @@ def test_weights_that_do_not_fit_are_named_by_their_first_tensor(bundle: Path, n
 def test_a_tensor_too_many_is_named(bundle: Path, tmp_path: Path) -> None:
     tensors = load_file(bundle / "weights.safetensors") | {"1.groups.1.weight": torch.zeros(1)}
     save_file(tensors, tmp_path / "more.safetensors")
-    with pytest.raises(DataError, match=r"have a tensor 'groups\.1\.weight' that it lacks"):
+    with pytest.raises(DataError, match=r"have the unknown tensor 'groups\.1\.weight'"):
         built(recipe_from(tmp_path / "more.safetensors", FAST))
 
 
 def test_weights_for_grey_images_are_refused_for_colour(tmp_path: Path) -> None:
     grey = build(ResNet18Config(stem=Stem.SMALL), Shape(height=8, width=8, channels=1, classes=3))
     save_file(grey.state_dict(), tmp_path / "grey.safetensors")
-    with pytest.raises(DataError, match=r"for grey images .* these are RGB; set data\.input\.channels=1"):
+    with pytest.raises(DataError, match=r"for grey images .* these are RGB. Set data\.input\.channels=1"):
         built(recipe_from(tmp_path / "grey.safetensors", ResNet18Config(stem=Stem.SMALL)))
 
 
@@ -139,7 +139,7 @@ def test_a_file_that_is_not_there_or_holds_no_weights_is_said(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"weights nowhere cannot be read \(No such file"):
         starting_weights(recipe_from("nowhere", FAST))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(DataError, match=r"weights\.pth is no file of safetensors .* nothing is unpickled"):
+    with pytest.raises(DataError, match=r"weights\.pth is not a safetensors file .* pickled files are never loaded"):
         starting_weights(recipe_from(tmp_path / "weights.pth", FAST))
     with pytest.raises(DataError, match="is not a bundle"):
         starting_weights(recipe_from(tmp_path, FAST))
@@ -157,7 +157,7 @@ def test_pretrained_weights_that_cannot_be_downloaded_are_said_with_what_to_do(o
     with pytest.raises(DataError) as caught:
         starting_weights(recipe_from("pretrained", ResNet18Config()))
     sentence = str(caught.value)
-    for part in ("resnet18", str(offline), "https://download.pytorch.org/", "urlopen error", "give --weights a file"):
+    for part in ("resnet18", str(offline), "https://download.pytorch.org/", "urlopen error", "give --weights a safetensors file"):
         assert part in sentence
     assert "\n" not in sentence
 
