@@ -17,8 +17,8 @@ from service.codecs.json import JSON
 from service.codecs.multipart import MULTIPART
 from service.codecs.npy import NPY
 from service.errors import (
+    BodyTimeoutError,
     BodyTooLargeError,
-    DeadlineError,
     MalformedBodyError,
     OverloadedError,
     UnsupportedMediaTypeError,
@@ -168,11 +168,7 @@ async def read_body(request: Request, limit: int, deadline: float) -> bytes:
         async with asyncio.timeout(None if math.isinf(deadline) else deadline - time.monotonic()):
             return await _read(request, int(length), limit)
     except TimeoutError as error:
-        late = DeadlineError(
-            "The time of this request was over before its body had come; send less, or give it longer."
-        )
-        late.closes = True
-        raise late from error
+        raise BodyTimeoutError from error
 
 
 async def _read(request: Request, length: int, limit: int) -> bytes:

@@ -47,7 +47,7 @@ def test_a_length_over_the_limit_is_refused_before_anything_is_read() -> None:
     connection = Connection([b"abc", b"de"], content_length="5")
     with pytest.raises(BodyTooLargeError, match="The body of 5 bytes is larger than the 4 bytes allowed") as refused:
         connection.read(4)
-    assert not refused.value.closes
+    assert not refused.value.headers
     assert connection.received == 0
 
 
@@ -55,7 +55,7 @@ def test_a_body_without_a_length_is_counted_while_it_comes() -> None:
     connection = Connection([b"abc", b"de", b"f"])
     with pytest.raises(BodyTooLargeError) as refused:
         connection.read(4)
-    assert not refused.value.closes
+    assert not refused.value.headers
     assert connection.received == 2
 
 
@@ -180,7 +180,7 @@ def test_a_body_that_is_refused_halfway_holds_nothing_while_its_rest_is_thrown_a
     memory.held = 6  # others'
     with pytest.raises(OverloadedError) as refused:
         asyncio.run(memory({"type": "http", "headers": []}, receive, send))
-    assert not refused.value.closes
+    assert "Connection" not in refused.value.headers
     assert held == [6, 9]
     assert memory.held == 6
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
@@ -27,6 +28,7 @@ from tests.service.conftest import Serve
 from tests.support.asgi_server import Address, answer_on, listening, request_bytes
 from tests.support.bundles import COLOURS, solid
 from tests.support.http_requests import b64, labels_of, problem_of
+from tests.support.model_controls import SlowControl
 
 RED = {"instances": [b64(solid("red"))]}
 HANGS = {"instances": [[[77]]]}
@@ -151,7 +153,7 @@ def test_the_time_counts_from_the_requests_arrival_and_bounds_a_slow_body(addres
         head, _, body = answer_on(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 504")
     assert b"connection: close" in head.lower()
-    assert "before its body had come" in json.loads(body)["detail"]
+    assert "before the request's body had arrived" in json.loads(body)["detail"]
 
 
 def test_every_504_is_counted_once_by_the_model_that_had_it(address: Address) -> None:
@@ -173,6 +175,26 @@ def test_every_504_is_counted_once_by_the_model_that_had_it(address: Address) ->
         late = httpx2.post(f"{address.url}{path}", json=HANGS | labels, headers={"X-Request-Timeout": "0.1"})
         assert late.status_code == 504
     assert counted() == {"": 3, "colours": 2}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v2/repository/models/colours/load"),
+        ("POST", "/v2/repository/models/colours/unload"),
+        ("GET", "/v2/models/stats"),
+        ("GET", "/v2/models/colours/stats"),
+        ("GET", "/v2/models/colours/versions/1/stats"),
+    ],
+)
+def test_a_late_load_unload_or_statistics_request_is_not_counted_as_a_body_that_did_not_arrive(
+    serve: Serve, method: str, path: str
+) -> None:
+    client = serve()
+    assert isinstance(client.app, FastAPI)
+    client.app.state.control = SlowControl()
+    assert client.request(method, path, headers={"X-Request-Timeout": "0.05"}).status_code == 504
+    assert 'convoy_deadline_missed_total{model=""} 0.0' in client.get("/metrics").text
 
 
 def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:

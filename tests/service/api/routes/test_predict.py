@@ -123,7 +123,7 @@ def test_an_option_said_twice_must_agree(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("topk=1", "There is no parameter 'topk'; the query takes top_k, on_error, reject."),
+        ("topk=1", "Unknown parameter 'topk' in the query; known parameters: top_k, on_error, reject."),
         ("top_k=0", "top_k in the query must be 1 or more, not '0'."),
         ("top_k=two", "top_k in the query must be an integer, not 'two'."),
         ("top_k=" + "9" * 5000, "top_k in the query must be a smaller integer, not '99"),

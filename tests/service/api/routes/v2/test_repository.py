@@ -116,7 +116,7 @@ def test_a_body_that_does_not_come_is_504(artifacts: Path, path: str, seconds: f
         connection.sendall(request_bytes(path, b"{", content_length="100", host="127.0.0.1", **said))
         head, _, body = answer_on(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 504")
-    assert "before its body had come" in json.loads(body)["error"]
+    assert "before the request's body had arrived" in json.loads(body)["error"]
     assert control.calls == []
 
 
