@@ -8,8 +8,9 @@ from fastapi import Depends, FastAPI
 
 from service.api.auth import Guard
 from service.api.body import BodyMemory
+from service.api.decompression import Decompression
 from service.api.exception_handlers import HANDLED, answer_exception
-from service.api.middleware.stack import add_middleware
+from service.api.middleware import RequestMiddleware
 from service.api.openapi import DESCRIPTION, describe
 from service.api.problems import problems
 from service.api.routes import evaluate, health, metrics, models, predict, v1
@@ -88,9 +89,10 @@ def create_app(
     app.include_router(v1.router(registry, settings))
     add_pages(app)
     describe(app)
-    for kind in (*HANDLED, Exception):
+    for kind in HANDLED:
         app.add_exception_handler(kind, answer_exception)
-    add_middleware(app, settings, telemetry)
+    app.add_middleware(Decompression, settings.max_body_bytes)
+    app.add_middleware(RequestMiddleware, telemetry, access_log=settings.access_log)
     return app
 
 

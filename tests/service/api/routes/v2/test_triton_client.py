@@ -122,7 +122,9 @@ def test_many_requests_at_a_time_are_each_answered_with_their_own(client: "http.
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 @pytest.mark.parametrize("binary", [True, False])
-def test_bodies_are_packed_both_ways(client: "http.InferenceServerClient", algorithm: str, binary: bool) -> None:
+def test_compressed_requests_and_responses_are_read(
+    client: "http.InferenceServerClient", algorithm: str, binary: bool
+) -> None:
     answer = client.infer(
         "colours",
         [tensor(pixels(*ALL * 100), binary=binary)],

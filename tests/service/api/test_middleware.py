@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 import logging
 import re
@@ -6,10 +7,18 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.middleware.request_log import LEFT, Observation, request_ids, server_timing
+from service.api.middleware import (
+    CLIENT_CLOSED_REQUEST,
+    COMPRESSED_BYTES,
+    RequestMiddleware,
+    accepts_gzip,
+    request_ids,
+    server_timing,
+)
 from service.telemetry.logging import ACCESS, JsonFormatter, current_request
 from service.telemetry.metrics import Telemetry
 from service.telemetry.timings import Timings
@@ -151,10 +160,127 @@ def test_a_request_whose_caller_left_is_counted_and_its_ids_reach_what_is_logged
     async def ask() -> None:
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-request-id", b"abc")]}
         with pytest.raises(asyncio.CancelledError):
-            await Observation(leave, telemetry, access_log=False)(scope, nothing, nowhere)
+            await RequestMiddleware(leave, telemetry, access_log=False)(scope, nothing, nowhere)
         ids = current_request.get()
         assert ids
         assert ids.request_id == "abc"
 
     asyncio.run(ask())
-    assert f'convoy_requests_total{{route="unmatched",status="{LEFT}"}} 1.0' in telemetry.render("")[0].decode()
+    assert (
+        f'convoy_requests_total{{route="unmatched",status="{CLIENT_CLOSED_REQUEST}"}} 1.0'
+        in telemetry.render("")[0].decode()
+    )
+
+
+PATHS = (
+    "/",
+    "/docs",
+    "/livez",
+    "/readyz",
+    "/models",
+    "/models/colours",
+    "/models/colours/report/curves.png",
+    "/models/dogs",
+    "/openapi.json",
+    "/static/page.css",
+    "/static/nothing",
+    "/nothing",
+)
+CHANGING = {"x-request-id", "server-timing"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_head_is_get_without_the_body(client: TestClient, path: str, encoding: str) -> None:
+    headers = {"accept-encoding": encoding}
+    get, head = client.get(path, headers=headers), client.head(path, headers=headers)
+    assert head.content == b""
+    assert head.status_code == get.status_code
+    assert {k: v for k, v in head.headers.items() if k not in CHANGING} == {
+        k: v for k, v in get.headers.items() if k not in CHANGING
+    }
+
+
+def test_where_there_is_no_get_there_is_no_head(client: TestClient) -> None:
+    answer = client.head("/predict")
+    assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "POST")
+
+
+def test_a_405_names_head_where_it_names_get(client: TestClient) -> None:
+    assert client.post("/models").headers["allow"] == "GET, HEAD"
+    assert client.post("/static/page.css").headers["allow"] == "GET, HEAD"
+
+
+def test_it_is_counted_by_its_route(serve: Serve) -> None:
+    client = serve()
+    client.head("/models/dogs")
+    assert 'convoy_requests_total{route="/models/{name}",status="404"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/docs", "/redoc", "/livez", "/models", "/nothing", "/static/page.js", "/models/colours/report/curves.png"],
+)
+def test_no_answer_is_guessed_at_framed_or_embedded_elsewhere(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers.get_list("x-content-type-options") == ["nosniff"]
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
+def test_a_page_forbids_being_framed_by_its_policy_too(client: TestClient, path: str) -> None:
+    assert "frame-ancestors 'none'" in client.get(path).headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "accepted"),
+    [
+        ("gzip", True),
+        ("deflate, gzip", True),
+        ("gzip;q=0.5, deflate;q=0.8", True),
+        ("gzip, deflate, br, zstd", True),
+        ("gzip;q=0, deflate", False),
+        ("gzip; q=0.000", False),
+        ("identity", False),
+        ("deflate", False),
+        ("notgzip", False),
+        ("", False),
+    ],
+)
+def test_gzip_is_accepted_unless_its_weight_is_zero(accept_encoding: str, accepted: bool) -> None:
+    assert accepts_gzip(accept_encoding) is accepted
+
+
+def raw(client: TestClient, path: str, accept: str) -> tuple[dict[str, Any], bytes]:
+    with client.stream("GET", path, headers={"accept-encoding": accept}) as answer:
+        return dict(answer.headers), b"".join(answer.iter_raw())
+
+
+def test_a_long_response_is_compressed_and_keeps_its_headers(client: TestClient) -> None:
+    plain_headers, plain = raw(client, "/openapi.json", "identity, gzip;q=0")
+    headers, compressed = raw(client, "/openapi.json", "gzip")
+    assert "content-encoding" not in plain_headers
+    assert headers["content-encoding"] == "gzip"
+    assert headers["vary"] == plain_headers["vary"] == "Accept-Encoding"
+    assert int(headers["content-length"]) == len(compressed) < len(plain)
+    assert gzip.decompress(compressed) == plain
+    assert {"x-request-id", "server-timing", "x-content-type-options"} <= set(headers)
+
+
+def test_a_short_response_is_not_compressed(client: TestClient) -> None:
+    headers, body = raw(client, "/livez", "gzip")
+    assert len(body) < COMPRESSED_BYTES
+    assert "content-encoding" not in headers
+
+
+def test_an_image_is_not_compressed_again(serve: Serve) -> None:
+    assert "content-encoding" not in raw(serve(), "/models/colours/report/curves.png", "gzip")[0]
+
+
+def test_the_etag_of_a_compressed_file_is_weak_and_still_matches(client: TestClient) -> None:
+    strong = raw(client, "/static/page.js", "identity")[0]["etag"]
+    weak = raw(client, "/static/page.js", "gzip")[0]["etag"]
+    assert weak == f"W/{strong}"
+    assert client.get("/static/page.js", headers={"if-none-match": weak}).status_code == 304

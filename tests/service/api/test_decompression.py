@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.app import create_app
 from service.api.body import read_body
-from service.api.middleware.decompression import PIECE_BYTES, Decompression
+from service.api.decompression import PIECE_BYTES, Decompression
 from service.errors import BodyTooLargeError, MalformedBodyError
 from service.settings import Device, Settings
 from tests.service.conftest import Serve
