@@ -1,4 +1,4 @@
-"""create_app(settings): the parts wired together, their lifespan, and the one table from errors to statuses."""
+"""The FastAPI application: its parts, wired together, and their lifespan."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,8 +8,8 @@ from fastapi import Depends, FastAPI
 
 from service.api.auth import Guard
 from service.api.body import BodyMemory
-from service.api.decompression import Decompression
 from service.api.exception_handlers import HANDLED, answer_exception
+from service.api.flow import InferenceFlow
 from service.api.middleware import RequestMiddleware
 from service.api.openapi import DESCRIPTION, describe
 from service.api.problems import problems
@@ -39,12 +39,12 @@ def create_app(
     drain: Drain | None = None,
     span_exporter: "SpanExporter | None" = None,
 ) -> FastAPI:
-    """The whole application; models are loaded when it starts, not here.
+    """Returns the application. Models are loaded at its startup.
 
-    runtime opens the sessions: ONNX Runtime by default. control decides what serves, and has the registry in
-    app.state serve it; without one the application decides for itself, from its start to its end.
-    drain tells that the process goes down. span_exporter takes the spans that CONVOY_OTEL asks for.
-    Raises DeviceError where CUDA is asked for and does not work, and StartError where OpenTelemetry is not installed.
+    runtime opens sessions; ONNX Runtime by default. control decides which versions app.state.registry serves; by
+    default, the application's own coordinator does. drain tells health checks that the process is shutting down.
+    span_exporter receives the spans if CONVOY_OTEL is set. Raises DeviceError if CUDA is requested and unusable,
+    StartError if CONVOY_OTEL is set and OpenTelemetry is not installed.
     """
     runtime = runtime or onnx_runtime(settings)
     drain = drain or Drain()
@@ -58,7 +58,7 @@ def create_app(
         try:
             if own:
                 await own.start()
-            yield {TELEMETRY: telemetry}  # for the server, which also answers what is no request
+            yield {TELEMETRY: telemetry}  # the server answers malformed requests itself, and counts them
         finally:
             if own:
                 await own.close()
@@ -79,26 +79,26 @@ def create_app(
     app.state.registry = registry
     app.state.telemetry = telemetry
     app.state.control = control or own
-    app.add_middleware(BodyMemory, settings.body_memory_bytes, telemetry.body_refused)
-    app.include_router(predict.router(registry, settings))
-    app.include_router(evaluate.router(registry, settings))
+    memory = BodyMemory(settings.body_memory_bytes, telemetry.body_refused)
+    flow = InferenceFlow(registry, settings, memory)
+    app.include_router(predict.router(flow))
+    app.include_router(evaluate.router(flow))
     app.include_router(models.router(registry))
     app.include_router(health.router(registry, drain, guard))
     app.include_router(metrics.router(telemetry))
-    app.include_router(v2.router(registry, settings, drain))
-    app.include_router(v1.router(registry, settings))
+    app.include_router(v2.router(registry, flow, memory, drain))
+    app.include_router(v1.router(registry, flow))
     add_pages(app)
     describe(app)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer_exception)
-    app.add_middleware(Decompression, settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, telemetry, access_log=settings.access_log)
     return app
 
 
 def onnx_runtime(settings: Settings) -> OnnxRuntime:
-    """The workers of a machine share its cores, and only a lone one may wait for work by spinning."""
+    """Divides the cores among the workers. Only a single worker may spin while it waits for work."""
     cores = usable_cores()
-    workers = cores if settings.workers == "auto" else settings.workers  # on a GPU the lone one needs no threads
+    workers = cores if settings.workers == "auto" else settings.workers  # a single GPU worker needs few threads
     threads = max(1, cores // workers)
     return OnnxRuntime(settings.device, threads=threads, spin=workers == 1, max_batch=settings.max_batch)

@@ -1,17 +1,17 @@
-"""image/*: one image file as the body; the subtype is not believed, the bytes say what it is."""
+"""image/*: the body is one image file. Its bytes, not the subtype, tell the file's format."""
 
-from service.codecs.base import BodyKind, Incoming, Purpose, Submission
+from service.codecs.base import BodyFormat, Purpose, RequestBody, Submission
 from service.errors import InvalidRequestError
 from service.inference.inputs import EncodedImage
 
 
-def _parse(incoming: Incoming) -> Submission:
-    if not incoming.body:
-        raise InvalidRequestError("The body is empty; send an image file's bytes (curl --data-binary @image.png).")
-    return Submission([EncodedImage(incoming.body)])
+def _parse(body: RequestBody) -> Submission:
+    if not body.data:
+        raise InvalidRequestError("The body is empty; send the bytes of an image (curl --data-binary @image.png).")
+    return Submission([EncodedImage(body.data)])
 
 
-RAW_IMAGE = BodyKind(
+RAW_IMAGE = BodyFormat(
     "image/*",
     _parse,
     {Purpose.PREDICT: {"schema": {"type": "string", "format": "binary", "description": "One image file."}}},

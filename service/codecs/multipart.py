@@ -1,7 +1,7 @@
 """multipart/form-data: files=@a.png files=@b.jpg, or for /evaluate archive=@images.zip, and the options as fields.
 
-Limits: the number of parts follows the number of images, and a field is short. Files are bounded by the body, which is
-in memory already; so they are neither written to disk nor read twice, as a general form parser must.
+The limit on images bounds the number of parts, and fields are short. The body is in memory already, so files are
+neither written to disk nor copied twice, as a general form parser must do.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from schemas.prediction import OnError
-from service.codecs.archive import NPZ_SAID, ZIP_SAID, read_archive
-from service.codecs.base import BodyKind, Incoming, OpenApi, Purpose, Submission, TopK
+from service.codecs.archive import NPZ_DESCRIPTION, ZIP_DESCRIPTION, read_archive
+from service.codecs.base import BodyFormat, OpenApi, Purpose, RequestBody, Submission, TopK
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.inference.evaluation import Label
 from service.inference.inputs import EncodedImage, Image
+from service.settings import Settings
 from service.validation import fault, shortened
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _Part:
 
 
 class _Form:
-    """The callbacks of the parser. An exception in one of them ends the parsing."""
+    """The parser's callbacks. An exception in a callback ends the parsing."""
 
     def __init__(self, purpose: Purpose, max_images: int) -> None:
         self.uploads: dict[str, list[bytes]] = {name: [] for name in _UPLOADS[purpose]}
@@ -102,33 +103,33 @@ class _Form:
         if name not in came:
             others = [other for other in came if other != FILES]
             raise InvalidRequestError(
-                f"There is no field '{shortened(name)}'; images are sent as {FILES}=@image.png, once an image, "
-                f"and the other fields are {', '.join(others)}."
+                f"Unknown field '{shortened(name)}'; send each image as {FILES}=@image.png. "
+                f"Other known fields: {', '.join(others)}."
             )
         if is_file != (name in self.uploads):
             wanted = f"plain text (curl -F {name}=...)" if is_file else f"a file (curl -F {name}=@...)"
             raise InvalidRequestError(f"The field '{name}' must be {wanted}.")
         count = len(came[name])
         if name in {ARCHIVE, TOP_K, ON_ERROR, REJECT} and count:
-            raise InvalidRequestError(f"The field '{name}' is there more than once; send it once.")
+            raise InvalidRequestError(f"The field '{name}' occurs more than once; send it once.")
         if count >= self._max_images:
             raise TooManyImagesError(self._max_images)
 
 
-def _parse(incoming: Incoming) -> Submission:
-    form = _Form(incoming.purpose, incoming.max_images)
-    _, options = parse_options_header(incoming.content_type)
+def _parse(body: RequestBody) -> Submission:
+    form = _Form(body.purpose, body.settings.max_images)
+    _, options = parse_options_header(body.content_type)
     if b"boundary" not in options:
-        raise MalformedBodyError("The Content-Type names no boundary; let the HTTP client write that header.")
+        raise MalformedBodyError("The Content-Type has no boundary; let the HTTP client set this header.")
     try:
         parser = MultipartParser(options[b"boundary"], _callbacks(form))
-        parser.write(_without_preamble(incoming.body, options[b"boundary"]))
+        parser.write(_without_preamble(body.data, options[b"boundary"]))
         parser.finalize()
     except FormParserError as error:
-        raise MalformedBodyError(f"The body is no multipart form: {error}.") from error
+        raise MalformedBodyError(f"The body is not a multipart form: {error}.") from error
     if not form.ended:
-        raise MalformedBodyError("The multipart form is cut short: its last boundary is missing.")
-    images, labels = _images(form, incoming)
+        raise MalformedBodyError("The multipart form is truncated: its last boundary is missing; send all of it.")
+    images, labels = _images(form, body.settings)
     return Submission(
         images=images,
         labels=labels,
@@ -139,23 +140,23 @@ def _parse(incoming: Incoming) -> Submission:
 
 
 def _without_preamble(body: bytes, boundary: bytes) -> bytes:
-    """From the first boundary on: what stands before says nothing (RFC 2046, 5.1.1), and the parser knows none."""
+    """Returns the body from its first boundary; RFC 2046, 5.1.1 allows a preamble, and the parser does not."""
     first = b"--" + boundary
     if body.startswith(first):
         return body
     return body[max(body.find(b"\r\n" + first), 0) :]
 
 
-def _images(form: _Form, incoming: Incoming) -> tuple[Sequence[Image], Sequence[Label]]:
+def _images(form: _Form, settings: Settings) -> tuple[Sequence[Image], Sequence[Label]]:
     files, labels = form.uploads[FILES], form.values.get(LABELS, [])
     for archive in form.uploads.get(ARCHIVE, ()):
         if files or labels:
             raise InvalidRequestError(
-                f"Send either the {ARCHIVE}, which has its labels in it, or {FILES} with {LABELS}."
+                f"Send either the {ARCHIVE}, which contains its labels, or {FILES} with {LABELS}."
             )
-        return read_archive(archive, incoming)
+        return read_archive(archive, settings)
     if not files:
-        raise InvalidRequestError(f"There are no images; send them as {FILES}=@image.png, once an image.")
+        raise InvalidRequestError(f"The form has no images; send each as {FILES}=@image.png.")
     return [EncodedImage(data) for data in files], labels
 
 
@@ -192,7 +193,7 @@ def _openapi(extra: OpenApi, needed: OpenApi) -> OpenApi:
                     "type": "array",
                     "items": {"type": "string", "format": "binary"},
                     "minItems": 1,
-                    "description": "Image files; the field is repeated once an image.",
+                    "description": "Image files, one field per image.",
                 },
                 ON_ERROR: {"$ref": "#/components/schemas/OnError"},
                 REJECT: {"type": "boolean"},
@@ -201,14 +202,14 @@ def _openapi(extra: OpenApi, needed: OpenApi) -> OpenApi:
             **needed,
             "additionalProperties": False,
         },
-        # Repeated once a value, as curl -F does, not joined by commas.
+        # One field per value, as curl -F sends them, not joined by commas.
         "encoding": {
             name: {"style": "form", "explode": True} for name in (FILES, LABELS) if name == FILES or name in extra
         },
     }
 
 
-MULTIPART = BodyKind(
+MULTIPART = BodyFormat(
     "multipart/form-data",
     _parse,
     {
@@ -219,12 +220,12 @@ MULTIPART = BodyKind(
                     "type": "array",
                     "items": {"type": "string"},
                     "minItems": 1,
-                    "description": "Names of labels; the field is repeated once a file, in the files' order.",
+                    "description": "Names of labels, one field per file, in the order of the files.",
                 },
                 ARCHIVE: {
                     "type": "string",
                     "format": "binary",
-                    "description": f"In place of files and labels: a zip or an .npz. {ZIP_SAID} {NPZ_SAID}",
+                    "description": f"Replaces files and labels: a zip or an .npz. {ZIP_DESCRIPTION} {NPZ_DESCRIPTION}",
                 },
             },
             {"oneOf": [{"required": [FILES, LABELS]}, {"required": [ARCHIVE]}]},

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.api.app import create_app
-from service.api.deadlines import call_of, within
+from service.api.deadlines import request_context, within
 from service.backends.fake import FakeRuntime, FakeSession
 from service.errors import DeadlineError, ModelRefusedError, NotReadyError
 from service.settings import Device, Settings
@@ -166,7 +166,7 @@ def test_every_504_is_counted_once_by_the_model_that_had_it(address: Address) ->
         }
 
     assert counted() == {"": 0, "colours": 0}
-    for path in ("/models/colours/predict", "/evaluate", "/v2/models/no-such-model/infer"):
+    for path in ("/models/colours/predict", "/evaluate", "/v2/models/colours/infer"):
         with address.connect() as connection:
             connection.sendall(request_bytes(path, b"{", content_length="1000", x_request_timeout="0.05"))
             assert answer_on(connection).startswith(b"HTTP/1.1 504")
@@ -197,11 +197,11 @@ def test_a_late_load_unload_or_statistics_request_is_not_counted_as_a_body_that_
     assert 'convoy_deadline_missed_total{model=""} 0.0' in client.get("/metrics").text
 
 
-def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:
+def test_the_context_of_a_request_has_the_timings_in_its_state() -> None:
     timings = Timings()
     request = Request({"type": "http", "headers": [(b"x-request-timeout", b"9")], "state": {"timings": timings}})
     before = time.monotonic()
-    call = call_of(request, 5)
+    call = request_context(request, 5)
     assert call.timings is timings
     assert before + 5 <= call.deadline <= time.monotonic() + 5
 
@@ -211,7 +211,7 @@ def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:
     [
         (None, logging.INFO, "is done"),
         (ModelRefusedError("It is broken."), logging.WARNING, "failed: It is broken."),
-        (OSError("no disk"), logging.ERROR, "failed in a way that nobody foresaw"),
+        (OSError("no disk"), logging.ERROR, "failed unexpectedly"),
     ],
 )
 @pytest.mark.parametrize("how", ["late", "cancelled"])

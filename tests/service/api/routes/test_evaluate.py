@@ -151,7 +151,7 @@ def test_an_archive_stands_alone_in_its_form(client: TestClient, files: Any, dat
 def test_archives_are_for_evaluate_alone(client: TestClient) -> None:
     problem_of(client.post("/predict", **raw(folders(), "application/zip")), 415, "unsupported_media_type")
     problem = problem_of(client.post("/predict", **archive(folders())), 422, "invalid_request")
-    assert problem.detail.startswith("There is no field 'archive'")
+    assert problem.detail.startswith("Unknown field 'archive'")
 
 
 @pytest.fixture

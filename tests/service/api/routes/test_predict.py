@@ -117,7 +117,7 @@ def test_an_option_said_twice_must_agree(client: TestClient) -> None:
     body = {"instances": [pixels("red")], "top_k": 2}
     assert client.post("/predict?top_k=2", json=body).status_code == 200
     problem = problem_of(client.post("/predict?top_k=1", json=body), 422, "invalid_request")
-    assert problem.detail == "top_k is 1 in the query and 2 in the body; say it once."
+    assert problem.detail == "top_k is 1 in the query and 2 in the body; send one."
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_option_said_twice_must_agree(client: TestClient) -> None:
         ("top_k=" + "9" * 5000, "top_k in the query must be a smaller integer, not '99"),
         ("reject=perhaps", "reject in the query must be true or false, not 'perhaps'."),
         ("on_error=ignore", "on_error in the query must be 'request' or 'item', not 'ignore'."),
-        ("top_k=1&on_error=item&top_k=1", "top_k is in the query more than once; give it once."),
+        ("top_k=1&on_error=item&top_k=1", "top_k is in the query more than once; send it once."),
     ],
 )
 def test_a_wrong_query_is_said(client: TestClient, query: str, said: str) -> None:

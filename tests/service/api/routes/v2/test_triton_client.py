@@ -186,7 +186,7 @@ def test_a_timeout_is_in_microseconds(client: "http.InferenceServerClient") -> N
 def test_what_is_not_here_is_501(client: "http.InferenceServerClient") -> None:
     shared = http.InferInput("images", [1, 8, 8, 3], "UINT8")
     shared.set_shared_memory("region", 192)
-    with pytest.raises(InferenceServerException, match="of an extension that is not here") as caught:
+    with pytest.raises(InferenceServerException, match="belongs to an extension that is not implemented") as caught:
         client.infer("colours", [shared])
     assert caught.value.status() == "501"
     with pytest.raises(InferenceServerException) as caught:
