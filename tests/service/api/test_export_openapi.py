@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.auth import Access, access
+from service.api.auth import Access, required_access
 from service.api.export_openapi import main, render
 from tests.support.bundles import solid
 from tests.support.http_requests import form, npy
@@ -27,6 +27,7 @@ PROTOCOLS = ("/v1/", "/v2")
 OPERATIONS = [
     (path, method, operation) for path, methods in SCHEMA["paths"].items() for method, operation in methods.items()
 ]
+VERSIONED = [each for each in OPERATIONS if "{version}" in each[0]]
 POSTS = [(path, operation) for path, method, operation in OPERATIONS if method == "post"]
 ASKING = [(path, operation) for path, operation in POSTS if not path.startswith(PROTOCOLS)]
 PROTOCOL = [(path, operation) for path, operation in POSTS if path.startswith(PROTOCOLS)]
@@ -77,7 +78,7 @@ def test_every_kind_of_body_and_every_status_is_described(path: str, operation: 
 def test_keys_are_named_where_they_may_be_needed_and_health_needs_none() -> None:
     assert set(SCHEMA["components"]["securitySchemes"]) == {"bearer", "apiKey"}
     for path, method, operation in OPERATIONS:
-        needed = access(method.upper(), path) is not Access.OPEN
+        needed = required_access(method.upper(), path) is not Access.PUBLIC
         assert ("security" in operation, "401" in operation["responses"]) == (needed, needed), path
     assert "security" not in SCHEMA["paths"]["/livez"]["get"]
 
@@ -99,6 +100,15 @@ def test_every_error_is_a_problem_and_below_the_protocols_their_error() -> None:
             continue  # the protocol's health: an empty body
         assert references(response) == {f"#/components/schemas/{message}"}, path
         assert set(response["content"]) == {media_type}, path
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), VERSIONED, ids=[path for path, _, _ in VERSIONED])
+@pytest.mark.parametrize("version", ["0", "-1", "latest", "1.0"])
+def test_the_error_of_an_invalid_version_is_described(
+    client: TestClient, path: str, method: str, operation: dict[str, Any], version: str
+) -> None:
+    url = path.format(name="colours", version=version, file="curves.png")
+    assert str(client.request(method, url).status_code) in operation["responses"]
 
 
 @pytest.mark.parametrize(("path", "body"), EXAMPLES)
