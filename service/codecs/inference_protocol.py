@@ -32,7 +32,7 @@ from schemas.inference_protocol import (
     ResponseParameters,
 )
 from schemas.manifest import ModelManifest
-from service.codecs.json import SPARE_KEYS, json_cost
+from service.codecs.json import SPARE_KEYS, json_cost, without_bom
 from service.errors import (
     InvalidRequestError,
     MalformedBodyError,
@@ -94,7 +94,7 @@ def _parse(body: bytes, settings: Settings) -> InferRequest:
             f"{SPARE_KEYS:,} fields allowed; send the tensor as binary data."
         )
     try:
-        return InferRequest.model_validate_json(body)
+        return InferRequest.model_validate_json(without_bom(body))
     except ValidationError as error:
         raise invalid(error) from error
 

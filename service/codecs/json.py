@@ -4,6 +4,7 @@ Values are counted before parsing: a small body of many empty lists would take g
 admission.
 """
 
+import codecs
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -20,11 +21,20 @@ SPARE_KEYS = 1000
 _LIST_COST = 3
 
 
+def without_bom(data: bytes) -> bytes:
+    """Removes a UTF-8 byte order mark, which RFC 8259, 8.1 lets a parser ignore. Raises MalformedBodyError."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise MalformedBodyError(
+            "The body is not JSON in UTF-8: its byte order mark announces UTF-16 or UTF-32; send UTF-8."
+        )
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
 def _parse(body: RequestBody) -> Submission:
     _check_cost(body)
     message = EvaluateRequest if body.purpose is Purpose.EVALUATE else PredictRequest
     try:
-        request = message.model_validate_json(body.data)
+        request = message.model_validate_json(without_bom(body.data))
     except ValidationError as error:
         raise _described(error, list(message.model_fields)) from error
     if len(request.instances) > body.settings.max_images:

@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -108,6 +109,13 @@ RAGGED: dict[str, Callable[[Any], Any]] = {
     "nothing": lambda _: [],
     "as long as all elements, but lists": lambda _: [[]] * BOTH.size,
 }
+
+
+def test_a_byte_order_mark_is_ignored_with_and_without_binary_data(read: Reader) -> None:
+    text = b"\xef\xbb\xbf" + json.dumps(asking(uint8(RED, RED.tolist()))).encode()
+    assert len(read.raw(text)[1]) == 1
+    text = b"\xef\xbb\xbf" + json.dumps(asking(uint8(RED))).encode()
+    assert len(read.raw(text + RED.tobytes(), str(len(text)))[1]) == 1
 
 
 @pytest.mark.parametrize("change", RAGGED)

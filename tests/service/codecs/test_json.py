@@ -57,6 +57,16 @@ def test_what_is_no_json_is_said(body: bytes) -> None:
         parse(body)
 
 
+def test_a_utf_8_byte_order_mark_is_ignored() -> None:
+    assert len(parse(b'\xef\xbb\xbf{"instances": [1, 2]}').images) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_json_in_another_unicode_encoding_is_refused_by_name(encoding: str) -> None:
+    with pytest.raises(MalformedBodyError, match="byte order mark announces UTF-16 or UTF-32; send UTF-8"):
+        parse('{"instances": [1]}'.encode(encoding))
+
+
 def test_more_instances_than_allowed_are_refused() -> None:
     with pytest.raises(TooManyImagesError):
         parse({"instances": [1, 2, 3, 4]})

@@ -16,6 +16,7 @@ from service.api.deadlines import TIMEOUT_PARAMETERS, request_context, within
 from service.api.problems import protocol_errors
 from service.api.routes.common import ModelName, control_of
 from service.codecs.inference_protocol import invalid
+from service.codecs.json import without_bom
 from service.repository.registry import Registry
 from service.settings import Settings
 
@@ -51,7 +52,7 @@ def router(registry: Registry, settings: Settings, memory: BodyMemory) -> APIRou
             deadline = request_context(request, settings.request_timeout).deadline
             body = await read_body(request, held, _MAX_BYTES, deadline)
         try:
-            return message.model_validate_json(body or b"{}")
+            return message.model_validate_json(without_bom(body) or b"{}")
         except ValidationError as error:
             raise invalid(error) from error
 

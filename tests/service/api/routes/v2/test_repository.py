@@ -29,7 +29,10 @@ def control(client: TestClient) -> RecordingControl:
     return control
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"parameters": {}}', b' {"parameters":{"version":null}}\n'])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b'{"parameters": {}}', b' {"parameters":{"version":null}}\n', b"\xef\xbb\xbf", b"\xef\xbb\xbf{}"],
+)
 def test_a_load_with_nothing_to_say_is_of_the_model(client: TestClient, control: RecordingControl, body: bytes) -> None:
     response = client.post(LOAD, content=body)
     assert (response.status_code, response.content) == (200, b"")
