@@ -28,7 +28,18 @@ class Access(Enum):
 
 
 # Route templates, with * for each parameter.
-_PUBLIC = {"/", "/docs", "/redoc", "/favicon.ico", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+_PUBLIC = {
+    "/",
+    "/docs",
+    "/docs/",
+    "/redoc",
+    "/redoc/",
+    "/favicon.ico",
+    "/livez",
+    "/readyz",
+    "/v2/health/live",
+    "/v2/health/ready",
+}
 _CLIENT_POST = {
     "/predict",
     "/models/*/predict",

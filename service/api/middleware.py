@@ -29,6 +29,8 @@ TIMINGS = "timings"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status of a request whose client left before the response
 COMPRESSED_BYTES = 1024  # a smaller response fits into one packet anyway
 
+PAGES_WITH_SLASH = {"/", "/docs/", "/redoc/"}
+
 # Browsers keep to the Content-Type, send no Referer, and let no other site frame or embed a response. Pages add their
 # own policies (api/routes/pages.py).
 SECURITY_HEADERS = {
@@ -58,6 +60,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["path"] = without_trailing_slash(scope["path"])
         headers = Headers(scope=scope)
         ids = request_ids(headers)
         current_request.set(ids)  # the task belongs to the request: the server's later log lines have the IDs too
@@ -123,6 +126,11 @@ class _Response:
         made.append((b"x-request-id", self._request_id.encode()))
         made.append((b"server-timing", server_timing(self.timings, self.elapsed).encode()))
         return made
+
+
+def without_trailing_slash(path: str) -> str:
+    """A slash at the end of a path means nothing, except for pages: a browser would resolve their links differently."""
+    return path[:-1] if path.endswith("/") and path not in PAGES_WITH_SLASH else path
 
 
 @lru_cache(maxsize=64)  # clients send the same few values

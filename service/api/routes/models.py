@@ -30,8 +30,8 @@ from service.repository.registry import Registry
 from service.validation import shortened
 
 REPORT = "report"
-# A bundle may be from elsewhere: whatever lies in its report cannot run as a page of this host.
-_REPORT_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+# A bundle may come from a stranger: no file of its report may run as a page of this host.
+_REPORT_HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
 _FILE: dict[str, Any] = {"response_class": WholeFileResponse, "response_description": "The file."}

@@ -27,7 +27,9 @@ def test_every_error_has_a_status_with_a_title() -> None:
     assert {error.status for error in subclasses(errors.ServiceError)} <= set(TITLES)
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/models/colours/nothing", "/predict/", "/static/nothing.js", "/static"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/models/colours/nothing", "/predict/nothing", "/static/nothing.js", "/static"]
+)
 def test_what_is_not_there_is_404(client: TestClient, path: str) -> None:
     assert path in problem_of(client.get(path), 404, "not_found").detail
 

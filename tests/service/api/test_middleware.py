@@ -284,3 +284,40 @@ def test_the_etag_of_a_compressed_file_is_weak_and_still_matches(client: TestCli
     weak = raw(client, "/static/page.js", "gzip")[0]["etag"]
     assert weak == f"W/{strong}"
     assert client.get("/static/page.js", headers={"if-none-match": weak}).status_code == 304
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/livez/",
+        "/models/",
+        "/models/colours/",
+        "/v1/models/",
+        "/v2/",
+        "/v2/models/colours/",
+        "/openapi.json/",
+        "/metrics/",
+    ],
+)
+def test_a_trailing_slash_is_ignored(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    if path != "/metrics/":
+        assert answer.content == client.get(path[:-1]).content
+
+
+@pytest.mark.parametrize("path", ["/predict/", "/models/colours/predict/", "/v1/models/colours:predict/"])
+def test_a_trailing_slash_of_a_post_keeps_its_body(client: TestClient, path: str) -> None:
+    assert client.post(path, json={"instances": [[[[255, 0, 0]]]]}).json()["predictions"][0]["label"] == "red"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_a_page_with_a_trailing_slash_is_redirected_so_that_its_links_work(serve: Serve, path: str) -> None:
+    answer = serve(api_keys="key").get(f"{path}/", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, f"..{path}")
+
+
+def test_a_trailing_slash_needs_the_same_key(serve: Serve) -> None:
+    client = serve(api_keys="key")
+    for path in ("/models/", "/models/colours/"):
+        problem_of(client.get(path), 401, "unauthorized")

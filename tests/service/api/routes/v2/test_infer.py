@@ -137,7 +137,7 @@ def test_a_bad_body_costs_the_next_one_nothing(client: TestClient) -> None:
     ("method", "path", "status"),
     [
         ("GET", "/v2/nothing", 404),
-        ("GET", "/v2/", 404),
+        ("GET", "/v2/models/colours/nothing", 404),
         ("GET", "/v2/models", 404),
         ("GET", INFER, 405),
         ("POST", "/v2/health/live", 405),
