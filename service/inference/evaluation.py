@@ -16,7 +16,7 @@ from schemas.model_comparison import compare as compare_answers
 from schemas.prediction import item_errors
 from schemas.selective_prediction import coverage_curve
 from service.errors import InvalidRequestError
-from service.inference.inputs import Image, name_of
+from service.inference.inputs import ArchivedImage, Image, name_of
 from service.validation import shortened
 
 _NAMED_LABELS = 20
@@ -130,8 +130,11 @@ def _label_index(label: Label, position: int, image: Image, by_name: dict[str, i
         )
     if label not in by_name:
         known = ", ".join(list(by_name)[:_NAMED_LABELS]) + (", ..." if len(by_name) > _NAMED_LABELS else "")
-        file = name_of(image)
-        said = f"The folder of {shortened(file)} is" if file else f"Label {position} is '{shortened(label)}', which is"
+        said = (
+            f"The folder of {shortened(image.name)} is"
+            if isinstance(image, ArchivedImage)
+            else f"Label {position} is '{shortened(label)}', which is"
+        )
         raise InvalidRequestError(f"{said} none of the model's labels: {known}.")
     return by_name[label]
 

@@ -10,8 +10,10 @@ from service.codecs.base import Purpose, Submission
 from service.codecs.multipart import MAX_FIELD_BYTES, MULTIPART
 from service.errors import InvalidRequestError, MalformedBodyError, ServiceError, TooManyImagesError
 from service.inference.inputs import EncodedImage
+from tests.support.bundles import solid
 from tests.support.http_requests import form
 from tests.support.request_bodies import request_body
+from tests.support.zip_files import zipped
 
 FORM = "multipart/form-data; boundary=x"
 
@@ -29,7 +31,7 @@ def parse(
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=8))
 def test_files_arrive_whole_and_in_order(files: list[bytes]) -> None:
-    assert parse(form(*files)).images == [EncodedImage(data) for data in files]
+    assert parse(form(*files)).images == [EncodedImage(data, f"{i}.png") for i, data in enumerate(files)]
 
 
 def test_options_are_read() -> None:
@@ -64,6 +66,37 @@ def test_a_wrong_field_is_said_by_name(
         parse(files, data)
 
 
+def one_part(headers: str, data: bytes) -> bytes:
+    return b"--x\r\n" + headers.encode() + b"\r\n\r\n" + data + b"\r\n--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ('Content-Disposition: form-data; name="files"; filename="a.png"', "a.png"),
+        ('Content-Disposition: form-data; name="files"; filename=""', None),
+        ('Content-Disposition: form-data; name="files"', None),
+        ('Content-Disposition: form-data; name="files"\r\nContent-Type: image/png', None),
+        ('content-type: application/octet-stream\r\ncontent-disposition: form-data; name="files"', None),
+        ("Content-Disposition: form-data; name=\"files\"; filename*=UTF-8''a%20%E7%8C%AB.png", "a 猫.png"),
+        ("Content-Disposition: form-data; name=\"files\"; filename*=iso-8859-1'de'gr%FCn.png", "grün.png"),
+        ('Content-Disposition: form-data; name="files"; filename="a.png"; filename*=UTF-8\'\'b.png', "a.png"),
+    ],
+)
+def test_a_file_needs_no_filename(headers: str, name: str | None) -> None:
+    files = request_body(one_part(headers, solid("red")), FORM)
+    assert MULTIPART.parse(files).images == [EncodedImage(solid("red"), name)]
+    data = zipped({"red/1.png": solid("red")})
+    archive = request_body(one_part(headers.replace("files", "archive"), data), FORM, Purpose.EVALUATE)
+    assert MULTIPART.parse(archive).labels == ["red"]
+
+
+@pytest.mark.parametrize("data", [b"", b"a.png", "grün.png".encode(), rb"C:\a.png"])
+def test_a_field_of_plain_text_in_place_of_a_file_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match=r"'files' must be a file \(curl -F files=@"):
+        MULTIPART.parse(request_body(one_part('Content-Disposition: form-data; name="files"', data), FORM))
+
+
 def test_more_files_than_allowed_are_not_read_to_the_end() -> None:
     assert len(parse(form(b"a", b"b"), max_images=2).images) == 2
     with pytest.raises(TooManyImagesError):
@@ -87,7 +120,7 @@ def test_no_files_is_said() -> None:
 def test_what_stands_before_the_first_boundary_and_behind_the_last_says_nothing(preamble: bytes) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc\r\n'
     body = preamble + part * 2 + b"--x--\r\nepilogue\r\n--x"
-    assert MULTIPART.parse(request_body(body, FORM)).images == [EncodedImage(b"abc")] * 2
+    assert MULTIPART.parse(request_body(body, FORM)).images == [EncodedImage(b"abc", "a")] * 2
     with pytest.raises(TooManyImagesError):
         MULTIPART.parse(request_body(body, FORM, max_images=1))
 
