@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 
 from service.codecs.archive import NPZ, ZIP
-from service.codecs.base import BodyFormat, OpenApi, Purpose
+from service.codecs.base import BodyFormat, OpenApi, Purpose, RequestBody, Submission
 from service.codecs.image import RAW_IMAGE
 from service.codecs.json import JSON
 from service.codecs.multipart import MULTIPART
@@ -28,7 +28,8 @@ from service.errors import (
 from service.inference.retry_after import Throughput, retry_after
 from service.validation import shortened
 
-FORMATS = (JSON, MULTIPART, RAW_IMAGE, NPY, ZIP, NPZ)
+_LABELLED = (JSON, MULTIPART, RAW_IMAGE, NPY, ZIP, NPZ)
+_UNLABELLED = "application/octet-stream"
 
 # Below this, a hop to another thread costs more than parsing.
 INLINE_BYTES = 64 * 1024
@@ -209,14 +210,45 @@ async def run_off_loop(large: bool, work: Callable[P, T], /, *args: P.args, **kw
 
 def choose_format(request: Request, purpose: Purpose) -> BodyFormat:
     """Returns the format that the Content-Type names. Raises UnsupportedMediaTypeError."""
-    supported = [form for form in FORMATS if purpose in form.openapi]
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    for body_format in supported:
-        if body_format.matches(media_type):
+    for body_format in FORMATS:
+        if purpose in body_format.openapi and body_format.matches(media_type):
             return body_format
-    names = ", ".join(body_format.media_type for body_format in supported)
-    what = f"{media_type} is not supported" if media_type else "The request has no Content-Type"
-    raise UnsupportedMediaTypeError(f"{what}; send one of {names}.")
+    raise _unsupported(f"{shortened(media_type)} is not supported", purpose)
+
+
+def _parse_by_content(body: RequestBody) -> Submission:
+    """Parses a body whose Content-Type is absent or application/octet-stream. Raises UnsupportedMediaTypeError."""
+    for body_format in _LABELLED:
+        if body.purpose in body_format.openapi and body_format.recognizes(body.data):
+            return body_format.parse(body)
+    label = f"The Content-Type is {_UNLABELLED}" if body.content_type else "The request has no Content-Type"
+    raise _unsupported(f"{label}, and the format of the body is unknown", body.purpose)
+
+
+def _unsupported(fault: str, purpose: Purpose) -> UnsupportedMediaTypeError:
+    names = ", ".join(body_format.media_type for body_format in _LABELLED if purpose in body_format.openapi)
+    return UnsupportedMediaTypeError(
+        f"{fault}; send one of {names}. With curl, send image files by -F files=@image.png, or name the format, as in "
+        "-H 'Content-Type: application/json'."
+    )
+
+
+def _by_content(files: str) -> OpenApi:
+    description = f"{files}, recognised by its content. A body without Content-Type is read in the same way."
+    return {"schema": {"type": "string", "format": "binary", "description": description}}
+
+
+BY_CONTENT = BodyFormat(
+    _UNLABELLED,
+    _parse_by_content,
+    {
+        Purpose.PREDICT: _by_content("An image file or an .npy file"),
+        Purpose.EVALUATE: _by_content("A zip or an .npz file"),
+    },
+    aliases=("",),
+)
+FORMATS = (*_LABELLED, BY_CONTENT)
 
 
 def request_body(purpose: Purpose) -> OpenApi:

@@ -81,7 +81,7 @@ def _parse(body: RequestBody) -> Submission:
 def _format(media_type: str, file: str, description: str, *aliases: str) -> BodyFormat:
     usage = f"`curl --data-binary @{file} -H 'Content-Type: {media_type}' .../evaluate`"
     openapi: OpenApi = {"schema": {"type": "string", "format": "binary", "description": f"{description} {usage}"}}
-    return BodyFormat(media_type, _parse, {Purpose.EVALUATE: openapi}, aliases)
+    return BodyFormat(media_type, _parse, {Purpose.EVALUATE: openapi}, aliases, lambda data: data.startswith(b"PK\3\4"))
 
 
 ZIP = _format("application/zip", "images.zip", ZIP_DESCRIPTION, "application/x-zip-compressed")  # Windows's name

@@ -49,13 +49,14 @@ class BodyFormat:
 
     parse raises MalformedBodyError, InvalidRequestError, TooManyImagesError or TooManyValuesError. It runs off the
     event loop for large bodies. openapi has the media type object for each purpose that the format serves. aliases are
-    other names of the media type.
+    other names of the media type. recognizes tells the format of a body without a useful Content-Type.
     """
 
     media_type: str
     parse: Callable[[RequestBody], Submission]
     openapi: Mapping[Purpose, OpenApi]
     aliases: tuple[str, ...] = ()
+    recognizes: Callable[[bytes], bool] = lambda _: False
 
     def matches(self, media_type: str) -> bool:
         if self.media_type.endswith("/*"):

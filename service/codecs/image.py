@@ -1,8 +1,20 @@
 """image/*: the body is one image file. Its bytes, not the subtype, tell the file's format."""
 
+import re
+
 from service.codecs.base import BodyFormat, Purpose, RequestBody, Submission
 from service.errors import InvalidRequestError
 from service.inference.inputs import EncodedImage
+
+# Of PNG, JPEG, GIF, BMP, TIFF, WebP, PNM, and HEIC, whose error tells what to do.
+_SIGNATURE = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8|BM|II\*\x00|MM\x00\*|RIFF....WEBP|P[1-6]\s|....ftyp", re.DOTALL
+)
+
+
+def is_image(data: bytes) -> bool:
+    """Whether the data begins as an image file does."""
+    return _SIGNATURE.match(data) is not None
 
 
 def _parse(body: RequestBody) -> Submission:
@@ -15,4 +27,5 @@ RAW_IMAGE = BodyFormat(
     "image/*",
     _parse,
     {Purpose.PREDICT: {"schema": {"type": "string", "format": "binary", "description": "One image file."}}},
+    recognizes=is_image,
 )

@@ -68,4 +68,5 @@ NPY = BodyFormat(
             "schema": {"type": "string", "format": "binary", "description": f"An .npy file with {WANTED}."}
         }
     },
+    recognizes=lambda data: data.startswith(b"\x93NUMPY"),
 )

@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
@@ -16,8 +17,9 @@ from service.inference.retry_after import RETRY_SECONDS
 from service.settings import Device, Settings
 from tests.support.asgi_server import Address, answer_on, listening, request_bytes
 from tests.support.bundles import solid
-from tests.support.http_requests import b64
-from tests.support.request_bodies import Connection
+from tests.support.http_requests import b64, npy
+from tests.support.request_bodies import Connection, request_body
+from tests.support.zip_files import zipped
 
 
 def test_a_body_within_the_limit_is_read_whole() -> None:
@@ -81,11 +83,55 @@ def test_the_content_type_chooses_the_format(content_type: str, chosen: str) -> 
     assert choose_format(Connection(content_type=content_type).request, Purpose.PREDICT).media_type == chosen
 
 
+NPY_BODY, ZIP_BODY = npy(np.zeros((1, 8, 8), np.uint8)), zipped({"red/1.png": solid("red")})
+
+
+@pytest.mark.parametrize("content_type", ["", "application/octet-stream", "Application/Octet-Stream; charset=binary"])
+@pytest.mark.parametrize(
+    ("purpose", "data"),
+    [
+        *((Purpose.PREDICT, solid("red", image_format=name)) for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")),
+        (Purpose.PREDICT, solid("red", image_format="PPM")),
+        (Purpose.PREDICT, NPY_BODY),
+        (Purpose.EVALUATE, ZIP_BODY),
+    ],
+)
+def test_a_body_without_a_useful_content_type_is_read_by_its_content(
+    purpose: Purpose, data: bytes, content_type: str
+) -> None:
+    body_format = choose_format(Connection(content_type=content_type).request, purpose)
+    assert len(body_format.parse(request_body(data, content_type, purpose)).images) == 1
+
+
+@pytest.mark.parametrize(
+    ("purpose", "data"),
+    [
+        (Purpose.PREDICT, b""),
+        (Purpose.PREDICT, b"text"),
+        (Purpose.PREDICT, b'{"instances": []}'),
+        (Purpose.PREDICT, ZIP_BODY),
+        (Purpose.EVALUATE, solid("red")),
+        (Purpose.EVALUATE, NPY_BODY),
+    ],
+)
+def test_another_body_without_content_type_is_refused_with_curls_missing_option(purpose: Purpose, data: bytes) -> None:
+    body_format = choose_format(Connection().request, purpose)
+    fault = (
+        r"no Content-Type, and the format of the body is unknown; send one of application/json.* -F files=@.* -H 'Con"
+    )
+    with pytest.raises(UnsupportedMediaTypeError, match=fault):
+        body_format.parse(request_body(data, "", purpose))
+
+
 @pytest.mark.parametrize(
     ("purpose", "headers", "said"),
     [
-        (Purpose.PREDICT, {}, "The request has no Content-Type; send one of application/json, multipart/form-data"),
         (Purpose.PREDICT, {"content_type": "text/plain"}, "text/plain is not supported"),
+        (
+            Purpose.PREDICT,
+            {"content_type": "application/x-www-form-urlencoded"},
+            "With curl, .* -F files=@.* or .* -H '",
+        ),
         (Purpose.EVALUATE, {"content_type": "image/png"}, "send one of application/json, multipart/form-data"),
         (Purpose.EVALUATE, {"content_type": "application/x-npy"}, "is not supported; send one of application/json"),
     ],

@@ -14,8 +14,12 @@ from tests.support.http_requests import form, npy
 SCHEMA: dict[str, Any] = json.loads(render())
 REPOSITORY = Path(__file__).parents[3]
 KINDS = {
-    "predict": {"application/json", "multipart/form-data", "image/*", "application/x-npy"},
-    "evaluate": {"application/json", "multipart/form-data", "application/zip", "application/x-npz"},
+    "predict": {
+        *("application/json", "multipart/form-data", "image/*", "application/x-npy", "application/octet-stream")
+    },
+    "evaluate": {
+        *("application/json", "multipart/form-data", "application/zip", "application/x-npz", "application/octet-stream")
+    },
     "infer": {"application/json", "application/octet-stream"},
     "load": {"application/json"},
     "unload": {"application/json"},
@@ -127,6 +131,7 @@ def test_each_described_kind_of_body_is_taken(client: TestClient) -> None:
             "headers": {"content-type": "application/x-npy"},
         },
         "application/json": {"json": {"instances": [[[1, 2], [3, 4]]]}},
+        "application/octet-stream": {"content": image, "headers": {"content-type": "application/octet-stream"}},
     }
     assert set(requests) == KINDS["predict"]
     for kind, request in requests.items():

@@ -209,3 +209,22 @@ def test_a_body_that_is_not_what_it_says_is_a_problem(
 ) -> None:
     response = client.post("/predict", content=content, headers={"content-type": content_type})
     problem_of(response, status, "unsupported_media_type" if status == 415 else "invalid_request")
+
+
+def test_the_error_of_a_forms_file_has_its_name(client: TestClient) -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    files = [
+        ("files", (name, data)) for name, data in (("red.png", solid("red")), ("a.png", b""), ("IMG_1.HEIC", heic))
+    ]
+    problem = problem_of(client.post("/predict", files=files), 422, "invalid_image")
+    assert [(error.index, error.reason) for error in problem.errors] == [
+        (1, "a.png: The file is empty."),
+        (2, "IMG_1.HEIC: HEIC (the format of iPhone photos) is not supported; save the image as PNG or JPEG."),
+    ]
+    assert "a.png: The file is empty." in problem.detail
+    failed = client.post("/predict?on_error=item", files=files).json()["predictions"][1]
+    assert failed["error"] == {"index": 1, "reason": "a.png: The file is empty."}
+
+
+def test_an_image_without_content_type_is_classified(client: TestClient) -> None:
+    assert labels_of(client.post("/predict", content=solid("red"))) == ["red"]
