@@ -130,9 +130,7 @@ class Mistake(Frozen):
     """A wrong answer, and how sure of it the model was."""
 
     index: Annotated[int, Field(ge=0, description="position of the image in the request")]
-    name: Annotated[str | None, Field(description="its file in the archive; null where the images came otherwise")] = (
-        None
-    )
+    name: Annotated[str | None, Field(description="the name of the image's file; null if the client sent none")] = None
     label: str
     predicted: str
     probability: Annotated[Rate, Field(description="of the predicted class")]

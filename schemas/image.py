@@ -16,6 +16,7 @@ reason instead of guessed:
 """
 
 import io
+import re
 import threading
 import warnings
 
@@ -31,6 +32,13 @@ Pixels = npt.NDArray[np.uint8]
 DEFAULT_MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535  # the most that JPEG and GIF can say; the memory of resizing grows with a side, whatever the other is
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # MPO comes in as JPEG
+_UNSUPPORTED_FORMATS = {
+    rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)": "HEIC (the format of iPhone photos)",
+    rb"....ftypavi[fs]": "AVIF",
+    rb"\xff\x0a|\x00\x00\x00\x0cJXL ": "JPEG XL",
+    rb"%PDF-": "PDF",
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg\b": "SVG",
+}
 
 _EXIF_ORIENTATION = 0x0112
 _TO_UPRIGHT = {
@@ -82,9 +90,18 @@ def decode_image(data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIX
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"The image claims far more than the {max_pixels:,} pixels allowed.") from error
     except UnidentifiedImageError as error:
-        raise UnreadableImageError(f"The bytes are no image of a known format ({', '.join(FORMATS)}).") from error
+        raise _unidentified(data) from error
     except Exception as error:  # decoders raise anything on hostile bytes: struct.error, SyntaxError, IndexError, ...
         raise UnreadableImageError(f"The image is damaged or cut short ({error or type(error).__name__}).") from error
+
+
+def _unidentified(data: bytes) -> ImageError:
+    if not data:
+        return UnreadableImageError("The file is empty.")
+    for signature, name in _UNSUPPORTED_FORMATS.items():
+        if re.match(signature, data, re.DOTALL):
+            return UnsupportedImageError(f"{name} is not supported; save the image as PNG or JPEG.")
+    return UnreadableImageError(f"The bytes are no image of a known format ({', '.join(FORMATS)}).")
 
 
 def fit_pixels(pixels: Pixels, spec: InputSpec) -> Pixels:

@@ -1,43 +1,31 @@
-"""Every way in which the service says no. No HTTP here: app.py holds the one table from these to a status.
+"""Every error of the service, with the HTTP status and the problem code that it is answered with."""
 
-ServiceError
-├── StartError                     the service cannot start
-│   ├── SettingsError              a CONVOY_* variable has a value that cannot be used
-│   └── DeviceError                the device that was asked for cannot be used
-├── RequestError                   the caller can mend it
-│   ├── MalformedBodyError         the body is not what its Content-Type says
-│   ├── InvalidRequestError        the body can be read and asks for something that is not there to ask
-│   ├── InvalidImagesError         some of the images cannot be decoded; names each
-│   ├── UnsupportedMediaTypeError  a kind of body that is not taken here
-│   ├── BodyTooLargeError          more bytes than allowed
-│   ├── TooManyImagesError         more images than allowed
-│   ├── TooManyValuesError         a JSON body of more numbers, lists or objects than allowed
-│   ├── ModelRequiredError         several models, none named
-│   ├── ModelNotFoundError         no such model or version
-│   ├── ReportNotFoundError        no such file in the model's report
-│   ├── UnsupportedFeatureError    a part of a protocol that is not here
-│   ├── UnauthorizedError          a key is needed, and none or a wrong one came
-│   ├── ConflictError              the state of the service does not allow the change
-│   └── ForbiddenError             not for this caller, whatever it brings
-├── ModelRefusedError              the model is there, and must not answer
-├── UnavailableError               the caller can try again
-│   ├── NotReadyError              no model at all, or the service is going down
-│   ├── OverloadedError            the queue is full
-│   ├── DeviceMemoryError          the device has no memory left for a single image
-│   └── DeadlineError              the time that the request had is over
-└── InferenceError                 the model failed on images that were good
-"""
+import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 from schemas.prediction import ItemError
+from schemas.problem import ProblemCode
+
+INTERNAL_DETAIL = "The service failed to process this request; see its log."
 
 
 class ServiceError(Exception):
-    """The message is one sentence for whoever asked: what is wrong and what to do.
+    """Base of all errors of the service. The message is one sentence: what is wrong and what to do."""
 
-    closes says whether its connection ends with it, as nobody knows whether the rest of the request's body will come.
-    """
+    status: ClassVar[int] = 500
+    code: ClassVar[ProblemCode] = ProblemCode.INTERNAL
+    errors: tuple[ItemError, ...] = ()
 
-    closes = False
+    @property
+    def detail(self) -> str:
+        """The message for the client."""
+        return str(self)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Response headers."""
+        return {}
 
 
 class StartError(ServiceError):
@@ -45,106 +33,164 @@ class StartError(ServiceError):
 
 
 class SettingsError(StartError):
-    """A CONVOY_* variable has a value that cannot be used."""
+    """A CONVOY_* variable has an invalid value."""
 
 
 class DeviceError(StartError):
-    """The device that was asked for cannot be used; the message names what is missing."""
+    """The requested device is unusable; the message names the cause."""
 
 
 class RequestError(ServiceError):
-    """The caller can mend it."""
+    """The client must change the request."""
 
 
 class MalformedBodyError(RequestError):
-    """The body is not what its Content-Type says."""
+    """The body does not match its Content-Type."""
+
+    status = 400
+    code = ProblemCode.INVALID_REQUEST
 
 
 class InvalidRequestError(RequestError):
-    """The body can be read and asks for something that is not there to ask."""
+    """The body is well-formed, but a value in it, or in the query, is invalid."""
+
+    status = 422
+    code = ProblemCode.INVALID_REQUEST
 
 
 class InvalidImagesError(RequestError):
-    """Some of the images cannot be decoded."""
+    """Some images of the request cannot be decoded; `errors` has each."""
+
+    status = 422
+    code = ProblemCode.INVALID_IMAGE
 
     def __init__(self, errors: tuple[ItemError, ...], images: int) -> None:
         self.errors = errors
         first = errors[0]
-        more = f"; errors lists all {len(errors)} bad ones" if len(errors) > 1 else ""
+        more = f"; errors lists all {len(errors)} invalid images" if len(errors) > 1 else ""
         super().__init__(
             f"Image {first.index} of {images} (counted from 0) cannot be used: {first.reason}"
-            + (f" Leave it out, or ask with on_error=item for the others' answers{more}." if images > 1 else "")
+            + (f" Remove it, or set on_error=item to get answers for the other images{more}." if images > 1 else "")
         )
 
 
 class UnsupportedMediaTypeError(RequestError):
-    """A kind of body that is not taken here."""
+    """The Content-Type or the Content-Encoding is not supported."""
+
+    status = 415
+    code = ProblemCode.UNSUPPORTED_MEDIA_TYPE
 
 
 class BodyTooLargeError(RequestError):
-    """More bytes than allowed."""
+    """The body exceeds CONVOY_MAX_BODY_BYTES."""
 
-    def __init__(self, limit: int, sent: int | None = None) -> None:
-        body = "The body" if sent is None else f"The body of {sent:,} bytes"
+    status = 413
+    code = ProblemCode.BODY_TOO_LARGE
+
+    def __init__(self, limit: int, size: int | None = None) -> None:
+        body = "The body" if size is None else f"The body of {size:,} bytes"
         super().__init__(f"{body} is larger than the {limit:,} bytes allowed; send fewer or smaller images at a time.")
 
 
 class TooManyImagesError(RequestError):
-    """More images than allowed."""
+    """The request exceeds CONVOY_MAX_IMAGES."""
 
-    def __init__(self, limit: int, sent: int | None = None) -> None:
-        held = "" if sent is None else f"{sent:,} images, "
-        super().__init__(f"The request holds {held}more than the {limit:,} images allowed; send fewer at a time.")
+    status = 413
+    code = ProblemCode.TOO_MANY_IMAGES
+
+    def __init__(self, limit: int, images: int | None = None) -> None:
+        count = "" if images is None else f"{images:,} images, "
+        super().__init__(f"The request holds {count}more than the {limit:,} images allowed; send fewer at a time.")
 
 
 class TooManyValuesError(RequestError):
-    """A JSON body that would take far more memory than its bytes."""
+    """Parsing the JSON body would take far more memory than the body itself."""
+
+    status = 413
+    code = ProblemCode.BODY_TOO_LARGE
 
 
 class ModelRequiredError(RequestError):
-    """Several models, none named."""
+    """The request names no model, and several are loaded."""
+
+    status = 400
+    code = ProblemCode.MODEL_REQUIRED
 
 
 class ModelNotFoundError(RequestError):
-    """No such model or version."""
+    """No model or version has this name."""
+
+    status = 404
+    code = ProblemCode.MODEL_NOT_FOUND
 
 
 class ReportNotFoundError(RequestError):
-    """No such file in the model's report."""
+    """The model's report has no such file."""
+
+    status = 404
+    code = ProblemCode.NOT_FOUND
 
 
 class UnsupportedFeatureError(RequestError):
-    """A part of a protocol that is not here."""
+    """The request uses a protocol extension that the service does not implement."""
+
+    status = 501
+    code = ProblemCode.NOT_IMPLEMENTED
 
 
 class UnauthorizedError(RequestError):
-    """A key is needed, and none or a wrong one came."""
+    """The request needs an API key and has none, or an unknown one."""
+
+    status = 401
+    code = ProblemCode.UNAUTHORIZED
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
 
 
 class ForbiddenError(RequestError):
-    """Not for this caller, whatever it brings."""
+    """The client may not make this request."""
+
+    status = 403
+    code = ProblemCode.FORBIDDEN
 
 
 class ConflictError(RequestError):
     """The state of the service does not allow the change."""
 
+    status = 409
+    code = ProblemCode.CONFLICT
+
 
 class ModelRefusedError(ServiceError):
-    """The model is there, and must not answer."""
+    """The version was found and failed its checks, so it does not serve."""
+
+    status = 503
+    code = ProblemCode.MODEL_REFUSED
 
 
 class UnavailableError(ServiceError):
-    """The caller can try again, after so many seconds where that is known."""
+    """The same request may succeed later: after retry_after seconds, if that is known."""
 
+    status = 503
     retry_after: float | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
 
 
 class NotReadyError(UnavailableError):
-    """No model at all, this one unloaded, or the service is going down."""
+    """No model is loaded, this one is unloaded, or the service is shutting down."""
+
+    code = ProblemCode.NOT_READY
 
 
 class OverloadedError(UnavailableError):
-    """The queue is full; nothing was decoded."""
+    """The queue or the memory for bodies is full; nothing was decoded."""
+
+    code = ProblemCode.OVERLOADED
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         self.retry_after = retry_after
@@ -152,18 +198,42 @@ class OverloadedError(UnavailableError):
 
 
 class DeviceMemoryError(UnavailableError):
-    """The device has no memory left for a single image; others' work may free some."""
+    """The device is out of memory, even for a single image; other work may free some."""
 
+    code = ProblemCode.OVERLOADED
     retry_after = 1.0
 
 
 class DeadlineError(UnavailableError):
-    """The time that the request had is over; what was not begun was dropped. model: none, while its body still came."""
+    """The deadline passed; work that had not started was dropped.
 
-    def __init__(self, message: str, model: str = "") -> None:
+    model is the value of the label under which convoy_deadline_missed counts the request; None: it is not counted.
+    """
+
+    status = 504
+    code = ProblemCode.DEADLINE_EXCEEDED
+
+    def __init__(self, message: str, model: str | None = None) -> None:
         self.model = model
         super().__init__(message)
 
 
+class BodyTimeoutError(DeadlineError):
+    """The deadline passed before the body had arrived. The connection closes, since the rest may never come."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The deadline passed before the request's body had arrived; send less, or allow more time.", model=""
+        )
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Connection": "close"}
+
+
 class InferenceError(ServiceError):
-    """The model failed on images that were good."""
+    """The model failed on valid images. The client does not see the message, which describes internals."""
+
+    @property
+    def detail(self) -> str:
+        return INTERNAL_DETAIL

@@ -1,16 +1,18 @@
-"""Who may ask for what: the whole of it is in this file. docs/decisions/0013-who-may-ask.md says why.
+"""Authorization: which requests need which key. docs/decisions/0013-who-may-ask.md has the reasons.
 
-open    anybody: health, the page, the documentation; the same for every installation. What health tells of models, by
-        name, it tells those alone who may ask
-asking  where CONVOY_API_KEYS is set, one of its keys or of CONVOY_ADMIN_KEYS: predictions, and all that tells of models
-admin   one of CONVOY_ADMIN_KEYS; where that is not set, callers on this machine alone: whatever changes something
+public  needs no key: health, the page and the documentation. They are the same for every installation; health names
+        models only to clients that may use them.
+client  needs a key of CONVOY_API_KEYS or CONVOY_ADMIN_KEYS, if CONVOY_API_KEYS is set: predictions, and everything that
+        describes models.
+admin   needs a key of CONVOY_ADMIN_KEYS; if that is not set, a client on this machine: everything that changes state.
 """
 
 import re
-from collections.abc import Mapping
 from enum import Enum, auto
+from functools import lru_cache
 
 from fastapi import Request
+from starlette.datastructures import Headers
 
 from service.api.route_template import route_template
 from service.api_keys import Keys
@@ -20,14 +22,25 @@ from service.validation import shortened
 
 
 class Access(Enum):
-    OPEN = auto()
-    ASKING = auto()
+    PUBLIC = auto()
+    CLIENT = auto()
     ADMIN = auto()
 
 
-# Route templates, each parameter as *.
-_OPEN = {"/", "/docs", "/redoc", "/favicon.ico", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
-_ASKING_BY_POST = {
+# Route templates, with * for each parameter.
+_PUBLIC = {
+    "/",
+    "/docs",
+    "/docs/",
+    "/redoc",
+    "/redoc/",
+    "/favicon.ico",
+    "/livez",
+    "/readyz",
+    "/v2/health/live",
+    "/v2/health/ready",
+}
+_CLIENT_POST = {
     "/predict",
     "/models/*/predict",
     "/models/*/versions/*/predict",
@@ -40,82 +53,88 @@ _ASKING_BY_POST = {
     "/v2/repository/index",
 }
 
-# What proxies add, beside all that begins with x-forwarded-.
+# Headers that proxies add, apart from those that begin with x-forwarded-.
 _FORWARDED = {"cf-connecting-ip", "forwarded", "true-client-ip", "via", "x-client-ip", "x-real-ip"}
 _HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[\w.-]+))(:\d*)?", re.ASCII | re.IGNORECASE)
 
 
-def access(method: str, template: str) -> Access:
-    """What is in no list is closed: for a GET that is asking, for all else admin."""
+@lru_cache(maxsize=256)
+def required_access(method: str, template: str) -> Access:
+    """Unlisted routes are closed: a GET needs client access, anything else admin access."""
     path = re.sub(r"\{[^}]*\}", "*", template)
     if method in {"GET", "HEAD"}:
-        return Access.OPEN if path in _OPEN else Access.ASKING
-    return Access.ASKING if method == "POST" and path in _ASKING_BY_POST else Access.ADMIN
+        return Access.PUBLIC if path in _PUBLIC else Access.CLIENT
+    return Access.CLIENT if method == "POST" and path in _CLIENT_POST else Access.ADMIN
 
 
 class Guard:
-    """A dependency of every route: it runs once the route is known, and before anything of the body is read."""
+    """A dependency of every route: it runs before the body is read."""
 
     def __init__(self, settings: Settings) -> None:
-        self._asking = Keys(settings.api_keys)
-        self._admin = Keys(settings.admin_keys)
+        self._client_keys = Keys(settings.api_keys)
+        self._admin_keys = Keys(settings.admin_keys)
 
     async def __call__(self, request: Request) -> None:
+        self.check(request, required_access(request.method, route_template(request.scope)))
+
+    def check(self, request: Request, access: Access) -> None:
         """Raises UnauthorizedError or ForbiddenError."""
-        wanted = access(request.method, route_template(request.scope))
-        if wanted is Access.ASKING and self._asking:
-            self._check_key(request, admin=False)
-        elif wanted is Access.ADMIN and self._admin:
-            self._check_key(request, admin=True)
-        elif wanted is Access.ADMIN:
+        if access is Access.CLIENT and self._client_keys:
+            self._check_key(request.headers, admin=False)
+        elif access is Access.ADMIN and self._admin_keys:
+            self._check_key(request.headers, admin=True)
+        elif access is Access.ADMIN:
             _check_local(request)
 
-    def may_ask(self, request: Request) -> bool:
-        """Whether the caller may be told of models, where a route is open to those too who may not."""
-        if not self._asking:
-            return True
-        key = _key(request.headers)
-        return key is not None and (key in self._admin or key in self._asking)
+    def has_client_access(self, request: Request) -> bool:
+        """Whether a public route may tell this client about models."""
+        keys = _keys(request.headers)
+        return not self._client_keys or any(key in self._admin_keys or key in self._client_keys for key in keys)
 
-    def _check_key(self, request: Request, *, admin: bool) -> None:
-        key = _key(request.headers)
-        if key is None:
-            raise UnauthorizedError("This needs a key; send it as Authorization: Bearer KEY, or as X-API-Key: KEY.")
-        if key in self._admin:
+    def _check_key(self, headers: Headers, *, admin: bool) -> None:
+        keys = _keys(headers)
+        if not keys:
+            raise UnauthorizedError(
+                "This request needs a key; send it as Authorization: Bearer KEY, or as X-API-Key: KEY."
+            )
+        if any(key in self._admin_keys for key in keys):
             return
-        if key not in self._asking:
-            raise UnauthorizedError("The key is none that this service knows; ask whoever runs it for one.")
+        if not any(key in self._client_keys for key in keys):
+            raise UnauthorizedError("The service does not know this key; ask its operator for one.")
         if admin:
-            raise ForbiddenError("The key is for predictions; this needs one of CONVOY_ADMIN_KEYS.")
+            raise ForbiddenError("The key is in CONVOY_API_KEYS; this request needs one of CONVOY_ADMIN_KEYS.")
 
 
-def _key(headers: Mapping[str, str]) -> str | None:
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials.strip()
-    return headers.get("x-api-key")
+def _keys(headers: Headers) -> list[str]:
+    """Every credential of the request: one may be a gateway's own, and not for this service."""
+    bearer = [
+        token.strip()
+        for scheme, _, token in (value.strip().partition(" ") for value in headers.getlist("authorization"))
+        if scheme.lower() == "bearer"
+    ]
+    return [key for key in (*bearer, *(value.strip() for value in headers.getlist("x-api-key"))) if key]
 
 
 def _check_local(request: Request) -> None:
-    """The caller is on this machine, and is no page of somebody else's in a browser on it.
+    """Raises ForbiddenError unless the client is on this machine and is not a web page of another site.
 
-    Such a page says where it is from (Origin), also where its name was made to lead here (Host).
+    A browser on this machine names that site in Origin; or in Host, if the site's name resolves to this machine.
     """
-    said = "Without CONVOY_ADMIN_KEYS this is open to callers on the service's own machine alone"
+    rule = "Without CONVOY_ADMIN_KEYS, only clients on the service's own machine may make this request"
     headers = request.headers
     if request.client is None or not is_loopback(request.client.host):
-        raise ForbiddenError(f"{said}; set it, and send one of its keys.")
+        raise ForbiddenError(f"{rule}; set it, and send one of its keys.")
     forwarded = next((name for name in headers if name in _FORWARDED or name.startswith("x-forwarded-")), None)
     if forwarded:
-        raise ForbiddenError(f"{said}, and the header {forwarded} says that this came from elsewhere; set it.")
+        raise ForbiddenError(f"{rule}, but the header {forwarded} shows that a proxy forwarded it; set it.")
     host, origin = headers.get("host", ""), headers.get("origin")
     if not is_loopback(_hostname(host)):
-        raise ForbiddenError(f"{said}, under its own name: ask 127.0.0.1 or localhost, not '{shortened(host)}'.")
+        raise ForbiddenError(f"{rule}; use the host 127.0.0.1 or localhost, not '{shortened(host)}'.")
     if origin is not None and origin.partition("://")[2] != host:
-        raise ForbiddenError(f"{said}, and not to a page of '{shortened(origin)}'.")
+        raise ForbiddenError(f"{rule}, and pages of '{shortened(origin)}' may not; set it, and send one of its keys.")
 
 
 def _hostname(host: str) -> str:
-    """Of a Host header (RFC 9110, section 7.2); empty where it is anything else."""
+    """Returns the name or address in a Host header (RFC 9110, section 7.2), or "" if it is malformed."""
     parts = _HOST.fullmatch(host)
     return (parts["name"] or parts["address"]).lower() if parts else ""

@@ -1,211 +1,259 @@
-"""A request -> its Submission: which kind of body it is, no more bytes of it than allowed, and its parsing."""
+"""Reading a request's body: its format, its size, the memory that it takes, and its decompression."""
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.codecs.archive import NPZ, ZIP
-from service.codecs.base import BodyKind, Incoming, OpenApi, Purpose, Submission
+from service.codecs.base import BodyFormat, OpenApi, Purpose, RequestBody, Submission
 from service.codecs.image import RAW_IMAGE
 from service.codecs.json import JSON
 from service.codecs.multipart import MULTIPART
 from service.codecs.npy import NPY
 from service.errors import (
+    BodyTimeoutError,
     BodyTooLargeError,
-    DeadlineError,
     MalformedBodyError,
     OverloadedError,
     UnsupportedMediaTypeError,
 )
 from service.inference.retry_after import Throughput, retry_after
-from service.settings import Settings
+from service.validation import shortened
 
-# The memory that the bodies of all requests in a process may take together.
-#
-# Only what has really come counts: a caller that announces much and sends little takes no one's place.
+_LABELLED = (JSON, MULTIPART, RAW_IMAGE, NPY, ZIP, NPZ)
+_UNLABELLED = "application/octet-stream"
 
-_STATE = "held_body"
+# Below this, a hop to another thread costs more than parsing.
+INLINE_BYTES = 64 * 1024
 
+_CONTENT_CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+_BLOCK_BYTES = 64 * 1024
 
-class HeldBody:
-    """What one request holds of a memory."""
-
-    def __init__(self, memory: "BodyMemory | None" = None) -> None:
-        """Without a memory there is no bound."""
-        self._memory = memory
-        self._bytes = 0
-        self._since = 0.0
-
-    def has_room(self, size: int) -> bool:
-        """For so many bytes in all. A lone request always has."""
-        if self._memory is None:
-            return True
-        others = self._memory.held - self._bytes
-        return not others or others + size <= self._memory.limit
-
-    def refused(self, size: int) -> OverloadedError:
-        """Says so of a size for which there is no room."""
-        wait = self._memory.refuse(size - self._bytes) if self._memory else 0.0
-        return OverloadedError(
-            "The bodies of other requests take all the memory allowed for them; ask again later.", retry_after(wait)
-        )
-
-    def resize(self, size: int) -> None:
-        if self._memory is not None:
-            self._memory.held += size - self._bytes
-            self._memory.holders += bool(size) - bool(self._bytes)
-            if not self._bytes:
-                self._since = self._memory.clock()
-        self._bytes = size
-
-    def release(self) -> None:
-        """At the end of the request."""
-        if self._memory is not None and self._bytes:
-            self._memory.released.add(self._bytes, self._memory.clock() - self._since)
-        self.resize(0)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class BodyMemory:
-    """ASGI middleware: every request has a HeldBody, which is released when the request has ended."""
+    """Bounds the memory that the bodies of all requests in this process take together.
+
+    Only bytes that have arrived count: a client that announces much and sends little takes no room from others.
+    """
 
     def __init__(
         self,
-        app: ASGIApp,
         limit: int,
         on_refusal: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """limit in bytes. on_refusal is told of every request that finds no room."""
-        self._app = app
-        self._on_refusal = on_refusal
+        """limit is in bytes. on_refusal is called for each request that finds no room."""
         self.limit = limit
         self.clock = clock
         self.held = 0  # bytes
         self.holders = 0  # requests that hold some of them
-        self.released = Throughput()  # bytes a second, by each of the holders
+        self.released = Throughput()  # bytes per second of one holder
+        self._on_refusal = on_refusal
 
-    def refuse(self, more: int) -> float:
-        """Seconds until there is room for so many bytes more, at the rate at which requests gave theirs back."""
-        self._on_refusal()
-        return self.released.seconds_for(self.held + more - self.limit) / max(self.holders, 1)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        held = scope.setdefault("state", {})[_STATE] = HeldBody(self)
+    @contextmanager
+    def hold(self) -> Iterator["HeldBody"]:
+        """Yields the share of one request, and releases it at the end."""
+        held = HeldBody(self)
         try:
-            await self._app(scope, receive, send)
+            yield held
         finally:
             held.release()
 
-
-def held_body(scope: Mapping[str, Any]) -> HeldBody:
-    """The request's; one without a bound where the middleware is not there."""
-    held = scope.get("state", {}).get(_STATE)
-    return held if isinstance(held, HeldBody) else HeldBody()
-
-
-KINDS: Sequence[BodyKind] = (JSON, MULTIPART, RAW_IMAGE, NPY, ZIP, NPZ)
-
-# Below this, a hop to another thread costs more than the parsing.
-INLINE_BYTES = 64 * 1024
+    def refusal(self, more: int) -> OverloadedError:
+        """Retry-After is the time until `more` bytes are free, at the rate at which requests release theirs."""
+        self._on_refusal()
+        seconds = self.released.seconds_for(self.held + more - self.limit) / max(self.holders, 1)
+        message = "The bodies of other requests fill the memory allowed for bodies; retry later."
+        return OverloadedError(message, retry_after(seconds))
 
 
-async def read_submission(request: Request, purpose: Purpose, settings: Settings, deadline: float) -> Submission:
-    """Raises UnsupportedMediaTypeError, or as read_as."""
-    return await read_as(choose_kind(request, purpose), request, purpose, settings, deadline)
+class HeldBody:
+    """The bytes that one request holds of a BodyMemory."""
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
+        self._bytes = 0
+        self._since = 0.0
+
+    @property
+    def room(self) -> float:
+        """Bytes that this body may have in all. A lone body has no bound here."""
+        others = self._memory.held - self._bytes
+        return self._memory.limit - others if others else math.inf
+
+    def check(self, size: int) -> None:
+        """Raises OverloadedError if there is no room for a body of this size."""
+        if size > self.room:
+            raise self._memory.refusal(size - self._bytes)
+
+    def resize(self, size: int) -> None:
+        """Raises OverloadedError as check does; the share then keeps its size."""
+        self.check(size)
+        self._set(size)
+
+    def release(self) -> None:
+        if self._bytes:
+            self._memory.released.add(self._bytes, self._memory.clock() - self._since)
+        self._set(0)
+
+    def _set(self, size: int) -> None:
+        if not self._bytes:
+            self._since = self._memory.clock()
+        self._memory.held += size - self._bytes
+        self._memory.holders += bool(size) - bool(self._bytes)
+        self._bytes = size
 
 
-async def read_as(
-    kind: BodyKind, request: Request, purpose: Purpose, settings: Settings, deadline: float
-) -> Submission:
-    """Whatever Content-Type says. Raises what read_body or the kind's parse raises."""
-    incoming = Incoming(
-        body=await read_body(request, settings.max_body_bytes, deadline),
-        content_type=request.headers.get("content-type", ""),
-        purpose=purpose,
-        max_images=settings.max_images,
-        max_pixels=settings.max_pixels,
-        max_json_values=settings.max_json_values,
-        max_archive_bytes=settings.max_archive_bytes,
-        max_archived_image_bytes=settings.max_body_bytes,
-    )
-    if len(incoming.body) <= INLINE_BYTES:
-        return kind.parse(incoming)
-    return await run_in_threadpool(kind.parse, incoming)
+async def read_body(request: Request, held: HeldBody, limit: int, deadline: float) -> bytes:
+    """Returns the body, decompressed, of at most `limit` bytes. deadline is in time.monotonic() seconds.
 
-
-def choose_kind(request: Request, purpose: Purpose) -> BodyKind:
-    """By Content-Type alone. Raises UnsupportedMediaTypeError."""
-    offered = [kind for kind in KINDS if purpose in kind.openapi]
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    for kind in offered:
-        if kind.matches(media_type):
-            return kind
-    taken = ", ".join(kind.media_type for kind in offered)
-    said = f"A body of {media_type} is not taken here" if media_type else "The request has no Content-Type"
-    raise UnsupportedMediaTypeError(f"{said}; send one of {taken}.")
-
-
-async def read_body(request: Request, limit: int, deadline: float) -> bytes:
-    """The body, within limit bytes, the memory left for bodies, and the deadline (in time.monotonic() seconds).
-
-    Content-Length is looked at first, and what comes is counted all the same. Raises BodyTooLargeError or
-    OverloadedError as soon as that is known, and leaves the rest to the server (service/workers/http_limits.py);
-    DeadlineError; ClientDisconnect.
+    Raises UnsupportedMediaTypeError, MalformedBodyError, BodyTooLargeError, OverloadedError, BodyTimeoutError, or
+    ClientDisconnect. The server discards what is left of a refused body (service/workers/http_limits.py).
     """
-    length = request.headers.get("content-length", "0")
+    coding, length = _content_coding(request.headers), request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
-        raise MalformedBodyError("Content-Length is no number.")
+        raise MalformedBodyError("Content-Length is not a number.")
+    if int(length) > limit:
+        raise BodyTooLargeError(limit, int(length))
+    held.check(int(length))
+    chunks, size, more = [], 0, True
     try:
         async with asyncio.timeout(None if math.isinf(deadline) else deadline - time.monotonic()):
-            return await _read(request, int(length), limit)
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                more = message.get("more_body", False)
+                if size > limit:
+                    raise BodyTooLargeError(limit)
+                held.resize(size)
     except TimeoutError as error:
-        late = DeadlineError(
-            "The time of this request was over before its body had come; send less, or give it longer."
-        )
-        late.closes = True
-        raise late from error
-
-
-async def _read(request: Request, length: int, limit: int) -> bytes:
-    held, body, more = held_body(request.scope), bytearray(), True
-    refused = _refusal(held, length, limit, length)
-    if refused:
-        raise refused
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        refused = _refusal(held, len(body), limit)
-        if refused:
-            raise refused
+        raise BodyTimeoutError from error
+    body = b"".join(chunks)
+    if coding:
+        most = int(min(limit, held.room))
+        body = await run_off_loop(size > INLINE_BYTES, decompress, body, coding, most)
+        if len(body) > limit:
+            raise BodyTooLargeError(limit)
         held.resize(len(body))
-    return bytes(body)
+    return body
 
 
-def _refusal(
-    held: HeldBody, size: int, limit: int, announced: int | None = None
-) -> BodyTooLargeError | OverloadedError | None:
-    if size > limit:
-        return BodyTooLargeError(limit, announced)
-    if not held.has_room(size):
-        return held.refused(size)
-    return None
+def _content_coding(headers: Headers) -> str | None:
+    transfer = _codings(headers, "transfer-encoding", "chunked")
+    if transfer:
+        raise UnsupportedMediaTypeError(
+            f"Transfer-Encoding {shortened(transfer)} is not supported; send it as Content-Encoding."
+        )
+    coding = _codings(headers, "content-encoding", "identity")
+    if coding and coding not in _CONTENT_CODINGS:
+        raise UnsupportedMediaTypeError(
+            f"Content-Encoding {shortened(coding)} is not supported; send gzip, deflate or an uncompressed body."
+        )
+    return _CONTENT_CODINGS.get(coding)
+
+
+def _codings(headers: Headers, name: str, neutral: str) -> str:
+    """Returns the header's codings, without the neutral one, which leaves a body as it is."""
+    codings = (coding.strip().lower() for coding in ",".join(headers.getlist(name)).split(","))
+    return ", ".join(coding for coding in codings if coding not in {"", neutral})
+
+
+def decompress(body: bytes, coding: str, limit: int) -> bytes:
+    """Returns what gzip (all members, RFC 1952, 2.2) or deflate data holds; at most limit + 1 bytes of it.
+
+    Raises MalformedBodyError.
+    """
+    bits, content, rest = _window_bits(coding, body), bytearray(), memoryview(body)
+    decoder = zlib.decompressobj(bits)
+    try:
+        while rest and len(content) <= limit:
+            if decoder.eof and coding != "gzip":
+                raise MalformedBodyError(f"The body continues after the end of its {coding} data; remove the rest.")
+            if decoder.eof:
+                decoder = zlib.decompressobj(bits)
+            block = rest[:_BLOCK_BYTES]  # each member copies what follows it in its block
+            content += decoder.decompress(block, limit + 1 - len(content))
+            rest = rest[len(block) - len(decoder.unused_data) :]
+    except zlib.error as error:
+        raise MalformedBodyError(f"The body is not {coding} data, although its Content-Encoding says so.") from error
+    if body and len(content) <= limit and not decoder.eof:
+        raise MalformedBodyError(f"The body's {coding} data is truncated; send all of it.")
+    return bytes(content)
+
+
+def _window_bits(coding: str, data: bytes) -> int:
+    """Some clients send deflate without the zlib header that HTTP requires; the header's checksum tells."""
+    if coding == "gzip":
+        return 16 + zlib.MAX_WBITS
+    has_header = len(data) >= 2 and data[0] & 0x0F == zlib.DEFLATED and (data[0] * 256 + data[1]) % 31 == 0
+    return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
+
+
+async def run_off_loop(large: bool, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Calls work in a thread if it is large, so that it does not block the event loop, or else at once."""
+    return await run_in_threadpool(work, *args, **kwargs) if large else work(*args, **kwargs)
+
+
+def choose_format(request: Request, purpose: Purpose) -> BodyFormat:
+    """Returns the format that the Content-Type names. Raises UnsupportedMediaTypeError."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    for body_format in FORMATS:
+        if purpose in body_format.openapi and body_format.matches(media_type):
+            return body_format
+    raise _unsupported(f"{shortened(media_type)} is not supported", purpose)
+
+
+def _parse_by_content(body: RequestBody) -> Submission:
+    """Parses a body whose Content-Type is absent or application/octet-stream. Raises UnsupportedMediaTypeError."""
+    for body_format in _LABELLED:
+        if body.purpose in body_format.openapi and body_format.recognizes(body.data):
+            return body_format.parse(body)
+    label = f"The Content-Type is {_UNLABELLED}" if body.content_type else "The request has no Content-Type"
+    raise _unsupported(f"{label}, and the format of the body is unknown", body.purpose)
+
+
+def _unsupported(fault: str, purpose: Purpose) -> UnsupportedMediaTypeError:
+    names = ", ".join(body_format.media_type for body_format in _LABELLED if purpose in body_format.openapi)
+    return UnsupportedMediaTypeError(
+        f"{fault}; send one of {names}. With curl, send image files by -F files=@image.png, or name the format, as in "
+        "-H 'Content-Type: application/json'."
+    )
+
+
+def _by_content(files: str) -> OpenApi:
+    description = f"{files}, recognised by its content. A body without Content-Type is read in the same way."
+    return {"schema": {"type": "string", "format": "binary", "description": description}}
+
+
+BY_CONTENT = BodyFormat(
+    _UNLABELLED,
+    _parse_by_content,
+    {
+        Purpose.PREDICT: _by_content("An image file or an .npy file"),
+        Purpose.EVALUATE: _by_content("A zip or an .npz file"),
+    },
+    aliases=("",),
+)
+FORMATS = (*_LABELLED, BY_CONTENT)
 
 
 def request_body(purpose: Purpose) -> OpenApi:
-    """OpenAPI's request body: every kind that serves the purpose."""
+    """Returns OpenAPI's request body, with every format of this purpose."""
     return {
         "required": True,
-        "content": {kind.media_type: kind.openapi[purpose] for kind in KINDS if purpose in kind.openapi},
+        "content": {form.media_type: form.openapi[purpose] for form in FORMATS if purpose in form.openapi},
     }

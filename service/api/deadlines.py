@@ -1,4 +1,4 @@
-"""A request's time, from its arrival on: how long it may take, and whether anybody still waits for the answer."""
+"""The deadline of a request, and the end of its work when the client disconnects."""
 
 import asyncio
 import logging
@@ -27,88 +27,84 @@ class _Headers(Frozen):
         Field(
             alias=TIMEOUT_HEADER,
             gt=0,
-            description="seconds, from the request's arrival, in which the answer is of use; then 504, and what was "
-            "not begun is dropped. The service's own limit stands where it is less",
+            description="the request's deadline, in seconds from its arrival; then 504, and work that has not started "
+            "is dropped. The service's own limit applies if it is shorter",
         ),
         PLAIN_NUMBER,
     ]
 
 
-CALL_PARAMETERS = parameters(_Headers, "header")
-"""For the description of each route that has call_of read them."""
+TIMEOUT_PARAMETERS = parameters(_Headers, "header")
+"""OpenAPI's parameters of a route that calls request_context."""
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
-def call_of(request: Request, limit: float) -> RequestContext:
-    """To be asked for before the body is read, whose time counts too; limit is in seconds.
+def request_context(request: Request, limit: float) -> RequestContext:
+    """Returns the deadline and timings of a request; limit is in seconds. Raises RequestValidationError.
 
-    The request's timings are those that are found in its state, where whoever stands around the application has put
-    some. Raises RequestValidationError.
+    Call this before reading the body: reading counts toward the deadline.
     """
-    said = request.headers.get(TIMEOUT_HEADER)
-    timeout = limit if said is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: said}).timeout
-    seconds = min(timeout, limit)
-    timings = getattr(request.state, "timings", None)
-    return RequestContext(time.monotonic() + seconds, timings=timings if isinstance(timings, Timings) else Timings())
+    header = request.headers.get(TIMEOUT_HEADER)
+    timeout = limit if header is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: header}).timeout
+    timings = getattr(request.state, "timings", None)  # from the middleware, if there is one
+    own = timings if isinstance(timings, Timings) else Timings()
+    return RequestContext(time.monotonic() + min(timeout, limit), timings=own)
 
 
-async def within(deadline: float, work: Coroutine[Any, Any, T], else_say: str) -> T:
-    """What work returns or raises. Where the deadline (in time.monotonic() seconds) comes first, work goes on.
+async def within(deadline: float, work: Coroutine[Any, Any, T], message: str) -> T:
+    """Returns or raises what work does. After the deadline (in time.monotonic() seconds), work goes on by itself.
 
-    Raises DeadlineError(else_say).
+    Raises DeadlineError(message).
     """
-    going = asyncio.create_task(work)
+    task = asyncio.create_task(work)
     try:
         async with asyncio.timeout(None if math.isinf(deadline) else deadline - time.monotonic()) as limit:
-            return await asyncio.shield(going)
+            return await asyncio.shield(task)
     except asyncio.CancelledError:
-        going.add_done_callback(_log_outcome)
+        task.add_done_callback(_log_outcome)
         raise
     except TimeoutError:
         if limit.expired():
-            going.add_done_callback(_log_outcome)
-            raise DeadlineError(else_say) from None
+            task.add_done_callback(_log_outcome)
+            raise DeadlineError(message) from None
         raise
 
 
-def _log_outcome(left: asyncio.Task[Any]) -> None:
-    """Of what its caller waits for no longer, who would else have been told."""
-    if left.cancelled():
+def _log_outcome(task: asyncio.Task[Any]) -> None:
+    """Logs how work ended that no client waits for."""
+    if task.cancelled():
         return
-    error = left.exception()
+    error = task.exception()
     if error is None:
-        logger.info("what went on after its caller had left or was answered with 504 is done")
+        logger.info("work whose client left or got a 504 is done")
     elif isinstance(error, ServiceError):
-        logger.warning("what went on after its caller had left or was answered with 504 failed: %s", error)
+        logger.warning("work whose client left or got a 504 failed: %s", error)
     else:
-        logger.error(
-            "what went on after its caller had left or was answered with 504 failed in a way that nobody foresaw",
-            exc_info=error,
-        )
+        logger.error("work whose client left or got a 504 failed unexpectedly", exc_info=error)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What work returns or raises. Where the caller hangs up before, work is cancelled: raises ClientDisconnect.
+    """Returns or raises what work does. If the client disconnects first, cancels work and raises ClientDisconnect.
 
-    For requests whose body was read to its end.
+    The body must have been read to its end.
     """
     try:
         async with asyncio.timeout(None) as connected:
-            leaving = asyncio.create_task(_end_when_left(request, connected))
+            watcher = asyncio.create_task(_expire_on_disconnect(request, connected))
             try:
                 return await work
             finally:
-                leaving.cancel()
+                watcher.cancel()
     except TimeoutError:
         if connected.expired():
             raise ClientDisconnect from None
         raise
 
 
-async def _end_when_left(request: Request, connected: asyncio.Timeout) -> None:
+async def _expire_on_disconnect(request: Request, connected: asyncio.Timeout) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     connected.reschedule(0)

@@ -11,7 +11,7 @@ from schemas.inference_protocol import ErrorMessage, IndexRequest, InferRequest,
 from schemas.prediction import PredictRequest
 from schemas.problem import Problem
 from schemas.promotion import PromoteRequest
-from service.api.auth import Access, access
+from service.api.auth import Access, required_access
 from service.api.problems import errors_below
 
 DESCRIPTION = """\
@@ -69,7 +69,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             del operation["responses"]["422"]  # FastAPI's own, for a path parameter that takes any text
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
-            _add_keys(path, operation, access(method.upper(), path))
+            _add_keys(path, operation, required_access(method.upper(), path))
     schema["components"]["securitySchemes"] = _SCHEMES
     for name in _UNUSED:
         schemas.pop(name, None)
@@ -78,7 +78,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
 
 
 def _add_keys(path: str, operation: dict[str, Any], wanted: Access) -> None:
-    if wanted is Access.OPEN:
+    if wanted is Access.PUBLIC:
         return
     operation["security"] = _KEYS
     statuses = (401, 403) if wanted is Access.ADMIN else (401,)

@@ -1,6 +1,6 @@
-"""Errors as HTTP says them: problem documents (RFC 9457), written and described in OpenAPI in one place.
+"""Error responses: problem documents (RFC 9457), and {"error": "..."} on the paths of the inference protocols.
 
-Below /v1 and /v2 callers speak another protocol, whose errors are {"error": "..."}.
+Also their descriptions in OpenAPI.
 """
 
 import re
@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from schemas.prediction import ItemError
 from schemas.problem import MEDIA_TYPE, Problem, ProblemCode
+from service.errors import INTERNAL_DETAIL
 
-# The words of RFC 9110; Python's http.HTTPStatus has others, which change with its release.
+# From RFC 9110. The phrases of Python's http.HTTPStatus change between releases.
 TITLES = {
     400: "Bad Request",
     401: "Unauthorized",
@@ -24,8 +25,8 @@ TITLES = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
-    499: "Client Closed Request",  # nginx's word
     431: "Request Header Fields Too Large",
+    499: "Client Closed Request",  # nginx
     500: "Internal Server Error",
     501: "Not Implemented",
     503: "Service Unavailable",
@@ -33,32 +34,32 @@ TITLES = {
     505: "HTTP Version Not Supported",
 }
 
-# Status -> what it means, and an example of it.
+# Status -> its description in OpenAPI, and an example.
 _DESCRIBED = {
     400: (
-        "The body is not what its Content-Type says, or the model must be named.",
+        "The body does not match its Content-Type, or the request must name a model.",
         ProblemCode.MODEL_REQUIRED,
-        "Several models are here: name one as in /models/digits/predict; there are digits, mnist.",
+        "Several models are loaded; name one, as in /models/digits/predict. Loaded models: digits, mnist.",
     ),
     401: (
-        "A key is needed: Authorization: Bearer KEY, or X-API-Key: KEY.",
+        "The request needs a key: Authorization: Bearer KEY, or X-API-Key: KEY.",
         ProblemCode.UNAUTHORIZED,
-        "This needs a key; send it as Authorization: Bearer KEY.",
+        "This request needs a key; send it as Authorization: Bearer KEY, or as X-API-Key: KEY.",
     ),
     403: (
-        "Not for this caller: the key is for something else, or the call comes from another machine or page.",
+        "The key does not permit this request, or the request comes from another machine or web page.",
         ProblemCode.FORBIDDEN,
-        "Without CONVOY_ADMIN_KEYS this is open to callers on the service's own machine alone.",
+        "Without CONVOY_ADMIN_KEYS, only clients on the service's own machine may make this request.",
     ),
     404: (
-        "There is no such model, version or file.",
+        "The model, version or file does not exist.",
         ProblemCode.MODEL_NOT_FOUND,
-        "There is no model 'dogs'; there are digits, mnist.",
+        "Unknown model 'dogs'. Loaded models: digits, mnist.",
     ),
     405: (
-        "The path does not take this method; Allow names those it takes.",
+        "The path does not support this method; Allow names the methods it supports.",
         ProblemCode.METHOD_NOT_ALLOWED,
-        "/predict does not take GET, but POST.",
+        "/predict does not support GET; use POST.",
     ),
     409: (
         "The state of the service does not allow the change; the detail says what to do.",
@@ -72,39 +73,35 @@ _DESCRIBED = {
         "time.",
     ),
     415: (
-        "A kind of body that is not taken here.",
+        "The Content-Type or Content-Encoding is not supported.",
         ProblemCode.UNSUPPORTED_MEDIA_TYPE,
-        "A body of text/plain is not taken here; send one of application/json, multipart/form-data.",
+        "text/plain is not supported; send application/json or multipart/form-data.",
     ),
     422: (
-        "The request can be read but not answered: a wrong field, or images that cannot be decoded (errors has each).",
+        "The body is well-formed, but a field, a parameter or an image is invalid (errors lists each invalid image).",
         ProblemCode.INVALID_REQUEST,
-        "There is no field 'topk'; the fields are instances, top_k, on_error, reject.",
+        "Unknown field 'topk'; known fields: instances, top_k, on_error, reject.",
     ),
-    500: (
-        "The service failed; its log says how.",
-        ProblemCode.INTERNAL,
-        "The service failed on this request; its log says how.",
-    ),
+    500: ("The service failed; its log has the cause.", ProblemCode.INTERNAL, INTERNAL_DETAIL),
     501: (
-        "A part of the protocol that is not here.",
+        "The request uses a protocol extension that the service does not implement.",
         ProblemCode.NOT_IMPLEMENTED,
-        "parameters.sequence_id is of an extension that is not here; GET /v2 lists those that are.",
+        "parameters.sequence_id belongs to an extension that is not implemented; GET /v2 lists those that are.",
     ),
     503: (
-        "The model was refused, none is loaded, or the queue is full (then with Retry-After).",
+        "The model was refused, no model is loaded, or the queue is full (then with Retry-After).",
         ProblemCode.OVERLOADED,
         "20,000 images wait for digits already, and 1 more would exceed the limit of 20,000; try again later.",
     ),
     504: (
-        "The time that the request had is over; what was not begun was dropped.",
+        "The deadline passed; work that had not started was dropped.",
         ProblemCode.DEADLINE_EXCEEDED,
         "The deadline passed before digits answered; try again later, send fewer images, or allow more time.",
     ),
 }
 
 
-_INVALID = "The request, or an image of it, cannot be used."
+_INVALID = "The request or one of its images is invalid."
 _PROTOCOL = re.compile(r"/v[12](/|$)")
 
 
@@ -116,7 +113,7 @@ def error_response(
     errors: tuple[ItemError, ...] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The error as the protocol of the path says it. The inference protocols know 400 for all that is invalid."""
+    """Returns the error in the format of the path's protocol. /v1 and /v2 have 400 in place of 422."""
     if _PROTOCOL.match(path):
         return JSONResponse({"error": detail}, 400 if status == 422 else status, headers)
     return problem_response(status, code, detail, errors, headers)
@@ -129,22 +126,23 @@ def problem_response(
     errors: tuple[ItemError, ...] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
+    """Returns a problem document."""
     problem = Problem(title=TITLES.get(status, "Error"), status=status, detail=detail, code=code, errors=errors)
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What FastAPI's `responses` says of these statuses."""
+    """Returns FastAPI's `responses` for these statuses."""
     return {status: _described(status) for status in statuses}
 
 
 def protocol_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The same for paths below /v1 and /v2."""
+    """The same for paths under /v1 and /v2."""
     return {status: _described_by_protocol(status) for status in statuses}
 
 
 def errors_below(path: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The one or the other, as error_response answers there."""
+    """Returns `problems` or `protocol_errors`, as error_response chooses for the path."""
     return (protocol_errors if _PROTOCOL.match(path) else problems)(*statuses)
 
 

@@ -1,4 +1,4 @@
-"""What every kind of body comes to, and what every kind is given."""
+"""A body format: how a request's body becomes images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,11 @@ from pydantic import Field
 from schemas.prediction import OnError
 from service.inference.evaluation import Label
 from service.inference.inputs import Image
-from service.settings import DEFAULT_MAX_ARCHIVE_BYTES, DEFAULT_MAX_BODY_BYTES
+from service.settings import Settings
 from service.validation import PLAIN_INTEGER
 
 TopK = Annotated[int, Field(ge=1), PLAIN_INTEGER]
+OpenApi = dict[str, Any]
 
 
 class Purpose(Enum):
@@ -23,7 +24,7 @@ class Purpose(Enum):
 
 @dataclass(frozen=True)
 class Submission:
-    """The images of one request, with the options that its body carried. labels is empty for /predict."""
+    """The images of one request, and the options that its body carries. labels is empty for /predict."""
 
     images: Sequence[Image]
     labels: Sequence[Label] = ()
@@ -33,37 +34,31 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Incoming:
-    """A body within CONVOY_MAX_BODY_BYTES, and the limits of what it may hold."""
+class RequestBody:
+    """A body of at most settings.max_body_bytes. The settings also limit what it may hold."""
 
-    body: bytes
+    data: bytes
     content_type: str
     purpose: Purpose
-    max_images: int
-    max_pixels: int
-    max_json_values: int
-    max_archive_bytes: int = DEFAULT_MAX_ARCHIVE_BYTES
-    max_archived_image_bytes: int = DEFAULT_MAX_BODY_BYTES
-
-
-OpenApi = dict[str, Any]
+    settings: Settings
 
 
 @dataclass(frozen=True)
-class BodyKind:
-    """One kind of body.
+class BodyFormat:
+    """One format of a body.
 
-    parse raises MalformedBodyError, InvalidRequestError or TooManyImagesError. It may take a while: large bodies are
-    parsed off the event loop. openapi is the media type object for each purpose that the kind serves. others are other
-    names of the media type.
+    parse raises MalformedBodyError, InvalidRequestError, TooManyImagesError or TooManyValuesError. It runs off the
+    event loop for large bodies. openapi has the media type object for each purpose that the format serves. aliases are
+    other names of the media type. recognizes tells the format of a body without a useful Content-Type.
     """
 
     media_type: str
-    parse: Callable[[Incoming], Submission]
+    parse: Callable[[RequestBody], Submission]
     openapi: Mapping[Purpose, OpenApi]
-    others: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    recognizes: Callable[[bytes], bool] = lambda _: False
 
     def matches(self, media_type: str) -> bool:
         if self.media_type.endswith("/*"):
             return media_type.startswith(self.media_type[:-1])
-        return media_type in {self.media_type, *self.others}
+        return media_type in {self.media_type, *self.aliases}

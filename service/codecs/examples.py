@@ -1,4 +1,4 @@
-"""Small real images for the examples in OpenAPI: they can be sent as they stand, to any model."""
+"""Small images for the examples in OpenAPI. They can be sent to any model."""
 
 # A handwritten-looking seven, 8x8 grey.
 PNG_BASE64 = (

@@ -1,18 +1,31 @@
-"""image/*: one image file as the body; the subtype is not believed, the bytes say what it is."""
+"""image/*: the body is one image file. Its bytes, not the subtype, tell the file's format."""
 
-from service.codecs.base import BodyKind, Incoming, Purpose, Submission
+import re
+
+from service.codecs.base import BodyFormat, Purpose, RequestBody, Submission
 from service.errors import InvalidRequestError
 from service.inference.inputs import EncodedImage
 
+# Of PNG, JPEG, GIF, BMP, TIFF, WebP, PNM, and HEIC, whose error tells what to do.
+_SIGNATURE = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8|BM|II\*\x00|MM\x00\*|RIFF....WEBP|P[1-6]\s|....ftyp", re.DOTALL
+)
 
-def _parse(incoming: Incoming) -> Submission:
-    if not incoming.body:
-        raise InvalidRequestError("The body is empty; send an image file's bytes (curl --data-binary @image.png).")
-    return Submission([EncodedImage(incoming.body)])
+
+def is_image(data: bytes) -> bool:
+    """Whether the data begins as an image file does."""
+    return _SIGNATURE.match(data) is not None
 
 
-RAW_IMAGE = BodyKind(
+def _parse(body: RequestBody) -> Submission:
+    if not body.data:
+        raise InvalidRequestError("The body is empty; send the bytes of an image (curl --data-binary @image.png).")
+    return Submission([EncodedImage(body.data)])
+
+
+RAW_IMAGE = BodyFormat(
     "image/*",
     _parse,
     {Purpose.PREDICT: {"schema": {"type": "string", "format": "binary", "description": "One image file."}}},
+    recognizes=is_image,
 )

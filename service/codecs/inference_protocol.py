@@ -1,11 +1,10 @@
-"""The body of an infer request -> the request, and its images.
+"""The body of an infer request -> the request and its images; probabilities -> the body of an infer response.
 
-A body is JSON; or JSON and right behind it the input as binary data (little-endian, unpadded), where the header
-Inference-Header-Content-Length says how long the JSON is; or, where that header is 0, one bare tensor of one image.
+A body is JSON; or JSON followed by the input as binary data (little-endian, unpadded), if the header
+Inference-Header-Content-Length has the length of the JSON; or one bare tensor of one image, if that header is 0.
 
-Limits: what the parser would have to make of the JSON is counted before it is parsed, and the shape is compared with
-the model's before anything is made of the data. A binary tensor then is a view of the body. Images are decoded only
-after admission.
+Values are counted before the JSON is parsed, and the shape is checked against the model's before the data is read. A
+binary tensor is a view of the body. Images are decoded after admission.
 """
 
 import math
@@ -33,7 +32,7 @@ from schemas.inference_protocol import (
     ResponseParameters,
 )
 from schemas.manifest import ModelManifest
-from service.codecs.json import SPARE_KEYS, json_cost
+from service.codecs.json import SPARE_KEYS, json_cost, without_bom
 from service.errors import (
     InvalidRequestError,
     MalformedBodyError,
@@ -46,15 +45,15 @@ from service.settings import Settings
 from service.validation import fault, shortened
 
 _OUTPUT_NAME = OUTPUT_NAMES[0]
-_MAX_OBJECTS = 1000  # a request has a handful; the rest is room for an id with braces in it
+_MAX_OBJECTS = 1000  # a request has a few; the rest is room for an id that contains braces
 _LENGTH_BYTES = 4  # before each BYTES element
-_ABSENT = ("shared_memory_", "sequence_")  # parameters of Triton's extensions that are not here
+_UNSUPPORTED = ("shared_memory_", "sequence_")  # parameters of Triton's extensions
 
 
 def read_infer(
     body: bytes, header: str | None, manifest: ModelManifest, settings: Settings
 ) -> tuple[InferRequest, list[Image]]:
-    """The request and its images, one a row of its input; header is what Inference-Header-Content-Length said.
+    """Returns the request and its images, one per row of the input. header is Inference-Header-Content-Length.
 
     Raises MalformedBodyError, InvalidRequestError, TooManyValuesError, TooManyImagesError, UnsupportedFeatureError.
     """
@@ -68,7 +67,7 @@ def read_infer(
 
 
 def _json_length(header: str, size: int) -> int:
-    # Looked at as text first: int() takes signs, spaces, underscores and other scripts' digits.
+    # int() accepts signs, spaces, underscores and the digits of other scripts, so the text is checked first.
     if not (header.isascii() and header.isdecimal()) or len(header) > len(str(size)) or int(header) > size:
         raise MalformedBodyError(
             f"{BINARY_HEADER} is '{shortened(header)}'; it must be the length of the JSON in bytes, at most the "
@@ -95,33 +94,35 @@ def _parse(body: bytes, settings: Settings) -> InferRequest:
             f"{SPARE_KEYS:,} fields allowed; send the tensor as binary data."
         )
     try:
-        return InferRequest.model_validate_json(body)
+        return InferRequest.model_validate_json(without_bom(body))
     except ValidationError as error:
         raise invalid(error) from error
 
 
 def invalid(error: ValidationError) -> MalformedBodyError | InvalidRequestError | UnsupportedFeatureError:
-    """The first thing that is wrong with a message, in a sentence."""
+    """Describes the first fault of a message."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return MalformedBodyError(f"The body is not JSON: {first['ctx']['error']}.")
     where = shortened(".".join(map(str, first["loc"])), 100)
     if not where:
         return InvalidRequestError("The body must be a JSON object.")
-    if first["type"] == "extra_forbidden" and str(first["loc"][-1]).startswith(_ABSENT):
-        return UnsupportedFeatureError(f"{where} is of an extension that is not here; GET /v2 lists those that are.")
+    if first["type"] == "extra_forbidden" and str(first["loc"][-1]).startswith(_UNSUPPORTED):
+        return UnsupportedFeatureError(
+            f"{where} belongs to an extension that is not implemented; GET /v2 lists those that are."
+        )
     if first["type"] == "extra_forbidden":
-        return InvalidRequestError(f"{where} is not known here; leave it out.")
+        return InvalidRequestError(f"Unknown field {where}; remove it.")
     return InvalidRequestError(f"{where} {fault(first)}.")
 
 
 def _check_names(request: InferRequest, manifest: ModelManifest) -> None:
-    said, path = (request.model_name, request.model_version), (manifest.name, str(manifest.version))
-    if any(one not in {None, other} for one, other in zip(said, path, strict=True)):
-        raise InvalidRequestError("model_name or model_version in the body is not that of the path; leave it out.")
+    body, path = (request.model_name, request.model_version), (manifest.name, str(manifest.version))
+    if any(one not in {None, other} for one, other in zip(body, path, strict=True)):
+        raise InvalidRequestError("model_name or model_version in the body differs from the path; remove it.")
     inputs = [tensor.name for tensor in request.inputs]
     if inputs != [INPUT_NAME]:
-        raise InvalidRequestError(f"The inputs are {shortened(inputs)}; {manifest.name} takes one, '{INPUT_NAME}'.")
+        raise InvalidRequestError(f"The inputs are {shortened(inputs)}; {manifest.name} has one, '{INPUT_NAME}'.")
     outputs = [output.name for output in request.outputs]
     if outputs not in ([], [_OUTPUT_NAME]):
         raise InvalidRequestError(f"The outputs are {shortened(outputs)}; {manifest.name} has one, '{_OUTPUT_NAME}'.")
@@ -132,7 +133,7 @@ def _check_shape(tensor: RequestInput, manifest: ModelManifest, settings: Settin
     if not tensor.shape or tensor.shape[1:] != row or tensor.shape[0] < 1:
         raise InvalidRequestError(
             f"The shape of {INPUT_NAME} is {shortened(list(tensor.shape))}; as {tensor.datatype} it must be "
-            f"[images{''.join(f', {size}' for size in row)}], and at least one image."
+            f"[images{''.join(f', {size}' for size in row)}], with at least one image."
         )
     if tensor.shape[0] > settings.max_images:
         raise TooManyImagesError(settings.max_images, tensor.shape[0])
@@ -142,11 +143,11 @@ def _images(tensor: RequestInput, binary: memoryview) -> list[Image]:
     size = tensor.parameters.binary_data_size
     if (size is None) == (tensor.data is None):
         raise InvalidRequestError(
-            f"{INPUT_NAME} must have either data, or parameters.binary_data_size and as many bytes after the JSON."
+            f"{INPUT_NAME} must have either data, or parameters.binary_data_size and that many bytes after the JSON."
         )
     if (size or 0) != len(binary):
         raise InvalidRequestError(
-            f"{INPUT_NAME} announces {size or 0:,} bytes of binary data, and {len(binary):,} come after the JSON."
+            f"{INPUT_NAME} announces {size or 0:,} bytes of binary data, but {len(binary):,} follow the JSON."
         )
     if tensor.datatype is InputDatatype.UINT8:
         pixels = (
@@ -161,7 +162,7 @@ def _images(tensor: RequestInput, binary: memoryview) -> list[Image]:
 def _binary_pixels(binary: memoryview, shape: Sequence[int]) -> Pixels:
     if len(binary) != math.prod(shape):
         raise InvalidRequestError(
-            f"{list(shape)} of UINT8 are {math.prod(shape):,} bytes, and {len(binary):,} were sent as binary data."
+            f"UINT8 {list(shape)} takes {math.prod(shape):,} bytes, but the binary data has {len(binary):,}."
         )
     pixels: Pixels = np.frombuffer(binary, np.uint8)
     return pixels.reshape(shape)
@@ -172,14 +173,14 @@ def _json_pixels(data: list[Any], shape: Sequence[int]) -> Pixels:
     if set(map(type, flat)) != {int} or min(flat) < 0 or max(flat) > np.iinfo(np.uint8).max:
         wrong = next(i for i, value in enumerate(flat) if type(value) is not int or not 0 <= value <= 255)
         raise InvalidRequestError(
-            f"Element {wrong} of the data of {INPUT_NAME} is {shortened(flat[wrong])}, no UINT8 (an integer, 0 to 255)."
+            f"Element {wrong} of {INPUT_NAME}'s data is {shortened(flat[wrong])}, not UINT8 (an integer, 0 to 255)."
         )
     pixels: Pixels = np.frombuffer(bytes(flat), np.uint8)
     return pixels.reshape(shape)
 
 
 def _flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
-    """The elements row by row, from data that is flat or nested as the shape says."""
+    """Returns the elements row by row. data is flat, or nested as the shape."""
     if len(data) == math.prod(shape) and not isinstance(data[0], list):
         return data
     level: list[Any] = [data]
@@ -196,7 +197,7 @@ def _flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
 def _json_elements(data: list[Any], shape: Sequence[int]) -> list[Image]:
     texts = _flat(data, shape)
     if not all(isinstance(text, str) for text in texts):
-        raise InvalidRequestError(f"The data of {INPUT_NAME} as BYTES must be strings, each an image file in base64.")
+        raise InvalidRequestError(f"BYTES data of {INPUT_NAME} must be strings, each an image file in base64.")
     return [JsonInstance({"b64": text}) for text in texts]
 
 
@@ -206,32 +207,34 @@ def _binary_elements(binary: memoryview, count: int) -> list[bytes]:
         start = at + _LENGTH_BYTES
         at = start + int.from_bytes(binary[at:start], "little")
         if start > len(binary) or at > len(binary):
-            raise InvalidRequestError(f"Element {i} of {INPUT_NAME} goes beyond the {len(binary):,} bytes sent.")
+            raise InvalidRequestError(f"Element {i} of {INPUT_NAME} extends beyond the {len(binary):,} bytes sent.")
         elements.append(bytes(binary[start:at]))
     if at != len(binary):
-        raise InvalidRequestError(f"{len(binary) - at:,} bytes are left after the {count:,} elements of {INPUT_NAME}.")
+        raise InvalidRequestError(
+            f"{len(binary) - at:,} bytes follow the {count:,} elements of {INPUT_NAME}; remove them."
+        )
     return elements
 
 
-# Probabilities -> the body of an infer answer: JSON, and right behind it what is wanted as binary data.
+# Probabilities -> the body of an infer response: JSON, followed by the binary data that the request asks for.
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A body, with the headers that say how to read it."""
+    """A body, and the headers that describe it."""
 
     body: bytes
     headers: Mapping[str, str]
 
 
 def write_infer(request: InferRequest, values: FloatArray, manifest: ModelManifest) -> Encoded:
-    """values are the probabilities float32 [images, classes]; the request is one that read_infer gave."""
-    asked = request.outputs[0].parameters if request.outputs else OutputParameters()
-    binary = request.parameters.binary_data_output if asked.binary_data is None else asked.binary_data
+    """values are probabilities float32 [images, classes]; request comes from read_infer."""
+    wanted = request.outputs[0].parameters if request.outputs else OutputParameters()
+    binary = request.parameters.binary_data_output if wanted.binary_data is None else wanted.binary_data
     output, raw = (
         _values(values, binary=binary)
-        if asked.classification is None
-        else _classes(values, asked.classification, manifest.labels, binary=binary)
+        if wanted.classification is None
+        else _classes(values, wanted.classification, manifest.labels, binary=binary)
     )
     response = InferResponse(
         model_name=manifest.name, model_version=str(manifest.version), id=request.id, outputs=(output,)
@@ -248,7 +251,7 @@ def _values(values: FloatArray, *, binary: bool) -> tuple[ResponseOutput, bytes]
 
 
 def _classes(values: FloatArray, count: int, labels: Sequence[str], *, binary: bool) -> tuple[ResponseOutput, bytes]:
-    """Of each image the highest values in falling order, each as "value:index:label"; among equals the lowest index."""
+    """The highest values of each image as "value:index:label", in descending order; ties by ascending index."""
     highest = np.argsort(-values, axis=1, kind="stable")[:, :count]
     texts = [
         f"{row[index]!s}:{index}:{labels[index]}"
@@ -261,7 +264,7 @@ def _classes(values: FloatArray, count: int, labels: Sequence[str], *, binary: b
 
 def _element(text: str) -> bytes:
     data = text.encode()
-    return len(data).to_bytes(4, "little") + data
+    return len(data).to_bytes(_LENGTH_BYTES, "little") + data
 
 
 def _output(

@@ -1,16 +1,17 @@
 """application/json: {"instances": [...]}.
 
-Limits: what the parser would have to make of the body is counted before it is parsed, for a small body of many empty
-lists takes gigabytes, and nothing else runs meanwhile. Each instance is decoded only after admission.
+Values are counted before parsing: a small body of many empty lists would take gigabytes. Instances are decoded after
+admission.
 """
 
+import codecs
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from schemas.evaluation import EvaluateRequest
 from schemas.prediction import PredictRequest
-from service.codecs.base import BodyKind, Incoming, OpenApi, Purpose, Submission
+from service.codecs.base import BodyFormat, OpenApi, Purpose, RequestBody, Submission
 from service.codecs.examples import PIXELS, PNG_BASE64
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError, TooManyValuesError
 from service.inference.inputs import JsonInstance
@@ -20,15 +21,24 @@ SPARE_KEYS = 1000
 _LIST_COST = 3
 
 
-def _parse(incoming: Incoming) -> Submission:
-    _check_values(incoming)
-    message = EvaluateRequest if incoming.purpose is Purpose.EVALUATE else PredictRequest
+def without_bom(data: bytes) -> bytes:
+    """Removes a UTF-8 byte order mark, which RFC 8259, 8.1 lets a parser ignore. Raises MalformedBodyError."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise MalformedBodyError(
+            "The body is not JSON in UTF-8: its byte order mark announces UTF-16 or UTF-32; send UTF-8."
+        )
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _parse(body: RequestBody) -> Submission:
+    _check_cost(body)
+    message = EvaluateRequest if body.purpose is Purpose.EVALUATE else PredictRequest
     try:
-        request = message.model_validate_json(incoming.body)
+        request = message.model_validate_json(without_bom(body.data))
     except ValidationError as error:
-        raise _said(error, list(message.model_fields)) from error
-    if len(request.instances) > incoming.max_images:
-        raise TooManyImagesError(incoming.max_images, len(request.instances))
+        raise _described(error, list(message.model_fields)) from error
+    if len(request.instances) > body.settings.max_images:
+        raise TooManyImagesError(body.settings.max_images, len(request.instances))
     return Submission(
         images=[JsonInstance(value) for value in request.instances],
         labels=request.labels if isinstance(request, EvaluateRequest) else (),
@@ -38,25 +48,25 @@ def _parse(incoming: Incoming) -> Submission:
     )
 
 
-def _check_values(incoming: Incoming) -> None:
-    cost = json_cost(incoming.body)
-    if cost.objects > 2 * incoming.max_images:  # one an image, and room for labels with braces in them
-        raise TooManyImagesError(incoming.max_images)
-    most = 2 * incoming.max_images + SPARE_KEYS
-    if cost.keys > most:
+def _check_cost(body: RequestBody) -> None:
+    cost, images, values = json_cost(body.data), body.settings.max_images, body.settings.max_json_values
+    if cost.objects > 2 * images:  # one per image; the rest is room for labels that contain braces
+        raise TooManyImagesError(images)
+    keys = 2 * images + SPARE_KEYS
+    if cost.keys > keys:
         raise TooManyValuesError(
-            f"The JSON body holds {cost.keys:,} fields, more than the {most:,} allowed; an image has one, b64."
+            f"The JSON body holds {cost.keys:,} fields, more than the {keys:,} allowed; an image has one, b64."
         )
-    if cost.values > incoming.max_json_values:
+    if cost.values > values:
         raise TooManyValuesError(
-            f"The JSON body holds {cost.values:,} values, more than the {incoming.max_json_values:,} values allowed (a "
-            f"list counts as {_LIST_COST}); send pixels as application/x-npy, or images as files."
+            f"The JSON body holds {cost.values:,} values, more than the {values:,} values allowed (a list counts as "
+            f"{_LIST_COST}); send pixels as application/x-npy, or images as files."
         )
 
 
 @dataclass(frozen=True)
 class JsonCost:
-    """What a parser would make of a body. Each unknown key costs a validator a whole error; a list counts as more."""
+    """What parsing a body would create. Each unknown key is a validation error; a list takes more than a number."""
 
     objects: int
     keys: int
@@ -64,14 +74,15 @@ class JsonCost:
 
 
 def json_cost(body: bytes) -> JsonCost:
-    """By the bytes alone: a string that holds brackets, colons or commas counts too much."""
+    """Counts bytes, so brackets, colons and commas inside strings count too."""
     objects, keys, lists, commas = (body.count(sign) for sign in (b"{", b":", b"[", b","))
     return JsonCost(objects, keys, commas + _LIST_COST * lists)
 
 
-def _said(error: ValidationError, fields: list[str]) -> MalformedBodyError | InvalidRequestError:
+def _described(error: ValidationError, fields: list[str]) -> MalformedBodyError | InvalidRequestError:
     errors = error.errors(include_url=False, include_input=False)
-    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])  # what it misspells is missing
+    # A misspelt field is both unknown and missing; its name helps more.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     if first["type"] == "json_invalid":
         return MalformedBodyError(f"The body is not JSON: {first['ctx']['error']}.")
     where = ".".join(map(str, first["loc"]))
@@ -80,10 +91,10 @@ def _said(error: ValidationError, fields: list[str]) -> MalformedBodyError | Inv
     if first["type"] == "too_short":
         return InvalidRequestError(f"{where} is empty; send at least one image.")
     if first["type"] == "extra_forbidden":
-        return InvalidRequestError(f"There is no field '{shortened(where)}'; the fields are {', '.join(fields)}.")
+        return InvalidRequestError(f"Unknown field '{shortened(where)}'; known fields: {', '.join(fields)}.")
     if not where:
         return InvalidRequestError(f"The body must be a JSON object with the fields {', '.join(fields)}.")
-    hint = f"; the fields are {', '.join(fields)}" if first["type"] == "missing" else ""
+    hint = f"; known fields: {', '.join(fields)}" if first["type"] == "missing" else ""
     return InvalidRequestError(f"{where} {fault(first)}{hint}.")
 
 
@@ -99,7 +110,7 @@ def _openapi(message: str, base64: OpenApi, pixels: OpenApi) -> OpenApi:
 
 _ENCODED = {"b64": PNG_BASE64}
 
-JSON = BodyKind(
+JSON = BodyFormat(
     "application/json",
     _parse,
     {

@@ -1,23 +1,26 @@
 """multipart/form-data: files=@a.png files=@b.jpg, or for /evaluate archive=@images.zip, and the options as fields.
 
-Limits: the number of parts follows the number of images, and a field is short. Files are bounded by the body, which is
-in memory already; so they are neither written to disk nor read twice, as a general form parser must.
+The limit on images bounds the number of parts, and fields are short. The body is in memory already, so files are
+neither written to disk nor copied twice, as a general form parser must do.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
+from urllib.parse import unquote
 
 from pydantic import TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from schemas.prediction import OnError
-from service.codecs.archive import NPZ_SAID, ZIP_SAID, read_archive
-from service.codecs.base import BodyKind, Incoming, OpenApi, Purpose, Submission, TopK
+from service.codecs.archive import NPZ_DESCRIPTION, ZIP_DESCRIPTION, read_archive
+from service.codecs.base import BodyFormat, OpenApi, Purpose, RequestBody, Submission, TopK
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.inference.evaluation import Label
 from service.inference.inputs import EncodedImage, Image
+from service.settings import Settings
 from service.validation import fault, shortened
 
 if TYPE_CHECKING:
@@ -36,19 +39,43 @@ _REJECT = TypeAdapter(bool)
 T = TypeVar("T")
 
 
+# RFC 8187, with which some clients send the name alone. python_multipart ignores it.
+_EXTENDED_FILENAME = re.compile(rb"filename\*\s*=\s*([\w-]+)'[^']*'([^;\s]+)", re.IGNORECASE)
+
+
 @dataclass
 class _Part:
-    disposition: bytes = b""
+    headers: dict[bytes, bytes] = field(default_factory=dict)
     name: str = ""
-    is_file: bool = False
+    filename: str | None = None
     data: bytearray = field(default_factory=bytearray)
+
+    def read_headers(self) -> None:
+        disposition = self.headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
+        self.name = options.get(b"name", b"").decode("utf-8", "replace")
+        if b"filename" in options:
+            self.filename = options[b"filename"].decode("utf-8", "replace")
+        elif extended := _EXTENDED_FILENAME.search(disposition):
+            charset = "utf-8" if extended[1].lower() == b"utf-8" else "latin-1"
+            self.filename = unquote(extended[2].decode("latin-1"), charset)
+
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether a part that should be a file is a field: curl's -F files=a.png in place of -F files=@a.png."""
+        if self.filename is not None or b"content-type" in self.headers or len(self.data) > MAX_FIELD_BYTES:
+            return False
+        try:
+            return self.data.decode("utf-8").isprintable()
+        except UnicodeDecodeError:
+            return False
 
 
 class _Form:
-    """The callbacks of the parser. An exception in one of them ends the parsing."""
+    """The parser's callbacks. An exception in a callback ends the parsing."""
 
     def __init__(self, purpose: Purpose, max_images: int) -> None:
-        self.uploads: dict[str, list[bytes]] = {name: [] for name in _UPLOADS[purpose]}
+        self.uploads: dict[str, list[EncodedImage]] = {name: [] for name in _UPLOADS[purpose]}
         self.values: dict[str, list[str]] = {name: [] for name in _FIELDS[purpose]}
         self._max_images = max_images
         self._part = _Part()
@@ -69,66 +96,64 @@ class _Form:
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._part.disposition = self._value
+        self._part.headers[self._header.lower()] = self._value
 
     def on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._part.disposition)
-        self._part.name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._part.is_file = b"filename" in options
-        self._check_part()
+        self._part.read_headers()
+        self._check_part(self._part.name)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
-        if not part.is_file and len(part.data) + end - start > MAX_FIELD_BYTES:
-            raise InvalidRequestError(f"The field '{part.name}' is longer than {MAX_FIELD_BYTES} bytes.")
+        if part.name in self.values and len(part.data) + end - start > MAX_FIELD_BYTES:
+            raise InvalidRequestError(f"The field '{part.name}' is longer than {MAX_FIELD_BYTES} bytes; shorten it.")
         part.data += data[start:end]
 
     def on_part_end(self) -> None:
-        if self._part.is_file:
-            self.uploads[self._part.name].append(bytes(self._part.data))
+        part = self._part
+        if part.name in self.uploads:
+            if part.is_plain_text:
+                raise InvalidRequestError(f"The field '{part.name}' must be a file (curl -F {part.name}=@...).")
+            self.uploads[part.name].append(EncodedImage(bytes(part.data), part.filename or None))
             return
         try:
-            self.values[self._part.name].append(self._part.data.decode("utf-8"))
+            self.values[part.name].append(part.data.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise InvalidRequestError(f"The field '{self._part.name}' is not UTF-8 text.") from error
+            raise InvalidRequestError(f"The field '{part.name}' is not UTF-8 text; send UTF-8.") from error
 
     def on_end(self) -> None:
         self.ended = True
 
-    def _check_part(self) -> None:
-        name, is_file = self._part.name, self._part.is_file
-        came: dict[str, list[Any]] = {**self.uploads, **self.values}
-        if name not in came:
-            others = [other for other in came if other != FILES]
+    def _check_part(self, name: str) -> None:
+        fields: dict[str, Sized] = {**self.uploads, **self.values}
+        if name not in fields:
+            others = [other for other in fields if other != FILES]
             raise InvalidRequestError(
-                f"There is no field '{shortened(name)}'; images are sent as {FILES}=@image.png, once an image, "
-                f"and the other fields are {', '.join(others)}."
+                f"Unknown field '{shortened(name)}'; send each image as {FILES}=@image.png. "
+                f"Other known fields: {', '.join(others)}."
             )
-        if is_file != (name in self.uploads):
-            wanted = f"plain text (curl -F {name}=...)" if is_file else f"a file (curl -F {name}=@...)"
-            raise InvalidRequestError(f"The field '{name}' must be {wanted}.")
-        count = len(came[name])
-        if name in {ARCHIVE, TOP_K, ON_ERROR, REJECT} and count:
-            raise InvalidRequestError(f"The field '{name}' is there more than once; send it once.")
-        if count >= self._max_images:
+        if name in self.values and self._part.filename is not None:
+            raise InvalidRequestError(f"The field '{name}' must be plain text (curl -F {name}=...).")
+        if name in {ARCHIVE, TOP_K, ON_ERROR, REJECT} and len(fields[name]):
+            raise InvalidRequestError(f"The field '{name}' occurs more than once; send it once.")
+        if len(fields[name]) >= self._max_images:
             raise TooManyImagesError(self._max_images)
 
 
-def _parse(incoming: Incoming) -> Submission:
-    form = _Form(incoming.purpose, incoming.max_images)
-    _, options = parse_options_header(incoming.content_type)
+def _parse(body: RequestBody) -> Submission:
+    form = _Form(body.purpose, body.settings.max_images)
+    callbacks = cast("MultipartCallbacks", {name: getattr(form, name) for name in dir(form) if name.startswith("on_")})
+    _, options = parse_options_header(body.content_type)
     if b"boundary" not in options:
-        raise MalformedBodyError("The Content-Type names no boundary; let the HTTP client write that header.")
+        raise MalformedBodyError("The Content-Type has no boundary; let the HTTP client set this header.")
     try:
-        parser = MultipartParser(options[b"boundary"], _callbacks(form))
-        parser.write(_without_preamble(incoming.body, options[b"boundary"]))
+        parser = MultipartParser(options[b"boundary"], callbacks)
+        parser.write(_without_preamble(body.data, options[b"boundary"]))
         parser.finalize()
     except FormParserError as error:
-        raise MalformedBodyError(f"The body is no multipart form: {error}.") from error
+        raise MalformedBodyError(f"The body is not a multipart form: {error}.") from error
     if not form.ended:
-        raise MalformedBodyError("The multipart form is cut short: its last boundary is missing.")
-    images, labels = _images(form, incoming)
+        raise MalformedBodyError("The multipart form is truncated: its last boundary is missing; send all of it.")
+    images, labels = _images(form, body.settings)
     return Submission(
         images=images,
         labels=labels,
@@ -139,38 +164,24 @@ def _parse(incoming: Incoming) -> Submission:
 
 
 def _without_preamble(body: bytes, boundary: bytes) -> bytes:
-    """From the first boundary on: what stands before says nothing (RFC 2046, 5.1.1), and the parser knows none."""
+    """Returns the body from its first boundary; RFC 2046, 5.1.1 allows a preamble, and the parser does not."""
     first = b"--" + boundary
     if body.startswith(first):
         return body
     return body[max(body.find(b"\r\n" + first), 0) :]
 
 
-def _images(form: _Form, incoming: Incoming) -> tuple[Sequence[Image], Sequence[Label]]:
+def _images(form: _Form, settings: Settings) -> tuple[Sequence[Image], Sequence[Label]]:
     files, labels = form.uploads[FILES], form.values.get(LABELS, [])
     for archive in form.uploads.get(ARCHIVE, ()):
         if files or labels:
             raise InvalidRequestError(
-                f"Send either the {ARCHIVE}, which has its labels in it, or {FILES} with {LABELS}."
+                f"Send either the {ARCHIVE}, which contains its labels, or {FILES} with {LABELS}."
             )
-        return read_archive(archive, incoming)
+        return read_archive(archive.data, settings)
     if not files:
-        raise InvalidRequestError(f"There are no images; send them as {FILES}=@image.png, once an image.")
-    return [EncodedImage(data) for data in files], labels
-
-
-def _callbacks(form: _Form) -> "MultipartCallbacks":
-    return {
-        "on_part_begin": form.on_part_begin,
-        "on_header_begin": form.on_header_begin,
-        "on_header_field": form.on_header_field,
-        "on_header_value": form.on_header_value,
-        "on_header_end": form.on_header_end,
-        "on_headers_finished": form.on_headers_finished,
-        "on_part_data": form.on_part_data,
-        "on_part_end": form.on_part_end,
-        "on_end": form.on_end,
-    }
+        raise InvalidRequestError(f"The form has no images; send each as {FILES}=@image.png.")
+    return files, labels
 
 
 def _once(form: _Form, name: str, kind: TypeAdapter[T]) -> T | None:
@@ -192,7 +203,7 @@ def _openapi(extra: OpenApi, needed: OpenApi) -> OpenApi:
                     "type": "array",
                     "items": {"type": "string", "format": "binary"},
                     "minItems": 1,
-                    "description": "Image files; the field is repeated once an image.",
+                    "description": "Image files, one field per image.",
                 },
                 ON_ERROR: {"$ref": "#/components/schemas/OnError"},
                 REJECT: {"type": "boolean"},
@@ -201,14 +212,14 @@ def _openapi(extra: OpenApi, needed: OpenApi) -> OpenApi:
             **needed,
             "additionalProperties": False,
         },
-        # Repeated once a value, as curl -F does, not joined by commas.
+        # One field per value, as curl -F sends them, not joined by commas.
         "encoding": {
             name: {"style": "form", "explode": True} for name in (FILES, LABELS) if name == FILES or name in extra
         },
     }
 
 
-MULTIPART = BodyKind(
+MULTIPART = BodyFormat(
     "multipart/form-data",
     _parse,
     {
@@ -219,12 +230,12 @@ MULTIPART = BodyKind(
                     "type": "array",
                     "items": {"type": "string"},
                     "minItems": 1,
-                    "description": "Names of labels; the field is repeated once a file, in the files' order.",
+                    "description": "Names of labels, one field per file, in the order of the files.",
                 },
                 ARCHIVE: {
                     "type": "string",
                     "format": "binary",
-                    "description": f"In place of files and labels: a zip or an .npz. {ZIP_SAID} {NPZ_SAID}",
+                    "description": f"Replaces files and labels: a zip or an .npz. {ZIP_DESCRIPTION} {NPZ_DESCRIPTION}",
                 },
             },
             {"oneOf": [{"required": [FILES, LABELS]}, {"required": [ARCHIVE]}]},

@@ -1,8 +1,7 @@
 """The arrays `images` and `labels` of an .npz file, as numpy.savez and numpy.savez_compressed write it.
 
-Limits: type and shape stand in each array's header and are checked, also against the bytes that the archive announces,
-before memory is taken; then its checksum. Images are unpacked some at a time, as their turns come. Nothing is ever
-unpickled.
+Each array's type and shape are checked against the limits and the size in the archive's directory before memory is
+allocated, and then its checksum. Images are unpacked in blocks, when they are decoded. Nothing is unpickled.
 """
 
 import math
@@ -15,12 +14,12 @@ import numpy as np
 
 from schemas.errors import UnreadableImageError
 from schemas.image import Pixels
-from service.codecs.base import Incoming
 from service.codecs.npy import read_header
 from service.codecs.zip import Archive, File
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
 from service.inference.evaluation import Label
 from service.inference.inputs import ArchivedPixels
+from service.settings import Settings
 from service.validation import shortened
 
 SUFFIX = ".npy"
@@ -29,18 +28,18 @@ WANTED_IMAGES = "uint8 [images, height, width] or [images, height, width, 1, 3 o
 WANTED_LABELS = "integers or strings [images]"
 _MAX_LABEL_BYTES = 4096
 _BLOCK_BYTES = 2**20
-_KEPT_BYTES = 16 * 2**20  # of blocks: images may be asked for a little out of order, by several threads
+_KEPT_BYTES = 16 * 2**20  # of blocks: several threads read images slightly out of order
 _CHANNELS = {1, 3, 4}
 
 
-def read_npz(archive: Archive, incoming: Incoming) -> tuple[list[ArchivedPixels], list[Label]]:
-    """(images, labels). Raises InvalidRequestError or TooManyImagesError."""
+def read_npz(archive: Archive, settings: Settings) -> tuple[list[ArchivedPixels], list[Label]]:
+    """Returns (images, labels). Raises InvalidRequestError or TooManyImagesError."""
     files = {file.name.removesuffix(SUFFIX): file for file in archive.files}
     if set(files) != {IMAGES, LABELS}:
         raise InvalidRequestError(
-            f"The .npz file holds {shortened(', '.join(files))}; it must hold just the arrays {IMAGES} and {LABELS}."
+            f"The .npz file holds {shortened(', '.join(files))}; it must hold only the arrays {IMAGES} and {LABELS}."
         )
-    rows = _Rows(archive, files[IMAGES], incoming)
+    rows = _Rows(archive, files[IMAGES], settings)
     labels = _labels(archive, files[LABELS], len(rows))
     return [ArchivedPixels(partial(rows.row, i)) for i in range(len(rows))], labels
 
@@ -48,28 +47,28 @@ def read_npz(archive: Archive, incoming: Incoming) -> tuple[list[ArchivedPixels]
 class _Rows:
     """The images of an array [n, height, width(, channels)], in blocks of about a megabyte."""
 
-    def __init__(self, archive: Archive, file: File, incoming: Incoming) -> None:
+    def __init__(self, archive: Archive, file: File, settings: Settings) -> None:
         self._archive = archive
         self._file = file
         self._shape, dtype, self._start = _header(archive, file, WANTED_IMAGES)
         fits = len(self._shape) == 3 or (len(self._shape) == 4 and self._shape[3] in _CHANNELS)
         if dtype != np.uint8 or not fits or min(self._shape) < 1:
             raise InvalidRequestError(
-                f"The array {IMAGES} is {dtype} {shortened(list(self._shape))}; send {WANTED_IMAGES}, not empty."
+                f"The array {IMAGES} is {dtype} {shortened(list(self._shape))}; send {WANTED_IMAGES}, none empty."
             )
         n, height, width = self._shape[:3]
-        if n > incoming.max_images:
-            raise TooManyImagesError(incoming.max_images, n)
-        if height * width > incoming.max_pixels:
+        if n > settings.max_images:
+            raise TooManyImagesError(settings.max_images, n)
+        if height * width > settings.max_pixels:
             raise InvalidRequestError(
-                f"The images have {width} x {height} pixels; at most {incoming.max_pixels:,} are allowed."
+                f"The images have {width} x {height} pixels; at most {settings.max_pixels:,} are allowed."
             )
         _check_whole(archive, file)
         row = math.prod(self._shape[1:])
         self._step = max(1, _BLOCK_BYTES // row)
         self._most_kept = max(2, _KEPT_BYTES // (row * self._step))
         self._stream: IO[bytes] | None = None
-        self._next = 0  # the block that the stream stands at
+        self._next = 0  # the number of the block at the stream's position
         self._kept: OrderedDict[int, Pixels] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -86,7 +85,7 @@ class _Rows:
             return image
 
     def _read_to(self, number: int) -> None:
-        with self._archive.damage_told():
+        with self._archive.damage_as_error():
             if self._stream is None or number < self._next:
                 self._stream, self._next = self._archive.open(self._file), 0
                 self._stream.read(self._start)
@@ -103,28 +102,26 @@ class _Rows:
 
 
 def _header(archive: Archive, file: File, wanted: str) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
-    """(shape, type, where the values begin). Raises InvalidRequestError."""
+    """Returns (shape, type, offset of the values). Raises InvalidRequestError."""
     try:
-        with archive.damage_told(), archive.opened(file) as stream:
+        with archive.damage_as_error(), archive.opened(file) as stream:
             shape, fortran_order, dtype = read_header(stream, "The file", f"an array of {wanted}")
             start = stream.tell()
     except (UnreadableImageError, MalformedBodyError) as error:
         raise InvalidRequestError(f"{file.name}: {error}") from error
     if dtype.hasobject:
-        raise InvalidRequestError(f"{file.name} holds Python objects, which are never read; save numbers or text.")
+        raise InvalidRequestError(f"{file.name} holds Python objects, which are not supported; save numbers or text.")
     if fortran_order and len(shape) > 1:
-        raise InvalidRequestError(
-            f"{file.name} is in Fortran order, column by column; save numpy.ascontiguousarray of it."
-        )
+        raise InvalidRequestError(f"{file.name} is in Fortran order; save numpy.ascontiguousarray of it.")
     if start + math.prod(shape) * dtype.itemsize != file.size:
         raise InvalidRequestError(
-            f"{file.name} announces {dtype} {shortened(list(shape))}; there are {file.size - start:,} bytes of it."
+            f"{file.name} announces {dtype} {shortened(list(shape))}, but has {file.size - start:,} bytes of values."
         )
     return shape, dtype, start
 
 
 def _check_whole(archive: Archive, file: File) -> None:
-    """By its checksum, which takes the whole to tell: rows are used before their array's end. Raises as _header."""
+    """Checks the checksum of the whole file, since rows are used before its end is read. Raises InvalidRequestError."""
     try:
         archive.check(file)
     except UnreadableImageError as error:

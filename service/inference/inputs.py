@@ -6,7 +6,8 @@ Each kind becomes the model's input through schemas.image. An ImageError concern
 import base64
 import binascii
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Protocol
@@ -37,16 +38,18 @@ class Image(Protocol):
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image file, for example a PNG or JPEG."""
+    """An image file, for example a PNG or JPEG. name is the file's name, if the client sent one."""
 
     data: bytes
+    name: str | None = None
 
     @property
     def decode_cost(self) -> int:
         return len(self.data)
 
     def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
-        return decode_image(self.data, spec, max_pixels)
+        with _errors_naming(self.name):
+            return decode_image(self.data, spec, max_pixels)
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,8 @@ class ArchivedImage:
     decode_cost = sys.maxsize  # unknown until it is unpacked
 
     def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
-        try:
+        with _errors_naming(self.name):
             return decode_image(self.unpack(), spec, max_pixels)
-        except ImageError as error:
-            raise type(error)(f"{shortened(self.name)}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,18 @@ class ArchivedPixels:
 
 def name_of(image: Image) -> str | None:
     """The name of the image's file, if it came with one."""
-    return image.name if isinstance(image, ArchivedImage) else None
+    return image.name if isinstance(image, ArchivedImage | EncodedImage) else None
+
+
+@contextmanager
+def _errors_naming(name: str | None) -> Iterator[None]:
+    """Adds the file's name to an ImageError."""
+    try:
+        yield
+    except ImageError as error:
+        if not name:
+            raise
+        raise type(error)(f"{shortened(name)}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from schemas.problem import ProblemCode
-from service.api.middleware.security_headers import SAFE_HEADERS
+from service.api.middleware import SECURITY_HEADERS
 from service.api.problems import TITLES, problem_response
 from service.api.route_template import UNMATCHED
 from service.telemetry.metrics import TELEMETRY, Telemetry
@@ -235,7 +235,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.waiting_for_100_continue = False
         said = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
         response = problem_response(status, ProblemCode.INVALID_REQUEST, detail, headers=said)
-        headers = [*self.server_state.default_headers, *SAFE_HEADERS.items(), *response.raw_headers]
+        headers = [*self.server_state.default_headers, *SECURITY_HEADERS.items(), *response.raw_headers]
         lines = [f"HTTP/1.1 {status} {TITLES[status]}".encode(), *(b"%b: %b" % header for header in headers)]
         self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
         telemetry: Telemetry = self.app_state[TELEMETRY]

@@ -93,7 +93,7 @@ class Worker:
             lifespan="on",
             ws="none",
             log_config=None,
-            access_log=False,  # service.api.middleware.request_log writes it
+            access_log=False,  # service.api.middleware writes it
             proxy_headers=False,  # who asks is who is connected: admin calls depend on it
             server_header=False,
             timeout_graceful_shutdown=settings.drain_seconds,

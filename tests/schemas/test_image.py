@@ -283,3 +283,23 @@ def test_every_image_error_is_one_sentence() -> None:
             decode_image(data, spec(4, 4))
         assert str(caught.value).endswith(".")
         assert "0x" not in str(caught.value)  # no address of an object: the same bytes get the same words
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "The file is empty."),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0", "HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF is not supported; save the image as PNG or JPEG."),
+        (b"\xff\x0a\xfa\x3f", "JPEG XL"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"<svg/>", "SVG"),
+        (b"<html></html>", "no image of a known format"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "no image of a known format"),
+    ],
+)
+def test_an_empty_file_and_common_unsupported_formats_are_named(data: bytes, said: str) -> None:
+    with pytest.raises(ImageError, match=said):
+        decode_image(data, spec(8, 8, 3))

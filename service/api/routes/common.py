@@ -1,69 +1,80 @@
-"""What /predict and /evaluate have in common: how they are described, and how their options are said."""
+"""What the routes of /predict and /evaluate share: their description, their options and the parsing of their bodies."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Path
-from fastapi.responses import Response
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from service.api.body import request_body
-from service.api.deadlines import CALL_PARAMETERS
+from service.api.body import choose_format, request_body
+from service.api.deadlines import TIMEOUT_PARAMETERS
+from service.api.flow import path_parameters
 from service.api.parameters import parameters
 from service.api.problems import problems
-from service.codecs.base import Purpose
+from service.codecs.base import BodyFormat, Purpose, RequestBody, Submission
 from service.errors import InvalidRequestError
 from service.repository.plan import ModelControl
+from service.settings import Settings
 from service.validation import PLAIN_INTEGER
 
 ModelName = Annotated[str, Path(description="the model's name, as in GET /models")]
 Version = Annotated[int, Path(ge=1, description="the version that must answer"), PLAIN_INTEGER]
 
-ON_ERROR = "what a bad image does: fail the request (request, the default), or only its own item (item)"
-REJECT = "give no label, but the reason, where the model is less sure than its reject threshold"
-
-INLINE_IMAGES = 32
-"""For at most so many, a hop to another thread costs more than rendering the answer."""
-
-T = TypeVar("T")
+ON_ERROR = "the effect of an invalid image: fail the request (request, the default), or only its own item (item)"
+REJECT = "return a reason in place of the label if the model's confidence is below its reject threshold"
 
 
-def described(purpose: Purpose, query: type[BaseModel], message: Any, said: str) -> dict[str, Any]:
-    """The keyword arguments of a route: its parameters, every kind of body, its 200, and each of its errors.
+def described(path: str, purpose: Purpose, query: type[BaseModel], response: Any, description: str) -> dict[str, Any]:
+    """Returns the keyword arguments of a route: its parameters, its body formats, its response and its errors.
 
-    message is the type of the answer, or a union of types.
+    response is a type, or a union of types.
     """
     tags: list[str | Enum] = [purpose.value]
     return {
+        "path": path,
+        "methods": ["POST"],
         "tags": tags,
-        "response_model": message,
-        "response_description": said,
+        "response_model": response,
+        "response_description": description,
         "responses": problems(400, 404, 413, 415, 422, 503, 504),
         "openapi_extra": {
-            "parameters": parameters(query, "query") + CALL_PARAMETERS,
+            "parameters": [*path_parameters(path), *parameters(query, "query"), *TIMEOUT_PARAMETERS],
             "requestBody": request_body(purpose),
         },
     }
 
 
-def agreed(name: str, in_query: T | None, in_body: T | None) -> T | None:
-    """An option may be said in the query or in the body. Raises InvalidRequestError where both are there and differ."""
-    if in_query is not None and in_body is not None and in_query != in_body:
-        said = [str(value).lower() for value in (in_query, in_body)]  # true and false as the caller wrote them
-        raise InvalidRequestError(f"{name} is {said[0]} in the query and {said[1]} in the body; say it once.")
-    return in_body if in_query is None else in_query
+def submission_parser(
+    request: Request, purpose: Purpose, query: BaseModel, settings: Settings, body_format: BodyFormat | None = None
+) -> Callable[[bytes], Submission]:
+    """Returns the function that parses the body, and adds the options of the query.
+
+    Without body_format, the Content-Type chooses it. Raises UnsupportedMediaTypeError.
+    """
+    chosen = body_format or choose_format(request, purpose)
+    content_type = request.headers.get("content-type", "")
+
+    def parse(data: bytes) -> Submission:
+        return _with_options(chosen.parse(RequestBody(data, content_type, purpose, settings)), query)
+
+    return parse
+
+
+def _with_options(submission: Submission, query: BaseModel) -> Submission:
+    """Raises InvalidRequestError if the query and the body give an option different values."""
+    options = {name: value for name, value in query if value is not None and hasattr(submission, name)}
+    for name, value in options.items():
+        in_body = getattr(submission, name)
+        if in_body not in {None, value}:
+            values = [str(each).lower() for each in (value, in_body)]  # true and false as in JSON
+            raise InvalidRequestError(f"{name} is {values[0]} in the query and {values[1]} in the body; send one.")
+    return replace(submission, **options)
 
 
 def control_of(request: Request) -> ModelControl:
-    """What loads, unloads and counts, over all workers."""
+    """Returns what loads, unloads and counts in all workers."""
     control: ModelControl = request.app.state.control
     return control
-
-
-async def answer(render: Callable[[], str | bytes], images: int) -> Response:
-    """The JSON that render returns; long answers are rendered off the event loop."""
-    body = render() if images <= INLINE_IMAGES else await run_in_threadpool(render)
-    return Response(body, media_type="application/json")

@@ -51,7 +51,7 @@ def router(registry: Registry, drain: Drain, guard: Guard) -> APIRouter:
     async def readyz(request: Request) -> ReadyModels | Ready:
         if drain.begun:
             raise NotReadyError("The service is going down; ask another instance, or again in a moment.")
-        if not guard.may_ask(request):
+        if not guard.has_client_access(request):
             if registry.loaded:
                 return Ready()
             raise NotReadyError("No model serves.")

@@ -29,15 +29,11 @@ from service.repository.registry import Registry
 from service.repository.report import report_files
 from service.validation import shortened
 
-# A bundle may be from elsewhere: whatever lies in its report cannot run as a page of this host.
-_REPORT_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+# A bundle may come from a stranger: no file of its report may run as a page of this host.
+_REPORT_HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
-_A_FILE: dict[str, Any] = {
-    "response_class": WholeFileResponse,
-    "response_description": "The file.",
-    "responses": problems(404),
-}
+_FILE: dict[str, Any] = {"response_class": WholeFileResponse, "response_description": "The file."}
 
 
 class State(StrEnum):
@@ -104,7 +100,7 @@ def router(registry: Registry) -> APIRouter:
     def model(name: ModelName) -> ModelDetail:
         return describe(name)
 
-    @routes.get("/models/{name}/versions/{version}", summary="Describe a version", responses=problems(404))
+    @routes.get("/models/{name}/versions/{version}", summary="Describe a version", responses=problems(404, 422))
     def version(name: ModelName, version: Version) -> ModelDetail:
         return describe(name, version)
 
@@ -115,11 +111,16 @@ def router(registry: Registry) -> APIRouter:
         detail = {field: getattr(manifest, field) for field in more} if manifest else {}
         return ModelDetail.model_validate(_summary(registry, entry) | detail)
 
-    @routes.get("/models/{name}/report/{file}", summary="A file of a model's report", **_A_FILE)
+    @routes.get("/models/{name}/report/{file}", summary="A file of a model's report", responses=problems(404), **_FILE)
     def report(name: ModelName, file: str) -> WholeFileResponse:
         return send(file, name)
 
-    @routes.get("/models/{name}/versions/{version}/report/{file}", summary="A file of a version's report", **_A_FILE)
+    @routes.get(
+        "/models/{name}/versions/{version}/report/{file}",
+        summary="A file of a version's report",
+        responses=problems(404, 422),
+        **_FILE,
+    )
     def version_report(name: ModelName, version: Version, file: str) -> WholeFileResponse:
         return send(file, name, version)
 

@@ -1,17 +1,18 @@
-"""The page at /, and the documentation. Nothing on them is loaded from another host, and the browser is told so."""
+"""The page at / and the documentation. They load nothing from other hosts, which their policies enforce."""
 
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from service.api.routes.files import WholeFileResponse
 
 STATIC = Path(__file__).parent.parent / "static"
 
-# No script or style stands in our page itself. The documentation's scripts write styles, and ReDoc works in a blob and
-# asks its maker's host for a logo, which this policy forbids.
+# The page has no inline script or style. The documentation's scripts write inline styles. ReDoc runs a blob, and would
+# load a logo from its maker's host, which this policy blocks.
 _PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'"
 _DOCS_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; "
@@ -21,7 +22,7 @@ _DOCS_POLICY = (
 
 def add_pages(app: FastAPI) -> None:
     app.include_router(_router())
-    # The scripts and styles of Swagger UI and ReDoc, as fastapi-offline carries them.
+    # The scripts and styles of Swagger UI and ReDoc, which fastapi-offline contains.
     app.mount("/static/docs", StaticFiles(directory=Path(str(files("fastapi_offline") / "static"))))
     app.mount("/static", StaticFiles(directory=STATIC))
 
@@ -41,6 +42,12 @@ def _router() -> APIRouter:
     async def redoc() -> WholeFileResponse:
         return _html("redoc.html", _DOCS_POLICY)
 
+    @routes.get("/docs/")
+    @routes.get("/redoc/")
+    async def without_slash(request: Request) -> RedirectResponse:
+        """The pages' relative links need the path without the slash."""
+        return RedirectResponse(f"..{request.url.path[:-1]}")
+
     @routes.get("/favicon.ico")
     async def favicon() -> WholeFileResponse:
         return WholeFileResponse(STATIC / "favicon.svg")
@@ -49,5 +56,5 @@ def _router() -> APIRouter:
 
 
 def _html(name: str, policy: str) -> WholeFileResponse:
-    headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
     return WholeFileResponse(STATIC / name, headers=headers)

@@ -1,5 +1,7 @@
 """POST /predict: images -> their most probable classes."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
@@ -7,52 +9,55 @@ from pydantic import Field
 
 from schemas.base import Frozen
 from schemas.prediction import OnError, PredictResponse
-from service.api.body import read_submission
-from service.api.deadlines import call_of, while_connected
+from service.api.flow import Handler, InferenceFlow, json_response
 from service.api.parameters import read_query
-from service.api.routes.common import ON_ERROR, REJECT, ModelName, Version, agreed, answer, described
-from service.codecs.base import Purpose, TopK
-from service.repository.registry import Registry
-from service.settings import Settings
+from service.api.routes.common import ON_ERROR, REJECT, described, submission_parser
+from service.codecs.base import BodyFormat, Purpose, Submission, TopK
+from service.inference.model import Model
+from service.inference.predictions import Predictions
+from service.inference.request_context import RequestContext
 
 
 class PredictQuery(Frozen):
-    """The options, which JSON bodies and forms may carry instead."""
+    """The options. JSON bodies and forms may carry them instead."""
 
-    top_k: Annotated[TopK | None, Field(description="how many of the most probable classes to name; 3 by default")] = (
-        None
-    )
+    top_k: Annotated[TopK | None, Field(description="number of most probable classes to return; 3 by default")] = None
     on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
     reject: Annotated[bool | None, Field(description=REJECT)] = None
 
 
-def router(registry: Registry, settings: Settings) -> APIRouter:
+def router(flow: InferenceFlow) -> APIRouter:
     routes = APIRouter()
-    about = described(
-        Purpose.PREDICT, PredictQuery, PredictResponse, "One prediction an image, in the order they were sent."
-    )
-
-    async def run(request: Request, name: str | None = None, version: int | None = None) -> Response:
-        call, query = call_of(request, settings.request_timeout), read_query(request, PredictQuery)
-        with registry.lease(name, version) as model:
-            submission = await read_submission(request, Purpose.PREDICT, settings, call.deadline)
-            top_k = agreed("top_k", query.top_k, submission.top_k)
-            on_error = agreed("on_error", query.on_error, submission.on_error)
-            reject = bool(agreed("reject", query.reject, submission.reject))
-            predicting = model.predict(submission.images, top_k, on_error, reject=reject, context=call)
-            predictions = await while_connected(request, predicting)
-            return await answer(predictions.to_json, len(submission.images))
-
-    @routes.post("/predict", summary="Classify images with the default model", **about)
-    async def predict(request: Request) -> Response:
-        return await run(request)
-
-    @routes.post("/models/{name}/predict", summary="Classify images with a model", **about)
-    async def predict_with(request: Request, name: ModelName) -> Response:
-        return await run(request, name)
-
-    @routes.post("/models/{name}/versions/{version}/predict", summary="Classify images with a version", **about)
-    async def predict_with_version(request: Request, name: ModelName, version: Version) -> Response:
-        return await run(request, name, version)
-
+    handler = predict_handler(flow)
+    for name, path, summary in (
+        ("predict", "/predict", "Classify images with the default model"),
+        ("predict_with", "/models/{name}/predict", "Classify images with a model"),
+        ("predict_with_version", "/models/{name}/versions/{version}/predict", "Classify images with a version"),
+    ):
+        description = "One prediction per image, in the order of the images."
+        about = described(path, Purpose.PREDICT, PredictQuery, PredictResponse, description)
+        routes.add_api_route(endpoint=handler, name=name, summary=summary, **about)
     return routes
+
+
+def predict_handler(
+    flow: InferenceFlow,
+    render: Callable[[Predictions], bytes] = Predictions.to_json,
+    body_format: BodyFormat | None = None,
+) -> Handler:
+    """Returns the handler of a predict route. render makes the JSON of its response."""
+
+    async def respond(model: Model, submission: Submission, context: RequestContext) -> Response:
+        images, reject = submission.images, bool(submission.reject)
+        predictions = await model.predict(images, submission.top_k, submission.on_error, reject=reject, context=context)
+        return await json_response(partial(render, predictions), len(images))
+
+    async def predict(request: Request) -> Response:
+        query = read_query(request, PredictQuery)
+
+        def parser(_: Model) -> Callable[[bytes], Submission]:
+            return submission_parser(request, Purpose.PREDICT, query, flow.settings, body_format)
+
+        return await flow(request, flow.settings.request_timeout, flow.lease(request), parser, respond)
+
+    return predict

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from schemas.promotion import PromoteRequest, Promotion
-from service.api.body import read_body
-from service.api.deadlines import CALL_PARAMETERS, call_of, within
+from service.api.body import BodyMemory, read_body
+from service.api.deadlines import TIMEOUT_PARAMETERS, request_context, within
 from service.api.problems import problems
 from service.api.routes.common import ModelName, control_of
 from service.codecs.inference_protocol import invalid
+from service.codecs.json import without_bom
 from service.settings import Settings
 
 _MAX_BYTES = 64 * 1024
@@ -19,7 +20,7 @@ _GOES_ON = (
 )
 
 
-def router(settings: Settings) -> APIRouter:
+def router(settings: Settings, memory: BodyMemory) -> APIRouter:
     routes = APIRouter(tags=["models"])
 
     @routes.post(
@@ -30,7 +31,7 @@ def router(settings: Settings) -> APIRouter:
         response_description="The record: every worker serves the version.",
         responses=problems(400, 401, 403, 404, 409, 413, 422, 503, 504),
         openapi_extra={
-            "parameters": CALL_PARAMETERS,
+            "parameters": TIMEOUT_PARAMETERS,
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PromoteRequest"}}},
@@ -38,10 +39,13 @@ def router(settings: Settings) -> APIRouter:
         },
     )
     async def promote(request: Request, name: ModelName) -> Promotion:
-        deadline = call_of(request, math.inf).deadline
-        body = await read_body(request, _MAX_BYTES, call_of(request, settings.request_timeout).deadline)
+        deadline = request_context(request, math.inf).deadline
+        with memory.hold() as held:
+            body = await read_body(
+                request, held, _MAX_BYTES, request_context(request, settings.request_timeout).deadline
+            )
         try:
-            version = PromoteRequest.model_validate_json(body).version
+            version = PromoteRequest.model_validate_json(without_bom(body)).version
         except ValidationError as error:
             raise invalid(error) from error
         return await within(deadline, control_of(request).promote(name, version), _GOES_ON)

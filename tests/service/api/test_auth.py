@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
-from service.api.auth import Access, access
+from service.api.auth import Access, required_access
 from service.backends.fake import FakeRuntime, FakeSession
 from service.settings import Settings, open_doors
 from tests.service.conftest import Serve
@@ -60,12 +60,12 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
 def test_every_route_is_where_it_belongs() -> None:
     """Whoever adds a route decides here who may ask for it: a GET that nobody decided on needs a key."""
     app = create_app(Settings(), NO_MODELS)
-    found = {f"{method} {template}": access(method, template) for method, template in routes(app)}
-    assert {name for name, wanted in found.items() if wanted is Access.OPEN} >= {"GET /livez", "GET /", "GET /docs"}
+    found = {f"{method} {template}": required_access(method, template) for method, template in routes(app)}
+    assert {name for name, wanted in found.items() if wanted is Access.PUBLIC} >= {"GET /livez", "GET /", "GET /docs"}
     for name, wanted in found.items():
         expected = {
-            "GET": {Access.OPEN, Access.ASKING},
-            "POST": {Access.ADMIN if name.endswith(("load", "unload", "promote")) else Access.ASKING},
+            "GET": {Access.PUBLIC, Access.CLIENT},
+            "POST": {Access.ADMIN if name.endswith(("load", "unload", "promote")) else Access.CLIENT},
         }
         assert wanted in expected[name.split()[0]], name
 
@@ -73,16 +73,16 @@ def test_every_route_is_where_it_belongs() -> None:
 @pytest.mark.parametrize(
     ("method", "template", "wanted"),
     [
-        ("GET", "/livez", Access.OPEN),
-        ("HEAD", "/readyz", Access.OPEN),
-        ("GET", "/v2/health/ready", Access.OPEN),
-        ("GET", "/metrics", Access.ASKING),
-        ("GET", "/models/{name}/report/{file}", Access.ASKING),
-        ("GET", "/v2/models/{model}/ready", Access.ASKING),
-        ("GET", "/something/new", Access.ASKING),
-        ("POST", "/models/{name}/versions/{version}/predict", Access.ASKING),
-        ("POST", "/v1/models/{name}:predict", Access.ASKING),
-        ("POST", "/v2/models/{m}/versions/{v}/infer", Access.ASKING),
+        ("GET", "/livez", Access.PUBLIC),
+        ("HEAD", "/readyz", Access.PUBLIC),
+        ("GET", "/v2/health/ready", Access.PUBLIC),
+        ("GET", "/metrics", Access.CLIENT),
+        ("GET", "/models/{name}/report/{file}", Access.CLIENT),
+        ("GET", "/v2/models/{model}/ready", Access.CLIENT),
+        ("GET", "/something/new", Access.CLIENT),
+        ("POST", "/models/{name}/versions/{version}/predict", Access.CLIENT),
+        ("POST", "/v1/models/{name}:predict", Access.CLIENT),
+        ("POST", "/v2/models/{m}/versions/{v}/infer", Access.CLIENT),
         ("POST", "/v2/repository/models/{name}/load", Access.ADMIN),
         ("POST", "/v2/repository/models/{name}/unload", Access.ADMIN),
         ("POST", "/models/{name}/promote", Access.ADMIN),
@@ -92,17 +92,32 @@ def test_every_route_is_where_it_belongs() -> None:
     ],
 )
 def test_what_is_not_listed_is_closed(method: str, template: str, wanted: Access) -> None:
-    assert access(method, template) is wanted
+    assert required_access(method, template) is wanted
 
 
 @pytest.mark.parametrize(
-    "headers", [bearer(API), {"X-API-Key": API}, bearer(ADMIN), {"Authorization": f"bearer  {API}"}]
+    "headers",
+    [
+        [bearer(API)],
+        [{"X-API-Key": API}],
+        [bearer(ADMIN)],
+        [{"Authorization": f"bearer  {API}"}],
+        [{"X-API-Key": f"  {API}  "}],
+        [{"Authorization": f"  Bearer {API} "}],
+        [bearer("token.of.a.gateway"), {"X-API-Key": API}],
+        [bearer(""), {"X-API-Key": API}],
+        [{"Authorization": "Basic dTpw"}, {"X-API-Key": API}],
+        [bearer(API), {"X-API-Key": "of-a-gateway"}],
+        [bearer("token.of.a.gateway"), bearer(API)],
+        [{"X-API-Key": "of-a-gateway"}, {"X-API-Key": API}],
+    ],
 )
-def test_a_prediction_key_or_an_admin_key_may_predict(serve: Serve, headers: dict[str, str]) -> None:
+def test_any_valid_key_of_the_request_gives_client_access(serve: Serve, headers: list[dict[str, str]]) -> None:
     client = serve(**KEYS)
-    assert labels_of(client.post("/predict", json=BODY, headers=headers)) == ["red"]
-    assert client.get("/models", headers=headers).status_code == 200
-    assert client.get("/metrics", headers=headers).status_code == 200
+    sent = [item for header in headers for item in header.items()]
+    assert labels_of(client.post("/predict", json=BODY, headers=sent)) == ["red"]
+    assert client.get("/models", headers=sent).status_code == 200
+    assert client.get("/metrics", headers=sent).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -145,8 +160,10 @@ def test_a_prediction_key_is_no_admin_key() -> None:
     assert client.post(ADMIN_PATH, headers=bearer(ADMIN)).status_code == 200
 
 
-def test_an_admin_key_opens_from_anywhere() -> None:
+def test_an_admin_key_works_from_anywhere_and_beside_another_credential() -> None:
     client = caller(AFAR, "convoy.example", **KEYS)
+    for other in (bearer("token.of.a.gateway"), bearer(API)):
+        assert client.post(ADMIN_PATH, headers={**other, "X-API-Key": ADMIN}).status_code == 200
     assert client.post(ADMIN_PATH, headers={**bearer(ADMIN), "Origin": "https://elsewhere"}).status_code == 200
 
 

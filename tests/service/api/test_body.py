@@ -2,78 +2,61 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
 from service.api.app import create_app
-from service.api.body import BodyMemory, HeldBody, choose_kind, read_body
+from service.api.body import BodyMemory, HeldBody, choose_format, read_body
 from service.codecs.base import Purpose
 from service.errors import BodyTooLargeError, MalformedBodyError, OverloadedError, UnsupportedMediaTypeError
 from service.inference.retry_after import RETRY_SECONDS
 from service.settings import Device, Settings
 from tests.support.asgi_server import Address, answer_on, listening, request_bytes
 from tests.support.bundles import solid
-from tests.support.http_requests import b64
-
-
-class Connection:
-    """A request whose body comes in these chunks; received counts those that were asked for."""
-
-    def __init__(self, chunks: Sequence[bytes] = (b"",), **headers: str) -> None:
-        self._chunks = chunks
-        self.received = 0
-        raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        self.request = Request({"type": "http", "method": "POST", "path": "/", "headers": raw}, self._receive)
-
-    async def _receive(self) -> Message:
-        assert self.received < len(self._chunks), "a server would wait here until the caller hangs up"
-        chunk = self._chunks[self.received]
-        self.received += 1
-        return {"type": "http.request", "body": chunk, "more_body": self.received < len(self._chunks)}
-
-    def read(self, limit: int) -> bytes:
-        return asyncio.run(read_body(self.request, limit, math.inf))
+from tests.support.http_requests import b64, npy
+from tests.support.request_bodies import Connection, request_body
+from tests.support.zip_files import zipped
 
 
 def test_a_body_within_the_limit_is_read_whole() -> None:
     assert Connection([b"ab", b"cd"], content_length="4").read(4) == b"abcd"
 
 
-def test_a_length_over_the_limit_is_refused_before_anything_is_read() -> None:
+def test_a_content_length_over_the_limit_is_refused_before_reading() -> None:
     connection = Connection([b"abc", b"de"], content_length="5")
     with pytest.raises(BodyTooLargeError, match="The body of 5 bytes is larger than the 4 bytes allowed") as refused:
         connection.read(4)
-    assert not refused.value.closes
+    assert not refused.value.headers
     assert connection.received == 0
 
 
-def test_a_body_without_a_length_is_counted_while_it_comes() -> None:
+def test_a_body_without_content_length_is_counted_as_it_arrives() -> None:
     connection = Connection([b"abc", b"de", b"f"])
     with pytest.raises(BodyTooLargeError) as refused:
         connection.read(4)
-    assert not refused.value.closes
+    assert not refused.value.headers
     assert connection.received == 2
 
 
-def test_a_caller_that_hangs_up_is_not_taken_for_one_that_sent_all() -> None:
+def test_a_client_that_disconnects_has_not_sent_a_whole_body() -> None:
     async def hung_up() -> Message:
         return {"type": "http.disconnect"}
 
     request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, hung_up)
     with pytest.raises(ClientDisconnect):
-        asyncio.run(read_body(request, 4, math.inf))
+        asyncio.run(read_body(request, HeldBody(BodyMemory(8)), 4, math.inf))
 
 
-def test_a_length_that_lies_does_not_get_more_in() -> None:
+def test_a_body_longer_than_its_content_length_is_still_limited() -> None:
     with pytest.raises(BodyTooLargeError):
         Connection([b"abc", b"de"], content_length="2").read(4)
 
 
-def test_who_asks_before_sending_is_refused_before_it_sends() -> None:
+def test_an_expect_100_request_is_refused_before_its_body_is_sent() -> None:
     connection = Connection([b"abcde"], content_length="5", expect="100-continue")
     with pytest.raises(BodyTooLargeError):
         connection.read(4)
@@ -81,7 +64,7 @@ def test_who_asks_before_sending_is_refused_before_it_sends() -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "1e3"])
-def test_a_length_that_is_no_number_is_refused(length: str) -> None:
+def test_a_content_length_that_is_not_a_number_is_malformed(length: str) -> None:
     with pytest.raises(MalformedBodyError):
         Connection([b"a"], content_length=length).read(4)
 
@@ -96,92 +79,111 @@ def test_a_length_that_is_no_number_is_refused(length: str) -> None:
         ("application/x-npy", "application/x-npy"),
     ],
 )
-def test_the_content_type_chooses_the_kind(content_type: str, chosen: str) -> None:
-    assert choose_kind(Connection(content_type=content_type).request, Purpose.PREDICT).media_type == chosen
+def test_the_content_type_chooses_the_format(content_type: str, chosen: str) -> None:
+    assert choose_format(Connection(content_type=content_type).request, Purpose.PREDICT).media_type == chosen
+
+
+NPY_BODY, ZIP_BODY = npy(np.zeros((1, 8, 8), np.uint8)), zipped({"red/1.png": solid("red")})
+
+
+@pytest.mark.parametrize("content_type", ["", "application/octet-stream", "Application/Octet-Stream; charset=binary"])
+@pytest.mark.parametrize(
+    ("purpose", "data"),
+    [
+        *((Purpose.PREDICT, solid("red", image_format=name)) for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")),
+        (Purpose.PREDICT, solid("red", image_format="PPM")),
+        (Purpose.PREDICT, NPY_BODY),
+        (Purpose.EVALUATE, ZIP_BODY),
+    ],
+)
+def test_a_body_without_a_useful_content_type_is_read_by_its_content(
+    purpose: Purpose, data: bytes, content_type: str
+) -> None:
+    body_format = choose_format(Connection(content_type=content_type).request, purpose)
+    assert len(body_format.parse(request_body(data, content_type, purpose)).images) == 1
+
+
+@pytest.mark.parametrize(
+    ("purpose", "data"),
+    [
+        (Purpose.PREDICT, b""),
+        (Purpose.PREDICT, b"text"),
+        (Purpose.PREDICT, b'{"instances": []}'),
+        (Purpose.PREDICT, ZIP_BODY),
+        (Purpose.EVALUATE, solid("red")),
+        (Purpose.EVALUATE, NPY_BODY),
+    ],
+)
+def test_another_body_without_content_type_is_refused_with_curls_missing_option(purpose: Purpose, data: bytes) -> None:
+    body_format = choose_format(Connection().request, purpose)
+    fault = (
+        r"no Content-Type, and the format of the body is unknown; send one of application/json.* -F files=@.* -H 'Con"
+    )
+    with pytest.raises(UnsupportedMediaTypeError, match=fault):
+        body_format.parse(request_body(data, "", purpose))
 
 
 @pytest.mark.parametrize(
     ("purpose", "headers", "said"),
     [
-        (Purpose.PREDICT, {}, "The request has no Content-Type; send one of application/json, multipart/form-data"),
-        (Purpose.PREDICT, {"content_type": "text/plain"}, "A body of text/plain is not taken here"),
+        (Purpose.PREDICT, {"content_type": "text/plain"}, "text/plain is not supported"),
+        (
+            Purpose.PREDICT,
+            {"content_type": "application/x-www-form-urlencoded"},
+            "With curl, .* -F files=@.* or .* -H '",
+        ),
         (Purpose.EVALUATE, {"content_type": "image/png"}, "send one of application/json, multipart/form-data"),
-        (Purpose.EVALUATE, {"content_type": "application/x-npy"}, "is not taken here"),
+        (Purpose.EVALUATE, {"content_type": "application/x-npy"}, "is not supported; send one of application/json"),
     ],
 )
-def test_another_kind_is_refused_with_those_that_are_taken(
+def test_another_content_type_is_refused_with_the_supported_ones(
     purpose: Purpose, headers: dict[str, str], said: str
 ) -> None:
     with pytest.raises(UnsupportedMediaTypeError, match=said):
-        choose_kind(Connection([b""], **headers).request, purpose)
+        choose_format(Connection([b""], **headers).request, purpose)
 
 
-async def nothing(*_: object) -> None: ...
-
-
-def test_what_all_hold_is_bounded_but_a_lone_one_always_has_room() -> None:
-    memory = BodyMemory(nothing, limit=10)
+def test_the_memory_bounds_all_bodies_but_a_lone_body_always_has_room() -> None:
+    memory = BodyMemory(limit=10)
     first, second = HeldBody(memory), HeldBody(memory)
-    assert first.has_room(50)
+    first.check(50)
     first.resize(6)
-    assert second.has_room(4)
-    assert not second.has_room(5)
+    second.check(4)
+    for check in (second.check, second.resize):
+        with pytest.raises(OverloadedError):
+            check(5)
     second.resize(4)
-    assert not first.has_room(7)
-    first.resize(0)
-    assert second.has_room(50)
+    with pytest.raises(OverloadedError):
+        first.check(7)
+    first.release()
+    second.check(50)
     assert memory.held == 4
 
 
-def test_who_finds_no_room_is_told_when_there_will_be_at_the_rate_at_which_others_gave_theirs_back() -> None:
+def test_retry_after_is_the_time_until_there_is_room_at_the_rate_at_which_others_release_theirs() -> None:
     now = 0.0
-    memory = BodyMemory(nothing, limit=100, clock=lambda: now)
-    assert HeldBody(memory).refused(50).retry_after == 1.0  # nothing is known yet
+    memory = BodyMemory(limit=100, clock=lambda: now)
+    assert memory.refusal(50).retry_after == 1.0  # nothing is known yet
     for _ in range(3):
-        done = HeldBody(memory)
-        done.resize(40)
-        now += 20.0
-        done.release()  # 2 bytes a second
+        with memory.hold() as done:
+            done.resize(40)
+            now += 20.0  # 2 bytes a second
     for size in (60, 40):
         HeldBody(memory).resize(size)
-    assert HeldBody(memory).refused(80).retry_after == 80 / 2 / 2  # both give back meanwhile
-    assert HeldBody(memory).refused(100_000).retry_after == RETRY_SECONDS[1]
-
-
-def test_a_body_that_is_refused_halfway_says_nothing_of_how_long_others_take() -> None:
-    now = 0.0
-    memory = BodyMemory(nothing, limit=100, clock=lambda: now)
-    done, refused = HeldBody(memory), HeldBody(memory)
-    done.resize(40)
-    refused.resize(40)
-    refused.resize(0)
-    refused.release()
-    now += 20.0
-    done.release()
-    HeldBody(memory).resize(100)
-    assert HeldBody(memory).refused(10).retry_after == 10 / 2
-
-
-def test_a_body_that_is_refused_halfway_holds_nothing_while_its_rest_is_thrown_away() -> None:
-    held: list[int] = []
-    chunks = iter([b"abc", b"de", b"fgh"])
-
-    async def receive() -> Message:
-        held.append(memory.held)
-        chunk = next(chunks)
-        return {"type": "http.request", "body": chunk, "more_body": chunk != b"fgh"}
-
-    async def read(scope: Scope, receive: Receive, _: Send) -> None:
-        await read_body(Request(scope, receive), 100, math.inf)
-
-    async def send(_: Message) -> None: ...
-
-    memory = BodyMemory(read, limit=10)
-    memory.held = 6  # others'
     with pytest.raises(OverloadedError) as refused:
-        asyncio.run(memory({"type": "http", "headers": []}, receive, send))
-    assert not refused.value.closes
-    assert held == [6, 9]
+        HeldBody(memory).check(80)
+    assert refused.value.retry_after == 80 / 2 / 2  # two holders release at the same time
+    assert memory.refusal(100_000).retry_after == RETRY_SECONDS[1]
+
+
+def test_a_refused_body_holds_nothing_more_and_is_released() -> None:
+    memory = BodyMemory(limit=10)
+    memory.held = 6  # of others
+    connection = Connection([b"abc", b"de", b"fgh"])
+    with pytest.raises(OverloadedError) as refused:
+        connection.read(memory=memory)
+    assert "Connection" not in refused.value.headers
+    assert connection.received == 2
     assert memory.held == 6
 
 

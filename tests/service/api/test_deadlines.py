@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.api.app import create_app
-from service.api.deadlines import call_of, within
+from service.api.deadlines import request_context, within
 from service.backends.fake import FakeRuntime, FakeSession
 from service.errors import DeadlineError, ModelRefusedError, NotReadyError
 from service.settings import Device, Settings
@@ -27,6 +28,7 @@ from tests.service.conftest import Serve
 from tests.support.asgi_server import Address, answer_on, listening, request_bytes
 from tests.support.bundles import COLOURS, solid
 from tests.support.http_requests import b64, labels_of, problem_of
+from tests.support.model_controls import SlowControl
 
 RED = {"instances": [b64(solid("red"))]}
 HANGS = {"instances": [[[77]]]}
@@ -151,7 +153,7 @@ def test_the_time_counts_from_the_requests_arrival_and_bounds_a_slow_body(addres
         head, _, body = answer_on(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 504")
     assert b"connection: close" in head.lower()
-    assert "before its body had come" in json.loads(body)["detail"]
+    assert "before the request's body had arrived" in json.loads(body)["detail"]
 
 
 def test_every_504_is_counted_once_by_the_model_that_had_it(address: Address) -> None:
@@ -164,7 +166,7 @@ def test_every_504_is_counted_once_by_the_model_that_had_it(address: Address) ->
         }
 
     assert counted() == {"": 0, "colours": 0}
-    for path in ("/models/colours/predict", "/evaluate", "/v2/models/no-such-model/infer"):
+    for path in ("/models/colours/predict", "/evaluate", "/v2/models/colours/infer"):
         with address.connect() as connection:
             connection.sendall(request_bytes(path, b"{", content_length="1000", x_request_timeout="0.05"))
             assert answer_on(connection).startswith(b"HTTP/1.1 504")
@@ -175,11 +177,31 @@ def test_every_504_is_counted_once_by_the_model_that_had_it(address: Address) ->
     assert counted() == {"": 3, "colours": 2}
 
 
-def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v2/repository/models/colours/load"),
+        ("POST", "/v2/repository/models/colours/unload"),
+        ("GET", "/v2/models/stats"),
+        ("GET", "/v2/models/colours/stats"),
+        ("GET", "/v2/models/colours/versions/1/stats"),
+    ],
+)
+def test_a_late_load_unload_or_statistics_request_is_not_counted_as_a_body_that_did_not_arrive(
+    serve: Serve, method: str, path: str
+) -> None:
+    client = serve()
+    assert isinstance(client.app, FastAPI)
+    client.app.state.control = SlowControl()
+    assert client.request(method, path, headers={"X-Request-Timeout": "0.05"}).status_code == 504
+    assert 'convoy_deadline_missed_total{model=""} 0.0' in client.get("/metrics").text
+
+
+def test_the_context_of_a_request_has_the_timings_in_its_state() -> None:
     timings = Timings()
     request = Request({"type": "http", "headers": [(b"x-request-timeout", b"9")], "state": {"timings": timings}})
     before = time.monotonic()
-    call = call_of(request, 5)
+    call = request_context(request, 5)
     assert call.timings is timings
     assert before + 5 <= call.deadline <= time.monotonic() + 5
 
@@ -189,7 +211,7 @@ def test_a_call_takes_the_timings_that_its_request_has_with_it() -> None:
     [
         (None, logging.INFO, "is done"),
         (ModelRefusedError("It is broken."), logging.WARNING, "failed: It is broken."),
-        (OSError("no disk"), logging.ERROR, "failed in a way that nobody foresaw"),
+        (OSError("no disk"), logging.ERROR, "failed unexpectedly"),
     ],
 )
 @pytest.mark.parametrize("how", ["late", "cancelled"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.auth import Access, access
+from service.api.auth import Access, required_access
 from service.api.export_openapi import main, render
 from tests.support.bundles import solid
 from tests.support.http_requests import form, npy
@@ -14,8 +14,12 @@ from tests.support.http_requests import form, npy
 SCHEMA: dict[str, Any] = json.loads(render())
 REPOSITORY = Path(__file__).parents[3]
 KINDS = {
-    "predict": {"application/json", "multipart/form-data", "image/*", "application/x-npy"},
-    "evaluate": {"application/json", "multipart/form-data", "application/zip", "application/x-npz"},
+    "predict": {
+        *("application/json", "multipart/form-data", "image/*", "application/x-npy", "application/octet-stream")
+    },
+    "evaluate": {
+        *("application/json", "multipart/form-data", "application/zip", "application/x-npz", "application/octet-stream")
+    },
     "infer": {"application/json", "application/octet-stream"},
     "load": {"application/json"},
     "unload": {"application/json"},
@@ -27,11 +31,12 @@ PROTOCOLS = ("/v1/", "/v2")
 OPERATIONS = [
     (path, method, operation) for path, methods in SCHEMA["paths"].items() for method, operation in methods.items()
 ]
+VERSIONED = [each for each in OPERATIONS if "{version}" in each[0]]
 POSTS = [(path, operation) for path, method, operation in OPERATIONS if method == "post"]
 ASKING = [
     (path, operation)
     for path, operation in POSTS
-    if access("POST", path) is Access.ASKING and not path.startswith(PROTOCOLS)
+    if required_access("POST", path) is Access.CLIENT and not path.startswith(PROTOCOLS)
 ]
 PROTOCOL = [(path, operation) for path, operation in POSTS if path.startswith(PROTOCOLS)]
 EXAMPLES = [
@@ -89,7 +94,7 @@ def test_a_promotion_is_described_with_every_status() -> None:
 def test_keys_are_named_where_they_may_be_needed_and_health_needs_none() -> None:
     assert set(SCHEMA["components"]["securitySchemes"]) == {"bearer", "apiKey"}
     for path, method, operation in OPERATIONS:
-        needed = access(method.upper(), path) is not Access.OPEN
+        needed = required_access(method.upper(), path) is not Access.PUBLIC
         assert ("security" in operation, "401" in operation["responses"]) == (needed, needed), path
     assert "security" not in SCHEMA["paths"]["/livez"]["get"]
 
@@ -113,6 +118,15 @@ def test_every_error_is_a_problem_and_below_the_protocols_their_error() -> None:
         assert set(response["content"]) == {media_type}, path
 
 
+@pytest.mark.parametrize(("path", "method", "operation"), VERSIONED, ids=[path for path, _, _ in VERSIONED])
+@pytest.mark.parametrize("version", ["0", "-1", "latest", "1.0"])
+def test_the_error_of_an_invalid_version_is_described(
+    client: TestClient, path: str, method: str, operation: dict[str, Any], version: str
+) -> None:
+    url = path.format(name="colours", version=version, file="curves.png")
+    assert str(client.request(method, url).status_code) in operation["responses"]
+
+
 @pytest.mark.parametrize(("path", "body"), EXAMPLES)
 def test_every_example_works_when_sent(client: TestClient, path: str, body: Any) -> None:
     response = client.post(path.format(name="colours", version=1), json=body)
@@ -129,6 +143,7 @@ def test_each_described_kind_of_body_is_taken(client: TestClient) -> None:
             "headers": {"content-type": "application/x-npy"},
         },
         "application/json": {"json": {"instances": [[[1, 2], [3, 4]]]}},
+        "application/octet-stream": {"content": image, "headers": {"content-type": "application/octet-stream"}},
     }
     assert set(requests) == KINDS["predict"]
     for kind, request in requests.items():

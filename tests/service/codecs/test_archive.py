@@ -2,15 +2,15 @@ import pytest
 
 from schemas.errors import UnreadableImageError
 from service.codecs.archive import read_archive
-from service.codecs.base import Incoming, Purpose
 from service.inference.inputs import ArchivedImage, Image, name_of
+from service.settings import Settings
 from tests.support.bundles import COLOURS, SPEC, solid
 from tests.support.zip_files import lying, zipped
 
 
 def read(files: dict[str, bytes]) -> tuple[list[Image], list[str | int]]:
     data = zipped(files)
-    images, labels = read_archive(data, Incoming(data, "application/zip", Purpose.EVALUATE, 100, 10**6, 1))
+    images, labels = read_archive(data, Settings())
     return list(images), list(labels)
 
 
@@ -37,7 +37,7 @@ def test_a_label_may_have_any_alphabet_whether_or_not_the_packer_says_utf_8() ->
     files = {"grün/1.png": b"", "猫/2.png": b""}
     assert read(files)[1] == ["grün", "猫"]
     unsaid = lying(lying(zipped(files), 0, flags=0), 1, flags=0)
-    assert read_archive(unsaid, Incoming(unsaid, "", Purpose.EVALUATE, 100, 10**6, 1))[1] == ["grün", "猫"]
+    assert read_archive(unsaid, Settings())[1] == ["grün", "猫"]
 
 
 def test_backslashes_part_folders_too() -> None:

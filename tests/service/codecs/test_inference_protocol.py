@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -62,7 +63,7 @@ def test_another_shape_than_the_models_is_refused_whatever_the_data(
     read: Reader, shape: list[int], binary: bool
 ) -> None:
     tensor = uint8(RED, None if binary else RED.tolist()) | {"shape": shape}
-    with pytest.raises(InvalidRequestError, match=r"it must be \[images, 8, 8, 3\], and at least one image") as caught:
+    with pytest.raises(InvalidRequestError, match=r"it must be \[images, 8, 8, 3\], with at least one image") as caught:
         read(asking(tensor), RED.tobytes() if binary else None)
     assert len(str(caught.value)) < 300
 
@@ -89,7 +90,7 @@ def test_an_element_that_is_no_uint8_is_named(read: Reader, value: Any, flat: bo
         data[5] = value
     else:
         data[0][0][1][2] = value
-    with pytest.raises(InvalidRequestError, match=r"Element 5 of the data of images is .* no UINT8") as caught:
+    with pytest.raises(InvalidRequestError, match=r"Element 5 of images's data is .* not UINT8") as caught:
         read(asking(uint8(RED, data)))
     assert len(str(caught.value)) < 200
 
@@ -108,6 +109,13 @@ RAGGED: dict[str, Callable[[Any], Any]] = {
     "nothing": lambda _: [],
     "as long as all elements, but lists": lambda _: [[]] * BOTH.size,
 }
+
+
+def test_a_byte_order_mark_is_ignored_with_and_without_binary_data(read: Reader) -> None:
+    text = b"\xef\xbb\xbf" + json.dumps(asking(uint8(RED, RED.tolist()))).encode()
+    assert len(read.raw(text)[1]) == 1
+    text = b"\xef\xbb\xbf" + json.dumps(asking(uint8(RED))).encode()
+    assert len(read.raw(text + RED.tobytes(), str(len(text)))[1]) == 1
 
 
 @pytest.mark.parametrize("change", RAGGED)
@@ -146,13 +154,13 @@ def test_another_datatype_is_refused(read: Reader, datatype: Any) -> None:
         ({"inputs": []}, "inputs must have 1 or more elements"),
         ({"inputs": {}}, "inputs must be a list"),
         (asking(uint8(RED, [])) | {"id": 3}, "id must be a string"),
-        (asking(uint8(RED, [])) | {"ID": "3"}, "ID is not known here"),
-        (asking(uint8(RED, []) | {"colour": 3}), r"inputs\.0\.colour is not known here"),
-        (asking(uint8(RED, []) | {"name": "pictures"}), r"The inputs are \['pictures'\]; colours takes one, 'images'"),
-        ({"inputs": [uint8(RED, [])] * 2}, r"The inputs are \['images', 'images'\]; colours takes one"),
+        (asking(uint8(RED, [])) | {"ID": "3"}, "Unknown field ID; remove it"),
+        (asking(uint8(RED, []) | {"colour": 3}), r"Unknown field inputs\.0\.colour"),
+        (asking(uint8(RED, []) | {"name": "pictures"}), r"The inputs are \['pictures'\]; colours has one, 'images'"),
+        ({"inputs": [uint8(RED, [])] * 2}, r"The inputs are \['images', 'images'\]; colours has one"),
         (asking(uint8(RED, []), outputs=[{"name": "logits"}]), r"The outputs are \['logits'\]; colours has one"),
         (asking(uint8(RED, []), outputs=[{"name": "probabilities"}] * 2), "colours has one, 'probabilities'"),
-        (asking(uint8(RED, []), parameters={"speed": 3}), r"parameters\.speed is not known here"),
+        (asking(uint8(RED, []), parameters={"speed": 3}), r"Unknown field parameters\.speed"),
         (asking(uint8(RED, []), parameters={"timeout": -1}), r"parameters\.timeout must be 0 or more"),
         (asking(uint8(RED, []), parameters={"timeout": 0.5}), r"parameters\.timeout must be an integer"),
         (asking(uint8(RED, []), parameters={"binary_data_output": 1}), r"binary_data_output must be true or false"),
@@ -164,8 +172,8 @@ def test_another_datatype_is_refused(read: Reader, datatype: Any) -> None:
             asking(uint8(RED, []), outputs=[{"name": "probabilities", "parameters": {"binary_data": "yes"}}]),
             r"binary_data must be true or false",
         ),
-        (asking(uint8(RED, []), model_name="dogs"), "model_name or model_version in the body is not that of the path"),
-        (asking(uint8(RED, []), model_version="2"), "model_name or model_version in the body is not that of the path"),
+        (asking(uint8(RED, []), model_name="dogs"), "model_name or model_version in the body differs from the path"),
+        (asking(uint8(RED, []), model_version="2"), "model_name or model_version in the body differs from the path"),
     ],
 )
 def test_what_is_wrong_is_said_by_name(read: Reader, request_: Any, said: str) -> None:
@@ -186,7 +194,7 @@ def test_the_model_may_be_named_in_the_body_too(read: Reader) -> None:
     ],
 )
 def test_what_other_extensions_have_is_not_supported(read: Reader, request_: Any) -> None:
-    with pytest.raises(UnsupportedFeatureError, match="of an extension that is not here"):
+    with pytest.raises(UnsupportedFeatureError, match="belongs to an extension that is not implemented"):
         read(request_)
 
 

@@ -21,7 +21,7 @@ def test_a_length_of_zero_is_one_bare_tensor_whose_outputs_are_binary(read: Read
 
 @pytest.mark.parametrize("size", [0, 1, 191, 193, 384])
 def test_a_bare_tensor_is_just_one_image(read: Reader, size: int) -> None:
-    with pytest.raises(InvalidRequestError, match=f"192 bytes, and {size} were sent"):
+    with pytest.raises(InvalidRequestError, match=f"192 bytes, but the binary data has {size}"):
         read.raw(bytes(size), "0")
 
 
@@ -49,9 +49,9 @@ def test_a_length_within_the_json_cuts_it(read: Reader, header: str) -> None:
 
 @pytest.mark.parametrize("sent", [0, 1, 191, 193, 10_000])
 def test_a_tensor_is_as_long_as_announced(read: Reader, sent: int) -> None:
-    with pytest.raises(InvalidRequestError, match=f"announces 192 bytes of binary data, and {sent:,} come"):
+    with pytest.raises(InvalidRequestError, match=f"announces 192 bytes of binary data, but {sent:,} follow"):
         read(asking(uint8(RED)), bytes(sent))
-    with pytest.raises(InvalidRequestError, match=f"192 bytes, and {sent:,} were sent"):
+    with pytest.raises(InvalidRequestError, match=f"192 bytes, but the binary data has {sent:,}"):
         read(asking(uint8(RED) | {"parameters": {"binary_data_size": sent}}), bytes(sent))
 
 
@@ -67,7 +67,7 @@ def test_a_tensor_comes_once(read: Reader) -> None:
         read(asking(both), RED.tobytes())
     with pytest.raises(InvalidRequestError, match=r"must have either data, or parameters\.binary_data_size"):
         read(asking({"name": "images", "shape": [1, 8, 8, 3], "datatype": "UINT8"}))
-    with pytest.raises(InvalidRequestError, match="announces 0 bytes of binary data, and 4 come"):
+    with pytest.raises(InvalidRequestError, match="announces 0 bytes of binary data, but 4 follow"):
         read(asking(uint8(RED, RED.tolist())), b"more")
 
 
@@ -80,8 +80,8 @@ def test_a_tensor_comes_once(read: Reader) -> None:
         (b"\xff\xff\xff\xffx", "Element 0 .* beyond"),
         (elements(b"x"), "Element 1 .* beyond"),
         (elements(b"x", b"y")[:-1], "Element 1 .* beyond"),
-        (elements(b"x", b"y") + b"z", "1 bytes are left after the 2 elements"),
-        (elements(b"x", b"y", b"z"), "5 bytes are left after the 2 elements"),
+        (elements(b"x", b"y") + b"z", "1 bytes follow the 2 elements"),
+        (elements(b"x", b"y", b"z"), "5 bytes follow the 2 elements"),
     ],
 )
 def test_bytes_are_as_many_elements_as_announced_and_as_long(read: Reader, binary: bytes, said: str) -> None:

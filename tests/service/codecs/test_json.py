@@ -4,16 +4,15 @@ from typing import Any
 import pytest
 
 from schemas.prediction import OnError
-from service.codecs.base import Incoming, Purpose, Submission
+from service.codecs.base import Purpose, Submission
 from service.codecs.json import JSON
 from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError, TooManyValuesError
+from tests.support.request_bodies import request_body
 
 
-def parse(
-    body: Any, purpose: Purpose = Purpose.PREDICT, max_images: int = 3, max_json_values: int = 1_000_000
-) -> Submission:
+def parse(body: Any, purpose: Purpose = Purpose.PREDICT, max_images: int = 3, **limits: Any) -> Submission:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return JSON.parse(Incoming(data, JSON.media_type, purpose, max_images, 1, max_json_values=max_json_values))
+    return JSON.parse(request_body(data, JSON.media_type, purpose, max_images=max_images, **limits))
 
 
 def test_instances_and_options_are_read() -> None:
@@ -29,12 +28,12 @@ def test_labels_keep_their_kind() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "instances is missing; the fields are instances, top_k, on_error"),
+        ({}, "instances is missing; known fields: instances, top_k, on_error"),
         ({"instances": []}, "instances is empty; send at least one image"),
         ({"instances": 3}, "instances must be a list"),
-        ({"instance": [1]}, "There is no field 'instance'; the fields are instances, top_k, on_error"),
-        ({"instances": [1], "topk": 3}, "There is no field 'topk'; the fields are instances, top_k, on_error"),
-        ({"instances": [1], "labels": ["a"]}, "There is no field 'labels'"),
+        ({"instance": [1]}, "Unknown field 'instance'; known fields: instances, top_k, on_error"),
+        ({"instances": [1], "topk": 3}, "Unknown field 'topk'; known fields: instances, top_k, on_error"),
+        ({"instances": [1], "labels": ["a"]}, "Unknown field 'labels'"),
         ({"instances": [1], "top_k": 0}, "top_k must be 1 or more"),
         ({"instances": [1], "top_k": "3"}, "top_k must be an integer"),
         ({"instances": [1], "on_error": "skip"}, "on_error must be 'request' or 'item'"),
@@ -56,6 +55,16 @@ def test_a_label_is_a_name_or_an_index(label: Any) -> None:
 def test_what_is_no_json_is_said(body: bytes) -> None:
     with pytest.raises(MalformedBodyError, match="The body is not JSON"):
         parse(body)
+
+
+def test_a_utf_8_byte_order_mark_is_ignored() -> None:
+    assert len(parse(b'\xef\xbb\xbf{"instances": [1, 2]}').images) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_json_in_another_unicode_encoding_is_refused_by_name(encoding: str) -> None:
+    with pytest.raises(MalformedBodyError, match="byte order mark announces UTF-16 or UTF-32; send UTF-8"):
+        parse('{"instances": [1]}'.encode(encoding))
 
 
 def test_more_instances_than_allowed_are_refused() -> None:

@@ -1,5 +1,4 @@
 from contextlib import suppress
-from dataclasses import replace
 
 import httpx2
 import pytest
@@ -7,11 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.prediction import OnError
-from service.codecs.base import Incoming, Purpose, Submission
+from service.codecs.base import Purpose, Submission
 from service.codecs.multipart import MAX_FIELD_BYTES, MULTIPART
 from service.errors import InvalidRequestError, MalformedBodyError, ServiceError, TooManyImagesError
 from service.inference.inputs import EncodedImage
+from tests.support.bundles import solid
 from tests.support.http_requests import form
+from tests.support.request_bodies import request_body
+from tests.support.zip_files import zipped
+
+FORM = "multipart/form-data; boundary=x"
 
 
 def parse(
@@ -21,14 +25,13 @@ def parse(
     max_images: int = 100,
 ) -> Submission:
     request = httpx2.Request("POST", "http://test", files=files, data=data)
-    return MULTIPART.parse(
-        Incoming(request.read(), request.headers["content-type"], purpose, max_images, 1, max_json_values=1000)
-    )
+    body = request_body(request.read(), request.headers["content-type"], purpose, max_images=max_images)
+    return MULTIPART.parse(body)
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=8))
 def test_files_arrive_whole_and_in_order(files: list[bytes]) -> None:
-    assert parse(form(*files)).images == [EncodedImage(data) for data in files]
+    assert parse(form(*files)).images == [EncodedImage(data, f"{i}.png") for i, data in enumerate(files)]
 
 
 def test_options_are_read() -> None:
@@ -44,15 +47,15 @@ def test_labels_are_names_in_order_whatever_the_alphabet() -> None:
 @pytest.mark.parametrize(
     ("files", "data", "said"),
     [
-        ([("file", ("a.png", b"a", "image/png"))], None, "There is no field 'file'; images are sent as files=@image"),
-        (form(b"a"), {"topk": "1"}, "There is no field 'topk'"),
-        (form(b"a"), {"labels": "red"}, "There is no field 'labels'"),
+        ([("file", ("a.png", b"a", "image/png"))], None, "Unknown field 'file'; send each image as files=@image"),
+        (form(b"a"), {"topk": "1"}, "Unknown field 'topk'"),
+        (form(b"a"), {"labels": "red"}, "Unknown field 'labels'"),
         ([("top_k", ("a.png", b"1", "text/plain"))], None, "'top_k' must be plain text"),
         (form(b"a"), {"files": "a.png"}, "'files' must be a file"),
         (form(b"a"), {"top_k": "many"}, "The field 'top_k' must be an integer, not 'many'"),
         (form(b"a"), {"top_k": "0"}, "The field 'top_k' must be 1 or more, not '0'"),
         (form(b"a"), {"on_error": "ignore"}, "The field 'on_error' must be 'request' or 'item', not 'ignore'"),
-        (form(b"a"), {"on_error": ["item", "item"]}, "'on_error' is there more than once"),
+        (form(b"a"), {"on_error": ["item", "item"]}, "'on_error' occurs more than once"),
         (form(b"a"), {"top_k": "1" * (MAX_FIELD_BYTES + 1)}, "longer than 1024 bytes"),
     ],
 )
@@ -61,6 +64,37 @@ def test_a_wrong_field_is_said_by_name(
 ) -> None:
     with pytest.raises(InvalidRequestError, match=said):
         parse(files, data)
+
+
+def one_part(headers: str, data: bytes) -> bytes:
+    return b"--x\r\n" + headers.encode() + b"\r\n\r\n" + data + b"\r\n--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ('Content-Disposition: form-data; name="files"; filename="a.png"', "a.png"),
+        ('Content-Disposition: form-data; name="files"; filename=""', None),
+        ('Content-Disposition: form-data; name="files"', None),
+        ('Content-Disposition: form-data; name="files"\r\nContent-Type: image/png', None),
+        ('content-type: application/octet-stream\r\ncontent-disposition: form-data; name="files"', None),
+        ("Content-Disposition: form-data; name=\"files\"; filename*=UTF-8''a%20%E7%8C%AB.png", "a 猫.png"),
+        ("Content-Disposition: form-data; name=\"files\"; filename*=iso-8859-1'de'gr%FCn.png", "grün.png"),
+        ('Content-Disposition: form-data; name="files"; filename="a.png"; filename*=UTF-8\'\'b.png', "a.png"),
+    ],
+)
+def test_a_file_needs_no_filename(headers: str, name: str | None) -> None:
+    files = request_body(one_part(headers, solid("red")), FORM)
+    assert MULTIPART.parse(files).images == [EncodedImage(solid("red"), name)]
+    data = zipped({"red/1.png": solid("red")})
+    archive = request_body(one_part(headers.replace("files", "archive"), data), FORM, Purpose.EVALUATE)
+    assert MULTIPART.parse(archive).labels == ["red"]
+
+
+@pytest.mark.parametrize("data", [b"", b"a.png", "grün.png".encode(), rb"C:\a.png"])
+def test_a_field_of_plain_text_in_place_of_a_file_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match=r"'files' must be a file \(curl -F files=@"):
+        MULTIPART.parse(request_body(one_part('Content-Disposition: form-data; name="files"', data), FORM))
 
 
 def test_more_files_than_allowed_are_not_read_to_the_end() -> None:
@@ -75,8 +109,8 @@ def test_a_request_of_the_default_limit_of_images_passes() -> None:
 
 def test_no_files_is_said() -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n--x--\r\n'
-    with pytest.raises(InvalidRequestError, match="There are no images"):
-        MULTIPART.parse(Incoming(body, "multipart/form-data; boundary=x", Purpose.PREDICT, 1, 1, max_json_values=1000))
+    with pytest.raises(InvalidRequestError, match="The form has no images"):
+        MULTIPART.parse(request_body(body, FORM))
 
 
 @pytest.mark.parametrize(
@@ -86,34 +120,27 @@ def test_no_files_is_said() -> None:
 def test_what_stands_before_the_first_boundary_and_behind_the_last_says_nothing(preamble: bytes) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc\r\n'
     body = preamble + part * 2 + b"--x--\r\nepilogue\r\n--x"
-    incoming = Incoming(body, "multipart/form-data; boundary=x", Purpose.PREDICT, 2, 1, max_json_values=1000)
-    assert MULTIPART.parse(incoming).images == [EncodedImage(b"abc")] * 2
+    assert MULTIPART.parse(request_body(body, FORM)).images == [EncodedImage(b"abc", "a")] * 2
     with pytest.raises(TooManyImagesError):
-        MULTIPART.parse(replace(incoming, max_images=1))
+        MULTIPART.parse(request_body(body, FORM, max_images=1))
 
 
 @pytest.mark.parametrize(
     ("body", "content_type", "said"),
     [
-        (b"", "multipart/form-data", "names no boundary"),
-        (b"", "multipart/form-data; boundary=x", "cut short"),
-        (b"nonsense", "multipart/form-data; boundary=x", "no multipart form"),
-        (b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc', None, "cut short"),
+        (b"", "multipart/form-data", "has no boundary"),
+        (b"", FORM, "truncated"),
+        (b"nonsense", FORM, "not a multipart form"),
+        (b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc', FORM, "truncated"),
     ],
 )
-def test_what_is_no_form_is_said(body: bytes, content_type: str | None, said: str) -> None:
+def test_what_is_no_form_is_said(body: bytes, content_type: str, said: str) -> None:
     with pytest.raises(MalformedBodyError, match=said):
-        MULTIPART.parse(
-            Incoming(
-                body, content_type or "multipart/form-data; boundary=x", Purpose.PREDICT, 1, 1, max_json_values=1000
-            )
-        )
+        MULTIPART.parse(request_body(body, content_type))
 
 
 @given(st.binary(max_size=300))
 def test_no_body_raises_anything_but_our_own_errors(body: bytes) -> None:
     for prefix in (b"", b"--x\r\n", b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'):
         with suppress(ServiceError):
-            MULTIPART.parse(
-                Incoming(prefix + body, "multipart/form-data; boundary=x", Purpose.PREDICT, 9, 1, max_json_values=1000)
-            )
+            MULTIPART.parse(request_body(prefix + body, FORM))

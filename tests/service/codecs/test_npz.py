@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.codecs.archive import NPZ
-from service.codecs.base import Incoming, Purpose, Submission
+from service.codecs.base import Purpose, Submission
 from service.errors import InvalidRequestError, TooManyImagesError
 from tests.support.encoded_images import BOUNDED, spec
+from tests.support.request_bodies import request_body
 from tests.support.zip_files import lying, npz
 
 SPEC = spec(8, 8, 1)
@@ -20,8 +21,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (100, 8, 8), dtype=np.uint8)
 LARGE = np.random.default_rng(0).integers(0, 256, (60, 600, 600), dtype=np.uint8)
 
 
-def parse(data: bytes, max_images: int = 1000, max_pixels: int = 10**6) -> Submission:
-    return NPZ.parse(Incoming(data, "application/x-npz", Purpose.EVALUATE, max_images, max_pixels, 1))
+def parse(data: bytes, **limits: Any) -> Submission:
+    return NPZ.parse(request_body(data, purpose=Purpose.EVALUATE, **limits))
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -88,13 +89,13 @@ def with_header(shape: str, dtype: str = "|u1") -> bytes:
 
 
 HOSTILE = {
-    "other arrays": (npz(x_test=IMAGES, labels=np.arange(100)), "holds x_test, labels; it must hold just the arrays"),
-    "more arrays": (npz(images=IMAGES, labels=np.arange(100), images_test=IMAGES), "it must hold just the arrays"),
-    "one array": (npz(images=IMAGES), "it must hold just the arrays"),
+    "other arrays": (npz(x_test=IMAGES, labels=np.arange(100)), "holds x_test, labels; it must hold only the arrays"),
+    "more arrays": (npz(images=IMAGES, labels=np.arange(100), images_test=IMAGES), "it must hold only the arrays"),
+    "one array": (npz(images=IMAGES), "it must hold only the arrays"),
     "floats": (npz(images=IMAGES / 255, labels=np.arange(100)), r"images is float64 \[100, 8, 8\]; send uint8"),
     "one image": (npz(images=IMAGES[0], labels=np.arange(1)), r"images is uint8 \[8, 8\]; send uint8"),
     "two channels": (npz(images=np.zeros((1, 8, 8, 2), np.uint8), labels=[0]), r"images is uint8 \[1, 8, 8, 2\]; send"),
-    "no images": (npz(images=IMAGES[:0], labels=np.arange(0)), "not empty"),
+    "no images": (npz(images=IMAGES[:0], labels=np.arange(0)), "none empty"),
     "fewer labels": (npz(images=IMAGES, labels=np.arange(99)), "for 100 images it must be integers or strings"),
     "one-hot labels": (npz(images=IMAGES, labels=np.eye(100)), "for 100 images it must be"),
     "float labels": (npz(images=IMAGES, labels=np.arange(100.0)), "for 100 images it must be"),
@@ -104,12 +105,15 @@ HOSTILE = {
     ),
     "very long labels": (npz(images=IMAGES[:1], labels=np.array(["x" * 2000])), "for 1 images it must be"),
     "labels that are no text": (npz(images=IMAGES[:1], labels=np.array([b"\xff"])), "labels cannot be read"),
-    "objects": (npz(images=IMAGES[:1], labels=np.array([Opens()], object)), "Python objects, which are never read"),
-    "objects for images": (npz(images=np.array([Opens()], object), labels=[0]), "Python objects, which are never read"),
+    "objects": (npz(images=IMAGES[:1], labels=np.array([Opens()], object)), "Python objects, which are not supported"),
+    "objects for images": (
+        npz(images=np.array([Opens()], object), labels=[0]),
+        "Python objects, which are not supported",
+    ),
     "column by column": (npz(images=np.asfortranarray(IMAGES), labels=np.arange(100)), "numpy.ascontiguousarray"),
-    "header that announces more": (with_header("(1000, 8, 8)"), r"announces uint8 \[1000, 8, 8\]; there are 64 bytes"),
-    "header that announces terabytes": (with_header("(1, 2000000, 2000000)"), "there are 64 bytes"),
-    "header that announces less than nothing": (with_header("(-1, -8, 8)"), "not empty"),
+    "header that announces more": (with_header("(1000, 8, 8)"), r"announces uint8 \[1000, 8, 8\], but has 64 bytes"),
+    "header that announces terabytes": (with_header("(1, 2000000, 2000000)"), "but has 64 bytes"),
+    "header that announces less than nothing": (with_header("(-1, -8, 8)"), "none empty"),
     "header that is code": (with_header("__import__('os').getcwd()"), "not an .npy file"),
     "no array": (with_header("(1, 8, 8)").replace(b"NUMPY", b"NIMPY"), "not an .npy file"),
     "damaged labels": (

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from schemas.errors import ImageError, UnreadableImageError
 from service.codecs.archive import ZIP, read_archive
-from service.codecs.base import Incoming, Purpose
+from service.codecs.base import Purpose
 from service.codecs.zip import Archive
 from service.errors import InvalidRequestError, MalformedBodyError, ServiceError, TooManyImagesError
+from service.settings import Settings
 from tests.support.bundles import SPEC, solid
 from tests.support.encoded_images import BOUNDED
+from tests.support.request_bodies import request_body
 from tests.support.zip_files import entry, lying, npz, zip64_saying, zipped
 
 RED, BLUE = solid("red"), solid("blue")
@@ -21,8 +23,8 @@ TWO = zipped({"red/1.png": RED, "blue/2.png": BLUE})
 ZEROS = bytes(30_000_000)
 
 
-def incoming(data: bytes, max_images: int = 100, max_archive_bytes: int = 10**6, max_image: int = 10**6) -> Incoming:
-    return Incoming(data, "application/zip", Purpose.EVALUATE, max_images, 10**6, 1, max_archive_bytes, max_image)
+def limits(max_images: int = 100, max_archive_bytes: int = 10**6, max_body_bytes: int = 10**6) -> Settings:
+    return Settings(max_images=max_images, max_archive_bytes=max_archive_bytes, max_body_bytes=max_body_bytes)
 
 
 HOSTILE = {
@@ -41,15 +43,15 @@ HOSTILE = {
     "file that says it is a folder": (zipped([(entry("red/1.png", stat.S_IFDIR), RED)]), "special file"),
     "folder that says it is a file": (zipped([(entry("red/", stat.S_IFREG), b"")]), "special file"),
     "folder with content": (lying(zipped({"red/": b""}), size=9), "named as a folder and has 9 bytes"),
-    "encrypted": (lying(TWO, flags=1), "encrypted; pack it without a password"),
+    "encrypted": (lying(TWO, flags=1), "encrypted; create the archive without a password"),
     "strongly encrypted": (lying(TWO, flags=0x41), "encrypted"),
-    "bzip2": (zipped({"red/1.png": RED}, zipfile.ZIP_BZIP2), "packed by method 12; only stored"),
-    "lzma": (zipped({"red/1.png": RED}, zipfile.ZIP_LZMA), "packed by method 14"),
+    "bzip2": (zipped({"red/1.png": RED}, zipfile.ZIP_BZIP2), "compression method 12; only 0"),
+    "lzma": (zipped({"red/1.png": RED}, zipfile.ZIP_LZMA), "compression method 14"),
     "the same name in another spelling": (zipped({"red/1.png": RED, "./red//1.png": BLUE}), "more than once"),
-    "two entries for one file's bytes": (lying(TWO, 1, offset=0), "shares its bytes"),
-    "entry that reaches into the next": (lying(TWO, 0, packed=len(RED) + 200), "shares its bytes"),
-    "entry that reaches beyond the files": (lying(TWO, 1, packed=10_000), "shares its bytes"),
-    "entry that begins beyond the archive": (lying(TWO, 1, offset=2**31), "shares its bytes"),
+    "two entries for one file's bytes": (lying(TWO, 1, offset=0), "shares bytes"),
+    "entry that reaches into the next": (lying(TWO, 0, packed=len(RED) + 200), "shares bytes"),
+    "entry that reaches beyond the files": (lying(TWO, 1, packed=10_000), "shares bytes"),
+    "entry that begins beyond the archive": (lying(TWO, 1, offset=2**31), "shares bytes"),
     "zip64 size": (zip64_saying(2**62), r"unpacks to 4,611,686,018,427,387,904 bytes"),
     "zip64 without its size": (
         lying(zipped([(entry("red/1.png", extra=b"\1\0\0\0"), b"x")]), size=2**32 - 1),
@@ -80,7 +82,7 @@ HOSTILE = {
 def test_a_hostile_archive_is_refused_in_one_sentence_before_anything_is_unpacked(data: bytes, said: str) -> None:
     tracemalloc.start()
     with pytest.raises(InvalidRequestError, match=said) as refused:
-        read_archive(data, incoming(data, max_image=10_000))
+        read_archive(data, limits(max_body_bytes=10_000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert str(refused.value).endswith(".")
@@ -91,7 +93,7 @@ def test_a_hostile_archive_is_refused_in_one_sentence_before_anything_is_unpacke
 def test_a_name_that_is_there_twice_is_refused() -> None:
     data = zipped([("red/1.png", RED), ("red/1.png", BLUE)])
     with pytest.raises(InvalidRequestError, match="more than once"):
-        read_archive(data, incoming(data))
+        read_archive(data, limits())
 
 
 def test_a_few_bytes_that_many_entries_share_are_refused() -> None:
@@ -101,13 +103,13 @@ def test_a_few_bytes_that_many_entries_share_are_refused() -> None:
     packed = len(zipped({"red/last.png": bytes(1_000_000)})) - len(zipped({"red/last.png": b""}))
     for i in range(50):
         data = lying(data, i, offset=offset, size=1_000_000, packed=packed, method=zipfile.ZIP_DEFLATED)
-    with pytest.raises(InvalidRequestError, match="shares its bytes"):
-        read_archive(data, incoming(data, max_archive_bytes=10**9))
+    with pytest.raises(InvalidRequestError, match="shares bytes"):
+        read_archive(data, limits(max_archive_bytes=10**9))
 
 
 def test_a_file_never_gives_more_than_it_announced() -> None:
     data = lying(zipped({"red/1.png": ZEROS}), size=1000)
-    archive = Archive(data, incoming(data))
+    archive = Archive(data, limits())
     (file,) = archive.files
     tracemalloc.start()
     with pytest.raises(UnreadableImageError, match="It cannot be unpacked"):
@@ -133,7 +135,7 @@ def test_a_file_never_gives_more_than_it_announced() -> None:
     ],
 )
 def test_a_file_that_is_not_what_the_directory_says_is_a_bad_image_and_the_others_are_good(data: bytes) -> None:
-    bad, good = read_archive(data, incoming(data))[0]
+    bad, good = read_archive(data, limits())[0]
     assert good.decode(SPEC, 10**6)[0, 0].tolist() == [20, 30, 240]
     with pytest.raises(UnreadableImageError, match=r"^red/1\.png: It cannot be unpacked"):
         bad.decode(SPEC, 10**6)
@@ -141,22 +143,22 @@ def test_a_file_that_is_not_what_the_directory_says_is_a_bad_image_and_the_other
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"no zip", TWO[:-22], RED])
 def test_what_is_no_zip_is_malformed(data: bytes) -> None:
-    with pytest.raises(MalformedBodyError, match="no zip"):
-        read_archive(data, incoming(data))
+    with pytest.raises(MalformedBodyError, match="not a zip"):
+        read_archive(data, limits())
 
 
 def test_more_images_than_allowed_are_too_many() -> None:
     data = zipped({f"red/{i}.png": b"" for i in range(5)})
-    assert len(read_archive(data, incoming(data, max_images=5))[0]) == 5
+    assert len(read_archive(data, limits(max_images=5))[0]) == 5
     with pytest.raises(TooManyImagesError):
-        read_archive(data, incoming(data, max_images=4))
+        read_archive(data, limits(max_images=4))
 
 
 def test_a_directory_of_very_many_entries_is_not_parsed() -> None:
     data = zipped({f"red/.{i}": b"" for i in range(2000)} | {"red/1.png": RED})
-    assert len(read_archive(data, incoming(data, max_images=1000))[0]) == 1
+    assert len(read_archive(data, limits(max_images=1000))[0]) == 1
     with pytest.raises(TooManyImagesError):
-        read_archive(data, incoming(data, max_images=400))
+        read_archive(data, limits(max_images=400))
 
 
 def test_hidden_files_and_what_desktops_leave_are_passed_over() -> None:
@@ -173,7 +175,7 @@ def test_hidden_files_and_what_desktops_leave_are_passed_over() -> None:
             "red/": b"",
         }
     )
-    images, labels = read_archive(data, incoming(data))
+    images, labels = read_archive(data, limits())
     assert (len(images), labels) == (1, ["red"])
 
 
@@ -187,6 +189,6 @@ def test_no_bytes_raise_anything_but_our_own_errors(data: st.DataObject) -> None
         cut = data.draw(st.integers(0, len(changed)))
         for body in (bytes(changed), bytes(changed[:cut]), bytes(changed[cut:])):
             with suppress(ServiceError):
-                for image in ZIP.parse(incoming(body)).images:
+                for image in ZIP.parse(request_body(body, purpose=Purpose.EVALUATE)).images:
                     with suppress(ImageError):
                         image.decode(SPEC, 10**6)

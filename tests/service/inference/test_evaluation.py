@@ -18,7 +18,7 @@ from schemas.prediction import OnError
 from service.backends.fake import FakeSession
 from service.backends.variants import VariantChoice
 from service.codecs.archive import ZIP
-from service.codecs.base import Incoming, Purpose, Submission
+from service.codecs.base import Purpose, Submission
 from service.errors import InvalidRequestError
 from service.inference.evaluation import check_comparable, compare
 from service.inference.execution import Execution, Mode
@@ -26,6 +26,7 @@ from service.inference.inputs import ArchivedImage, ArchivedPixels, Image, Pixel
 from service.inference.model import Model
 from tests.support.bundles import write_bundle
 from tests.support.encoded_images import encode
+from tests.support.request_bodies import request_body
 from tests.support.zip_files import npz, zipped
 
 MakeModel = Callable[..., Model]
@@ -160,7 +161,7 @@ def test_matches_labels_in_another_order_by_name_and_refuses_indices(
 
 
 def parse(data: bytes) -> Submission:
-    return ZIP.parse(Incoming(data, "application/zip", Purpose.EVALUATE, 10_000, 10_000, 1))
+    return ZIP.parse(request_body(data, purpose=Purpose.EVALUATE, max_pixels=10_000))
 
 
 COUNT, SIDE = 10_000, 40

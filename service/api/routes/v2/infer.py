@@ -1,31 +1,49 @@
-"""POST /v2/models/{name}/infer: tensors or encoded images in, probabilities or classes out."""
+"""POST /v2/models/{name}/infer: tensors or encoded images -> probabilities or classes."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
-from schemas.inference_protocol import BINARY_HEADER, InferResponse, RequestParameters
-from service.api.body import INLINE_BYTES, read_body
-from service.api.deadlines import CALL_PARAMETERS, call_of, while_connected
+from schemas.base import Frozen
+from schemas.inference_protocol import BINARY_HEADER, InferRequest, InferResponse, RequestParameters
+from service.api.body import run_off_loop
+from service.api.deadlines import TIMEOUT_PARAMETERS
+from service.api.flow import INLINE_IMAGES, Handler, InferenceFlow, path_parameters
+from service.api.parameters import parameters
 from service.api.problems import protocol_errors
-from service.api.routes.common import INLINE_IMAGES, ModelName, Version
 from service.codecs.examples import PNG_BASE64
 from service.codecs.inference_protocol import read_infer, write_infer
+from service.inference.inputs import Image
+from service.inference.model import Model
 from service.inference.request_context import RequestContext
-from service.repository.registry import Registry
-from service.settings import Settings
+
+Parsed = tuple[InferRequest, list[Image]]
 
 _BINARY: dict[str, Any] = {
     "schema": {
         "type": "string",
         "format": "binary",
-        "description": f"The JSON, as long as {BINARY_HEADER} says, and right behind it the binary tensors.",
+        "description": f"JSON of the length that {BINARY_HEADER} announces, followed by the binary tensors.",
     }
 }
+
+
+class _Headers(Frozen):
+    json_length: Annotated[
+        str | None,
+        Field(
+            alias=BINARY_HEADER,
+            description="the number of bytes of JSON at the start of the uncompressed body; 0: the body is the tensor "
+            "of one image; absent: the whole body is JSON",
+        ),
+    ] = None
+
+
 _EXAMPLES = {
     "encoded image": {
         "summary": "An image file in base64",
@@ -40,63 +58,61 @@ _EXAMPLES = {
         },
     },
 }
-_ABOUT: dict[str, Any] = {
-    "response_model": InferResponse,
-    "response_model_exclude_none": True,
-    "response_description": "The outputs. As binary data where that was asked for.",
-    "responses": {
-        200: {"content": {"application/octet-stream": _BINARY}},
-        **protocol_errors(400, 404, 405, 413, 415, 500, 501, 503, 504),
-    },
-    "openapi_extra": {
-        "parameters": CALL_PARAMETERS,
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}, "examples": _EXAMPLES},
-                "application/octet-stream": _BINARY,
-            },
-        },
-    },
+_CONTENT = {
+    "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}, "examples": _EXAMPLES},
+    "application/octet-stream": _BINARY,
 }
 
-JsonLength = Annotated[
-    str | None,
-    Header(
-        alias=BINARY_HEADER,
-        description="bytes of JSON at the body's start, uncompressed; 0: the body is the tensor of one image; "
-        "not there: all is JSON",
-    ),
-]
 
-
-def router(registry: Registry, settings: Settings) -> APIRouter:
+def router(flow: InferenceFlow) -> APIRouter:
     routes = APIRouter()
-
-    async def run(request: Request, header: str | None, name: str, version: int | None = None) -> Response:
-        call = call_of(request, settings.request_timeout)
-        body = await read_body(request, settings.max_body_bytes, call.deadline)
-        with registry.lease(name, version) as model:
-            read = partial(read_infer, body, header, model.manifest, settings)
-            asked, images = read() if len(body) <= INLINE_BYTES else await run_in_threadpool(read)
-            answers = await while_connected(request, model.infer(images, _within(call, asked.parameters)))
-            write = partial(write_infer, asked, answers, model.manifest)
-            encoded = write() if len(images) <= INLINE_IMAGES else await run_in_threadpool(write)
-        return Response(encoded.body, headers=dict(encoded.headers))
-
-    @routes.post("/models/{name}/infer", summary="Classify images with a model", **_ABOUT)
-    async def infer(request: Request, name: ModelName, header: JsonLength = None) -> Response:
-        return await run(request, header, name)
-
-    @routes.post("/models/{name}/versions/{version}/infer", summary="Classify images with a version", **_ABOUT)
-    async def infer_version(request: Request, name: ModelName, version: Version, header: JsonLength = None) -> Response:
-        return await run(request, header, name, version)
-
+    for name, path, summary in (
+        ("infer", "/models/{name}/infer", "Classify images with a model"),
+        ("infer_version", "/models/{name}/versions/{version}/infer", "Classify images with a version"),
+    ):
+        routes.add_api_route(
+            path,
+            infer_handler(flow),
+            methods=["POST"],
+            name=name,
+            summary=summary,
+            response_model=InferResponse,
+            response_model_exclude_none=True,
+            response_description="The outputs, as binary data if the request asks for it.",
+            responses={
+                200: {"content": {"application/octet-stream": _BINARY}},
+                **protocol_errors(400, 404, 405, 413, 415, 500, 501, 503, 504),
+            },
+            openapi_extra={
+                "parameters": [*path_parameters(path), *parameters(_Headers, "header"), *TIMEOUT_PARAMETERS],
+                "requestBody": {"required": True, "content": _CONTENT},
+            },
+        )
     return routes
 
 
-def _within(call: RequestContext, parameters: RequestParameters) -> RequestContext:
-    """The protocol's timeout counts from here, and can only shorten."""
+def infer_handler(flow: InferenceFlow) -> Handler:
+    async def infer(request: Request) -> Response:
+        header = request.headers.get(BINARY_HEADER)
+
+        def parser(model: Model) -> Callable[[bytes], Parsed]:
+            return partial(read_infer, header=header, manifest=model.manifest, settings=flow.settings)
+
+        return await flow(request, flow.settings.request_timeout, flow.lease(request), parser, _respond)
+
+    return infer
+
+
+async def _respond(model: Model, parsed: Parsed, context: RequestContext) -> Response:
+    request, images = parsed
+    probabilities = await model.infer(images, _with_timeout(context, request.parameters))
+    large = len(images) > INLINE_IMAGES
+    encoded = await run_off_loop(large, write_infer, request, probabilities, model.manifest)
+    return Response(encoded.body, headers=dict(encoded.headers))
+
+
+def _with_timeout(context: RequestContext, parameters: RequestParameters) -> RequestContext:
+    """Applies the protocol's timeout in microseconds, which counts from here and can only shorten the deadline."""
     if not parameters.timeout:
-        return call
-    return replace(call, deadline=min(call.deadline, time.monotonic() + parameters.timeout / 1e6))
+        return context
+    return replace(context, deadline=min(context.deadline, time.monotonic() + parameters.timeout / 1e6))

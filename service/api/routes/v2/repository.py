@@ -1,7 +1,7 @@
-"""What is in the repository, and loading and unloading it. Nothing here can name a file, or bring one.
+"""The repository index, load and unload. No request can name a file or send one.
 
-Bodies have the time of every request. A load has its own, which may rightly be longer: its caller waits for it as long
-as it wants, and that is what X-Request-Timeout says.
+CONVOY_REQUEST_TIMEOUT limits only the reading of a body here: a load may take longer than a request. The client limits
+the load itself with X-Request-Timeout.
 """
 
 import math
@@ -11,19 +11,22 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 
 from schemas.inference_protocol import IndexEntry, IndexRequest, LoadRequest, ModelState, UnloadRequest
-from service.api.body import read_body
-from service.api.deadlines import CALL_PARAMETERS, call_of, within
+from service.api.body import BodyMemory, read_body
+from service.api.deadlines import TIMEOUT_PARAMETERS, request_context, within
 from service.api.problems import protocol_errors
 from service.api.routes.common import ModelName, control_of
 from service.codecs.inference_protocol import invalid
+from service.codecs.json import without_bom
 from service.repository.registry import Registry
 from service.settings import Settings
 
 _MAX_BYTES = 64 * 1024
-_UNLOADED = "It was unloaded; a load serves it again."
-_GOES_ON = "The time of this request was over before every worker had done it; it goes on, and GET /models will tell."
+_UNLOADED = "The version is unloaded; load it to serve it again."
+_CONTINUES = (
+    "The deadline passed before every worker had finished; the work continues, and GET /models shows its outcome."
+)
 _WAITING = (
-    "It is answered once every worker has done it; with X-Request-Timeout no later, and what was begun then goes on."
+    "The response comes after every worker has finished. X-Request-Timeout limits the wait; the work then continues."
 )
 
 Message = TypeVar("Message", bound=BaseModel)
@@ -34,26 +37,28 @@ def _about(message: type[BaseModel], *statuses: int) -> dict[str, Any]:
     return {
         "responses": protocol_errors(400, 405, 413, 500, 503, 504, *statuses),
         "openapi_extra": {
-            "parameters": CALL_PARAMETERS,
+            "parameters": TIMEOUT_PARAMETERS,
             "requestBody": {"required": False, "content": {"application/json": {"schema": schema}}},
         },
     }
 
 
-def router(registry: Registry, settings: Settings) -> APIRouter:
+def router(registry: Registry, settings: Settings, memory: BodyMemory) -> APIRouter:
     routes = APIRouter(prefix="/repository")
 
     async def read(request: Request, message: type[Message]) -> Message:
-        """Nothing in the body stands for {}. Content-Type is not looked at: Triton's client sends none."""
-        body = await read_body(request, _MAX_BYTES, call_of(request, settings.request_timeout).deadline)
+        """An empty body is read as {}. The Content-Type is ignored: Triton's client sends none."""
+        with memory.hold() as held:
+            deadline = request_context(request, settings.request_timeout).deadline
+            body = await read_body(request, held, _MAX_BYTES, deadline)
         try:
-            return message.model_validate_json(body or b"{}")
+            return message.model_validate_json(without_bom(body) or b"{}")
         except ValidationError as error:
             raise invalid(error) from error
 
     @routes.post("/index", summary="List the repository", **_about(IndexRequest))
     async def index(request: Request) -> list[IndexEntry]:
-        asked = await read(request, IndexRequest)
+        message = await read(request, IndexRequest)
         ready = {entry.ref for entry in registry.loaded}
         reasons = {entry.ref: entry.reason for entry in registry.refused}
         return [
@@ -64,36 +69,36 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
                 reason="" if entry.ref in ready else reasons.get(entry.ref, _UNLOADED),
             )
             for entry in registry.entries
-            if entry.ref in ready or not asked.ready
+            if entry.ref in ready or not message.ready
         ]
 
     @routes.post(
         "/models/{name}/load",
-        summary="Serve a model, or one version of it",
-        description="With `version` just that one serves; without, what CONVOY_VERSIONS says. Where the version that "
-        f"this is about is refused it is 503, with the reason and with the version that serves instead. {_WAITING}",
+        summary="Load a model, or one version of it",
+        description="With `version`, only that version serves; without, those that CONVOY_VERSIONS selects. If the "
+        f"version is refused, the response is 503 with the reason and the version that serves instead. {_WAITING}",
         response_class=Response,
-        response_description="Every worker serves it.",
+        response_description="Every worker serves the model.",
         **_about(LoadRequest, 401, 403, 404),
     )
     async def load(request: Request, name: ModelName) -> Response:
-        patience = call_of(request, math.inf).deadline
-        asked = await read(request, LoadRequest)
-        await within(patience, control_of(request).load(name, asked.parameters.version), _GOES_ON)
+        deadline = request_context(request, math.inf).deadline
+        message = await read(request, LoadRequest)
+        await within(deadline, control_of(request).load(name, message.parameters.version), _CONTINUES)
         return Response()
 
     @routes.post(
         "/models/{name}/unload",
-        summary="Serve nothing of a model",
+        summary="Stop serving a model",
         description=_WAITING,
         response_class=Response,
-        response_description="No worker serves it.",
+        response_description="No worker serves the model.",
         **_about(UnloadRequest, 401, 403, 404),
     )
     async def unload(request: Request, name: ModelName) -> Response:
-        patience = call_of(request, math.inf).deadline
+        deadline = request_context(request, math.inf).deadline
         await read(request, UnloadRequest)
-        await within(patience, control_of(request).unload(name), _GOES_ON)
+        await within(deadline, control_of(request).unload(name), _CONTINUES)
         return Response()
 
     return routes

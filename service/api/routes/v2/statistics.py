@@ -1,4 +1,4 @@
-"""What each version has done so far, whole over all workers."""
+"""The statistics of each version, over all workers."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from schemas.base import Frozen
-from service.api.deadlines import CALL_PARAMETERS, call_of, within
+from service.api.deadlines import TIMEOUT_PARAMETERS, request_context, within
 from service.api.problems import protocol_errors
 from service.api.routes.common import ModelName, Version, control_of
 from service.repository.registry import Registry
 from service.settings import Settings
 from service.telemetry.statistics import BatchStatistics, Duration, Statistics
 
-_LATE = "The time of this request was over before every worker had told what it counted; ask again, or give it longer."
+_LATE = "The deadline passed before every worker had sent its statistics; retry, or allow more time."
 
 
 class InferenceStatistics(Frozen):
-    """queue, compute_* are parts of success; nothing is cached."""
+    """queue and compute_* are parts of success. The service has no response cache."""
 
     success: Duration
     fail: Duration
@@ -45,32 +45,32 @@ class AllStatistics(Frozen):
 
 def router(registry: Registry, settings: Settings) -> APIRouter:
     routes = APIRouter(responses=protocol_errors(400, 405, 500, 504))
-    timed: dict[str, Any] = {"openapi_extra": {"parameters": CALL_PARAMETERS}}
+    timed: dict[str, Any] = {"openapi_extra": {"parameters": TIMEOUT_PARAMETERS}}
     about: dict[str, Any] = {"responses": protocol_errors(404, 503), **timed}
 
-    async def ask(request: Request) -> Sequence[Statistics]:
-        call = call_of(request, settings.request_timeout)
-        return await within(call.deadline, control_of(request).statistics(), _LATE)
+    async def collect(request: Request) -> Sequence[Statistics]:
+        deadline = request_context(request, settings.request_timeout).deadline
+        return await within(deadline, control_of(request).statistics(), _LATE)
 
-    @routes.get("/models/stats", summary="What every model has done", **timed)
+    @routes.get("/models/stats", summary="Statistics of all models", **timed)
     async def everything(request: Request) -> AllStatistics:
-        return _said(await ask(request))
+        return _all(await collect(request))
 
-    @routes.get("/models/{name}/stats", summary="What a model's versions have done", **about)
+    @routes.get("/models/{name}/stats", summary="Statistics of a model's versions", **about)
     async def of_model(request: Request, name: ModelName) -> AllStatistics:
         registry.entry(name)
-        return _said(one for one in await ask(request) if one.name == name)
+        return _all(one for one in await collect(request) if one.name == name)
 
-    @routes.get("/models/{name}/versions/{version}/stats", summary="What a version has done", **about)
+    @routes.get("/models/{name}/versions/{version}/stats", summary="Statistics of a version", **about)
     async def of_version(request: Request, name: ModelName, version: Version) -> AllStatistics:
         with registry.lease(name, version):
             pass
-        return _said(one for one in await ask(request) if (one.name, one.version) == (name, version))
+        return _all(one for one in await collect(request) if (one.name, one.version) == (name, version))
 
     return routes
 
 
-def _said(statistics: Iterable[Statistics]) -> AllStatistics:
+def _all(statistics: Iterable[Statistics]) -> AllStatistics:
     return AllStatistics(model_stats=tuple(map(_of_version, statistics)))
 
 

@@ -58,6 +58,16 @@ def test_labels_that_do_not_fit_are_422(client: TestClient, labels: list[Any], s
     assert problem_of(client.post("/evaluate", json=body), 422, "invalid_request").detail.startswith(said)
 
 
+def test_a_wrong_label_of_a_form_is_named_by_its_position(client: TestClient) -> None:
+    response = client.post("/evaluate", files=form(solid("red")), data={"labels": "purple"})
+    assert problem_of(response, 422, "invalid_request").detail.startswith("Label 0 is 'purple'")
+
+
+def test_a_mistake_on_a_forms_file_has_its_name(client: TestClient) -> None:
+    report = client.post("/evaluate", files=form(solid("red"), solid("blue")), data={"labels": ["red", "red"]}).json()
+    assert [(mistake["index"], mistake["name"]) for mistake in report["worst_mistakes"]] == [(1, "1.png")]
+
+
 def test_a_form_without_labels_is_422(client: TestClient) -> None:
     problem = problem_of(client.post("/evaluate", files=form(solid("red"))), 422, "invalid_request")
     assert "1 images and 0 labels" in problem.detail
@@ -151,7 +161,7 @@ def test_an_archive_stands_alone_in_its_form(client: TestClient, files: Any, dat
 def test_archives_are_for_evaluate_alone(client: TestClient) -> None:
     problem_of(client.post("/predict", **raw(folders(), "application/zip")), 415, "unsupported_media_type")
     problem = problem_of(client.post("/predict", **archive(folders())), 422, "invalid_request")
-    assert problem.detail.startswith("There is no field 'archive'")
+    assert problem.detail.startswith("Unknown field 'archive'")
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def test_where_keys_are_set_who_has_none_learns_the_status_and_nothing_else(arti
         answer = client.get("/readyz", headers=headers)
         assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
     for key in ("key", "admin"):
-        ready = client.get("/readyz", headers={"X-API-Key": key}).json()
+        ready = client.get("/readyz", headers={"Authorization": "Bearer gateway", "X-API-Key": f" {key} "}).json()
         assert (ready["models"], ready["refused"][0]["name"]) == (["colours"], "bad")
 
 

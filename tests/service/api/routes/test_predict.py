@@ -116,19 +116,19 @@ def test_an_option_said_twice_must_agree(client: TestClient) -> None:
     body = {"instances": [pixels("red")], "top_k": 2}
     assert client.post("/predict?top_k=2", json=body).status_code == 200
     problem = problem_of(client.post("/predict?top_k=1", json=body), 422, "invalid_request")
-    assert problem.detail == "top_k is 1 in the query and 2 in the body; say it once."
+    assert problem.detail == "top_k is 1 in the query and 2 in the body; send one."
 
 
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("topk=1", "There is no parameter 'topk'; the query takes top_k, on_error, reject."),
+        ("topk=1", "Unknown parameter 'topk' in the query; known parameters: top_k, on_error, reject."),
         ("top_k=0", "top_k in the query must be 1 or more, not '0'."),
         ("top_k=two", "top_k in the query must be an integer, not 'two'."),
         ("top_k=" + "9" * 5000, "top_k in the query must be a smaller integer, not '99"),
         ("reject=perhaps", "reject in the query must be true or false, not 'perhaps'."),
         ("on_error=ignore", "on_error in the query must be 'request' or 'item', not 'ignore'."),
-        ("top_k=1&on_error=item&top_k=1", "top_k is in the query more than once; give it once."),
+        ("top_k=1&on_error=item&top_k=1", "top_k is in the query more than once; send it once."),
     ],
 )
 def test_a_wrong_query_is_said(client: TestClient, query: str, said: str) -> None:
@@ -208,3 +208,22 @@ def test_a_body_that_is_not_what_it_says_is_a_problem(
 ) -> None:
     response = client.post("/predict", content=content, headers={"content-type": content_type})
     problem_of(response, status, "unsupported_media_type" if status == 415 else "invalid_request")
+
+
+def test_the_error_of_a_forms_file_has_its_name(client: TestClient) -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    files = [
+        ("files", (name, data)) for name, data in (("red.png", solid("red")), ("a.png", b""), ("IMG_1.HEIC", heic))
+    ]
+    problem = problem_of(client.post("/predict", files=files), 422, "invalid_image")
+    assert [(error.index, error.reason) for error in problem.errors] == [
+        (1, "a.png: The file is empty."),
+        (2, "IMG_1.HEIC: HEIC (the format of iPhone photos) is not supported; save the image as PNG or JPEG."),
+    ]
+    assert "a.png: The file is empty." in problem.detail
+    failed = client.post("/predict?on_error=item", files=files).json()["predictions"][1]
+    assert failed["error"] == {"index": 1, "reason": "a.png: The file is empty."}
+
+
+def test_an_image_without_content_type_is_classified(client: TestClient) -> None:
+    assert labels_of(client.post("/predict", content=solid("red"))) == ["red"]

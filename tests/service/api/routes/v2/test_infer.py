@@ -2,7 +2,7 @@ import gzip
 import json
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures import wait as wait_for
 from pathlib import Path
@@ -105,14 +105,15 @@ def test_more_images_than_allowed_are_413(serve: Serve) -> None:
     assert client.post(INFER, **GOOD).status_code == 200
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_lengths_are_those_of_what_was_packed(client: TestClient, encoding: str) -> None:
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_lengths_count_bytes_before_compression(
+    client: TestClient, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
     many = pixels(*["red"] * 500)
     body = body_of({"inputs": [uint8(many)], "parameters": {"binary_data_output": True}}, many.tobytes())
-    packed = gzip.compress(body["content"]) if encoding == "gzip" else zlib.compress(body["content"])
     headers = body["headers"] | {"content-encoding": encoding, "accept-encoding": encoding}
-    response = client.post(INFER, content=packed, headers=headers)
-    assert response.headers["content-encoding"] == encoding
+    response = client.post(INFER, content=compress(body["content"]), headers=headers)
+    assert response.headers.get("content-encoding") == ("gzip" if encoding == "gzip" else None)
     length = int(response.headers["inference-header-content-length"])
     assert json.loads(response.content[:length])["outputs"][0]["shape"] == [500, 3]
     assert len(response.content) == length + 500 * 3 * 4
@@ -136,7 +137,7 @@ def test_a_bad_body_costs_the_next_one_nothing(client: TestClient) -> None:
     ("method", "path", "status"),
     [
         ("GET", "/v2/nothing", 404),
-        ("GET", "/v2/", 404),
+        ("GET", "/v2/models/colours/nothing", 404),
         ("GET", "/v2/models", 404),
         ("GET", INFER, 405),
         ("POST", "/v2/health/live", 405),

@@ -122,7 +122,9 @@ def test_many_requests_at_a_time_are_each_answered_with_their_own(client: "http.
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 @pytest.mark.parametrize("binary", [True, False])
-def test_bodies_are_packed_both_ways(client: "http.InferenceServerClient", algorithm: str, binary: bool) -> None:
+def test_compressed_requests_and_responses_are_read(
+    client: "http.InferenceServerClient", algorithm: str, binary: bool
+) -> None:
     answer = client.infer(
         "colours",
         [tensor(pixels(*ALL * 100), binary=binary)],
@@ -184,7 +186,7 @@ def test_a_timeout_is_in_microseconds(client: "http.InferenceServerClient") -> N
 def test_what_is_not_here_is_501(client: "http.InferenceServerClient") -> None:
     shared = http.InferInput("images", [1, 8, 8, 3], "UINT8")
     shared.set_shared_memory("region", 192)
-    with pytest.raises(InferenceServerException, match="of an extension that is not here") as caught:
+    with pytest.raises(InferenceServerException, match="belongs to an extension that is not implemented") as caught:
         client.infer("colours", [shared])
     assert caught.value.status() == "501"
     with pytest.raises(InferenceServerException) as caught:
