@@ -16,7 +16,7 @@ from schemas.model_comparison import compare as compare_answers
 from schemas.prediction import item_errors
 from schemas.selective_prediction import coverage_curve
 from service.errors import InvalidRequestError
-from service.inference.inputs import Image, name_of
+from service.inference.inputs import ArchivedImage, Image, name_of
 from service.validation import shortened
 
 _NAMED_LABELS = 20
@@ -130,8 +130,9 @@ def _label_index(label: Label, position: int, image: Image, by_name: dict[str, i
         )
     if label not in by_name:
         known = ", ".join(list(by_name)[:_NAMED_LABELS]) + (", ..." if len(by_name) > _NAMED_LABELS else "")
-        file = name_of(image)
-        subject = f"The folder of {shortened(file)}" if file else f"Label {position}, '{shortened(label)}',"
+        subject = f"Label {position}, '{shortened(label)}',"
+        if isinstance(image, ArchivedImage):
+            subject = f"The folder of {shortened(image.name)}"
         raise InvalidRequestError(f"{subject} is not one of the model's labels: {known}.")
     return by_name[label]
 

@@ -60,7 +60,7 @@ def test_labels_that_do_not_fit_are_422(client: TestClient, labels: list[Any], s
 
 def test_a_wrong_label_of_a_form_is_named_by_its_position(client: TestClient) -> None:
     response = client.post("/evaluate", files=form(solid("red")), data={"labels": "purple"})
-    assert problem_of(response, 422, "invalid_request").detail.startswith("Label 0 is 'purple'")
+    assert problem_of(response, 422, "invalid_request").detail.startswith("Label 0, 'purple', is not")
 
 
 def test_a_mistake_on_a_forms_file_has_its_name(client: TestClient) -> None:
