@@ -157,7 +157,13 @@ def test_pretrained_weights_that_cannot_be_downloaded_are_said_with_what_to_do(o
     with pytest.raises(DataError) as caught:
         starting_weights(recipe_from("pretrained", ResNet18Config()))
     sentence = str(caught.value)
-    for part in ("resnet18", str(offline), "https://download.pytorch.org/", "urlopen error", "give --weights a safetensors file"):
+    for part in (
+        "resnet18",
+        str(offline),
+        "https://download.pytorch.org/",
+        "urlopen error",
+        "give --weights a safetensors file",
+    ):
         assert part in sentence
     assert "\n" not in sentence
 
