@@ -47,7 +47,7 @@ def test_bundles_of_different_sizes_each_see_the_images_at_their_own(
     large = tmp_path / "artifacts" / "photos"
     assert main(["compare", str(small), str(large), "--data", str(photos), "--json"]) == 0
     said = capsys.readouterr()
-    assert f"{large / '1'} was trained on this data: scored on the test split" in said.err
+    assert f"{large / '1'} was trained on this data: scored on its recipe's test split" in said.err
     found = Comparison.model_validate_json(said.out)
     assert (found.n, found.a.accuracy) == (12, 1)
 
@@ -57,4 +57,4 @@ def test_bundles_of_other_labels_are_refused(tmp_path: Path, photos: Path, capsy
     manifest = bundles[1] / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"blue"', '"teal"'))
     assert main(["compare", *map(str, bundles), "--data", str(photos)]) == 2
-    assert f"{bundles[0]} has blue, which {bundles[1]} has not" in capsys.readouterr().err
+    assert f"{bundles[0]} has blue, {bundles[1]} does not" in capsys.readouterr().err

@@ -20,12 +20,12 @@ def test_digits_are_scored_on_their_test_split_as_the_manifest_says(
     assert main(["evaluate", str(tmp_path / "digits"), "--data", "digits", "--json"]) == 0
     said = capsys.readouterr()
     assert Metrics.model_validate_json(said.out) == manifest.metrics.test
-    assert "was trained on this data: scored on the test split" in said.err
-    assert "has seen" not in said.err
+    assert "was trained on this data: scored on its recipe's test split" in said.err
+    assert "warning: of these" not in said.err
     assert main(["evaluate", str(tmp_path / "digits"), "--data", "digits", "--split", "all", "--json"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["n"] == 1797
-    assert "it learnt from 1,258 of the 1,797 and was chosen by 360" in said.err
+    assert "was trained on 1,258 and selected on 360" in said.err
 
 
 def test_a_table_gives_the_figures_by_class_and_names_the_absent(
@@ -37,7 +37,7 @@ def test_a_table_gives_the_figures_by_class_and_names_the_absent(
     arguments = ["evaluate", str(write_bundle(tmp_path)), "--data", str(tmp_path / "mine.npz")]
     assert main(arguments) == 0
     said = capsys.readouterr()
-    assert "was not trained on just this data: scored on all images" in said.err
+    assert "was not trained on this data: scored on all images" in said.err
     head, accuracy, *_ = said.out.splitlines()
     assert head.endswith("colours/1 (fp32) on mine, all images: 40 images")
     assert accuracy.split() == ["accuracy", "100.00%", "(95%", "91.24%", "to", "100.00%)"]
@@ -51,10 +51,10 @@ def test_a_table_gives_the_figures_by_class_and_names_the_absent(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--data", "nowhere"], "'nowhere' is no folder"),
+        (["--data", "nowhere"], "No data found at 'nowhere'"),
         (["--data", "digits"], "digits has the label '0', which"),
-        (["--data", "digits", "--source", "npz"], "'digits' holds no data of the kind npz, but digits"),
-        (["--data", "digits", "--variant", "fp16"], "has no variant fp16; it has fp32"),
+        (["--data", "digits", "--source", "npz"], "'digits' holds no npz data, but digits"),
+        (["--data", "digits", "--variant", "fp16"], "has no variant fp16. Its variants are fp32"),
     ],
 )
 def test_a_mistake_is_one_clear_sentence(
