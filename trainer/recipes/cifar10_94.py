@@ -6,6 +6,9 @@
 After airbench94_muon and airbench96 (Keller Jordan, arXiv 2404.00498): 8 and 37 epochs. Predictions are averaged over
 test-time views, as in the paper; --set test_views=one turns that off. On a CPU, an estimate of the time comes first.
 
+Two details differ from airbench: the whitening layer's bias trains in all epochs, not only in the first three, and
+biases have no weight decay.
+
 Measured (docs/results.md has the details):
 
     cifar10-94 on a GPU: not measured
