@@ -13,7 +13,7 @@ from schemas.manifest import InputSpec
 from service.backends.base import CPU, Session
 
 LOOP_SECONDS = 0.003
-"""How long one batch may hold up the event loop: docs/decisions/0014-inference-on-the-event-loop.md."""
+"""How long one batch may hold up the event loop: docs/decisions/0015-inference-on-the-event-loop.md."""
 
 _REPEATS = 5
 

@@ -18,7 +18,7 @@ from service.inference.execution import Execution, Mode
 from service.inference.inputs import Image
 from service.telemetry.timings import Timings
 
-# What the event loop decodes: a few milliseconds at most (docs/decisions/0014-inference-on-the-event-loop.md).
+# What the event loop decodes: a few milliseconds at most (docs/decisions/0015-inference-on-the-event-loop.md).
 LOOP_DECODE_COST = 96 * 1024  # of a batch
 LOOP_PIXELS = 256 * 256  # of an image
 
