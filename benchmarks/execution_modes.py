@@ -1,49 +1,49 @@
-"""`python -m benchmarks.execution_modes ARTIFACTS`: one process, its model on the event loop and in the thread.
+"""`python -m benchmarks.execution_modes BUNDLE`: one model on the event loop and in its thread.
 
-Each run is of one model whose batches are made to take a number of milliseconds more. It reports the requests per
-second of wrk, the server's CPU time per request, and the latency of /livez meanwhile. Needs wrk.
+Clients in the same process predict one image after another. Work that releases the GIL makes each batch take longer by
+0 to 10 ms. Prints the CPU time per request and by how much a timer of the event loop, like /livez, is late meanwhile.
 """
 
+import asyncio
 import hashlib
-import http.client
 import io
 import json
-import math
-import re
-import subprocess
+import statistics
 import sys
-import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
-import uvicorn
+import uvloop
 from PIL import Image
 
-from benchmarks.processes import started
 from schemas.bundle import FloatArray, open_bundle
 from schemas.image import Pixels
-from service.api.app import create_app
-from service.backends.base import CPU, Session
+from service.backends.base import Session
 from service.backends.onnx import OnnxRuntime
-from service.inference import execution
-from service.inference.execution import Mode
-from service.settings import Device, Settings
+from service.backends.variants import choose
+from service.inference.execution import Execution, Mode, choose_execution
+from service.inference.inputs import EncodedImage
+from service.inference.model import Model
+from service.inference.request_context import RequestContext
+from service.settings import Device
 
-SLOWED_MS = tuple(map(float, __import__("os").environ.get("MS", "0,1,2,3,5,10").split(",")))
-CONNECTIONS = tuple(map(int, __import__("os").environ.get("CONNS", "1,16").split(",")))
-SECONDS = 4
-_PROBE_SECONDS = 0.02
+SLOWED_MS = (0.0, 1.0, 3.0, 10.0)
+CLIENTS = (1, 16)
+REQUESTS = 320
+ROUNDS = 5
+_TIMER_SECONDS = 0.002
 
 
 class SlowedSession:
-    """A session whose batches take longer by work that releases the GIL. Its provider decides its mode."""
+    """A session whose batches use so many seconds of CPU time more."""
 
-    def __init__(self, session: Session, seconds: float, mode: Mode) -> None:
-        self.provider = CPU if mode is Mode.EVENT_LOOP else "the thread, for this measurement"
-        self.inputs, self.outputs, self.warm_batches = session.inputs, session.outputs, session.warm_batches
+    def __init__(self, session: Session, seconds: float) -> None:
+        self.provider, self.warm_batches = session.provider, session.warm_batches
+        self.inputs, self.outputs = session.inputs, session.outputs
         self._session = session
-        self._work = bytes(round(seconds * _bytes_per_second()))
+        self._work = bytes(round(seconds * _hashed_per_second()))
 
     def run(self, images: Pixels) -> FloatArray:
         if self._work:
@@ -51,113 +51,72 @@ class SlowedSession:
         return self._session.run(images)
 
 
-class SlowedRuntime:
-    def __init__(self, seconds: float, mode: Mode) -> None:
-        self._runtime = OnnxRuntime(Device.CPU, threads=1, spin=False)
-        self.provider, self.reason = self._runtime.provider, self._runtime.reason
-        self._seconds = seconds
-        self._mode = mode
-
-    def open(self, model: bytes) -> Session:
-        return SlowedSession(self._runtime.open(model), self._seconds, self._mode)
-
-
-def _bytes_per_second() -> float:
-    block = bytes(2**22)
-    fastest = math.inf
+def _hashed_per_second() -> float:
+    block, seconds = bytes(2**22), []
     for _ in range(5):
-        started_at = time.thread_time()
+        started = time.thread_time()
         hashlib.sha256(block)
-        fastest = min(fastest, time.thread_time() - started_at)
-    return len(block) / fastest
+        seconds.append(time.thread_time() - started)
+    return len(block) / min(seconds)
 
 
-def serve(mode: str, milliseconds: str) -> None:
-    execution.LOOP_SECONDS = math.inf
-    settings = Settings()
-    app = create_app(settings, SlowedRuntime(float(milliseconds) / 1000, Mode(mode)))
-    uvicorn.run(app, port=settings.port, loop="uvloop", http="httptools", log_level="warning", access_log=False)
+async def measure(model: Model, clients: int, images: list[EncodedImage]) -> tuple[float, float, float]:
+    """Returns microseconds of CPU time per request, and the median and the 99th percentile of lateness in ms."""
+    late: list[float] = []
+
+    async def timer() -> None:
+        while True:
+            due = time.perf_counter() + _TIMER_SECONDS
+            await asyncio.sleep(_TIMER_SECONDS)
+            late.append(1000 * (time.perf_counter() - due))
+
+    async def client() -> None:
+        for _ in range(REQUESTS // clients):
+            predictions = await model.predict(images, context=RequestContext.within(60))
+            predictions.to_json()
+
+    await client()
+    late.clear()
+    ticking, started = asyncio.create_task(timer()), time.process_time()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    cpu = time.process_time() - started
+    ticking.cancel()
+    return 1e6 * cpu / REQUESTS, float(np.percentile(late, 50)), float(np.percentile(late, 99))
 
 
-def measure(artifacts: Path, mode: Mode, milliseconds: float, connections: int, image: bytes) -> dict[str, object]:
-    command = ["-m", "benchmarks.execution_modes", "serve", mode.value, str(milliseconds)]
-    with started(command, {"CONVOY_ARTIFACTS": str(artifacts.absolute())}) as (process, port):
-        _wrk(port, connections, 1, image)
-        before, batches_before = process.cpu_times(), _batches(port)
-        with tempfile.TemporaryFile() as output:
-            load = _start_wrk(port, connections, SECONDS, image, output)
-            latencies = []
-            while load.poll() is None:
-                latencies.append(_livez(port))
-                time.sleep(_PROBE_SECONDS)
-            output.seek(0)
-            text = output.read().decode()
-        after, batches_after = process.cpu_times(), _batches(port)
-    found = re.search(r"(\d+) requests in", text)
-    requests = int(found[1]) if found else 0
-    cpu = after.user + after.system - before.user - before.system
-    return {
-        "mode": mode.value,
-        "slowed_ms": milliseconds,
-        "connections": connections,
-        "requests_per_second": round(requests / SECONDS),
-        "cpu_us_per_request": round(1e6 * cpu / max(requests, 1)),
-        "images_per_batch": round(requests / max(batches_after - batches_before, 1), 1),
-        "livez_p50_ms": round(1000 * float(np.percentile(latencies, 50)), 2),
-        "livez_p99_ms": round(1000 * float(np.percentile(latencies, 99)), 2),
-    }
-
-
-def _livez(port: int) -> float:
-    began = time.perf_counter()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", "/livez")
-    connection.getresponse().read()
-    connection.close()
-    return time.perf_counter() - began
-
-
-def _batches(port: int) -> float:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("convoy_batch_images_count"))
-
-
-def _wrk(port: int, connections: int, seconds: int, image: bytes) -> None:
-    with tempfile.TemporaryFile() as output:
-        _start_wrk(port, connections, seconds, image, output).wait()
-
-
-def _start_wrk(port: int, connections: int, seconds: int, image: bytes, output: object) -> "subprocess.Popen[bytes]":
-    folder = Path(tempfile.gettempdir())
-    (folder / "execution-modes.png").write_bytes(image)
-    script = folder / "execution-modes.lua"
-    script.write_text(
-        f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "image/png"\n'
-        f'wrk.body = io.open("{folder / "execution-modes.png"}", "rb"):read("*a")\n'
-    )
-    url = f"http://127.0.0.1:{port}/predict"
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "-s", str(script), url]
-    return subprocess.Popen(command, stdout=output)  # type: ignore[call-overload, no-any-return]  # noqa: S603
-
-
-def main(artifacts: Path) -> None:
-    manifest = open_bundle(next(artifacts.glob("*/*/manifest.json")).parent).manifest
+async def main(path: Path) -> None:
+    bundle = open_bundle(path)
+    manifest, choice = bundle.manifest, choose(bundle.manifest, gpu=False, policy="auto")
+    session = OnnxRuntime(Device.CPU, threads=1, spin=False).open(bundle.read(choice.variant))
+    sys.stdout.write(f"{manifest.name}: {choose_execution(session, manifest.input, 32).reason}\n")
     pixels = np.random.default_rng(0).integers(0, 256, manifest.input.shape, dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
-    for milliseconds in SLOWED_MS:
-        for connections in CONNECTIONS:
-            for mode in (*Mode, *Mode):
-                row = measure(artifacts, mode, milliseconds, connections, buffer.getvalue())
-                sys.stdout.write(json.dumps(row) + "\n")
-                sys.stdout.flush()
+    for milliseconds, clients in product(SLOWED_MS, CLIENTS):
+        slowed = SlowedSession(session, milliseconds / 1000)
+        models = {
+            mode: Model(
+                manifest,
+                choice,
+                slowed,
+                Execution(mode=mode, reason="measured", max_batch=32),
+                queue=1000,
+                max_pixels=10**6,
+            )
+            for mode in Mode
+        }
+        rounds = [
+            {mode: await measure(model, clients, [EncodedImage(buffer.getvalue())]) for mode, model in models.items()}
+            for _ in range(ROUNDS)
+        ]
+        for mode in Mode:
+            cpu, p50, p99 = (
+                round(statistics.median(values), 2) for values in zip(*(one[mode] for one in rounds), strict=True)
+            )
+            row = {"slowed_ms": milliseconds, "clients": clients, "mode": mode.value}
+            row |= {"cpu_us_per_request": cpu, "late_p50_ms": p50, "late_p99_ms": p99}
+            sys.stdout.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(*sys.argv[2:])
-    else:
-        main(Path(sys.argv[1]))
+    uvloop.run(main(Path(sys.argv[1])))

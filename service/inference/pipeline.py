@@ -18,7 +18,7 @@ from service.inference.execution import Execution, Mode
 from service.inference.inputs import Image
 from service.telemetry.timings import Timings
 
-# What the event loop decodes: a few milliseconds at most (docs/decisions/0014-inference-on-the-event-loop.md).
+# What the event loop decodes: a few milliseconds at most (docs/decisions/0015-inference-on-the-event-loop.md).
 LOOP_DECODE_COST = 96 * 1024  # of a batch
 LOOP_PIXELS = 256 * 256  # of an image
 
@@ -76,14 +76,11 @@ class Pipeline:
         decoded_at = time.monotonic()
         errors = {i: one for i, one in enumerate(decoded) if isinstance(one, ImageError)}
         good = [one for one in decoded if not isinstance(one, ImageError)]
-        found = checked_run(self._session, np.stack(good), self._classes) if good else None
+        nothing = np.zeros((0, self._classes), np.float32)
+        found = checked_run(self._session, np.array(good), self._classes) if good else nothing
         ran_at = time.monotonic()
-        if found is None or errors:
-            probabilities = np.zeros((len(decoded), self._classes), np.float32)
-            if found is not None:
-                probabilities[[i for i in range(len(decoded)) if i not in errors]] = found
-        else:
-            probabilities = found
+        probabilities = np.zeros((len(decoded), self._classes), np.float32)
+        probabilities[[i for i in range(len(decoded)) if i not in errors]] = found
         output = time.monotonic() - ran_at
         return Answers(probabilities, errors, Timings(decoded_at - started, 0.0, ran_at - decoded_at, output))
 
@@ -98,9 +95,8 @@ def checked_run(session: Session, images: Pixels, classes: int) -> FloatArray:
         raise InferenceError(
             f"The model returned an array of shape {list(probabilities.shape)} instead of {[len(images), classes]}."
         )
-    wrong = ~((probabilities >= 0) & (probabilities <= 1 + _ROUNDING))  # true for NaN
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
+    if not (probabilities.min() >= 0 and probabilities.max() <= 1 + _ROUNDING):  # NaN compares as false
+        row, column = np.argwhere(~((probabilities >= 0) & (probabilities <= 1 + _ROUNDING)))[0]
         raise InferenceError(
             f"The model returned {probabilities[row, column]} for class {column} of image {row} of its batch; a "
             "probability lies between 0 and 1."

@@ -13,10 +13,12 @@ from tests.support.bundles import SPEC
 
 
 def session(seconds: Callable[[int], float], provider: str = CPU) -> FakeSession:
-    """Takes so many seconds for a batch."""
+    """Uses so many seconds of CPU time for a batch."""
 
     def answer(images: Pixels) -> FloatArray:
-        time.sleep(seconds(len(images)))
+        end = time.thread_time() + seconds(len(images))
+        while time.thread_time() < end:
+            pass
         return np.zeros((len(images), 3), np.float32)
 
     return FakeSession(SPEC.shape, 3, answer, provider)

@@ -204,6 +204,26 @@ def test_decode_threads_decode_a_batch_together(model_of: MakeModel) -> None:
     assert response == alone
 
 
+def test_with_decode_threads_a_batch_is_decoded_while_the_one_before_it_runs(model_of: MakeModel) -> None:
+    decoded = threading.Event()
+
+    class Second(PixelArray):
+        def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
+            decoded.set()
+            return super().decode(spec, max_pixels)
+
+    def answer(images: Pixels) -> FloatArray:
+        assert decoded.wait(20)
+        return brightness(images)
+
+    images = [grey(0), Second(np.full((8, 8, 3), 255, np.uint8))]
+    response = predicted(model_of(answer, max_batch=1, decode_threads=1), images, 1)
+    assert [prediction.label for prediction in response.predictions if isinstance(prediction, Prediction)] == [
+        "green",
+        "red",
+    ]
+
+
 def test_at_most_one_batch_is_decoded_at_a_time(model_of: MakeModel) -> None:
     steps: list[str] = []
 
