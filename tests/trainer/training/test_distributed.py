@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from schemas.bundle import open_bundle
 from tests.support.two_processes import prepared, stepped
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
