@@ -25,9 +25,16 @@ serve: .venv/.service ## serve artifacts/ on http://127.0.0.1:8000 (trains the d
 	@test -n "$${CONVOY_ARTIFACTS:-}" || compgen -G 'artifacts/*/*/manifest.json' >/dev/null || $(MAKE) train
 	$(BIN)/python -m service
 
+# A file's tests run in one process, because they share its fixtures.
+PYTEST = $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10
+
 .PHONY: test
-test: .venv/.dev ## run every test (ARGS="-k name")
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/.dev ## run the tests, except the slow ones (ARGS="-k name")
+	$(PYTEST) -m "not slow" $(ARGS)
+
+.PHONY: test-slow
+test-slow: .venv/.dev ## run the slow tests: real data sets, several processes, kills, many generated requests
+	$(PYTEST) -m slow $(ARGS)
 
 .PHONY: check
 check: .venv/.dev ## read-only checks: ruff, mypy --strict, import-linter, openapi.json up to date

@@ -1,18 +1,23 @@
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # As the two programs' __main__ do, before anything imports torch or ONNX Runtime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Several processes run tests at the same time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What a shell starts in the background ignores ^C, and so would the programs that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEST_DATA = "CONVOY_TEST_DATA"
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +27,20 @@ def real_data() -> Path:
     if not folder:
         pytest.skip(f"{TEST_DATA} names no folder of real data sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Returns a folder that the first process to ask for it fills, for all processes that run tests."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, filled = shared / name, shared / f"{name}.filled"
+        with FileLock(shared / f"{name}.lock"):
+            if not filled.exists():
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return folder_of

@@ -17,6 +17,8 @@ from trainer.data.dataset import LabelledImages
 from trainer.data.torchvision_datasets import MNIST_SET, PublishedSource
 from trainer.evaluation.onnx_session import OnnxModel
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 1000
 
 

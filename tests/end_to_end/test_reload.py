@@ -5,8 +5,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.support.bundles import solid, write_bundle
 from tests.support.service_process import Service, serving_bundles
+
+pytestmark = pytest.mark.slow
 
 SOON = 60  # seconds
 IN_A_ROW = 50  # answers of the new version, after which no process can still serve the old one unnoticed

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 KILLS = 3
 STEPS = 3 * 20  # epochs of 1,257 training images in batches of 64
 

@@ -9,6 +9,8 @@ import pytest
 from tests.support.bundles import write_bundle
 from tests.support.service_process import serving_bundles
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 REPOSITORY = "^/v2/repository/models/"  # load and unload: in a run of their own, for they change what the others see
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "service", "trainer")
 FILES = ("pyproject.toml", "README.md", "LICENSE", "NOTICE")

@@ -42,10 +42,8 @@ def start(also: Mapping[str, str] | None = None, **settings: object) -> subproce
 class Service:
     """A started service. Its log is read all the time, so that it never stands still for a full pipe."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str | None = None) -> None:
-        """Without a url, its log names the address."""
+    def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self._url = url
         self.log: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -70,7 +68,8 @@ class Service:
 
     @property
     def url(self) -> str:
-        return self._url or self.wait_for_log(r"serving on (http://\S+)")[1]
+        """The address that the log reports."""
+        return self.wait_for_log(r"serving on (http://\S+)")[1]
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=SOON)
@@ -99,8 +98,8 @@ class Service:
     def answers(self) -> bool:
         assert self.process.poll() is None, "".join(self.log)
         try:
-            httpx.get(f"{self.url}/readyz")
-        except httpx.TransportError:
+            socket.create_connection(("127.0.0.1", self.port())).close()
+        except ConnectionRefusedError:
             return False
         return True
 
@@ -138,23 +137,15 @@ def serving(also: Mapping[str, str] | None = None, **settings: object) -> Iterat
 @contextmanager
 def serving_bundles(artifacts: Path, **variables: str) -> Iterator[Service]:
     """The service over artifacts on a free port, once it says that it is ready or that it has no model."""
-    port = _free_port()
     # Whether a bundle has int8 depends on how fast it was here.
-    process = start({"CONVOY_VARIANT": "fp32", **variables}, artifacts=artifacts, port=port, device="cpu")
-    service = Service(process, f"http://127.0.0.1:{port}")
+    process = start({"CONVOY_VARIANT": "fp32", **variables}, artifacts=artifacts, port=0, device="cpu")
+    service = Service(process)
     try:
         until(service.answers, lambda: "the service did not answer:\n" + "".join(service.log))
         yield service
     finally:
         service.end()
         process.communicate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(true: Callable[[], bool], else_say: Callable[[], str] = lambda: "it never became true") -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -303,12 +304,14 @@ def growth_of_reloads(artifacts: Path, kind: str) -> tuple[int, int]:
     return memory, threads
 
 
+@pytest.mark.slow
 def test_200_reloads_leave_memory_and_threads_where_they_were(artifacts: Path) -> None:
     memory, threads = growth_of_reloads(artifacts, "sound")
     assert memory < SLACK_KIB
     assert threads == 0
 
 
+@pytest.mark.slow
 def test_the_same_reloads_over_a_runtime_that_leaks_are_flagged(artifacts: Path) -> None:
     memory, _ = growth_of_reloads(artifacts, "leaking")
     assert memory > SLACK_KIB

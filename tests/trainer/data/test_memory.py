@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.bundles import solid
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent.parent
 SIDE, FILES = 256, 3000  # 590 MB decoded
 ALLOWED = 150 * 2**20  # bytes more than a run over few images needed

@@ -20,6 +20,8 @@ from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_sett
 from trainer.recipes.registry import RECIPES, presets
 from trainer.training.loop import fit
 
+pytestmark = pytest.mark.slow
+
 PLACES = {Source.CSV: "cats-dogs", Source.FOLDER: "flowers"}
 EVERY_PRESET = [(name, preset) for name in RECIPES for preset in presets(name)]
 A_CLASS = 12

@@ -23,6 +23,8 @@ from trainer.recipe import TransferConfig
 from trainer.training.distributed import World
 from trainer.training.loop import fit
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
