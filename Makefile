@@ -11,6 +11,8 @@ ARGS   ?=
 BIN := .venv/bin
 UV  := $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes
 export ORT_DISABLE_TELEMETRY := 1
+# Without .pyc files, every process compiles the modules of PyTorch again, which doubles its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the targets
