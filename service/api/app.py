@@ -10,7 +10,7 @@ from service.api.auth import Guard
 from service.api.body import BodyMemory
 from service.api.exception_handlers import HANDLED, answer_exception
 from service.api.flow import InferenceFlow
-from service.api.middleware import RequestMiddleware
+from service.api.middleware import REFUSALS, RequestMiddleware, refusals
 from service.api.openapi import DESCRIPTION, describe
 from service.api.problems import problems
 from service.api.routes import evaluate, health, metrics, models, predict, promote, v1
@@ -23,7 +23,7 @@ from service.repository.coordinator import Coordinator
 from service.repository.plan import ModelControl
 from service.repository.registry import Registry
 from service.settings import Settings, usable_cores
-from service.telemetry.metrics import TELEMETRY, Telemetry
+from service.telemetry.metrics import Telemetry
 from service.telemetry.tracing import tracing
 from service.version import __version__
 
@@ -37,17 +37,19 @@ def create_app(
     control: ModelControl | None = None,
     drain: Drain | None = None,
     span_exporter: "SpanExporter | None" = None,
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """Returns the application. Models are loaded at its startup.
 
     runtime opens sessions; ONNX Runtime by default. control decides which versions app.state.registry serves; by
     default, the application's own coordinator does. drain tells health checks that the process is shutting down.
-    span_exporter receives the spans if CONVOY_OTEL is set. Raises DeviceError if CUDA is requested and unusable,
-    StartError if CONVOY_OTEL is set and OpenTelemetry is not installed.
+    span_exporter receives the spans if CONVOY_OTEL is set. telemetry counts; by default for this application alone.
+    Raises DeviceError if CUDA is requested and unusable, StartError if CONVOY_OTEL is set and OpenTelemetry is not
+    installed.
     """
     runtime = runtime or onnx_runtime(settings)
     drain = drain or Drain()
-    telemetry = Telemetry(runtime.provider)
+    telemetry = telemetry or Telemetry(runtime.provider)
     registry = Registry(settings, runtime, telemetry)
     guard = Guard(settings)
     own = Coordinator(settings, registry) if control is None else None
@@ -57,7 +59,7 @@ def create_app(
         try:
             if own:
                 await own.start()
-            yield {TELEMETRY: telemetry}  # the server answers malformed requests itself, and counts them
+            yield {REFUSALS: refusals(telemetry, access_log=settings.access_log)}
         finally:
             if own:
                 await own.close()
@@ -86,7 +88,7 @@ def create_app(
     app.include_router(promote.router(settings, memory))
     app.include_router(health.router(registry, drain, guard))
     app.include_router(metrics.router(telemetry))
-    app.include_router(v2.router(registry, flow, memory, drain))
+    app.include_router(v2.router(registry, flow, memory, drain, telemetry))
     app.include_router(v1.router(registry, flow))
     add_pages(app)
     describe(app)

@@ -6,6 +6,7 @@ response  X-Request-ID, Server-Timing in milliseconds (W3C), security headers, g
 scope     state["timings"]: the Timings of the request, which inference fills
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -18,14 +19,19 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from schemas.problem import ProblemCode
 from service.api.exception_handlers import answer_exception
+from service.api.problems import problem_response
 from service.api.route_template import route_template
+from service.errors import NotReadyError
 from service.telemetry.logging import ACCESS, RequestIds, current_request
 from service.telemetry.metrics import Telemetry
 from service.telemetry.timings import Timings
 from service.telemetry.tracing import add_timings, current_trace_id
 
 TIMINGS = "timings"
+REFUSALS = "refusals"
+"""In the lifespan's state: the application that answers refused requests. In their scopes: (status, detail)."""
 CLIENT_CLOSED_REQUEST = 499  # nginx's status of a request whose client left before the response
 COMPRESSED_BYTES = 1024  # a smaller response fits into one packet anyway
 
@@ -47,6 +53,16 @@ _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16}
 _GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 
 logger = logging.getLogger(ACCESS)
+
+
+def refusals(telemetry: Telemetry, *, access_log: bool) -> ASGIApp:
+    """Returns the application that answers what the server refuses, such as malformed HTTP."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        status, detail = scope[REFUSALS]
+        await problem_response(status, ProblemCode.INVALID_REQUEST, detail)(scope, receive, send)
+
+    return RequestMiddleware(refuse, telemetry, access_log=access_log)
 
 
 class RequestMiddleware:
@@ -71,9 +87,11 @@ class RequestMiddleware:
         app = self._compressed if accepts_gzip(headers.get("accept-encoding", "")) else self._app
         try:
             await app(inner, receive, response.send)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if response.status is not None:
                 raise  # the response has begun; the server closes the connection
+            if isinstance(error, asyncio.CancelledError):  # by the server, at the end of the grace period
+                error = NotReadyError("The service shut down before it could answer this request; send it again.")
             await (await answer_exception(Request(inner), error))(inner, receive, response.send)
         finally:
             self._record(scope["method"], inner, response)

@@ -1,6 +1,6 @@
-"""`python -m service.workers.worker LISTENER CONTROL`: one process that serves, on its supervisor's descriptors.
+"""`python -m service.workers.worker LISTENER CONTROL`: a process that serves, on descriptors of the supervisor.
 
-It ends when the supervisor closes the channel, whether it asked for a drain before or was killed.
+It ends when the supervisor closes the channel, after a drain or because the supervisor was killed.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ import gc
 import logging
 import logging.config
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -27,9 +26,9 @@ from service.errors import NotReadyError
 from service.repository.plan import Plan
 from service.repository.registry import Registry
 from service.settings import Settings
+from service.telemetry.counters import Report
 from service.telemetry.logging import log_config
-from service.telemetry.metrics import MULTIPROCESS_DIR
-from service.telemetry.statistics import Statistics
+from service.telemetry.metrics import Telemetry
 from service.workers import messages
 from service.workers.channel import Channel
 from service.workers.graceful_server import Gate, Server
@@ -41,14 +40,16 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """What answers the supervisor."""
+    """Answers the calls of the supervisor."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._drain = Drain()
+        self._refusing = False  # connections, for lack of file descriptors
         self._drained: asyncio.Task[None] | None = None
         self._channel: Channel
         self._settings: Settings
+        self._telemetry: Telemetry
         self._registry: Registry
         self._gate: Gate
         self._server: Server
@@ -58,9 +59,7 @@ class Worker:
         self._channel = await Channel.over(control, self.handle)
         await self._channel.wait_closed()
         if self._drained is None and self._serving is not None:
-            logger.error("the supervisor is gone; this worker answers what it has and ends")
-            if folder := os.environ.get(MULTIPROCESS_DIR):  # nobody else will
-                shutil.rmtree(folder, ignore_errors=True)
+            logger.error("the supervisor is gone; this worker answers its requests and ends")
         await self._end()
 
     async def handle(self, call: messages.Call) -> messages.Answer:
@@ -72,19 +71,22 @@ class Worker:
             case messages.Serve():
                 await self._serve(call.plan)
                 return messages.Done()
-            case messages.GetStatistics():
-                return messages.AllStatistics(entries=tuple(await self._registry.statistics()))
+            case messages.GetMetrics():
+                self._check_descriptors()
+                return messages.Metrics.of(self._telemetry.take())
             case messages.Drain():
                 return await self._report()
             case _:
-                raise NotReadyError(f"A worker does not do '{call.kind}'.")
+                raise NotReadyError(f"A worker does not answer '{call.kind}'.")
 
     async def _start(self, settings: Settings) -> messages.Started:
         """Raises DeviceError."""
         logging.config.dictConfig(log_config(settings))
         runtime = await asyncio.to_thread(onnx_runtime, settings)
         self._settings = settings
-        app = create_app(settings, runtime, SupervisorControl(self._channel), self._drain)
+        control = SupervisorControl(self._channel)
+        self._telemetry = Telemetry(runtime.provider, gather=control.metrics)
+        app = create_app(settings, runtime, control, self._drain, telemetry=self._telemetry)
         self._registry = app.state.registry
         self._gate = Gate(app, self._drain)
         config = uvicorn.Config(
@@ -93,20 +95,21 @@ class Worker:
             lifespan="on",
             ws="none",
             log_config=None,
-            access_log=False,  # service.api.middleware writes it
-            proxy_headers=False,  # who asks is who is connected: admin calls depend on it
+            access_log=False,  # the application writes it
+            proxy_headers=False,  # admin calls depend on the address of the connection
             server_header=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=settings.drain_seconds,
         )
         self._server = Server(config, self._listener, self._gate)
         return messages.Started(gpu=runtime.provider == CUDA, provider=runtime.provider, reason=runtime.reason)
 
     async def _serve(self, plan: Plan) -> None:
-        """Raises StartError where connections cannot be taken."""
+        """Raises StartError if it cannot listen."""
         await self._registry.serve(plan)
         if self._serving is None and not self._drain.begun:
-            # All that is there now stays. Unfrozen, every full collection walks it, and holds up all requests for so
-            # long: the 99th percentile of a busy service was three to four times as high.
+            # All objects of now stay. Without the freeze, each full collection walks them and delays all requests:
+            # the 99th percentile of a busy service was three to four times as high.
             gc.collect()
             gc.freeze()
             self._serving = asyncio.create_task(self._server.run_until_drained())
@@ -116,12 +119,23 @@ class Worker:
             if self._serving.done():
                 await self._serving
 
+    def _check_descriptors(self) -> None:
+        """Logs if the process has no file descriptor left: uvloop then closes new connections without a word."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+            error = ""
+        except OSError as lacking:
+            error = str(lacking.strerror)
+        if error and not self._refusing:
+            logger.error("connections are refused: %s; raise the limit of the process (ulimit -n)", error)
+        self._refusing = bool(error)
+
     async def _report(self) -> messages.Drained:
         await self._end()
         return messages.Drained(accepted=self._gate.accepted, answered=self._gate.answered)
 
     async def _end(self) -> None:
-        """Whoever asks, and how often: there is one end, and all wait for it."""
+        """Waits for the drain, which the first call starts."""
         if self._drained is None:
             self._drained = asyncio.create_task(self._drain_and_stop())
         await asyncio.shield(self._drained)
@@ -131,14 +145,14 @@ class Worker:
         if self._serving is None:
             self._listener.close()
             return
-        with suppress(TimeoutError):  # a supervisor that is gone cuts the delay short
+        with suppress(TimeoutError):  # the delay ends early if the supervisor is gone
             await asyncio.wait_for(self._channel.wait_closed(), self._settings.drain_delay)
         self._server.should_exit = True
         await asyncio.wait({self._serving})
 
 
 class SupervisorControl:
-    """The ModelControl of a worker: its supervisor decides, and answers once every worker has applied it."""
+    """The ModelControl of a worker. The supervisor decides, and answers once every worker has applied the change."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -152,20 +166,22 @@ class SupervisorControl:
     async def unload(self, name: str) -> None:
         await self._channel.call(messages.Unload(name=name), messages.Done)
 
-    async def statistics(self) -> Sequence[Statistics]:
-        return (await self._channel.call(messages.GetStatistics(), messages.AllStatistics)).entries
+    async def metrics(self) -> Report:
+        return (await self._channel.call(messages.GetMetrics(), messages.Metrics)).report
 
 
 def _force_exit_after(seconds: float) -> None:
-    """Everything is answered. A thread that still loads a model, or hangs in one, must not keep the process."""
+    """A thread that still loads or runs a model must not keep the process, whose requests are all answered."""
     timer = threading.Timer(seconds, os._exit, (0,))
     timer.daemon = True
     timer.start()
 
 
 def main(arguments: Sequence[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # a terminal or init system signals the whole group; the supervisor says
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # terminals and init systems signal all processes; the supervisor handles it
     listener, control = (socket.socket(fileno=int(argument)) for argument in arguments)
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         runner.run(Worker(listener).run(control))

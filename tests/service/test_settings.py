@@ -52,29 +52,29 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError) as said:
         read_settings()
-    assert str(said.value).startswith(f"{variable}={value} cannot be used: ")
+    assert str(said.value).startswith(f"{variable}={value} is not valid: ")
     assert "\n" not in str(said.value)
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "taken"),
     [
-        ("CONVOY_WORKERS", "two", "'auto' or a valid integer"),
-        ("CONVOY_WORKERS", "0", "'auto' or greater than or equal to 1"),
-        ("CONVOY_VARIANT", "fp8", "'auto' or 'fp32', 'int8' or 'fp16'"),
+        ("CONVOY_WORKERS", "two", "'auto' or be an integer"),
+        ("CONVOY_WORKERS", "0", "'auto' or be 1 or more"),
+        ("CONVOY_VARIANT", "fp8", "'auto' or be 'fp32', 'int8' or 'fp16'"),
         ("CONVOY_RELOAD", "always", "'poll', 'explicit' or 'off'"),
     ],
 )
-def test_a_bad_value_is_answered_with_all_that_would_be_taken(
+def test_a_bad_value_gets_all_that_is_accepted(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, taken: str
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError) as said:
         read_settings()
-    assert f"cannot be used: input should be {taken}" in str(said.value)
+    assert f"is not valid: it must be {taken}." in str(said.value)
 
 
-def test_of_two_bad_variables_the_first_is_said_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_of_two_bad_variables_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOY_WORKERS", "two")
     monkeypatch.setenv("CONVOY_PORT", "http")
     with pytest.raises(SettingsError) as said:
@@ -84,12 +84,35 @@ def test_of_two_bad_variables_the_first_is_said_alone(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("variable", ["CONVOY_API_KEYS", "CONVOY_ADMIN_KEYS"])
-def test_of_a_bad_key_only_its_place_is_said(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_bad_key_is_reported_by_its_position_only(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "good,sha256:swordfish")
     with pytest.raises(SettingsError) as said:
         read_settings()
-    assert str(said.value).startswith(f"{variable} cannot be used: key 2 starts with sha256:")
+    assert str(said.value).startswith(f"{variable} is not valid: key 2 starts with sha256:")
     assert "swordfish" not in "".join(traceback.format_exception(said.value))
+
+
+KUBERNETES = {
+    "CONVOY_SERVICE_HOST": "10.96.12.34",
+    "CONVOY_SERVICE_PORT": "8000",
+    "CONVOY_SERVICE_PORT_HTTP": "8000",
+    "CONVOY_PORT": "tcp://10.96.12.34:8000",
+    "CONVOY_PORT_8000_TCP": "tcp://10.96.12.34:8000",
+    "CONVOY_PORT_8000_TCP_PROTO": "tcp",
+    "CONVOY_PORT_8000_TCP_PORT": "8000",
+    "CONVOY_PORT_8000_TCP_ADDR": "10.96.12.34",
+    "CONVOY_CANARY_PORT": "tcp://10.96.12.35:8000",
+    "CONVOY_CANARY_SERVICE_HOST": "10.96.12.35",
+}
+
+
+def test_the_variables_that_kubernetes_sets_for_a_service_named_convoy_are_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable, value in KUBERNETES.items():
+        monkeypatch.setenv(variable, value)
+    assert read_settings().port == 8000
+    assert unknown_variables(KUBERNETES) == []
 
 
 def test_a_misspelt_variable_is_found() -> None:
@@ -117,9 +140,9 @@ def test_settings_arrive_in_another_process_as_they_are_with_their_secrets() -> 
 
 
 @pytest.mark.parametrize("keys", [",", " , ", " "])
-def test_a_setting_for_keys_that_holds_none_is_no_open_door(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+def test_a_setting_of_separators_only_is_refused(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
     monkeypatch.setenv("CONVOY_API_KEYS", keys)
-    with pytest.raises(SettingsError, match="there is no key in it"):
+    with pytest.raises(SettingsError, match="it contains no key"):
         read_settings()
 
 
@@ -139,33 +162,33 @@ def membership(tmp_path: Path) -> Path:
     return path
 
 
-def test_without_a_limit_there_is_a_core_at_least(tmp_path: Path) -> None:
+def test_without_a_limit_there_is_at_least_one_core(tmp_path: Path) -> None:
     assert usable_cores(tmp_path, UNLIMITED) >= 1
     write(tmp_path, cpu__max="max 100000\n")
     assert usable_cores(tmp_path, UNLIMITED) == usable_cores(UNLIMITED, UNLIMITED)
 
 
-def test_a_containers_share_of_time_counts_and_is_one_core_at_least(tmp_path: Path) -> None:
+def test_the_cpu_limit_of_a_container_is_at_least_one_core(tmp_path: Path) -> None:
     write(tmp_path, cpu__max="150000 100000\n")
     assert usable_cores(tmp_path, UNLIMITED) == 1
     write(tmp_path, cpu__max="50000 100000\n")
     assert usable_cores(tmp_path, UNLIMITED) == 1
 
 
-def test_a_limit_on_a_group_above_ours_counts(tmp_path: Path, membership: Path) -> None:
+def test_the_limit_of_a_parent_group_counts(tmp_path: Path, membership: Path) -> None:
     write(tmp_path / "root" / "system.slice" / "convoy.service", cpu__max="max 100000\n")
     write(tmp_path / "root" / "system.slice", cpu__max="100000 100000\n")
     assert usable_cores(tmp_path / "root", membership) == 1
 
 
-def test_the_first_version_of_control_groups_counts_too(tmp_path: Path, membership: Path) -> None:
+def test_the_limit_of_cgroups_version_1_counts(tmp_path: Path, membership: Path) -> None:
     write(tmp_path / "root" / "cpu" / "docker" / "1", cpu__cfs_quota_us="100000\n", cpu__cfs_period_us="100000\n")
     assert usable_cores(tmp_path / "root", membership) == 1
     write(tmp_path / "root" / "cpu" / "docker" / "1", cpu__cfs_quota_us="-1\n")
     assert usable_cores(tmp_path / "root", membership) == usable_cores(UNLIMITED, UNLIMITED)
 
 
-def test_auto_is_a_worker_a_core_and_on_a_gpu_one() -> None:
+def test_auto_is_one_worker_per_core_or_one_on_a_gpu() -> None:
     assert worker_count("auto", gpu=False) == usable_cores()
     assert worker_count("auto", gpu=True) == 1
     assert worker_count(3, gpu=False) == worker_count(3, gpu=True) == 3

@@ -1,12 +1,22 @@
 import json
 import logging
-import logging.config
-from functools import partial
+import os
+import subprocess
+import sys
 
 import pytest
 
-from service.settings import LogFormat, Settings
-from service.telemetry.logging import ACCESS, JsonFormatter, LineFormatter, RequestIds, current_request, log_config
+from service.settings import LogFormat
+from service.telemetry.logging import (
+    QUEUED_LINES,
+    JsonFormatter,
+    LineFormatter,
+    QueuedHandler,
+    RequestIds,
+    current_request,
+)
+from tests.service.conftest import FullPipe
+from tests.support.service_process import REPOSITORY
 
 FORGED = "x\n2026-01-01 00:00:00 INFO service: all is well\r\x1b[2J\u2028"
 
@@ -24,7 +34,7 @@ def failing(text: str) -> logging.LogRecord:
     return made
 
 
-def test_json_is_one_object_a_line_with_all_that_is_known() -> None:
+def test_json_is_one_object_per_line() -> None:
     current_request.set(RequestIds("abc", "f" * 32))
     line = JsonFormatter().format(record("%d images", 3, fields={"route": "/predict", "status": 200}))
     said = json.loads(line)
@@ -40,7 +50,7 @@ def test_json_is_one_object_a_line_with_all_that_is_known() -> None:
     }
 
 
-def test_json_outside_of_a_request_names_none() -> None:
+def test_json_outside_of_a_request_has_no_request_id() -> None:
     current_request.set(None)
     assert "request_id" not in json.loads(JsonFormatter().format(record("started")))
 
@@ -52,13 +62,13 @@ def test_an_exception_is_part_of_its_line_in_json() -> None:
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), LineFormatter()])
-def test_what_a_caller_sent_cannot_look_like_a_line_of_ours(formatter: logging.Formatter) -> None:
+def test_text_from_a_client_cannot_forge_a_line(formatter: logging.Formatter) -> None:
     line = formatter.format(record("asked for %s", FORGED))
     assert len(line.splitlines()) == 1
     assert "\x1b" not in line
 
 
-def test_nor_can_the_text_of_an_exception() -> None:
+def test_the_text_of_an_exception_cannot_forge_a_line() -> None:
     first, *traceback = LineFormatter().format(failing(FORGED)).split("\n")
     assert first.endswith("it failed")
     assert traceback
@@ -66,21 +76,36 @@ def test_nor_can_the_text_of_an_exception() -> None:
     assert "all is well" in "".join(traceback)
 
 
-def test_a_line_for_people_names_the_request() -> None:
+def test_a_line_for_people_has_the_request_id() -> None:
     current_request.set(RequestIds("abc"))
     assert LineFormatter().format(record("slow")).endswith("WARNING service.test: slow request_id=abc")
 
 
 @pytest.mark.parametrize("log_format", list(LogFormat))
-def test_the_configuration_is_one_that_logging_takes(
-    log_format: LogFormat, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
-) -> None:
-    root = logging.getLogger()
-    request.addfinalizer(partial(setattr, root, "handlers", root.handlers[:]))
-    request.addfinalizer(partial(root.setLevel, root.level))
-    logging.config.dictConfig(log_config(Settings(log_format=log_format, log_level="error")))
-    logging.getLogger("service.x").info("hidden")
-    logging.getLogger("service.x").error("shown")
-    logging.getLogger(ACCESS).info("asked for by a setting of its own")
-    written = capsys.readouterr().err
+def test_the_level_hides_lines_but_not_the_access_log(log_format: LogFormat) -> None:
+    program = """
+import logging, logging.config
+from service.settings import LogFormat, Settings
+from service.telemetry.logging import ACCESS, log_config
+logging.config.dictConfig(log_config(Settings(log_format=LogFormat.{}, log_level="error")))
+logging.getLogger("service.x").info("hidden")
+logging.getLogger("service.x").error("shown")
+logging.getLogger(ACCESS).info("of its own")
+"""
+    command = [sys.executable, "-c", program.format(log_format.name)]
+    written = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stderr
     assert ("shown" in written, "hidden" in written, "of its own" in written) == (True, False, True)
+
+
+def test_a_full_pipe_delays_nobody_and_the_log_says_how_many_lines_are_missing(full_pipe: FullPipe) -> None:
+    handler = QueuedHandler(full_pipe.writer)
+    for i in range(2 * QUEUED_LINES):
+        handler.emit(record("line %d", i))
+    handler.flush()
+    text = ""
+    while "lines are missing" not in text:
+        text += os.read(full_pipe.reader, 65536).decode()
+    handler.close()
+    assert "line 0\n" in text
+    written = text.count("line ")
+    assert f"\n{2 * QUEUED_LINES - written} lines are missing here" in text

@@ -1,6 +1,6 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ import pytest
 
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, ServiceError
 from service.repository.plan import Refused, VersionRef
-from service.telemetry.statistics import Statistics
+from service.telemetry.counters import Report
 from service.workers import messages
 from service.workers.channel import Channel, Handler
-from service.workers.messages import AllStatistics, Done, GetStatistics, Load, Unload
+from service.workers.messages import Done, Failed, GetMetrics, Load, Metrics, Unload
 from service.workers.worker import SupervisorControl
 from tests.support.service_process import SOON
 
@@ -36,49 +36,50 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), SOON))
 
 
-def test_each_call_gets_its_own_answer_whatever_the_order() -> None:
+def test_each_call_gets_its_own_answer_in_any_order() -> None:
     gates = {name: asyncio.Event() for name in "abc"}
 
     async def in_their_own_time(call: messages.Call) -> messages.Answer:
         assert isinstance(call, Unload)
         await gates[call.name].wait()
-        return AllStatistics(entries=(Statistics(name=call.name, version=1),))
+        return Failed(error=ForbiddenError.__name__, message=call.name)
 
     async def test() -> None:
         async with channels(done, in_their_own_time) as (near, _):
-            calls = {name: asyncio.create_task(near.call(Unload(name=name), AllStatistics)) for name in gates}
+            calls = {name: asyncio.create_task(near.call(Unload(name=name), Done)) for name in gates}
             for name in "cab":
                 gates[name].set()
-                assert (await calls[name]).entries[0].name == name
+                with pytest.raises(ForbiddenError, match=name):
+                    await calls[name]
 
     run(test)
 
 
-def test_both_ends_call_at_once_even_within_an_answer() -> None:
+def test_both_ends_may_call_at_once_and_within_an_answer() -> None:
     async def test() -> None:
         async def asks_back(_: messages.Call) -> messages.Answer:
-            return await ends[1].call(GetStatistics(), Done)
+            return await ends[1].call(GetMetrics(), Done)
 
         async with channels(done, asks_back) as ends:
-            assert await ends[0].call(GetStatistics(), Done) == Done()
+            assert await ends[0].call(GetMetrics(), Done) == Done()
 
     run(test)
 
 
 @pytest.mark.parametrize("error", [ModelNotFoundError, ModelRefusedError, ForbiddenError, NotReadyError])
-def test_an_error_is_raised_at_the_other_end_as_it_was(error: type[ServiceError]) -> None:
+def test_a_service_error_is_raised_at_the_other_end(error: type[ServiceError]) -> None:
     async def raises(_: messages.Call) -> messages.Answer:
         raise error("This is the reason.")
 
     async def test() -> None:
         async with channels(done, raises) as (near, _):
             with pytest.raises(error, match=r"^This is the reason\.$"):
-                await near.call(GetStatistics(), Done)
+                await near.call(GetMetrics(), Done)
 
     run(test)
 
 
-def test_what_nobody_foresaw_fails_its_call_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_fails_only_its_call(caplog: pytest.LogCaptureFixture) -> None:
     async def fails_once(call: messages.Call) -> messages.Answer:
         if isinstance(call, Unload):
             raise KeyError(call.name)
@@ -86,28 +87,28 @@ def test_what_nobody_foresaw_fails_its_call_alone(caplog: pytest.LogCaptureFixtu
 
     async def test() -> None:
         async with channels(done, fails_once) as (near, _):
-            with pytest.raises(RuntimeError, match="nobody foresaw"):
+            with pytest.raises(RuntimeError, match="Unexpected error"):
                 await near.call(Unload(name="a"), Done)
-            assert await near.call(GetStatistics(), Done) == Done()
+            assert await near.call(GetMetrics(), Done) == Done()
         assert "KeyError: 'a'" in caplog.text
 
     run(test)
 
 
-def test_a_call_ends_when_the_other_end_goes() -> None:
+def test_a_call_fails_when_the_other_end_is_gone() -> None:
     async def never(_: messages.Call) -> messages.Answer:
         await asyncio.Event().wait()
         return Done()
 
     async def test() -> None:
         async with channels(done, never) as (near, far):
-            waiting = asyncio.create_task(near.call(GetStatistics(), Done))
+            waiting = asyncio.create_task(near.call(GetMetrics(), Done))
             await asyncio.sleep(0)
             await far.close()
             with pytest.raises(NotReadyError):
                 await waiting
             with pytest.raises(NotReadyError):
-                await near.call(GetStatistics(), Done)
+                await near.call(GetMetrics(), Done)
 
     run(test)
 
@@ -128,23 +129,22 @@ def test_a_message_of_a_megabyte_arrives() -> None:
     run(test)
 
 
-def test_a_worker_asks_its_supervisor_for_what_changes_everywhere() -> None:
+def test_a_worker_forwards_loads_unloads_and_metrics_to_its_supervisor() -> None:
     asked: list[messages.Call] = []
 
     async def supervisor(call: messages.Call) -> messages.Answer:
         asked.append(call)
-        return AllStatistics(entries=(STATISTICS,)) if isinstance(call, GetStatistics) else Done()
+        return Metrics.of(REPORT) if isinstance(call, GetMetrics) else Done()
 
     async def test() -> None:
         async with channels(done, supervisor) as (near, _):
             control = SupervisorControl(near)
             await control.load("colours", 3)
             await control.unload("colours")
-            statistics: Sequence[Statistics] = await control.statistics()
-            assert list(statistics) == [STATISTICS]
-        assert asked == [Load(name="colours", version=3), Unload(name="colours"), GetStatistics()]
+            assert await control.metrics() == REPORT
+        assert asked == [Load(name="colours", version=3), Unload(name="colours"), GetMetrics()]
 
     run(test)
 
 
-STATISTICS = Statistics(name="colours", version=3, inference_count=7)
+REPORT = Report({("convoy_requests", "/predict", "200"): 7}, {("convoy_images_waiting", "colours"): 2})

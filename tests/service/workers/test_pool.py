@@ -1,7 +1,6 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -10,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.errors import DeviceError, NotReadyError, StartError
 from service.repository.plan import Plan, PlannedModel, VersionRef
 from service.settings import Settings
+from service.telemetry.counters import RESTARTS
 from service.workers import messages
 from service.workers.messages import Drained
-from service.workers.pool import LONGEST_PAUSE, METRICS_FOLDER, Pool, pause_before
-from service.workers.worker_process import Cause, Member
+from service.workers.pool import LONGEST_PAUSE, Pool, pause_before
+from service.workers.worker_process import Cause, WorkerProcess
 from tests.support.fake_worker import BAD, DEAD, DEADLY
 from tests.support.service_process import SOON, alive
 
@@ -33,8 +31,8 @@ def version(number: int) -> VersionRef:
 PLAN = Plan(models=(PlannedModel(name="colours", serving=(version(1),)),))
 
 
-async def nothing_to_ask(call: messages.Call) -> messages.Answer:
-    raise NotReadyError(f"Nobody should ask {call}.")
+async def unexpected(call: messages.Call) -> messages.Answer:
+    raise NotReadyError(f"Unexpected call {call}.")
 
 
 class Fakes:
@@ -49,25 +47,17 @@ class Fakes:
     def shall_no_more(self, what: str) -> None:
         (self.folder / what).unlink()
 
-    def who_got(self, call: str) -> set[int]:
+    def got(self, call: str) -> set[int]:
         return {int(path.name.rsplit("-", 1)[1]) for path in self.folder.glob(f"{call}-*")}
 
     def alive(self) -> set[int]:
-        return {pid for pid in self.who_got("start") if alive(pid)}
-
-    def restarts(self) -> dict[str, float]:
-        """By cause, as whoever renders the figures of all processes reads them."""
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(self.folder / "metrics"))  # type: ignore[no-untyped-call]
-        (metric,) = registry.collect()
-        assert metric.name == "convoy_worker_restarts"
-        return {sample.labels["cause"]: sample.value for sample in metric.samples}
+        return {pid for pid in self.got("start") if alive(pid)}
 
     @asynccontextmanager
     async def pool(self, workers: int = 2, **options: Any) -> AsyncIterator[Pool]:
         with socket.socket() as listener:
-            environment = {**os.environ, METRICS_FOLDER: str(self.folder / "metrics"), "FAKE_WORKER": str(self.folder)}
-            pool = Pool(Settings(workers=workers), listener, environment, nothing_to_ask, module=FAKE, **options)
+            environment = {**os.environ, "FAKE_WORKER": str(self.folder)}
+            pool = Pool(Settings(workers=workers), listener, environment, unexpected, module=FAKE, **options)
             try:
                 yield pool
             finally:
@@ -93,20 +83,29 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-def test_what_is_asked_is_asked_of_every_worker(fakes: Fakes) -> None:
+async def restarts(pool: Pool, cause: Cause) -> float:
+    return (await pool.metrics()).counts[RESTARTS, cause]
+
+
+async def until_restarted(pool: Pool, cause: Cause, times: int = 1) -> None:
+    while await restarts(pool, cause) != times:
+        await asyncio.sleep(0.02)
+
+
+def test_every_worker_gets_each_call(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool(workers=3) as pool:
             await pool.start()
             assert await pool.prepare(version(1)) is None
             await pool.serve(Plan())
-            assert fakes.who_got("prepare") == fakes.who_got("serve") == fakes.alive()
+            assert fakes.got("prepare") == fakes.got("serve") == fakes.alive()
             assert set(pool.pids) == fakes.alive()
             assert len(pool.pids) == 3
 
     run(test)
 
 
-def test_what_one_worker_refuses_is_refused(fakes: Fakes) -> None:
+def test_a_version_that_one_worker_refuses_is_refused(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
@@ -117,17 +116,22 @@ def test_what_one_worker_refuses_is_refused(fakes: Fakes) -> None:
     run(test)
 
 
-def test_statistics_are_whole_over_all_workers(fakes: Fakes) -> None:
+def test_metrics_are_the_sum_over_all_workers_dead_ones_included(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool(workers=3) as pool:
             await pool.start()
-            (whole,) = await pool.statistics()
-            assert (whole.name, whole.version, whole.inference_count) == ("colours", 1, 15)
+            first = (await pool.metrics()).counts["asked",]
+            assert first >= 3
+            await pool.serve(PLAN)
+            for victim in fakes.alive():
+                os.kill(victim, signal.SIGKILL)
+            await until_restarted(pool, Cause.KILLED, 3)
+            assert (await pool.metrics()).counts["asked",] >= first
 
     run(test)
 
 
-def test_a_drain_counts_the_requests_of_all_and_leaves_nobody(fakes: Fakes) -> None:
+def test_a_drain_adds_up_the_requests_and_ends_every_process(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
@@ -138,13 +142,13 @@ def test_a_drain_counts_the_requests_of_all_and_leaves_nobody(fakes: Fakes) -> N
     run(test)
 
 
-def test_on_a_gpu_auto_is_one_worker(fakes: Fakes) -> None:
+def test_auto_is_one_worker_on_a_gpu(fakes: Fakes) -> None:
     fakes.shall("gpu")
 
     async def test() -> None:
         with socket.socket() as listener:
-            environment = {**os.environ, METRICS_FOLDER: str(fakes.folder), "FAKE_WORKER": str(fakes.folder)}
-            pool = Pool(Settings(), listener, environment, nothing_to_ask, module=FAKE)
+            environment = {**os.environ, "FAKE_WORKER": str(fakes.folder)}
+            pool = Pool(Settings(), listener, environment, unexpected, module=FAKE)
             await pool.start()
             assert len(fakes.alive()) == 1
             await pool.kill()
@@ -152,7 +156,7 @@ def test_on_a_gpu_auto_is_one_worker(fakes: Fakes) -> None:
     run(test)
 
 
-def test_an_error_of_the_start_is_said_as_it_was(fakes: Fakes) -> None:
+def test_an_error_at_the_start_is_raised_unchanged(fakes: Fakes) -> None:
     fakes.shall("no-device")
 
     async def test() -> None:
@@ -163,12 +167,12 @@ def test_an_error_of_the_start_is_said_as_it_was(fakes: Fakes) -> None:
     run(test)
 
 
-def test_a_worker_that_dies_before_it_could_start_ends_the_service(fakes: Fakes) -> None:
+def test_a_worker_that_dies_before_it_has_started_fails_the_start(fakes: Fakes) -> None:
     fakes.shall("die-at-start")
 
     async def test() -> None:
         async with fakes.pool() as pool:
-            with pytest.raises(StartError, match=rf"ended with status {DEAD} before it could start"):
+            with pytest.raises(StartError, match=rf"ended with status {DEAD} before it had started"):
                 await pool.start()
 
     run(test)
@@ -182,26 +186,26 @@ def test_a_dead_worker_is_replaced_by_one_that_has_the_plan(fakes: Fakes, caplog
             before = fakes.alive()
             victim = min(before)
             os.kill(victim, signal.SIGKILL)
-            await until(lambda: len(fakes.who_got("serve")) == 3)
-            assert fakes.alive() == fakes.who_got("serve") - {victim}
+            await until(lambda: len(fakes.got("serve")) == 3)
+            assert fakes.alive() == fakes.got("serve") - {victim}
             assert f"worker process {victim} was ended by SIGKILL; a new one takes its place" in caplog.text
             await until(lambda: len(pool.pids) == 2)
 
     run(test)
 
 
-def test_a_call_ends_though_a_worker_dies_of_it(fakes: Fakes) -> None:
+def test_a_call_returns_if_every_worker_dies(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
             fakes.shall("die-at-serve")
             await pool.serve(Plan())
-            assert await pool.statistics() == []
+            assert pool.pids == []
 
     run(test)
 
 
-def test_a_version_that_kills_who_loads_it_costs_one_worker_and_is_refused(fakes: Fakes) -> None:
+def test_a_version_that_kills_its_process_costs_one_worker_and_is_refused(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool(workers=3) as pool:
             await pool.start()
@@ -209,7 +213,7 @@ def test_a_version_that_kills_who_loads_it_costs_one_worker_and_is_refused(fakes
             before = fakes.alive()
             refused = await pool.prepare(version(DEADLY))
             assert refused is not None
-            assert refused.reason.startswith("No worker process lived through loading it")
+            assert refused.reason.startswith("Every worker process that loaded it died")
             await until(lambda: len(before & fakes.alive()) == 2)
             await until(lambda: len(pool.pids) == 3 and len(fakes.alive()) == 3)
             assert len(before & fakes.alive()) == 2
@@ -218,12 +222,12 @@ def test_a_version_that_kills_who_loads_it_costs_one_worker_and_is_refused(fakes
     run(test)
 
 
-def test_who_gives_up_starting_a_worker_leaves_no_socket_open() -> None:
+def test_a_cancelled_spawn_leaves_no_socket_open() -> None:
     async def test() -> None:
         with socket.socket() as listener:
             before = open_files()
             for turns in range(4):  # of the event loop, before it gives up
-                starting = asyncio.create_task(Member.spawn(FAKE, listener, dict(os.environ), nothing_to_ask))
+                starting = asyncio.create_task(WorkerProcess.spawn(FAKE, listener, dict(os.environ), unexpected))
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 starting.cancel()
@@ -234,7 +238,7 @@ def test_who_gives_up_starting_a_worker_leaves_no_socket_open() -> None:
     run(test)
 
 
-def test_where_nobody_is_left_a_version_waits_for_who_comes(fakes: Fakes) -> None:
+def test_without_any_worker_a_version_waits_for_a_replacement(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool(workers=1) as pool:
             await pool.start()
@@ -242,12 +246,12 @@ def test_where_nobody_is_left_a_version_waits_for_who_comes(fakes: Fakes) -> Non
             assert await pool.prepare(version(DEADLY)) is not None
             await until(lambda: not fakes.alive())
             assert await pool.prepare(version(2)) is None
-            assert fakes.who_got("prepare") & fakes.alive()
+            assert fakes.got("prepare") & fakes.alive()
 
     run(test)
 
 
-def test_who_dies_at_once_again_and_again_is_replaced_after_growing_pauses(
+def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_pauses(
     fakes: Fakes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
@@ -257,10 +261,10 @@ def test_who_dies_at_once_again_and_again_is_replaced_after_growing_pauses(
             fakes.shall("die-at-serve")
             os.kill(min(fakes.alive()), signal.SIGKILL)
             await until(lambda: "death 2 in a row" in caplog.text)
-            assert re.search(rf"worker process \d+ ended with status {DEAD}; that is death 2 in a row", caplog.text)
-            assert "the next try is in 1 seconds" in caplog.text
+            assert re.search(rf"worker process \d+ ended with status {DEAD}; this is death 2 in a row", caplog.text)
+            assert "The next try is in 1 seconds" in caplog.text
             fakes.shall_no_more("die-at-serve")
-            await until(lambda: len(fakes.who_got("serve")) == 2)
+            await until(lambda: len(fakes.got("serve")) == 2)
 
     run(test)
 
@@ -270,120 +274,148 @@ def test_the_pauses_double_up_to_a_bound() -> None:
     assert pause_before(10_000) == LONGEST_PAUSE
 
 
-def test_a_worker_that_does_not_answer_is_ended_and_replaced(fakes: Fakes) -> None:
-    async def ask() -> None:
-        async with fakes.pool(answer_seconds=1.0) as pool:
+def test_a_worker_whose_event_loop_hangs_is_replaced_though_nobody_calls_it(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(hang_seconds=0.4) as pool:
             await pool.start()
             await pool.serve(PLAN)
             hung = min(fakes.alive())
-            fakes.shall(f"hang-at-{messages.GetStatistics().kind}-{hung}")
-            (entry,) = await pool.statistics()
-            assert entry.inference_count == 5  # the other's
+            fakes.shall(f"hang-at-get_metrics-{hung}")
             await until(lambda: len(pool.pids) == 2 and hung not in pool.pids)
 
-    run(ask)
+    run(test)
 
 
-def test_a_replacement_that_cannot_serve_what_the_others_do_takes_no_connections(fakes: Fakes) -> None:
-    async def ask() -> None:
-        async with fakes.pool() as pool:
+def test_a_worker_that_loads_for_long_is_not_taken_for_a_hung_one(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool(workers=1, hang_seconds=0.4) as pool:
             await pool.start()
             await pool.serve(PLAN)
-            first, second = sorted(fakes.alive())
-            fakes.shall("refuse")
-            os.kill(first, signal.SIGKILL)
-            await until(lambda: len(fakes.who_got("start")) > 3)
-            assert fakes.who_got("serve") == {first, second}
-            fakes.shall_no_more("refuse")
-            await until(lambda: len(pool.pids) == 2)
+            (worker,) = fakes.alive()
+            fakes.shall(f"hang-at-prepare-{worker}")
+            loading = asyncio.create_task(pool.prepare(version(2)))
+            reports = (await pool.metrics()).counts["asked",]
+            while (await pool.metrics()).counts["asked",] < reports + 200:  # far longer than the limit
+                await asyncio.sleep(0.01)
+            assert fakes.alive() == {worker}
+            assert not loading.done()
+            loading.cancel()
 
-    run(ask)
+    run(test)
 
 
 def test_a_lone_replacement_is_asked_to_prepare_each_version_by_a_call_of_its_own(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool(workers=1) as pool:
             await pool.start()
             await pool.serve(PLAN)
             (first,) = fakes.alive()
             os.kill(first, signal.SIGKILL)
             await until(lambda: len(pool.pids) == 1 and first not in pool.pids)
-            assert fakes.who_got("prepare") == set(pool.pids)
+            assert fakes.got("prepare") == set(pool.pids)
 
-    run(ask)
+    run(test)
 
 
-def test_a_folder_for_metrics_that_somebody_removed_is_made_again(fakes: Fakes) -> None:
-    async def ask() -> None:
+async def replacement_that_loads(fakes: Fakes) -> int:
+    """Kills a worker; returns the process ID of its replacement, which goes on loading until its file is removed."""
+    before = fakes.got("start")
+    fakes.shall("hang-at-start")
+    os.kill(min(fakes.alive()), signal.SIGKILL)
+    await until(lambda: len(fakes.got("start")) > len(before))
+    (replacement,) = fakes.got("start") - before
+    fakes.shall(f"hang-at-prepare-{replacement}")
+    fakes.shall_no_more("hang-at-start")
+    await until(lambda: replacement in fakes.got("prepare"))
+    return replacement
+
+
+def test_a_replacement_that_is_still_loading_gets_no_plan_that_would_make_it_listen(fakes: Fakes) -> None:
+    async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
             await pool.serve(PLAN)
-            shutil.rmtree(fakes.folder / "metrics")
-            gone = min(fakes.alive())
-            os.kill(gone, signal.SIGKILL)
-            await until(lambda: len(pool.pids) == 2 and gone not in pool.pids)
-            assert (fakes.folder / "metrics").is_dir()
+            replacement = await replacement_that_loads(fakes)
+            await pool.serve(PLAN)
+            assert len(pool.pids) == 1
+            fakes.shall("refuse")
+            fakes.shall_no_more(f"hang-at-prepare-{replacement}")
+            await until_restarted(pool, Cause.UNFIT)
+            assert replacement not in fakes.got("serve") | fakes.alive()
 
-    run(ask)
+    run(test)
+
+
+def test_a_replacement_also_loads_what_the_others_prepare_meanwhile(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            replacement = await replacement_that_loads(fakes)
+            assert await pool.prepare(version(2)) is None
+            fakes.shall_no_more(f"hang-at-prepare-{replacement}")
+            await until(lambda: len(pool.pids) == 2)
+            assert replacement in fakes.got("prepare2")
+
+    run(test)
+
+
+def test_a_replacement_that_cannot_serve_what_the_others_do_takes_no_connections(fakes: Fakes) -> None:
+    async def test() -> None:
+        async with fakes.pool() as pool:
+            await pool.start()
+            await pool.serve(PLAN)
+            first, second = sorted(fakes.alive())
+            fakes.shall("refuse")
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: len(fakes.got("start")) > 3)
+            assert fakes.got("serve") == {first, second}
+            fakes.shall_no_more("refuse")
+            await until(lambda: len(pool.pids) == 2)
+
+    run(test)
 
 
 def test_each_death_is_counted_by_its_cause(fakes: Fakes) -> None:
-    async def ask() -> None:
-        async with fakes.pool(answer_seconds=1.0) as pool:
+    async def test() -> None:
+        async with fakes.pool(hang_seconds=0.4) as pool:
             await pool.start()
             await pool.serve(PLAN)
-            assert fakes.restarts() == dict.fromkeys(Cause, 0)
+            assert [await restarts(pool, cause) for cause in Cause] == [0] * len(Cause)
             os.kill(min(fakes.alive()), signal.SIGKILL)
-            await until(lambda: fakes.restarts() == dict.fromkeys(Cause, 0) | {Cause.KILLED: 1})
+            await until_restarted(pool, Cause.KILLED)
             await until(lambda: len(pool.pids) == 2)
             hung = min(fakes.alive())
-            fakes.shall(f"hang-at-{messages.GetStatistics().kind}-{hung}")
-            await pool.statistics()
-            await until(lambda: fakes.restarts()[Cause.UNRESPONSIVE] == 1)
+            fakes.shall(f"hang-at-get_metrics-{hung}")
+            await until_restarted(pool, Cause.UNRESPONSIVE)
+            assert await restarts(pool, Cause.KILLED) == 1
 
-    run(ask)
+    run(test)
 
 
 @pytest.mark.parametrize(
     ("trouble", "cause"),
     [("refuse", Cause.UNFIT), ("no-device", Cause.NOT_STARTED), ("die-at-start", Cause.NOT_STARTED)],
 )
-def test_a_replacement_that_does_not_come_to_serve_counts_too(fakes: Fakes, trouble: str, cause: Cause) -> None:
-    async def ask() -> None:
+def test_a_replacement_that_fails_counts_as_a_restart(fakes: Fakes, trouble: str, cause: Cause) -> None:
+    async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
             await pool.serve(PLAN)
             fakes.shall(trouble)
             os.kill(min(fakes.alive()), signal.SIGKILL)
-            await until(lambda: fakes.restarts()[cause] >= 1)
-            assert fakes.restarts()[Cause.KILLED] == 1
+            await until_restarted(pool, cause)
+            assert await restarts(pool, Cause.KILLED) == 1
 
-    run(ask)
+    run(test)
 
 
 def test_a_worker_that_ends_by_itself_counts_as_exited(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
             await pool.serve(PLAN)
-            fakes.shall("die-at-get_statistics")
-            await pool.statistics()
-            await until(lambda: fakes.restarts()[Cause.EXITED] == 2)
+            fakes.shall("die-at-get_metrics")
+            await until_restarted(pool, Cause.EXITED, 2)
 
-    run(ask)
-
-
-def test_what_was_counted_is_kept_when_somebody_removes_the_folder(fakes: Fakes) -> None:
-    async def ask() -> None:
-        async with fakes.pool() as pool:
-            await pool.start()
-            await pool.serve(PLAN)
-            first, second = sorted(fakes.alive())
-            shutil.rmtree(fakes.folder / "metrics")
-            os.kill(first, signal.SIGKILL)
-            await until(lambda: len(pool.pids) == 2 and first not in pool.pids)
-            os.kill(second, signal.SIGKILL)
-            await until(lambda: len(pool.pids) == 2 and second not in pool.pids)
-            assert fakes.restarts()[Cause.KILLED] == 2
-
-    run(ask)
+    run(test)

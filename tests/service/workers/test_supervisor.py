@@ -2,8 +2,10 @@
 
 import http.client
 import os
+import resource
 import signal
 import socket
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -12,9 +14,10 @@ import pytest
 from service.backends.base import CUDA
 from service.backends.onnx import OnnxRuntime
 from service.settings import Device
+from tests.service.conftest import FullPipe
 from tests.support.bundles import solid
 from tests.support.http_requests import b64
-from tests.support.service_process import SOON, Service, alive, serving, start, until
+from tests.support.service_process import SERVICE, SOON, Service, alive, serving, start, until
 
 
 def refusal(**settings: object) -> tuple[int, str]:
@@ -27,7 +30,7 @@ def refusal(**settings: object) -> tuple[int, str]:
 
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_it_becomes_ready_answers_and_ends_on_sigterm(artifacts: Path, workers: int) -> None:
+def test_the_service_becomes_ready_answers_and_ends_on_sigterm(artifacts: Path, workers: int) -> None:
     with serving(artifacts=artifacts, workers=workers) as service:
         answer = service.get("/predict", {"instances": [b64(solid("green"))]})
         assert answer["predictions"][0]["label"] == "green"
@@ -41,15 +44,16 @@ def test_it_becomes_ready_answers_and_ends_on_sigterm(artifacts: Path, workers: 
     assert "colours version 1 serves as fp32" in log
 
 
-def test_sigint_ends_it_as_sigterm_does(artifacts: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_sigint_and_sighup_end_the_service_as_sigterm_does(artifacts: Path, number: signal.Signals) -> None:
     with serving(artifacts=artifacts, workers=1) as service:
-        service.process.send_signal(signal.SIGINT)
+        service.process.send_signal(number)
         assert service.wait() == 0
         assert "Traceback" not in "".join(service.log)
 
 
-def test_an_interrupt_before_the_imports_are_done_ends_it_quietly(tmp_path: Path) -> None:
-    (tmp_path / "prometheus_client.py").write_text("import time\nprint('imported', flush=True)\ntime.sleep(3600)\n")
+def test_an_interrupt_during_the_imports_ends_quietly(tmp_path: Path) -> None:
+    (tmp_path / "pydantic_settings.py").write_text("import time\nprint('imported', flush=True)\ntime.sleep(3600)\n")
     process = start({"PYTHONPATH": str(tmp_path)})
     try:
         assert process.stdout
@@ -62,7 +66,7 @@ def test_an_interrupt_before_the_imports_are_done_ends_it_quietly(tmp_path: Path
         process.communicate()
 
 
-def test_a_signal_while_models_load_ends_it_too(artifacts: Path) -> None:
+def test_a_signal_while_models_load_ends_the_service(artifacts: Path) -> None:
     process = start(artifacts=artifacts, port=0, device="cpu", workers=2)
     assert process.stderr
     assert "serving on" in process.stderr.readline()
@@ -72,22 +76,22 @@ def test_a_signal_while_models_load_ends_it_too(artifacts: Path) -> None:
     assert "Traceback" not in error
 
 
-def test_a_second_signal_ends_it_at_once(artifacts: Path) -> None:
+def test_a_second_signal_ends_the_service_at_once(artifacts: Path) -> None:
     with serving(artifacts=artifacts, workers=2, drain_delay=10 * SOON) as service:
         service.wait_for_log("ready")
         workers = service.workers()
         service.process.send_signal(signal.SIGTERM)
-        service.wait_for_log("SIGTERM: what was accepted is answered")
+        service.wait_for_log("SIGTERM: the service answers the accepted requests")
         assert service.process.poll() is None
         service.process.send_signal(signal.SIGTERM)
         assert service.wait() == 1
         assert not any(alive(worker) for worker in workers)
         log = "".join(service.log)
-        assert "ended at once, by a second signal" in log
+        assert "ended at once by a second signal" in log
         assert "requests accepted" not in log  # nobody counted them
 
 
-def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artifacts: Path, tmp_path: Path) -> None:
+def test_a_killed_supervisor_leaves_no_worker_and_no_file_behind(artifacts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
     with serving({"TMPDIR": str(folder)}, artifacts=artifacts, workers=2) as service:
@@ -101,24 +105,67 @@ def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artif
     assert list(folder.iterdir()) == []
 
 
-def test_the_folder_of_the_metrics_is_gone_at_the_end(artifacts: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    with serving({"TMPDIR": str(folder)}, artifacts=artifacts, workers=1) as service:
-        assert [path.name.startswith("convoy-metrics-") for path in folder.iterdir()] == [True]
+def test_under_nohup_sighup_is_ignored(artifacts: Path) -> None:
+    process = start(None, ("nohup", *SERVICE), artifacts=artifacts, port=0, device="cpu", workers=1)
+    service = Service(process)
+    try:
+        service.wait_until_ready()
+        process.send_signal(signal.SIGHUP)
+        assert service.get("/livez") == {"status": "live"}
         assert service.end() == 0
-    assert list(folder.iterdir()) == []
+        assert "SIGHUP" not in "".join(service.log)
+    finally:
+        process.kill()
+        process.communicate()
 
 
-def test_a_misspelt_variable_is_said(artifacts: Path) -> None:
+def test_a_full_log_pipe_stops_neither_the_service_nor_its_end(artifacts: Path, full_pipe: FullPipe) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = start(
+        None, SERVICE, full_pipe.writer, artifacts=artifacts, port=port, device="cpu", workers=1, access_log=True
+    )
+    try:
+        service = Service(process, f"http://127.0.0.1:{port}")
+        service.wait_until_ready()
+        for _ in range(100):
+            assert service.get("/livez") == {"status": "live"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SOON) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_lack_of_file_descriptors_is_logged(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=1) as service, ExitStack() as connections:
+        (worker,) = service.workers()
+        limit = len(list(Path(f"/proc/{worker}/fd").iterdir())) + 5
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, limit))
+        for _ in range(10):
+            connections.enter_context(socket.create_connection(("127.0.0.1", service.port())))
+        service.wait_for_log(r"connections are refused: .*; raise the limit")
+
+
+def test_an_idle_connection_is_kept_as_long_as_the_setting_says(artifacts: Path) -> None:
+    with (
+        serving(artifacts=artifacts, workers=1, keep_alive_seconds=1) as service,
+        closing(http.client.HTTPConnection("127.0.0.1", service.port(), timeout=SOON)) as connection,
+    ):
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read()
+        assert connection.sock.recv(1) == b""
+
+
+def test_a_misspelt_variable_is_logged(artifacts: Path) -> None:
     with serving(artifacts=artifacts, prot=1) as service:
-        assert any("CONVOY_PROT is no setting" in line for line in service.log)
+        assert any("CONVOY_PROT is not a setting" in line for line in service.log)
 
 
 def test_a_bad_setting_is_one_sentence_and_status_2(artifacts: Path) -> None:
     status, said = refusal(artifacts=artifacts, port="http")
     assert status == 2
-    assert said.startswith("convoy: CONVOY_PORT=http cannot be used")
+    assert said.startswith("convoy: CONVOY_PORT=http is not valid: it must be an integer.")
 
 
 def test_a_missing_artifacts_folder_is_one_sentence_and_status_1(tmp_path: Path) -> None:
@@ -136,7 +183,7 @@ def test_a_port_that_is_taken_is_one_sentence_and_status_1(artifacts: Path) -> N
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_cuda_where_there_is_none_is_one_sentence_and_status_1(artifacts: Path, workers: int) -> None:
+def test_requesting_cuda_without_a_gpu_is_one_sentence_and_status_1(artifacts: Path, workers: int) -> None:
     if OnnxRuntime(Device.AUTO, threads=1, spin=False).provider == CUDA:
         pytest.skip("CUDA works here")
     status, said = refusal(artifacts=artifacts, port=0, device="cuda", workers=workers)
@@ -144,7 +191,7 @@ def test_cuda_where_there_is_none_is_one_sentence_and_status_1(artifacts: Path, 
     assert said.startswith("convoy: CONVOY_DEVICE=cuda, but CUDA cannot be used: ")
 
 
-def test_without_any_model_it_takes_requests_and_says_so(tmp_path: Path) -> None:
+def test_without_any_model_the_service_answers_503_and_logs_the_reason(tmp_path: Path) -> None:
     process = start(artifacts=tmp_path, port=0, device="cpu", workers=2)
     try:
         service = Service(process)
@@ -159,7 +206,7 @@ def test_without_any_model_it_takes_requests_and_says_so(tmp_path: Path) -> None
         process.communicate()
 
 
-def test_callers_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
+def test_connections_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
     process = start(artifacts=artifacts, port=0, device="cpu", workers=1)
     try:
         assert process.stderr
@@ -171,7 +218,7 @@ def test_callers_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
         process.communicate()
 
 
-def test_a_worker_that_was_killed_is_counted_where_the_figures_of_the_others_are(artifacts: Path) -> None:
+def test_metrics_count_a_killed_worker(artifacts: Path) -> None:
     with serving(artifacts=artifacts, workers=2) as service:
         service.wait_for_log("ready: 2 worker")
         assert 'convoy_worker_restarts_total{cause="killed"} 0.0' in service.metrics()
