@@ -159,13 +159,14 @@ class TransferConfig(Frozen):
     """Starting weights. While the head trains alone, the body is in inference mode: no dropout, batch norm fixed."""
 
     weights: Annotated[
-        str | None, Field(description="pretrained (torchvision's), a file of safetensors, or the folder of a bundle")
+        str | None, Field(description="pretrained (on ImageNet), a file of safetensors, or the folder of a bundle")
     ] = None
     sha256: Annotated[Sha256 | None, Field(description="of the weights' file; null accepts any and is filled in")] = (
         None
     )
     head_epochs: Annotated[int, Field(ge=0, description="epochs in which the last layer trains alone")] = 0
     body_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of all but the last layer")] = 1.0
+    keep_head: Annotated[bool, Field(description="keeps the last layer of a bundle with the same labels")] = False
 
     @model_validator(mode="after")
     def _has_weights_to_keep(self) -> Self:

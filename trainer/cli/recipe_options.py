@@ -15,6 +15,7 @@ SHORT_FORMS = {
     "name": "name",
     "network": "network",
     "weights": "transfer.weights",
+    "keep_head": "transfer.keep_head",
     "epochs": "epochs",
     "batch_size": "batch_size",
     "max_seconds": "max_seconds",
@@ -29,12 +30,18 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         "--name", help="name of the model (the recipe's; for a folder, CSV or npz: the name of the data)"
     )
     parser.add_argument(
-        "--network", metavar="NAME", help="another network than the recipe's; see --set network.KEY=VALUE"
+        "--network", metavar="NAME", help="instead of the recipe's: plain, inception, fast, or a classifier of timm's"
     )
     parser.add_argument(
         "--weights",
         metavar="FROM",
-        help="starting weights: pretrained (torchvision's), a safetensors file, a bundle",
+        help="starting weights: pretrained (on ImageNet), a safetensors file, a bundle",
+    )
+    parser.add_argument(
+        "--keep-head",
+        action="store_const",
+        const="true",
+        help="keep the last layer of the bundle in --weights, whose labels must be those of the data",
     )
     add_data_options(parser)
     parser.add_argument("--epochs", metavar="N")

@@ -30,7 +30,7 @@ Measured (docs/results.md has the details):
 """
 
 from schemas.manifest import InputSpec
-from trainer.network_config import ResNet18Config
+from trainer.network_config import BackboneConfig
 from trainer.recipe import (
     PRETRAINED,
     AugmentConfig,
@@ -66,7 +66,7 @@ PRESETS = {
         data=DataConfig(
             source=Source.FOLDER, validation=0.2, test=0.1, input=InputSpec(height=128, width=128, channels=3)
         ),
-        network=ResNet18Config(),
+        network=BackboneConfig(name="resnet18"),
         transfer=TransferConfig(weights=PRETRAINED, head_epochs=3, body_rate=0.1),
         augment=AugmentConfig(flip=Flip.RANDOM, crop=0.3, reflect=True, colour=0.2),
         optimizer=OptimizerConfig(name=OptimizerName.ADAMW, learning_rate=1e-3, weight_decay=0.05),
