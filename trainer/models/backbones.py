@@ -64,8 +64,9 @@ def create_body(config: BackboneConfig, height: int, width: int, **options: Any)
     """Returns timm's network without its classifier. Raises RecipeError for an unknown name."""
     import timm  # noqa: PLC0415
 
-    size = {"img_size": (height, width)} if pretrained_config(config).fixed_input_size else {}
-    body: nn.Module = timm.create_model(timm_name(config), num_classes=0, **size, **options)
+    if pretrained_config(config).fixed_input_size:
+        options["img_size"] = (height, width)
+    body: nn.Module = timm.create_model(timm_name(config), num_classes=0, **options)
     return body
 
 

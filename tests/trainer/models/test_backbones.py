@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.manifest import InputSpec
+from schemas.manifest import InputSpec, Interpolation, Resize
 from trainer.errors import RecipeError
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import NetworkOutput, check_parity, export
@@ -78,7 +78,9 @@ def test_names_the_size_that_a_network_accepts_if_the_images_are_unsuitable() ->
 
 def test_a_network_brings_the_images_and_the_normalisation_of_its_weights() -> None:
     config = BackboneConfig(name="resnet18.tv_in1k")
-    assert own_input(config) == InputSpec(height=224, width=224, channels=3, resize="crop", interpolation="bilinear")
+    assert own_input(config) == InputSpec(
+        height=224, width=224, channels=3, resize=Resize.CROP, interpolation=Interpolation.BILINEAR
+    )
     normalise = own_normalisation(config)
     mean, deviation = (-normalise.shift / normalise.scale).ravel(), (1 / normalise.scale).ravel()
     assert torch.allclose(mean, torch.tensor([0.485, 0.456, 0.406]))
