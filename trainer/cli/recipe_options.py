@@ -4,9 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.output import say
 from trainer.data.dataset import DataSource
 from trainer.data.detect import check_data_option, model_name, open_source
 from trainer.errors import RecipeError
+from trainer.network_config import BackboneConfig
 from trainer.recipe import Recipe, is_recipe_file
 from trainer.recipes.registry import configure
 
@@ -77,7 +79,13 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 
 def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
     """Returns the recipe's data, checked but not read."""
-    return open_source(recipe.data, options.data or DEFAULT_DATA, skip_bad=options.skip_bad, cache=options.cache)
+    place, config = options.data or DEFAULT_DATA, recipe.data
+    if config.input.spec is None and isinstance(recipe.network, BackboneConfig):
+        from trainer.models.input_size import with_size  # noqa: PLC0415 - PyTorch takes seconds
+
+        config, reason = with_size(recipe, place)
+        say(reason)
+    return open_source(config, place, skip_bad=options.skip_bad, cache=options.cache)
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
