@@ -34,7 +34,7 @@ from schemas.manifest import (
     VariantName,
     parse_manifest,
 )
-from trainer.recipe import PRETRAINED, Recipe, Source
+from trainer.recipe import PRETRAINED, InputConfig, Recipe, Source
 from trainer.recipes.registry import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +90,9 @@ def _as_asked(recipe: Recipe) -> Recipe:
     transfer = recipe.transfer.model_copy(update={"sha256": None})
     if transfer.weights not in {None, PRETRAINED}:
         transfer = transfer.model_copy(update={"weights": "a bundle"})
-    return recipe.model_copy(update={"name": "any", "seed": 0, "transfer": transfer})
+    size = InputConfig.model_validate(spec.model_dump()) if (spec := recipe.data.input.spec) else recipe.data.input
+    data = recipe.data.model_copy(update={"input": size})
+    return recipe.model_copy(update={"name": "any", "seed": 0, "transfer": transfer, "data": data})
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,11 @@ class ScheduleConfig(Frozen):
     warm_up: Annotated[Fraction, Field(description="share of the run")] = 0.1
 
 
+class FineTune(StrEnum):
+    AUTO = "auto"  # at most twice the time of the linear probe
+    OFF = "off"
+
+
 class TransferConfig(Frozen):
     """Starting weights. While the head trains alone, the body is in inference mode: no dropout, batch norm fixed."""
 
@@ -190,10 +195,20 @@ class TransferConfig(Frozen):
     body_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of all but the last layer")] = 1.0
     keep_head: Annotated[bool, Field(description="keeps the last layer of a bundle with the same labels")] = False
 
+    probe: Annotated[
+        bool, Field(description="first fits the last layer of a backbone alone, by logistic regression")
+    ] = False
+    fine_tune: Annotated[
+        FineTune | Annotated[float, Field(gt=0)],
+        Field(description="seconds of training all layers after the probe; auto: up to twice the time of the probe"),
+    ] = FineTune.AUTO
+
     @model_validator(mode="after")
     def _has_weights_to_keep(self) -> Self:
-        if self.weights is None and (self.head_epochs or self.body_rate != 1 or self.sha256):
-            raise ValueError("without weights to start from, set head_epochs=0, body_rate=1 and sha256=null as well")
+        if self.weights is None and (self.head_epochs or self.body_rate != 1 or self.sha256 or self.probe):
+            raise ValueError(
+                "without starting weights, also set head_epochs=0, body_rate=1, sha256=null and probe=false"
+            )
         return self
 
 

@@ -18,6 +18,7 @@ SHORT_FORMS = {
     "network": "network",
     "weights": "transfer.weights",
     "keep_head": "transfer.keep_head",
+    "fine_tune": "transfer.fine_tune",
     "epochs": "epochs",
     "batch_size": "batch_size",
     "max_seconds": "max_seconds",
@@ -44,6 +45,11 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         action="store_const",
         const="true",
         help="keep the last layer of the bundle in --weights, whose labels must be those of the data",
+    )
+    parser.add_argument(
+        "--fine-tune",
+        metavar="SECONDS|off|auto",
+        help="train all layers after the linear probe (auto: up to twice the time of the probe)",
     )
     add_data_options(parser)
     parser.add_argument("--epochs", metavar="N")
@@ -80,11 +86,11 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
     """Returns the recipe's data, checked but not read."""
     place, config = options.data or DEFAULT_DATA, recipe.data
-    if config.input.spec is None and isinstance(recipe.network, BackboneConfig):
+    if isinstance(recipe.network, BackboneConfig):
         from trainer.models.input_size import with_size  # noqa: PLC0415 - PyTorch takes seconds
 
-        config, reason = with_size(recipe, place)
-        say(reason)
+        config, reasons = with_size(recipe, place)
+        say(*reasons)
     return open_source(config, place, skip_bad=options.skip_bad, cache=options.cache)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from schemas.manifest import Resize
 from trainer.data.csv import CsvSource
 from trainer.data.detect import open_source
 from trainer.data.npz import NpzSource
@@ -22,33 +21,30 @@ _STEP = 32  # what a backbone halves five times
 _COUNTED_PHOTOS = 300
 
 
-def with_size(recipe: Recipe, place: Path) -> tuple[DataConfig, str]:
-    """Returns the recipe's data settings with the size of the images, and a sentence that gives the reason.
+def with_size(recipe: Recipe, place: Path) -> tuple[DataConfig, list[str]]:
+    """Returns the recipe's data settings with the complete input, and a sentence if its size follows the data.
 
     Raises RecipeError for an unknown network, and DataError for data that cannot be read.
     """
     network, config = recipe.network, recipe.data
     if not isinstance(network, BackboneConfig):
-        raise RecipeError(f"The network {network.name} needs the size of its images; set data.input.")
+        raise RecipeError(f"The network {network.name} needs the size of its images. Set data.input.")
     own = own_input(network)
+    way = {"resize": own.resize, "interpolation": own.interpolation}
+    given = config.input.model_dump(exclude_none=True)
+    if config.input.spec is not None:
+        return config.model_copy(update={"input": config.input.model_validate(way | given)}), []
     height, width, channels = _typical_shape(config, place) or own.shape
     shorter = min(height, width)
     side = min(max(-(-ENLARGEMENT * shorter // _STEP) * _STEP, SMALLEST), own.height)
     if pretrained_config(network).fixed_input_size:
         side = own.height
-    given = config.input.model_dump(exclude_none=True)
-    chosen = {
-        "height": side,
-        "width": side,
-        "channels": channels,
-        "resize": Resize.CROP,
-        "interpolation": own.interpolation,
-    } | given
+    size = {"height": side, "width": side, "channels": channels}
     reason = (
         f"input {side}x{side}: the typical image is {shorter} pixels on its shorter side, and the weights of "
         f"{network.name} are for {own.height}x{own.width} (--set data.input=height,width,channels overrides it)"
     )
-    return config.model_copy(update={"input": config.input.model_validate(chosen)}), reason
+    return config.model_copy(update={"input": config.input.model_validate(way | size | given)}), [reason]
 
 
 def _typical_shape(config: DataConfig, place: Path) -> tuple[int, int, int] | None:

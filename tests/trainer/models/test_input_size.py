@@ -31,11 +31,11 @@ def test_takes_twice_the_shorter_side_between_128_and_the_size_of_the_weights(
     tmp_path: Path, shorter: int, side: int
 ) -> None:
     place = photos(tmp_path, (shorter, 2 * shorter), (shorter + 10, shorter), (3000, 4))
-    config, reason = with_size(recipe(), place)
+    config, reasons = with_size(recipe(), place)
     assert config.input.spec == InputSpec(
         height=side, width=side, channels=3, resize=Resize.CROP, interpolation=Interpolation.BICUBIC
     )
-    assert f"input {side}x{side}: " in reason
+    assert f"input {side}x{side}: " in reasons[0]
 
 
 def test_keeps_what_the_settings_give(tmp_path: Path) -> None:
@@ -44,6 +44,11 @@ def test_keeps_what_the_settings_give(tmp_path: Path) -> None:
     assert config.input.spec is not None
     assert config.input.spec.resize is Resize.PAD
     assert config.input.spec.height == 224
+    config, reasons = with_size(recipe(data__input="160,96,3"), place)
+    assert config.input.spec == InputSpec(
+        height=160, width=96, channels=3, resize=Resize.CROP, interpolation=Interpolation.BICUBIC
+    )
+    assert not reasons
 
 
 def test_unreadable_photos_do_not_count(tmp_path: Path) -> None:
