@@ -30,7 +30,7 @@ class Backbone(nn.Module):
     def __init__(self, body: nn.Module, features: int, classes: int) -> None:
         super().__init__()
         self.body = body
-        self.head = nn.Linear(features, classes)
+        self.head: nn.Module = nn.Linear(features, classes)
         self.frozen_norms = False
 
     def forward(self, images: Tensor) -> Tensor:

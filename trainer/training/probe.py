@@ -5,6 +5,7 @@ images, validation is k-fold cross-validation over the training and validation i
 all of them.
 """
 
+import copy
 import time
 import warnings
 from collections.abc import Sequence
@@ -84,7 +85,9 @@ def fit_probe(
     """Sets the last layer of a network that build_network returned for a backbone. Raises ExportError, OSError."""
     normalise, backbone = network[0], network[1]
     assert isinstance(backbone, Backbone)  # noqa: S101 - the caller checks it
-    body = nn.Sequential(normalise, backbone.body)
+    headless = copy.deepcopy(backbone)
+    headless.head = nn.Identity()
+    body = nn.Sequential(normalise, headless)
     features = compute_features(body, data.input, (data.train, data.validation), device, reporter, cache)
     started = time.perf_counter()
     problem = _Problem(
