@@ -180,10 +180,8 @@ class _Problem:
         return rows if len(rows) <= _IMAGES_TO_CHOOSE else self._random.choice(rows, _IMAGES_TO_CHOOSE, replace=False)
 
 
-@torch.no_grad()
 def _set_head(backbone: Backbone, head: _Head, *, one_neuron: bool) -> None:
     weight, bias = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
     if one_neuron:  # its logit is that of the second class against the first
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
-    backbone.head.weight.copy_(weight)
-    backbone.head.bias.copy_(bias)
+    backbone.head.load_state_dict({"weight": weight, "bias": bias})
