@@ -34,8 +34,7 @@ from schemas.manifest import (
     VariantName,
     parse_manifest,
 )
-from trainer.network_config import BackboneConfig, Stem
-from trainer.recipe import PRETRAINED, Recipe, Source
+from trainer.recipe import PRETRAINED, InputConfig, Recipe, Source
 from trainer.recipes.registry import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -88,12 +87,12 @@ def _without_place(provenance: Provenance) -> Provenance:
 
 def _as_asked(recipe: Recipe) -> Recipe:
     """Without the seed, the name of the model, and what the starting weights decided and where they lay."""
-    network, transfer = recipe.network, recipe.transfer.model_copy(update={"sha256": None})
+    transfer = recipe.transfer.model_copy(update={"sha256": None})
     if transfer.weights not in {None, PRETRAINED}:
         transfer = transfer.model_copy(update={"weights": "a bundle"})
-    if isinstance(network, BackboneConfig) and transfer.weights is not None:
-        network = network.model_copy(update={"stem": Stem.AUTO})
-    return recipe.model_copy(update={"name": "any", "seed": 0, "network": network, "transfer": transfer})
+    size = InputConfig.model_validate(spec.model_dump()) if (spec := recipe.data.input.spec) else recipe.data.input
+    data = recipe.data.model_copy(update={"input": size})
+    return recipe.model_copy(update={"name": "any", "seed": 0, "transfer": transfer, "data": data})
 
 
 @dataclass(frozen=True)

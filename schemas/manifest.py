@@ -198,6 +198,28 @@ class DataProvenance(Frozen):
     duplicates: Annotated[Duplicates | None, Field(description="null where they were not looked for")] = None
 
 
+class TrainingStep(Frozen):
+    """One step of training from a pretrained backbone: what it cost, and what it reached on validation."""
+
+    name: str
+    seconds: Annotated[float, Field(ge=0)]
+    validation_accuracy: Rate
+    validation_interval: Interval
+    validation_images: Count
+    folds: Annotated[int, Field(ge=0, description="of cross-validation; 0: one validation split")] = 0
+    kept: Annotated[bool, Field(description="whether the model has this step's weights")]
+
+    @property
+    def sentence(self) -> str:
+        lower, upper = self.validation_interval.lower, self.validation_interval.upper
+        where = f"in {self.folds}-fold cross-validation" if self.folds else "on validation"
+        return (
+            f"{self.name}: accuracy {self.validation_accuracy:.2%} {where} "
+            f"(95% interval {lower:.2%} to {upper:.2%}, {self.validation_images:,} images), {self.seconds:.1f} s"
+            f"{'' if self.kept else ', not kept'}"
+        )
+
+
 class Provenance(Frozen):
     """Where the model is from. recipe is the run's whole configuration, as run."""
 
@@ -212,6 +234,7 @@ class Provenance(Frozen):
         None
     )
     duration_seconds: Annotated[float, Field(ge=0, description="training alone, without export and report")]
+    steps: Annotated[tuple[TrainingStep, ...], Field(description="of training from a backbone; else empty")] = ()
     created: Annotated[str, Field(description="UTC, ISO 8601")]
     git_commit: str | None
     libraries: dict[str, str]

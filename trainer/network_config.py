@@ -1,15 +1,13 @@
 """The settings of each network, by name. trainer/models builds them; this module does without PyTorch."""
 
-from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from schemas.base import Frozen
-from trainer.errors import RecipeError
 
+PACKAGED = "efficientnet_lite0"  # the backbone whose ImageNet weights are installed with the trainer
 Width = Annotated[int, Field(ge=1, le=8192)]
-SMALL_IMAGE = 64  # pixels of the shorter side, below which `auto` leaves out the first two halvings
 
 
 class PlainConfig(Frozen):
@@ -47,67 +45,32 @@ class FastConfig(Frozen):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class Stem(StrEnum):
-    AUTO = "auto"
-    PUBLISHED = "published"
-    SMALL = "small"
-
-
 class BackboneConfig(Frozen):
-    """A network of torchvision's. Its stem is the first two of its five halvings."""
+    """A classifier of timm's, by its name there. `efficientnet_lite0` comes with its ImageNet weights."""
 
     name: str
-    stem: Annotated[
-        Stem, Field(description="small leaves out the first two of five halvings; auto: below 64 pixels, from scratch")
-    ] = Stem.AUTO
-
-    def stem_for(self, height: int, width: int) -> Stem:
-        """The stem that `auto` means for images of this size."""
-        if self.stem is not Stem.AUTO:
-            return self.stem
-        return Stem.SMALL if min(height, width) < SMALL_IMAGE else Stem.PUBLISHED
 
 
-class ResNet18Config(BackboneConfig):
-    name: Literal["resnet18"] = "resnet18"
+_OWN = PlainConfig | InceptionConfig | FastConfig
+AnyNetwork = _OWN | BackboneConfig
+
+NETWORKS: dict[str, type[_OWN]] = {"plain": PlainConfig, "inception": InceptionConfig, "fast": FastConfig}
 
 
-class MobileNetV3SmallConfig(BackboneConfig):
-    name: Literal["mobilenet_v3_small"] = "mobilenet_v3_small"
+def _tag(network: Any) -> str:
+    name = network.get("name") if isinstance(network, dict) else network.name
+    return name if name in NETWORKS else "timm"
 
 
-class EfficientNetB0Config(BackboneConfig):
-    name: Literal["efficientnet_b0"] = "efficientnet_b0"
-
-
-class ConvNeXtTinyConfig(BackboneConfig):
-    name: Literal["convnext_tiny"] = "convnext_tiny"
-
-
-AnyNetwork = (
-    PlainConfig
-    | InceptionConfig
-    | FastConfig
-    | ResNet18Config
-    | MobileNetV3SmallConfig
-    | EfficientNetB0Config
-    | ConvNeXtTinyConfig
-)
-NetworkConfig = Annotated[AnyNetwork, Field(discriminator="name")]
-
-NETWORKS: dict[str, type[AnyNetwork]] = {
-    "plain": PlainConfig,
-    "inception": InceptionConfig,
-    "fast": FastConfig,
-    "resnet18": ResNet18Config,
-    "mobilenet_v3_small": MobileNetV3SmallConfig,
-    "efficientnet_b0": EfficientNetB0Config,
-    "convnext_tiny": ConvNeXtTinyConfig,
-}
+NetworkConfig = Annotated[
+    Annotated[PlainConfig, Tag("plain")]
+    | Annotated[InceptionConfig, Tag("inception")]
+    | Annotated[FastConfig, Tag("fast")]
+    | Annotated[BackboneConfig, Tag("timm")],
+    Discriminator(_tag),
+]
 
 
 def network_named(name: str) -> AnyNetwork:
-    """Returns the network's default settings. Raises RecipeError for an unknown name."""
-    if name not in NETWORKS:
-        raise RecipeError(f"Unknown network '{name}'. Known networks: {', '.join(NETWORKS)}.")
-    return NETWORKS[name]()
+    """Returns the network's default settings. A name that is not one of ours is taken for one of timm's."""
+    return NETWORKS[name]() if name in NETWORKS else BackboneConfig(name=name)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from schemas.base import Frozen
-from schemas.manifest import InputSpec, ModelName, Sha256, VariantName
+from schemas.manifest import InputSpec, Interpolation, ModelName, Resize, Sha256, VariantName
 from trainer.errors import RecipeError, WriteError
 from trainer.files import atomic_write
 from trainer.network_config import NetworkConfig, network_named
@@ -62,11 +62,37 @@ class Precision(StrEnum):
 
 
 def _input_from_sides(value: Any) -> Any:
-    """Returns the fields of InputSpec from a list, as --set data.input=64,64,3 gives one."""
+    """Turns a list, which --set data.input=64,64,3 makes, into settings."""
     sides = ("height", "width", "channels")
     if isinstance(value, str) or (isinstance(value, list) and len(value) != len(sides)):
         raise ValueError("give height,width,channels, as in 64,64,3")
-    return dict(zip(sides, value, strict=True)) if isinstance(value, list) else value
+    if isinstance(value, InputSpec):
+        return value.model_dump()
+    return dict(zip(sides, value, strict=True)) if isinstance(value, list) else value or {}
+
+
+class InputConfig(Frozen):
+    """The images that the network gets. null follows the data and, for a pretrained network, its weights."""
+
+    height: int | None = None
+    width: int | None = None
+    channels: int | None = None
+    resize: Annotated[Resize | None, Field(description="of images of another size")] = None
+    interpolation: Interpolation | None = None
+
+    @property
+    def spec(self) -> InputSpec | None:
+        """The complete description; None if the size follows the data."""
+        given = self.model_dump(exclude_none=True)
+        return InputSpec.model_validate({"channels": 3} | given) if {"height", "width"} <= set(given) else None
+
+    @model_validator(mode="after")
+    def _is_complete_or_open(self) -> Self:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width must both be set, or neither")
+        if self.spec is None and self.channels not in {None, 1, 3}:
+            raise ValueError(f"channels is {self.channels}; it must be 1 (grey) or 3 (RGB)")
+        return self
 
 
 class DataConfig(Frozen):
@@ -78,11 +104,7 @@ class DataConfig(Frozen):
     ]
     test: Annotated[float, Field(ge=0, lt=1, description="share of all images; unused if test is published")] = 0.0
     split_seed: Seed = 0
-    input: Annotated[
-        InputSpec | None,
-        BeforeValidator(_input_from_sides),
-        Field(description="height,width,channels that images are resized to; null keeps their own"),
-    ] = None
+    input: Annotated[InputConfig, BeforeValidator(_input_from_sides)] = InputConfig()
     shape: Annotated[
         tuple[int, int, int] | None, Field(description="height,width,channels of a row of csv; null detects it")
     ] = None
@@ -155,22 +177,38 @@ class ScheduleConfig(Frozen):
     warm_up: Annotated[Fraction, Field(description="share of the run")] = 0.1
 
 
+class FineTune(StrEnum):
+    AUTO = "auto"  # at most twice the time of the linear probe
+    OFF = "off"
+
+
 class TransferConfig(Frozen):
     """Starting weights. While the head trains alone, the body is in inference mode: no dropout, batch norm fixed."""
 
     weights: Annotated[
-        str | None, Field(description="pretrained (torchvision's), a file of safetensors, or the folder of a bundle")
+        str | None, Field(description="pretrained (on ImageNet), a file of safetensors, or the folder of a bundle")
     ] = None
     sha256: Annotated[Sha256 | None, Field(description="of the weights' file; null accepts any and is filled in")] = (
         None
     )
     head_epochs: Annotated[int, Field(ge=0, description="epochs in which the last layer trains alone")] = 0
     body_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of all but the last layer")] = 1.0
+    keep_head: Annotated[bool, Field(description="keeps the last layer of a bundle with the same labels")] = False
+
+    probe: Annotated[
+        bool, Field(description="first fits the last layer of a backbone alone, by logistic regression")
+    ] = False
+    fine_tune: Annotated[
+        FineTune | Annotated[float, Field(gt=0)],
+        Field(description="seconds of training all layers after the probe; auto: up to twice the time of the probe"),
+    ] = FineTune.AUTO
 
     @model_validator(mode="after")
     def _has_weights_to_keep(self) -> Self:
-        if self.weights is None and (self.head_epochs or self.body_rate != 1 or self.sha256):
-            raise ValueError("without weights to start from, set head_epochs=0, body_rate=1 and sha256=null as well")
+        if self.weights is None and (self.head_epochs or self.body_rate != 1 or self.sha256 or self.probe):
+            raise ValueError(
+                "without starting weights, also set head_epochs=0, body_rate=1, sha256=null and probe=false"
+            )
         return self
 
 
@@ -248,7 +286,10 @@ def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
         raise RecipeError(f"Unknown setting '{key}': {_known_settings(tree, key, node)}.")
     if key in {"network", "network.name"}:
         tree["network"] = network_named(str(value)).model_dump(mode="json")
-    elif isinstance(node[last], dict) and key != "data.input":
+    elif key == "data.input":  # height,width,channels leave resize and interpolation as they are
+        sides = _input_from_sides(_parsed(value, []))
+        node[last] = node[last] | sides if sides else dict.fromkeys(node[last])
+    elif isinstance(node[last], dict):
         raise RecipeError(f"'{key}' is a group; set one of {', '.join(f'{key}.{name}' for name in node[last])}.")
     else:
         node[last] = _parsed(value, node[last])

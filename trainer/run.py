@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import JsonValue
+from scipy.special import softmax
+from torch import nn
 
 from schemas.bundle import Bundle, hash_file
 from schemas.manifest import ModelManifest, SplitMetrics, Task, Variant, VariantMetrics, VariantName
@@ -21,13 +23,14 @@ from trainer.bundle.writer import check_labels, check_writable, new_bundle, publ
 from trainer.data.dataset import DataSource, LabelledImages
 from trainer.data.split import Splits, split
 from trainer.evaluation.calibration import describe_scaling, find_reject, fit_temperature
-from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import NetworkOutput, check_parity, export, network_logits
 from trainer.export.quantize import Reference, make_variants
 from trainer.models.build import build_network
 from trainer.models.pretrained import as_run, starting_weights
 from trainer.models.tta import with_views
+from trainer.network_config import BackboneConfig
 from trainer.recipe import Recipe
 from trainer.training.checkpoint import FORMAT, Checkpoints, save_weights
 from trainer.training.distributed import ALONE, World
@@ -88,7 +91,7 @@ def train(
             return finished
         if runs is not None and runs.tensorboard and folder is not None:
             reporter = TensorBoardReporter(reporter, folder / "tensorboard")
-        fitted = fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
+        fitted = _fit(network, data, recipe, device, reporter, checkpoints, world, runs)
         if not world.is_main:
             return None
         recipe = recipe.model_copy(update={"precision": fitted.precision})  # for auto, the measured one
@@ -99,18 +102,44 @@ def train(
         return bundle
 
 
+def _fit(
+    network: nn.Module,
+    data: Splits,
+    recipe: Recipe,
+    device: torch.device,
+    reporter: Reporter,
+    checkpoints: Checkpoints | None,
+    world: World,
+    runs: Runs | None,
+) -> Fitted:
+    """Trains all layers at once; or, from a backbone's weights, the last layer first."""
+    transfer = recipe.transfer
+    if not transfer.probe or transfer.keep_head or not isinstance(recipe.network, BackboneConfig):
+        return fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
+    from trainer.training.fine_tune import fine_tune  # noqa: PLC0415 - scikit-learn takes seconds
+    from trainer.training.probe import fit_probe  # noqa: PLC0415
+
+    assert isinstance(network, nn.Sequential)  # noqa: S101 - as build_network returns it
+    probe = fit_probe(network, data, recipe, device, reporter, None if runs is None else runs.folder / "features")
+    return fine_tune(network, probe, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
+
+
 def write_bundle(
     recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device, artifacts: Path, reporter: Reporter
 ) -> Bundle:
     """Exports and measures a trained network and writes its bundle. Raises ExportError and WriteError."""
     network = with_views(fitted.network, recipe.test_views)
-    temperature = fit_temperature(network_logits(network, data.validation.images), data.validation.labels)
+    labels, logits = fitted.held or (data.validation.labels, network_logits(network, data.validation.images))
+    temperature = fit_temperature(logits, labels)
     content = export(network, data.input, temperature)
     model = OnnxModel(content)
     network_output = NetworkOutput.of(network, _spread(data.test, PARITY_IMAGES))
     parity = check_parity(model, network_output)
     validation, test = (evaluate(model, part, data.labels) for part in (data.validation, data.test))
-    reject = find_reject(recipe.target_accuracy, validation, test)
+    # By cross-validation, the last layer has learnt from the validation images: those predictions count instead.
+    held = Evaluation.of(labels, softmax(logits / temperature, axis=1), logits, data.labels)
+    chosen = held if fitted.held else validation
+    reject = find_reject(recipe.target_accuracy, chosen, test)
     with new_bundle(artifacts, recipe.name) as folder:
         (folder / "model.onnx").write_bytes(content)
         save_weights(fitted.network, folder / "weights.safetensors")
@@ -137,8 +166,8 @@ def write_bundle(
             dropped_variants=variants.dropped,
             golden=golden,
             weights=hash_file(folder / "weights.safetensors", folder),
-            metrics=SplitMetrics(validation=validation.metrics, test=test.metrics),
-            calibration=describe_scaling(temperature, validation, test),
+            metrics=SplitMetrics(validation=chosen.metrics, test=test.metrics),
+            calibration=describe_scaling(temperature, chosen, test),
             reject=reject,
             provenance=provenance(recipe, data, fitted, device),
         )

@@ -67,7 +67,7 @@ shows none of them, and its confidence is then meaningless. Fairness towards the
 {manifest.provenance.epochs} epochs in {manifest.provenance.duration_seconds:.1f} s on {manifest.provenance.device}\
 {_processes(manifest)}; seed {manifest.provenance.seed}. The weights are those of epoch \
 {manifest.provenance.best_epoch}, the best on validation.
-{_start(manifest)}The recipe is in `manifest.json`.
+{_start(manifest)}{_steps(manifest)}The recipe is in `manifest.json`.
 
 ## How to use it
 `make serve`, then
@@ -145,6 +145,10 @@ def _start(manifest: ModelManifest) -> str:
     if not isinstance(transfer, dict) or transfer.get("weights") is None:
         return ""
     return f"Training started from `{transfer['weights']}` (sha256 `{transfer.get('sha256')}`).\n"
+
+
+def _steps(manifest: ModelManifest) -> str:
+    return "".join(f"- {step.sentence}\n" for step in manifest.provenance.steps)
 
 
 def _processes(manifest: ModelManifest) -> str:

@@ -34,6 +34,7 @@ def provenance(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.devic
         device=describe(device),
         processes=fitted.processes,
         duration_seconds=round(fitted.seconds, 3),
+        steps=fitted.steps,
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         git_commit=_git_commit(),
         libraries=_libraries(),
@@ -42,7 +43,17 @@ def provenance(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.devic
 
 def _libraries() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for name in ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "pillow", "torch", "torchvision"):
+    for name in (
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnxscript",
+        "pillow",
+        "timm",
+        "torch",
+        "torchvision",
+    ):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -4,9 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.output import say
 from trainer.data.dataset import DataSource
 from trainer.data.detect import check_data_option, model_name, open_source
 from trainer.errors import RecipeError
+from trainer.network_config import BackboneConfig
 from trainer.recipe import Recipe, is_recipe_file
 from trainer.recipes.registry import configure
 
@@ -15,6 +17,8 @@ SHORT_FORMS = {
     "name": "name",
     "network": "network",
     "weights": "transfer.weights",
+    "keep_head": "transfer.keep_head",
+    "fine_tune": "transfer.fine_tune",
     "epochs": "epochs",
     "batch_size": "batch_size",
     "max_seconds": "max_seconds",
@@ -29,12 +33,23 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         "--name", help="name of the model (the recipe's; for a folder, CSV or npz: the name of the data)"
     )
     parser.add_argument(
-        "--network", metavar="NAME", help="another network than the recipe's; see --set network.KEY=VALUE"
+        "--network", metavar="NAME", help="instead of the recipe's: plain, inception, fast, or a classifier of timm's"
     )
     parser.add_argument(
         "--weights",
         metavar="FROM",
-        help="starting weights: pretrained (torchvision's), a safetensors file, a bundle",
+        help="starting weights: pretrained (on ImageNet), a safetensors file, a bundle",
+    )
+    parser.add_argument(
+        "--keep-head",
+        action="store_const",
+        const="true",
+        help="keep the last layer of the bundle in --weights, whose labels must be those of the data",
+    )
+    parser.add_argument(
+        "--fine-tune",
+        metavar="SECONDS|off|auto",
+        help="train all layers after the linear probe (auto: up to twice the time of the probe)",
     )
     add_data_options(parser)
     parser.add_argument("--epochs", metavar="N")
@@ -70,7 +85,13 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 
 def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
     """Returns the recipe's data, checked but not read."""
-    return open_source(recipe.data, options.data or DEFAULT_DATA, skip_bad=options.skip_bad, cache=options.cache)
+    place, config = options.data or DEFAULT_DATA, recipe.data
+    if isinstance(recipe.network, BackboneConfig):
+        from trainer.models.input_size import with_size  # noqa: PLC0415 - PyTorch takes seconds
+
+        config, reasons = with_size(recipe, place)
+        say(*reasons)
+    return open_source(config, place, skip_bad=options.skip_bad, cache=options.cache)
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:

@@ -76,6 +76,11 @@ class CsvSource:
         """Raises DataError if the files are missing or have no readable layout."""
         self._tables()
 
+    def shape(self) -> Shape:
+        """Returns height, width and channels of the images, before they are resized. Raises DataError."""
+        tables, _ = self._tables()
+        return self._shape(next(iter(tables.values()))[0])
+
     def load(self) -> SourceData:
         """Raises DataError naming the file, and the line and column of a wrong value."""
         config = self.config
@@ -86,7 +91,7 @@ class CsvSource:
         entry = decode_once(Decoding("csv", folder, files, settings, _CODE), self.cache, self._decode)
         labels, parts = rename_classes(entry.classes, config.labels, entry.parts)
         height, width, channels = parts["train"].images.shape[1:]
-        spec = config.input or InputSpec(height=height, width=width, channels=channels)
+        spec = config.input.spec or InputSpec(height=height, width=width, channels=channels)
         name = self.place.resolve().name if self.place.is_dir() else self.place.stem
         return SourceData(name, labels, spec, parts["train"], parts.get("test"), entry.told, parts.get("validation"))
 
@@ -208,7 +213,7 @@ class CsvSource:
         value_range: ValueRange,
     ) -> None:
         """Writes each image to the part of its row."""
-        spec = self.config.input or InputSpec(height=shape[0], width=shape[1], channels=shape[2])
+        spec = self.config.input.spec or InputSpec(height=shape[0], width=shape[1], channels=shape[2])
         with ExitStack() as stack:
             opened = {part: stack.enter_context(writer.part(part, spec.shape)) for part in np.unique(parts).tolist()}
             start = 0

@@ -38,7 +38,7 @@ def open_source(
     the user's cache folder. known are the labels of a model that is evaluated on the data, which may lack some of them.
     Raises RecipeError, and DataError for a path that does not hold such data.
     """
-    source, size = config.source, config.input
+    source, size = config.source, config.input.spec
     if source is Source.DIGITS:
         return DigitsSource(size)
     opened: CsvSource | NpzSource | FolderSource | PublishedSource

@@ -134,6 +134,12 @@ class NpzSource:
         with open_archive(_find(self.place)) as arrays:
             _parts(arrays)
 
+    def shape(self) -> tuple[int, int, int]:
+        """Returns height, width and channels of the images, before they are resized. Raises DataError."""
+        with open_archive(_find(self.place)) as arrays:
+            images, _ = next(iter(_parts(arrays).values()))
+            return _image_shape(images)[:3]
+
     def load(self) -> SourceData:
         """Raises DataError naming the array that is missing or unfit."""
         path, config = _find(self.place), self.config
@@ -151,7 +157,7 @@ class NpzSource:
                 raise DataError(f"the label '{unknown[0]}' is none of the classes ({', '.join(names)}).")
             labels, parts = rename_classes(entry.classes, names or config.labels, entry.parts)
         height, width, channels = parts["train"].images.shape[1:]
-        spec = config.input or InputSpec(height=height, width=width, channels=channels)
+        spec = config.input.spec or InputSpec(height=height, width=width, channels=channels)
         return SourceData(
             path.stem, labels, spec, parts["train"], parts.get("test"), entry.told, parts.get("validation")
         )
@@ -175,7 +181,7 @@ class NpzSource:
     ) -> str:
         height, width, channels, channels_first = _image_shape(images)
         stored = (channels, height, width) if channels_first else (height, width, channels)
-        spec = self.config.input or InputSpec(height=height, width=width, channels=channels)
+        spec = self.config.input.spec or InputSpec(height=height, width=width, channels=channels)
         with writer.part(name, spec.shape) as part:
             for block in tracked(images.blocks(), f"reading {images.name}", images.block_count):
                 wrong = outside(block, value_range)

@@ -16,7 +16,7 @@ from trainer.errors import DataError
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.files import open_newest_bundle
-from trainer.recipe import DataConfig, Source
+from trainer.recipe import DataConfig, InputConfig, Source
 
 
 class Part(StrEnum):
@@ -69,7 +69,7 @@ class DataLocation:
 
     def load(self, config: DataConfig, manifest: ModelManifest) -> SourceData:
         """Returns all images, resized to the model's input. Raises DataError."""
-        config = config.model_copy(update={"input": manifest.input})
+        config = config.model_copy(update={"input": InputConfig.model_validate(manifest.input.model_dump())})
         return open_source(
             config, Path(self.location), skip_bad=self.skip_bad, cache=self.cache, known=manifest.labels
         ).load()

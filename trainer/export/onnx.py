@@ -17,6 +17,7 @@ from schemas.image import Pixels
 from schemas.manifest import InputSpec, Parity
 from trainer.errors import ExportError, one_line
 from trainer.evaluation.onnx_session import BATCH, ImageRows, OnnxModel
+from trainer.models.backbones import Backbone
 
 OPSET = 20
 PARITY_BATCHES = (1, 2, 7)
@@ -61,13 +62,11 @@ class NetworkOutput:
 
 
 def export(network: nn.Module, spec: InputSpec, temperature: float = 1.0) -> bytes:
-    """Returns the ONNX file of a network in eval mode. Raises ExportError.
-
-    Folds batch norm into the convolutions first: exporters' own folding has broken parallel branches before.
-    """
+    """Returns the ONNX file of a network in eval mode. Raises ExportError."""
     try:
-        folded = fuse(copy.deepcopy(network).cpu().eval()) if _has_batch_norm(network) else network
-        model = _export_quietly(Deployed(folded, temperature).eval(), torch.zeros(2, *spec.shape, dtype=torch.uint8))
+        model = _export_quietly(
+            Deployed(_folded(network), temperature).eval(), torch.zeros(2, *spec.shape, dtype=torch.uint8)
+        )
         _strip(model)
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # tracing, exporting and checking raise exceptions of many types
@@ -115,8 +114,15 @@ def _check_close(found: FloatArray, expected: FloatArray) -> None:
         )
 
 
-def _has_batch_norm(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+def _folded(network: nn.Module) -> nn.Module:
+    """Returns the network with batch norm folded into its convolutions: exporters' own folding has broken branches.
+
+    Most of timm's networks cannot be traced for that; ONNX Runtime folds theirs when it loads the file.
+    """
+    if any(isinstance(module, Backbone) for module in network.modules()):
+        return network
+    has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    return fuse(copy.deepcopy(network).cpu().eval()) if has_batch_norm else network
 
 
 def _export_quietly(network: Deployed, example: Tensor) -> ModelProto:

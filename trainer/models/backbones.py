@@ -1,63 +1,107 @@
-"""Networks of torchvision for transfer learning, for images of any size, RGB or grey.
+"""Backbones: timm's image classifiers without their head, below a linear layer for the classes of the data.
 
-    resnet18             He et al., 2015               11.7 million parameters
-    mobilenet_v3_small   Howard et al., 2019            2.5 million
-    efficientnet_b0      Tan & Le, 2019                 5.3 million
-    convnext_tiny        Liu et al., 2022              28.6 million
-
-Each halves its image five times, which suits photos of 224x224. For small images, the stem can leave out its two
-halvings, as is usual for CIFAR-10. Pretrained weights need the published stem.
+timm is pytorch-image-models (Wightman, 2019). Its module is imported where it is needed, because that takes seconds.
 """
 
-from torch import nn
+import difflib
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from schemas.manifest import InputSpec, Interpolation, Resize
 from trainer.errors import RecipeError
-from trainer.models.layers import Shape
-from trainer.network_config import BackboneConfig, ConvNeXtTinyConfig, ResNet18Config, Stem
+from trainer.models.layers import Normalise, Shape
+from trainer.network_config import NETWORKS, PACKAGED, BackboneConfig
+
+TIMM_NAMES = {PACKAGED: "tf_efficientnet_lite0"}
+_SUGGESTIONS = 3
 
 
-def build(config: BackboneConfig, shape: Shape) -> nn.Module:
-    """Returns the network with torchvision's random weights. Raises RecipeError if the images are too small."""
-    from torchvision.models import get_model  # noqa: PLC0415 - the import takes a second; the other networks do not need it
+class Backbone(nn.Module):
+    """Normalised images, float [batch, 3, height, width], to logits [batch, classes].
 
-    stem = config.stem_for(shape.height, shape.width)
-    halvings = 3 if stem is Stem.SMALL else 5
-    if min(shape.height, shape.width) < 2**halvings:
-        advice = "set network.stem=small" if stem is Stem.PUBLISHED else "use network=plain"
+    With frozen_norms, batch norm uses and keeps the statistics of its weights during training too: those of a few
+    hundred images would be worse. Grey images become RGB through the three channels of the normalisation.
+    """
+
+    CHANNELS = 3
+
+    def __init__(self, body: nn.Module, features: int, classes: int) -> None:
+        super().__init__()
+        self.body = body
+        self.head: nn.Module = nn.Linear(features, classes)
+        self.frozen_norms = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(images))
+        return logits
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        if self.frozen_norms:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+def build(config: BackboneConfig, shape: Shape) -> Backbone:
+    """Returns the network with random weights. Raises RecipeError for an unknown name, and for unsuitable images."""
+    body = create_body(config, shape.height, shape.width)
+    try:
+        with torch.no_grad():
+            features = body.eval()(torch.zeros(1, Backbone.CHANNELS, shape.height, shape.width))
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise RecipeError(
-            f"Images of {shape.height}x{shape.width} cannot be halved {halvings} times, as {config.name} with its "
-            f"{stem} stem does. To continue, {advice}."
-        )
-    network: nn.Module = get_model(config.name, weights=None, num_classes=shape.classes)
-    if stem is Stem.SMALL:
-        _make_small(config, network)
-    if shape.channels == 1:
-        _make_grey(_convolutions(network)[0])
-    return network
+            f"{config.name} does not accept images of {shape.height}x{shape.width} ({error}). Set another size, as in "
+            f"--set data.input={','.join(map(str, own_input(config).shape))}."
+        ) from error
+    return Backbone(body, features.shape[1], shape.classes)
 
 
-def _make_small(config: BackboneConfig, network: nn.Module) -> None:
-    """Removes the first two halvings of the image."""
-    if isinstance(config, ResNet18Config):
-        network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
-    elif isinstance(config, ConvNeXtTinyConfig):  # the stem's patches of 4x4 become overlapping ones of 3x3
-        stem = network.get_submodule("features.0")
-        assert isinstance(stem, nn.Sequential)  # noqa: S101 - torchvision's layout
-        patches = nn.Conv2d(3, _convolutions(network)[0].out_channels, 3, padding=1, bias=False)
-        nn.init.trunc_normal_(patches.weight, std=0.02)
-        stem[0] = patches
-    else:
-        for layer in [layer for layer in _convolutions(network) if layer.stride == (2, 2)][:2]:
-            layer.stride = (1, 1)
+def create_body(config: BackboneConfig, height: int, width: int, **options: Any) -> nn.Module:
+    """Returns timm's network without its classifier. Raises RecipeError for an unknown name."""
+    import timm  # noqa: PLC0415
+
+    if pretrained_config(config).fixed_input_size:
+        options["img_size"] = (height, width)
+    body: nn.Module = timm.create_model(timm_name(config), num_classes=0, **options)
+    return body
 
 
-def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
-    return [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+def timm_name(config: BackboneConfig) -> str:
+    return TIMM_NAMES.get(config.name, config.name)
 
 
-def _make_grey(layer: nn.Conv2d) -> None:
-    """Makes a layer take one channel: summed over the colours, its filters compute what they would for grey in RGB."""
-    layer.weight = nn.Parameter(layer.weight.detach().sum(dim=1, keepdim=True))
-    layer.in_channels = 1
+def pretrained_config(config: BackboneConfig) -> Any:
+    """Returns timm's description of the network's weights. Raises RecipeError for an unknown name."""
+    import timm  # noqa: PLC0415
+
+    found = timm.get_pretrained_cfg(timm_name(config))
+    if found is None:
+        known = [*NETWORKS, *TIMM_NAMES, *timm.list_models()]
+        close = difflib.get_close_matches(config.name, known, n=_SUGGESTIONS, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(close)}?" if close else "List the names with timm.list_models()."
+        raise RecipeError(f"Unknown network '{config.name}'. {hint}")
+    return found
+
+
+def own_input(config: BackboneConfig) -> InputSpec:
+    """Returns the images that the network's weights were trained on, as far as a bundle describes them."""
+    found = pretrained_config(config)
+    channels, height, width = found.input_size
+    names = [entry.value for entry in Interpolation]
+    interpolation = found.interpolation if found.interpolation in names else Interpolation.BICUBIC
+    return InputSpec(
+        height=height, width=width, channels=channels, resize=Resize.CROP, interpolation=Interpolation(interpolation)
+    )
+
+
+def own_normalisation(config: BackboneConfig) -> Normalise:
+    """Returns the normalisation that the network's weights expect."""
+    found = pretrained_config(config)
+    mean, deviation = torch.tensor(found.mean), torch.tensor(found.std)
+    if config.name in {*TIMM_NAMES, *TIMM_NAMES.values()}:  # the packaged weights: (value - 127) / 128
+        mean, deviation = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
+    return Normalise(mean, deviation)

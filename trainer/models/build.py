@@ -7,14 +7,17 @@ from torch import nn
 from trainer.data.dataset import LabelledImages
 from trainer.data.split import Splits
 from trainer.errors import RecipeError
+from trainer.models.backbones import Backbone
 from trainer.models.fast import FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape, as_input
-from trainer.models.pretrained import StartingWeights, load_body
+from trainer.models.pretrained import StartingWeights, load_body, load_head
 from trainer.models.registry import build
 from trainer.recipe import Recipe
 
 # Enough to estimate the covariance of small patches.
 PREPARING_IMAGES = 5000
+# Fewer give batch norm worse statistics than those of the starting weights.
+IMAGES_FOR_STATISTICS = 1000
 # Pixels for mean and deviation. More would change the fourth digit, and delay the start of the run.
 STATISTICS_BYTES = 2**28
 
@@ -35,9 +38,15 @@ def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = 
     if start is not None:
         load_body(network, start)
         normalise = start.normalise or normalise
+        if recipe.transfer.keep_head:
+            load_head(network, start, data.labels)
+        if isinstance(network, Backbone):
+            network.frozen_norms = len(data.train) < IMAGES_FOR_STATISTICS
     elif isinstance(network, FastNetwork):
         images = torch.from_numpy(data.train.images[:PREPARING_IMAGES])
         network.prepare(normalise(as_input(images)))
+    elif isinstance(network, Backbone):
+        normalise = normalise.expanded(Backbone.CHANNELS)
     return nn.Sequential(normalise, network, *([OneNeuron()] if recipe.sigmoid else []))
 
 

@@ -29,6 +29,11 @@ class Normalise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images * self.scale + self.shift
 
+    def expanded(self, channels: int) -> "Normalise":
+        """Returns the normalisation for a network of so many channels, which repeats the one channel of grey images."""
+        self.scale, self.shift = (value.expand(1, channels, 1, 1).clone() for value in (self.scale, self.shift))
+        return self
+
 
 class OneNeuron(nn.Module):
     """Returns the logit z [batch, 1] of one neuron as two columns [0, z].

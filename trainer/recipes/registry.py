@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trainer.errors import DataError, RecipeError
 from trainer.files import open_newest_bundle
-from trainer.network_config import AnyNetwork, BackboneConfig, NetworkConfig
+from trainer.network_config import PACKAGED, AnyNetwork, BackboneConfig, NetworkConfig
 from trainer.recipe import PRETRAINED, Recipe, is_recipe_file, read_recipe, with_settings
 from trainer.recipes import cats_dogs, cifar10, cifar10_94, digits, mnist, photos, transfer
 
@@ -67,8 +67,8 @@ def check_weights(recipe: Recipe) -> None:
     weights = recipe.transfer.weights
     if weights == PRETRAINED and not isinstance(recipe.network, BackboneConfig):
         raise DataError(
-            f"There are no pretrained weights for the network {recipe.network.name}. Choose a --network of "
-            "torchvision's, or give --weights a file of safetensors or a bundle."
+            f"There are no pretrained weights for the network {recipe.network.name}. Choose a "
+            f"--network of timm's, such as {PACKAGED}, or give --weights a file of safetensors or a bundle."
         )
     if weights not in {None, PRETRAINED} and not Path(str(weights)).exists():
         raise DataError(
@@ -88,9 +88,6 @@ def network_of_bundle(weights: str | None) -> AnyNetwork | None:
         network: AnyNetwork = TypeAdapter(NetworkConfig).validate_python(manifest.provenance.recipe.get("network"))
     except ValidationError as error:
         raise DataError(f"The network of the bundle {weights} is unknown to this release.") from error
-    if isinstance(network, BackboneConfig):
-        stem = network.stem_for(manifest.input.height, manifest.input.width)
-        network = network.model_copy(update={"stem": stem})
     return network
 
 

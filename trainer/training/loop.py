@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from schemas.bundle import FloatArray
+from schemas.manifest import TrainingStep
+from schemas.metrics import Labels
 from trainer.data.split import Splits
 from trainer.errors import NonFiniteError, RecipeError
 from trainer.recipe import ClassWeights, Precision, Recipe
@@ -45,6 +48,8 @@ class Fitted:
     seconds: float
     processes: int
     precision: Precision
+    steps: tuple[TrainingStep, ...] = ()  # of the linear probe and of fine-tuning
+    held: tuple[Labels, FloatArray] | None = None  # labels and logits by cross-validation, instead of validation's
 
 
 def fit(

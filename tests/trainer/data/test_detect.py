@@ -106,7 +106,7 @@ def test_every_recipe_takes_every_source(tmp_path: Path, name: str, source: Sour
     data = split(open_source(recipe.data, lay_out(source, tmp_path)).load(), recipe.data)
     assert len(data.labels) == (10 if source is Source.DIGITS else 2)
     assert all(len(part) for part in (data.train, data.validation, data.test))
-    assert data.train.images.shape[1:] == data.input.shape == (recipe.data.input or data.input).shape
+    assert data.train.images.shape[1:] == data.input.shape == (recipe.data.input.spec or data.input).shape
 
 
 def test_a_source_without_a_test_split_asks_for_its_share(tmp_path: Path) -> None:

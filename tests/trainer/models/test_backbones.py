@@ -1,77 +1,87 @@
+import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from schemas.manifest import InputSpec, Interpolation, Resize
 from trainer.errors import RecipeError
-from trainer.models.backbones import build
-from trainer.models.layers import Shape
-from trainer.network_config import BackboneConfig, Stem, network_named
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.onnx import NetworkOutput, check_parity, export
+from trainer.models.backbones import Backbone, build, own_input, own_normalisation
+from trainer.models.layers import Normalise, Shape, head_name
+from trainer.network_config import BackboneConfig
 
-BACKBONES = ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny")
-SMALL_HALVINGS, PUBLISHED_HALVINGS = 3, 5
-
-
-def backbone(name: str, **changes: object) -> BackboneConfig:
-    config = network_named(name)
-    assert isinstance(config, BackboneConfig)
-    return config.model_validate(config.model_dump() | changes)
+# Small networks of timm's, one of each kind: plain batch norm, "same" padding, batch norm with activation, attention.
+KINDS = ("test_resnet", "efficientnet_lite0", "test_efficientnet", "test_vit")
 
 
 def shape(side: int, channels: int = 3) -> Shape:
     return Shape(height=side, width=side, channels=channels, classes=4)
 
 
-def smallest_map(network: nn.Module, side: int, channels: int) -> int:
-    """The side of the last feature map that is not yet pooled to one value."""
-    sides: list[int] = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda _, inputs, output: sides.append(output.shape[2]))
+@pytest.mark.parametrize("name", KINDS)
+def test_exports_every_kind_of_timm_network_with_the_same_logits(name: str) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        own_normalisation(BackboneConfig(name=name)), build(BackboneConfig(name=name), shape(64))
+    )
+    spec = InputSpec(height=64, width=64, channels=3)
+    images = np.random.default_rng(0).integers(0, 256, (9, *spec.shape), np.uint8)
+    parity = check_parity(OnnxModel(export(network.eval(), spec)), NetworkOutput.of(network, images))
+    assert parity.images == 9
+
+
+def test_the_head_of_a_backbone_is_its_own_linear_layer() -> None:
+    network = build(BackboneConfig(name="test_resnet"), shape(64))
+    assert head_name(network) == "head"
+    assert network.head.out_features == 4
+
+
+def test_accepts_grey_images_through_a_normalisation_of_three_channels() -> None:
+    network = build(BackboneConfig(name="test_resnet"), shape(64, channels=1)).eval()
+    normalise = own_normalisation(BackboneConfig(name="test_resnet"))
+    grey = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
-        network.eval()(torch.rand(1, channels, side, side))
-    return min(size for size in sides if size > 1)  # squeeze-and-excitation convolves 1x1 maps
+        assert torch.allclose(network(normalise(grey)), network(normalise(grey.expand(-1, 3, -1, -1))), atol=1e-6)
+    own = Normalise(torch.tensor([0.5]), torch.tensor([0.25])).expanded(Backbone.CHANNELS)
+    assert own(grey).shape == (2, 3, 64, 64)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+def test_frozen_norms_keep_their_statistics_during_training() -> None:
+    network = build(BackboneConfig(name="test_efficientnet"), shape(64))
+    before = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
+    network.frozen_norms = True
+    network.train()(torch.rand(4, 3, 64, 64))
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
+    network.frozen_norms = False
+    network.train()(torch.rand(4, 3, 64, 64))
+    assert not all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
+
+
 @pytest.mark.parametrize(
-    ("side", "channels", "stem", "halvings"),
-    [(16, 1, "auto", SMALL_HALVINGS), (64, 3, "auto", PUBLISHED_HALVINGS), (64, 1, "published", PUBLISHED_HALVINGS)],
+    ("name", "suggestion"),
+    [
+        ("resnet", "resnet50"),
+        ("efficentnet_lite0", "efficientnet_lite0"),
+        ("plian", "plain"),
+        ("zzz", "timm.list_models"),
+    ],
 )
-def test_the_stem_decides_how_often_an_image_is_halved(
-    name: str, side: int, channels: int, stem: str, halvings: int
-) -> None:
-    network = build(backbone(name, stem=stem), shape(side, channels))
-    assert smallest_map(network, side, channels) == side // 2**halvings
+def test_suggests_names_for_an_unknown_network(name: str, suggestion: str) -> None:
+    with pytest.raises(RecipeError, match=rf"Unknown network '{name}'\. .*{suggestion}"):
+        build(BackboneConfig(name=name), shape(64))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_an_image_too_small_for_a_stem_is_said_with_what_to_do(name: str) -> None:
-    with pytest.raises(RecipeError, match=r"28x28 cannot be halved 5 times, .* set network\.stem=small"):
-        build(backbone(name, stem=Stem.PUBLISHED), shape(28))
-    with pytest.raises(RecipeError, match=r"6x6 cannot be halved 3 times, .* use network=plain"):
-        build(backbone(name), shape(6))
+def test_names_the_size_that_a_network_accepts_if_the_images_are_unsuitable() -> None:
+    with pytest.raises(RecipeError, match=r"test_vit does not accept images of 100x100 .* data\.input=160,160,3"):
+        build(BackboneConfig(name="test_vit"), shape(100))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize("stem", [Stem.SMALL, Stem.PUBLISHED])
-def test_a_grey_network_answers_as_the_rgb_one_of_the_same_weights(name: str, stem: Stem) -> None:
-    config = backbone(name, stem=stem)
-    torch.manual_seed(0)
-    colour = build(config, shape(32)).eval()
-    torch.manual_seed(0)
-    grey = build(config, shape(32, channels=1)).eval()
-    images = torch.rand(2, 1, 32, 32)
-    with torch.no_grad():
-        assert torch.allclose(grey(images), colour(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_with_the_published_stem_its_weights_have_the_names_and_shapes_of_torchvision(name: str) -> None:
-    from torchvision.models import get_model  # noqa: PLC0415
-
-    with torch.device("meta"):
-        published = get_model(name, num_classes=4)
-    ours = build(backbone(name, stem=Stem.PUBLISHED), shape(32))
-    assert {key: value.shape for key, value in ours.state_dict().items()} == {
-        key: value.shape for key, value in published.state_dict().items()
-    }
+def test_a_network_brings_the_images_and_the_normalisation_of_its_weights() -> None:
+    config = BackboneConfig(name="resnet18.tv_in1k")
+    assert own_input(config) == InputSpec(
+        height=224, width=224, channels=3, resize=Resize.CROP, interpolation=Interpolation.BILINEAR
+    )
+    normalise = own_normalisation(config)
+    mean, deviation = (-normalise.shift / normalise.scale).ravel(), (1 / normalise.scale).ravel()
+    assert torch.allclose(mean, torch.tensor([0.485, 0.456, 0.406]))
+    assert torch.allclose(deviation, torch.tensor([0.229, 0.224, 0.225]))

@@ -1,26 +1,39 @@
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from schemas.errors import HashMismatchError
+from schemas.image import decode_image
 from tests.support import colour_images
 from tests.support.training import train_bundle
+from trainer.data.dataset import Labels
 from trainer.data.split import Splits, split
-from trainer.errors import DataError
+from trainer.errors import DataError, RecipeError
+from trainer.export.onnx import network_logits
+from trainer.models.backbones import TIMM_NAMES, own_input, own_normalisation
 from trainer.models.build import build_network
 from trainer.models.layers import Shape
-from trainer.models.pretrained import as_run, starting_weights
+from trainer.models.pretrained import as_run, packaged_tensors, starting_weights
 from trainer.models.registry import build
-from trainer.network_config import AnyNetwork, FastConfig, MobileNetV3SmallConfig, PlainConfig, ResNet18Config, Stem
+from trainer.network_config import PACKAGED, AnyNetwork, BackboneConfig, FastConfig, PlainConfig
 from trainer.recipe import Recipe, TransferConfig
 from trainer.recipes.registry import network_of_bundle
 
+ROOT = Path(__file__).parents[3]
+DAISY = 985  # its class in ImageNet
 CPU = torch.device("cpu")
 FAST = FastConfig(widths=(4,), whitening_stride=1)
+SMALL = BackboneConfig(name="test_resnet")
 
 
 def recipe_from(weights: Path | str, network: AnyNetwork, **changes: object) -> Recipe:
@@ -61,29 +74,57 @@ def test_the_network_comes_out_of_a_bundle(bundle: Path) -> None:
     assert network_of_bundle(str(bundle / "weights.safetensors")) is None
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state dict as torchvision's are, with its names and a thousand classes."""
-    path = tmp_path_factory.mktemp("published") / "mobilenet.safetensors"
-    shape = Shape(height=64, width=64, channels=3, classes=1000)
-    network = build(MobileNetV3SmallConfig(), shape)
-    save_file({key: value for key, value in network.state_dict().items() if "num_batches" not in key}, path)
-    return path
+def imagenet_answers(folder: Path) -> Labels:
+    """The classes of ImageNet that the packaged weights give to the photos of a folder."""
+    network = timm.create_model(TIMM_NAMES[PACKAGED])
+    network.load_state_dict(packaged_tensors())
+    spec = own_input(BackboneConfig(name=PACKAGED))
+    photos = np.stack([decode_image(file.read_bytes(), spec) for file in sorted(folder.iterdir())])
+    classifier = nn.Sequential(own_normalisation(BackboneConfig(name=PACKAGED)), network).eval()
+    answers: Labels = network_logits(classifier, photos).argmax(axis=1)
+    return answers
 
 
-def test_a_state_dict_of_torchvision_brings_its_stem_and_its_normalisation(published: Path) -> None:
-    recipe = recipe_from(published, MobileNetV3SmallConfig())
-    assert as_run(recipe, starting_weights(recipe)).network == MobileNetV3SmallConfig(stem=Stem.PUBLISHED)
-    # A stem that is asked for stays, and images of 8x8 need the small one.
-    network = built(recipe_from(published, MobileNetV3SmallConfig(stem=Stem.SMALL)))
-    given = load_file(published)
-    equal = [torch.equal(value, given[key]) for key, value in network[1].state_dict().items() if key in given]
-    assert equal.count(False) == 2  # the head's weight and bias
-    assert network[1].get_submodule("classifier.3").weight.shape == (3, 1024)
-    normalise = network[0].state_dict()
-    mean = (-normalise["shift"] / normalise["scale"]).ravel()
-    assert torch.allclose(mean, torch.tensor([0.485, 0.456, 0.406]))
-    assert torch.allclose((1 / normalise["scale"]).ravel(), torch.tensor([0.229, 0.224, 0.225]))
+def test_the_packaged_weights_tell_daisies_from_roses(real_data: Path) -> None:
+    photos = real_data / "photos-sample"
+    assert (imagenet_answers(photos / "daisy") == DAISY).mean() > 0.7
+    assert (imagenet_answers(photos / "rose") == DAISY).mean() < 0.3
+
+
+def test_the_default_backbone_starts_from_the_packaged_weights_without_a_network_connection(tmp_path: Path) -> None:
+    network = built(recipe_from("pretrained", BackboneConfig(name=PACKAGED)))
+    tensors = packaged_tensors()
+    own = {name: value for name, value in network[1].state_dict().items() if name.startswith("body.")}
+    assert len(own) == len(tensors) - 2  # the classifier's weight and bias
+    assert all(torch.equal(value, tensors[name.removeprefix("body.")]) for name, value in own.items())
+    assert network[1].frozen_norms  # 60 images are too few for statistics
+
+
+def test_a_state_dict_of_timm_brings_its_normalisation_and_leaves_its_classifier(tmp_path: Path) -> None:
+    path = tmp_path / "timm.safetensors"
+    save_file(timm.create_model(SMALL.name).state_dict(), path)
+    network = built(recipe_from(path, SMALL))
+    given = load_file(path)
+    assert all(
+        torch.equal(value, given[name.removeprefix("body.")])
+        for name, value in network[1].state_dict().items()
+        if name.startswith("body.")
+    )
+    assert len(network.state_dict()["1.head.weight"]) == 3
+    assert torch.equal(network.state_dict()["0.shift"], own_normalisation(SMALL).shift)
+
+
+def test_keep_head_continues_with_the_head_of_a_bundle_of_the_same_labels(bundle: Path) -> None:
+    transfer = TransferConfig(weights=str(bundle), keep_head=True)
+    recipe = colour_images.recipe(network=FAST, transfer=transfer)
+    assert all(same(built(recipe), load_file(bundle / "weights.safetensors")).values())
+
+
+def test_keep_head_refuses_a_bundle_of_other_labels(bundle: Path) -> None:
+    recipe = colour_images.recipe(network=FAST, transfer=TransferConfig(weights=str(bundle), keep_head=True))
+    data = replace(other_data(), labels=("green", "blue", "red"))
+    with pytest.raises(DataError, match=r"labels of the data \(green, blue, red\), but .* has the labels red, green"):
+        build_network(recipe, data, starting_weights(recipe))
 
 
 def test_the_recipe_as_run_names_the_weights_and_their_hash(bundle: Path) -> None:
@@ -111,9 +152,9 @@ def test_a_bundle_of_damaged_weights_is_refused(bundle: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("network", "named"),
     [
-        (PlainConfig(widths=(4,)), r"another network: they lack the tensor '0\.0\.weight'. Choose the --network"),
+        (PlainConfig(widths=(4,)), r"another network: they lack the tensor '0\.0\.weight'\. Give the --network"),
         (FastConfig(widths=(4,), whitening_stride=1, residual=True), r"lack the tensor 'groups\.0\.last\.0\.weight'"),
-        (FastConfig(widths=(5,), whitening_stride=1), r"'groups\.0\.down\.0\.weight' is 4x54x3x3 but must be 5x54"),
+        (FastConfig(widths=(5,), whitening_stride=1), r"'groups\.0\.down\.0\.weight' is 4x54x3x3 instead of 5x54"),
     ],
 )
 def test_weights_that_do_not_fit_are_named_by_their_first_tensor(bundle: Path, network: AnyNetwork, named: str) -> None:
@@ -124,58 +165,39 @@ def test_weights_that_do_not_fit_are_named_by_their_first_tensor(bundle: Path, n
 def test_a_tensor_too_many_is_named(bundle: Path, tmp_path: Path) -> None:
     tensors = load_file(bundle / "weights.safetensors") | {"1.groups.1.weight": torch.zeros(1)}
     save_file(tensors, tmp_path / "more.safetensors")
-    with pytest.raises(DataError, match=r"have the unknown tensor 'groups\.1\.weight'"):
+    with pytest.raises(DataError, match=r"have an unknown tensor 'groups\.1\.weight'"):
         built(recipe_from(tmp_path / "more.safetensors", FAST))
 
 
 def test_weights_for_grey_images_are_refused_for_colour(tmp_path: Path) -> None:
-    grey = build(ResNet18Config(stem=Stem.SMALL), Shape(height=8, width=8, channels=1, classes=3))
+    grey = build(PlainConfig(widths=(4,), dense=None), Shape(height=8, width=8, channels=1, classes=3))
     save_file(grey.state_dict(), tmp_path / "grey.safetensors")
-    with pytest.raises(DataError, match=r"for grey images .* these are RGB. Set data\.input\.channels=1"):
-        built(recipe_from(tmp_path / "grey.safetensors", ResNet18Config(stem=Stem.SMALL)))
+    with pytest.raises(DataError, match=r"for grey images .* the data is RGB\. Set data\.input\.channels=1"):
+        built(recipe_from(tmp_path / "grey.safetensors", PlainConfig(widths=(4,), dense=None)))
 
 
 def test_a_file_that_is_not_there_or_holds_no_weights_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"weights nowhere cannot be read \(No such file"):
         starting_weights(recipe_from("nowhere", FAST))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(DataError, match=r"weights\.pth is not a safetensors file .* pickled files are never loaded"):
+    with pytest.raises(DataError, match=r"weights\.pth is not a file of safetensors .* unpickles nothing"):
         starting_weights(recipe_from(tmp_path / "weights.pth", FAST))
     with pytest.raises(DataError, match="is not a bundle"):
         starting_weights(recipe_from(tmp_path, FAST))
 
 
-@pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No way out, whether the machine has a network or not, and an empty folder for downloads."""
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    return tmp_path / "hub" / "checkpoints"
+def test_without_a_network_connection_one_sentence_names_the_alternatives(tmp_path: Path) -> None:
+    unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"}
+    command = [sys.executable, "-m", "trainer", "train", "digits", "--network", "resnet18", "--weights", "pretrained"]
+    ended = subprocess.run(command, env=os.environ | unreachable, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 2
+    last = ended.stderr.splitlines()[-1]
+    for part in ("weights of resnet18", "Connection refused", "--weights FILE.safetensors", "needs no download"):
+        assert part in last
 
 
-def test_pretrained_weights_that_cannot_be_downloaded_are_said_with_what_to_do(offline: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        starting_weights(recipe_from("pretrained", ResNet18Config()))
-    sentence = str(caught.value)
-    for part in (
-        "resnet18",
-        str(offline),
-        "https://download.pytorch.org/",
-        "urlopen error",
-        "give --weights a safetensors file",
-    ):
-        assert part in sentence
-    assert "\n" not in sentence
-
-
-def test_a_download_that_is_not_what_was_published_is_refused(offline: Path) -> None:
-    offline.mkdir(parents=True)
-    torch.save(build(ResNet18Config(), Shape(height=64, width=64, channels=3, classes=3)).state_dict(), offline / "it")
-    (offline / "it").rename(offline / "resnet18-f37072fd.pth")
-    with pytest.raises(DataError, match=r"resnet18-f37072fd\.pth .* sha256 is not the published one"):
-        starting_weights(recipe_from("pretrained", ResNet18Config()))
-
-
-def test_a_network_that_nobody_published_weights_of_has_no_pretrained_ones() -> None:
+def test_a_network_without_pretrained_weights_is_refused() -> None:
     with pytest.raises(DataError, match="no pretrained weights for the network fast"):
         starting_weights(recipe_from("pretrained", FAST))
+    with pytest.raises(RecipeError, match=r"Unknown network 'resnet_18'\. Did you mean resnet18 or"):
+        starting_weights(recipe_from("pretrained", BackboneConfig(name="resnet_18")))

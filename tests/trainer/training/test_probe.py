@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from tests.support import probe_runs
+from tests.support.recorder import CPU, Recorder
+from tests.support.training import train_bundle
+from trainer.data.split import Splits, split
+from trainer.export.onnx import network_logits
+from trainer.models.build import build_network
+from trainer.models.pretrained import starting_weights
+from trainer.recipe import Recipe
+from trainer.run import Runs
+from trainer.training.features import compute_features
+from trainer.training.probe import Probe, _Problem, fit_probe
+
+
+def fitted(recipe: Recipe, data: Splits, cache: Path | None = None) -> tuple[Probe, torch.nn.Sequential, Recorder]:
+    torch.manual_seed(1)
+    network = build_network(recipe, data, starting_weights(recipe))
+    assert isinstance(network, torch.nn.Sequential)
+    reporter = Recorder()
+    return fit_probe(network, data, recipe, CPU, reporter, cache), network.eval(), reporter
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_the_network_answers_with_the_logits_that_validation_judged(tmp_path: Path, sigmoid: bool) -> None:
+    recipe = probe_runs.recipe(tmp_path).model_copy(update={"sigmoid": sigmoid})
+    data = split(probe_runs.source(150, classes=2).load(), recipe.data)
+    probe, network, _ = fitted(recipe, data)
+    assert probe.folds == 0
+    logits = network_logits(network, np.asarray(data.validation.images))
+    assert np.array_equal(probe.held.labels, data.validation.labels)
+    margin, expected = (each[:, 1] - each[:, 0] for each in (logits, probe.held.logits))
+    assert np.allclose(margin, expected, atol=1e-3)
+    assert probe.held.accuracy > 0.9
+
+
+def test_few_images_are_validated_by_folds_and_all_learnt_from(tmp_path: Path) -> None:
+    recipe = probe_runs.recipe(tmp_path)
+    data = split(probe_runs.source(60).load(), recipe.data)
+    probe, _, reporter = fitted(recipe, data)
+    assert probe.folds == 5
+    assert len(probe.held.labels) == len(data.train) + len(data.validation)
+    assert "in 5-fold cross-validation (95% interval" in reporter.notes[-1]
+
+
+def test_two_images_per_class_make_a_bundle(tmp_path: Path) -> None:
+    bundle = train_bundle(probe_runs.recipe(tmp_path), tmp_path, probe_runs.source(6))
+    (step,) = bundle.manifest.provenance.steps
+    assert step.folds == 2
+    assert bundle.manifest.metrics.validation.n == step.validation_images
+
+
+def test_the_bundle_holds_the_probe_and_its_cost(tmp_path: Path) -> None:
+    bundle = train_bundle(probe_runs.recipe(tmp_path), tmp_path, probe_runs.source(150))
+    assert bundle.manifest.metrics.test.accuracy > 0.9
+    (step,) = bundle.manifest.provenance.steps
+    assert (step.name, step.kept) == ("linear probe", True)
+    assert step.validation_accuracy == bundle.manifest.metrics.validation.accuracy
+    card = (bundle.path / "README.md").read_text()
+    assert f"- {step.sentence}" in card
+    assert "95% interval" in step.sentence
+
+
+def test_fine_tuning_is_a_second_step_that_is_kept_only_if_validation_improves(tmp_path: Path) -> None:
+    bundle = train_bundle(probe_runs.recipe(tmp_path, fine_tune=5), tmp_path, probe_runs.source(150))
+    provenance = bundle.manifest.provenance
+    probe, tuned = provenance.steps
+    assert (probe.name, tuned.name) == ("linear probe", "fine-tuning")
+    assert probe.kept is not tuned.kept
+    assert tuned.kept is (provenance.best_epoch > 1)
+    assert provenance.epochs > 1
+    assert provenance.duration_seconds == pytest.approx(probe.seconds + tuned.seconds, abs=0.2)
+
+
+def test_auto_does_not_fine_tune_on_few_images(tmp_path: Path) -> None:
+    reporter = Recorder()
+    bundle = train_bundle(
+        probe_runs.recipe(tmp_path, fine_tune="auto"), tmp_path, probe_runs.source(30), reporter=reporter
+    )
+    assert len(bundle.manifest.provenance.steps) == 1
+    assert any(note.startswith("no fine-tuning: ") for note in reporter.notes)
+
+
+def test_features_are_taken_from_the_cache_until_images_or_weights_change(tmp_path: Path) -> None:
+    recipe, runs = probe_runs.recipe(tmp_path), Runs(tmp_path / "runs")
+
+    def reuses(source_count: int, used: Recipe) -> bool:
+        reporter = Recorder()
+        train_bundle(used, tmp_path / "artifacts", probe_runs.source(source_count), reporter=reporter, runs=runs)
+        return any(note.startswith("features taken from an earlier run") for note in reporter.notes)
+
+    assert not reuses(60, recipe)
+    assert reuses(60, recipe)
+    assert not reuses(63, recipe)
+    (damaged,) = sorted((tmp_path / "runs" / "features").glob("*.npz"), key=lambda file: file.stat().st_mtime)[-1:]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert not reuses(63, recipe)
+
+
+def test_the_features_are_the_same_by_onnx_runtime_and_by_pytorch(tmp_path: Path) -> None:
+    recipe = probe_runs.recipe(tmp_path)
+    data = split(probe_runs.source(60).load(), recipe.data)
+    network = build_network(recipe, data, starting_weights(recipe))
+    network[1].head = torch.nn.Identity()  # type: ignore[index]
+    few = compute_features(network, data.input, [data.train], CPU, Recorder())
+    many = compute_features(network, data.input, [data.train] * 20, CPU, Recorder())
+    assert np.allclose(few.images, many.images[: len(data.train)], atol=1e-4)
+    assert np.allclose(few.mirrored, many.mirrored[: len(data.train)], atol=1e-4)
+
+
+def test_the_head_predicts_as_logistic_regression_on_standardised_features_does() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    features = (random.normal(size=(90, 5)) * 7 + 3 + labels[:, None]).astype(np.float32)
+    problem = _Problem(features, features, labels, 3, balanced=False, seed=0)
+    logits = problem.fit(np.arange(90), 0.1)(features)
+    scaled = (features - features.mean(axis=0)) / features.std(axis=0)
+    twice = LogisticRegression(C=0.1, max_iter=300).fit(np.tile(scaled, (2, 1)), np.tile(labels, 2))
+    found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.allclose(found, twice.predict_proba(scaled), atol=1e-3)
+
+
+def test_a_class_that_a_fold_lacks_gets_a_low_logit() -> None:
+    features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    problem = _Problem(features, features, np.arange(9) % 3, 3, balanced=False, seed=0)
+    logits = problem.fit(np.flatnonzero(np.arange(9) % 3 != 1), 1.0)(features)
+    assert logits.shape == (9, 3)
+    assert (logits[:, 1] == -10).all()

@@ -1,0 +1,68 @@
+"""Fine-tuning: trains all layers from the last layer of the linear probe (the second half of Kumar et al., 2022)."""
+
+import copy
+import dataclasses
+
+import torch
+from torch import nn
+
+from schemas.manifest import TrainingStep
+from schemas.metrics import wilson_interval
+from trainer.data.split import Splits
+from trainer.recipe import FineTune, Precision, Recipe
+from trainer.training.checkpoint import Checkpoints
+from trainer.training.distributed import ALONE, World
+from trainer.training.loop import Fitted, fit
+from trainer.training.probe import Probe
+from trainer.training.progress import Reporter
+
+AUTO_SHARE = 2.0  # of the probe's time
+
+
+def fine_tune(
+    network: nn.Module,
+    probe: Probe,
+    data: Splits,
+    recipe: Recipe,
+    device: torch.device,
+    reporter: Reporter,
+    *,
+    checkpoints: Checkpoints | None = None,
+    world: World = ALONE,
+) -> Fitted:
+    """Returns the fine-tuned network, or the probe's if that is better on validation. Raises what fit raises."""
+    probed = Fitted(
+        copy.deepcopy(network).cpu().eval(),
+        (probe.epoch,),
+        best_epoch=1,
+        seconds=probe.seconds,
+        processes=world.size,
+        precision=Precision.FP32,
+        steps=(probe.step,),
+        held=probe.held if probe.folds else None,
+    )
+    seconds = recipe.transfer.fine_tune
+    if seconds == FineTune.AUTO:
+        seconds = 0.0 if probe.folds else world.broadcast(AUTO_SHARE * probe.seconds)
+        if probe.folds:
+            reporter.note("no fine-tuning: the images are too few to tell whether it helps")
+    if seconds in {FineTune.OFF, 0.0}:
+        return probed
+    budgeted = recipe.model_copy(update={"max_seconds": float(seconds)})
+    tuned = fit(network, data, budgeted, device, reporter, checkpoints=checkpoints, world=world)
+    best = tuned.history[tuned.best_epoch - 1]
+    kept = (best.validation_accuracy, -best.validation_loss) > (probe.held.accuracy, -probe.held.loss)
+    count = len(data.validation)
+    step = TrainingStep(
+        name="fine-tuning",
+        seconds=round(tuned.seconds, 1),
+        validation_accuracy=best.validation_accuracy,
+        validation_interval=wilson_interval(round(best.validation_accuracy * count), count),
+        validation_images=count,
+        kept=kept,
+    )
+    reporter.note(step.sentence)
+    history = (probe.epoch, *(dataclasses.replace(epoch, epoch=epoch.epoch + 1) for epoch in tuned.history))
+    steps = (probe.step.model_copy(update={"kept": not kept}), step)
+    found = dataclasses.replace(tuned, best_epoch=tuned.best_epoch + 1) if kept else probed
+    return dataclasses.replace(found, history=history, seconds=probe.seconds + tuned.seconds, steps=steps)
