@@ -49,8 +49,10 @@ def start(
 class Service:
     """A started service. Its log is read all the time, so that it never stands still for a full pipe."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str | None = None) -> None:
+        """Without a url, the log names the address."""
         self.process = process
+        self._url = url
         self.log: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -74,8 +76,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        """The address that the log reports."""
-        return self.wait_for_log(r"serving on (http://\S+)")[1]
+        return self._url or self.wait_for_log(r"serving on (http://\S+)")[1]
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=SOON)
