@@ -296,8 +296,8 @@ def test_every_image_error_is_one_sentence() -> None:
         (b"%PDF-1.7\n", "PDF"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
         (b"<svg/>", "SVG"),
-        (b"<html></html>", "no image of a known format"),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0", "no image of a known format"),
+        (b"<html></html>", "not an image of a supported format"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "not an image of a supported format"),
     ],
 )
 def test_an_empty_file_and_common_unsupported_formats_are_named(data: bytes, said: str) -> None:

@@ -176,7 +176,7 @@ WRONG: dict[str, tuple[Callable[[Fields], None], str]] = {
     ),
     "a variant that is there and dropped": (
         put("dropped_variants", value=[{"name": "fp32", "reason": "slow"}]),
-        "there and dropped",
+        "in both variants and dropped_variants",
     ),
     "neither threshold nor reason": (put("reject", value={"target_accuracy": 0.9, "threshold": None}), "reason why"),
     "a threshold and what it does to one split alone": (

@@ -142,7 +142,7 @@ def test_areas_are_of_two_classes_alone() -> None:
 def test_absent_classes_are_told_in_a_note_that_does_not_grow_with_them() -> None:
     few = measure(np.array([0, 2]), np.full((2, 3), 1 / 3), ["a", "b", "c"]).notes
     assert len(few) == 1
-    assert few[0].startswith("Of 1 of the 3 classes there is no image (b); they count as 0 in per_class and are left")
+    assert few[0].startswith("1 of the 3 classes have no images (b); they count as 0 in per_class and are excluded")
     many = measure(np.array([0]), np.full((1, 500), 1 / 500), [f"class {i}" for i in range(500)]).notes
     assert "class 10, ...)" in many[0]
     assert len(many[0]) < 300
@@ -264,8 +264,8 @@ TWO = np.array([[0.5, 0.5], [0.5, 0.5]])
         pytest.param([0, 1, 1], TWO, "shape", id="more labels than rows"),
         pytest.param([0, 1], np.full((2, 3), 1 / 3), "shape", id="more columns than names"),
         pytest.param([0, 1], np.full(2, 0.5), "shape", id="one column for two classes"),
-        pytest.param([0, 2], TWO, "outside the 2 classes", id="label too large"),
-        pytest.param([0, -1], TWO, "outside the 2 classes", id="label below 0"),
+        pytest.param([0, 2], TWO, "outside 0 to 1", id="label too large"),
+        pytest.param([0, -1], TWO, "outside 0 to 1", id="label below 0"),
         pytest.param([0, 1], np.array([[0.5, np.nan], [0.5, 0.5]]), "finite", id="NaN"),
         pytest.param([0, 1], np.array([[0.5, np.inf], [0.5, 0.5]]), "finite", id="infinity"),
         pytest.param([0, 1], np.array([[-3.2, 7.1], [0.5, 0.5]]), "logits", id="logits"),
