@@ -309,8 +309,9 @@ def parse_manifest(text: str | bytes) -> ModelManifest:
         return ModelManifest.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "manifest.json"
-        raise ManifestError(f"manifest.json: {where}: {first['msg']}.") from error
+        field = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise ManifestError(f"manifest.json: {field + ': ' if field else ''}{message}.") from error
 
 
 def _refuse_constant(name: str) -> None:
