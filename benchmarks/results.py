@@ -88,7 +88,7 @@ def _without_weights_path(provenance: Provenance) -> Provenance:
 
 
 def _comparable(recipe: Recipe) -> Recipe:
-    """Replaces the settings in which runs of one row may differ: name, seed, input size, and path and hash of weights."""
+    """Replaces the settings in which runs of one row may differ: name, seed, input size, path and hash of weights."""
     transfer = recipe.transfer.model_copy(update={"sha256": None})
     if transfer.weights not in {None, PRETRAINED}:
         transfer = transfer.model_copy(update={"weights": "a bundle"})

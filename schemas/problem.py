@@ -16,7 +16,7 @@ class ProblemCode(StrEnum):
 
     INVALID_REQUEST = "invalid_request"
     INVALID_IMAGE = "invalid_image"
-    MODEL_REQUIRED = "model_required"
+    MODEL_REQUIRED = "model_required"  # of earlier releases; kept because codes are stable
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_REFUSED = "model_refused"
     NOT_FOUND = "not_found"
