@@ -1,7 +1,7 @@
-"""`python -m benchmarks.execution_modes BUNDLE`: one model on the event loop and in its thread.
+"""Compares inference on the event loop with inference in the worker thread: `python -m benchmarks.execution_modes BUNDLE`.
 
-Clients in the same process predict one image after another. Work that releases the GIL makes each batch take longer by
-0 to 10 ms. Prints the CPU time per request and by how much a timer of the event loop, like /livez, is late meanwhile.
+Clients in the same process predict one image after another. Work that releases the GIL delays each batch by 0 to 10
+ms. Prints the CPU time per request, and the delay of a timer on the event loop, which a call of /livez would see too.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _TIMER_SECONDS = 0.002
 
 
 class SlowedSession:
-    """A session whose batches use so many seconds of CPU time more."""
+    """A session that adds a number of seconds of CPU time to each batch."""
 
     def __init__(self, session: Session, seconds: float) -> None:
         self.provider, self.warm_batches = session.provider, session.warm_batches

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.leaky_service`: the service over a session that leaks on purpose, for the soak's control."""
+"""`python -m benchmarks.leaky_service` runs the service with a deliberate leak: the control of the soak test."""
 
 import uvicorn
 
@@ -8,21 +8,21 @@ from service.api.app import create_app, onnx_runtime
 from service.backends.base import Runtime, Session
 from service.settings import read_settings
 
-LEAK_BYTES = 1024  # a batch
+LEAK_BYTES = 1024  # per batch
 
 
 class LeakySession:
-    """Another's answers, with memory that is never given back."""
+    """Wraps a session and leaks memory on each batch."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._kept: list[bytearray] = []
+        self._leaked: list[bytearray] = []
         self.provider = session.provider
         self.inputs, self.outputs = session.inputs, session.outputs
         self.warm_batches = session.warm_batches
 
     def run(self, images: Pixels) -> FloatArray:
-        self._kept.append(bytearray(LEAK_BYTES))
+        self._leaked.append(bytearray(LEAK_BYTES))
         return self._session.run(images)
 
 

@@ -1,4 +1,4 @@
-"""A light HTTP client for measuring: one thread, many connections that are kept, the same request again and again."""
+"""A small HTTP load generator: one thread sends the same request over many persistent connections."""
 
 import re
 import selectors
@@ -14,7 +14,7 @@ _END = b"\r\n\r\n"
 
 @dataclass(frozen=True)
 class Load:
-    """What so many connections got out of a service. seconds are those of each request, one after the other."""
+    """The result of a load test. seconds are the latencies of all requests, in the order of completion."""
 
     requests: int
     duration: float
@@ -26,7 +26,7 @@ class Load:
         return self.requests / self.duration
 
     def percentile(self, percent: float) -> float:
-        """In milliseconds."""
+        """Returns a percentile of the latency, in milliseconds."""
         return float(np.percentile(self.seconds, percent)) * 1000
 
 
@@ -42,7 +42,7 @@ class _Connection:
         self.socket.sendall(request)
 
     def status(self) -> int | None:
-        """Of an answer that is whole."""
+        """Returns the status code, or None while the response is incomplete."""
         end = self.received.find(_END)
         if end < 0:
             return None
@@ -53,19 +53,23 @@ class _Connection:
 
 
 def post(path: str, content_type: str, body: bytes) -> bytes:
+    """Returns the bytes of a POST request."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}"
     return head.encode() + _END + body
 
 
 def load(port: int, request: bytes, connections: int, seconds: float) -> Load:
-    """Asks for so long. An answer other than 200 counts as failed. Raises OSError where a connection breaks."""
+    """Sends the request for this many seconds. A status other than 200 counts as failed.
+
+    Raises OSError if a connection breaks.
+    """
     selector = selectors.DefaultSelector()
     for _ in range(connections):
         connection = _Connection(socket.create_connection(("127.0.0.1", port), timeout=60))
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
         connection.send(request)
-    took, failed, began = [], 0, time.perf_counter()
+    latencies, failed, began = [], 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         for key, _ in selector.select(timeout=1):
             connection = key.data
@@ -73,10 +77,10 @@ def load(port: int, request: bytes, connections: int, seconds: float) -> Load:
             status = connection.status()
             if status is None:
                 continue
-            took.append(time.perf_counter() - connection.sent)
+            latencies.append(time.perf_counter() - connection.sent)
             failed += status != 200
             connection.send(request)
     duration = time.perf_counter() - began
     for key in list(selector.get_map().values()):
         key.data.socket.close()
-    return Load(len(took), duration, tuple(took), failed)
+    return Load(len(latencies), duration, tuple(latencies), failed)

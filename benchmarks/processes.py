@@ -1,4 +1,4 @@
-"""A service to measure, in a process of its own."""
+"""Starts the server under test in its own process."""
 
 import http.client
 import os
@@ -19,15 +19,15 @@ ROOT = Path(__file__).parent.parent
 def started(
     command: Sequence[str], environment: Mapping[str, str], ready: str = "/readyz"
 ) -> Iterator[tuple[psutil.Process, int]]:
-    """`python COMMAND` on a free port, once `ready` answers 200; all its processes are gone at the end.
+    """Runs `python COMMAND` on a free port, yields once the path `ready` returns 200, and terminates it at the end.
 
-    The port is in CONVOY_PORT, and is put after a command that ends with --port.
+    CONVOY_PORT holds the port. If the command ends with --port, the port is also appended.
     """
     port = _free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CONVOY_")}
-    given = {"CONVOY_PORT": str(port), "ORT_DISABLE_TELEMETRY": "1", **environment}
-    words = [sys.executable, *command, *([str(port)] if command[-1] == "--port" else [])]
-    with subprocess.Popen(words, cwd=ROOT, env=clean | given) as process:  # noqa: S603 - our own modules
+    variables = {"CONVOY_PORT": str(port), "ORT_DISABLE_TELEMETRY": "1", **environment}
+    arguments = [sys.executable, *command, *([str(port)] if command[-1] == "--port" else [])]
+    with subprocess.Popen(arguments, cwd=ROOT, env=clean | variables) as process:  # noqa: S603 - modules of this repository
         try:
             _await_ready(port, ready, process)
             yield psutil.Process(process.pid), port
@@ -54,4 +54,4 @@ def _await_ready(port: int, path: str, process: "subprocess.Popen[bytes]") -> No
         finally:
             connection.close()
         time.sleep(0.1)
-    raise SystemExit("the service ended before it was ready; its log says why")
+    raise SystemExit("The server exited before it was ready; see its log.")

@@ -1,11 +1,11 @@
-"""docs/results.md: what each recipe reaches, written from the manifests of the bundles that it trained.
+"""Writes docs/results.md, the measured results of each recipe, from the manifests of trained bundles.
 
-    python -m benchmarks.results run digits "cifar10 quick" --data data    # trains the seeds that are missing
-    python -m benchmarks.results add artifacts/digits/1                    # takes a bundle that is already there
+    python -m benchmarks.results run digits "cifar10 quick" --data data    # trains the missing seeds
+    python -m benchmarks.results add artifacts/digits/1                    # adds an existing bundle
     python -m benchmarks.results write                                     # writes the table and the docstrings
 
-Every run is a line of docs/results.jsonl, so the table can be filled over many sittings. A run counts for a row only
-while the recipe that it was made by is the row's recipe of today: a changed recipe is measured when it is run again.
+Each run is one line of docs/results.jsonl, so the table can be filled step by step. A run counts for a row only while
+its recipe equals the row's current recipe; after a change of the recipe, train again.
 """
 
 import argparse
@@ -43,21 +43,23 @@ NOT_MEASURED = "not measured"
 
 
 class Run(Frozen):
-    """One line of docs/results.jsonl: what a manifest says of one run."""
+    """One line of docs/results.jsonl: the results of one training run."""
 
     provenance: Provenance
     accuracy: float
     accuracy_interval: Interval
     n: int
-    calibration: Annotated[CalibrationErrors | None, Field(description="on test; null for older runs")] = None
-    variants: Annotated[tuple[VariantResult, ...], Field(description="beside fp32, on test")] = ()
+    calibration: Annotated[CalibrationErrors | None, Field(description="on the test split; null for older runs")] = None
+    variants: Annotated[
+        tuple[VariantResult, ...], Field(description="variants other than fp32, on the test split")
+    ] = ()
     dropped_variants: tuple[DroppedVariant, ...] = ()
 
     @classmethod
     def of(cls, manifest: ModelManifest) -> "Run":
         test = manifest.metrics.test
         return cls(
-            provenance=_without_place(manifest.provenance),
+            provenance=_without_weights_path(manifest.provenance),
             accuracy=test.accuracy,
             accuracy_interval=test.accuracy_interval,
             n=test.n,
@@ -69,15 +71,15 @@ class Run(Frozen):
     def belongs_to(self, row: Row) -> bool:
         try:
             recipe = Recipe.model_validate(self.provenance.recipe)
-        except ValidationError:  # a setting that is no more
+        except ValidationError:  # the recipe has a setting that no longer exists
             return False
-        on = "cpu" if self.provenance.device.startswith("cpu") else "cuda"
-        of = row.data or self.provenance.data.name
-        return on == row.device and of == self.provenance.data.name and _as_asked(recipe) == _as_asked(row.recipe)
+        device = "cpu" if self.provenance.device.startswith("cpu") else "cuda"
+        same_data = row.data in {"", self.provenance.data.name}
+        return device == row.device and same_data and _comparable(recipe) == _comparable(row.recipe)
 
 
-def _without_place(provenance: Provenance) -> Provenance:
-    """Of starting weights the name is kept: where they lay is nobody's business, and their hash is there."""
+def _without_weights_path(provenance: Provenance) -> Provenance:
+    """Keeps only the file name of starting weights: paths differ between machines, and the hash is recorded."""
     transfer = provenance.recipe.get("transfer")
     if not isinstance(transfer, dict) or not isinstance(transfer.get("weights"), str):
         return provenance
@@ -85,8 +87,8 @@ def _without_place(provenance: Provenance) -> Provenance:
     return provenance.model_copy(update={"recipe": provenance.recipe | {"transfer": named}})
 
 
-def _as_asked(recipe: Recipe) -> Recipe:
-    """Without the seed, the name of the model, and what the starting weights decided and where they lay."""
+def _comparable(recipe: Recipe) -> Recipe:
+    """Replaces the settings in which runs of one row may differ: name, seed, input size, path and hash of weights."""
     transfer = recipe.transfer.model_copy(update={"sha256": None})
     if transfer.weights not in {None, PRETRAINED}:
         transfer = transfer.model_copy(update={"weights": "a bundle"})
@@ -97,7 +99,7 @@ def _as_asked(recipe: Recipe) -> Recipe:
 
 @dataclass(frozen=True)
 class Result:
-    """The runs of a row, by seed."""
+    """The runs of a row, ordered by seed."""
 
     row: Row
     runs: tuple[Run, ...]
@@ -112,7 +114,7 @@ class Result:
 
     @property
     def interval(self) -> str:
-        """Over seeds by Student's t where there are three, else Wilson's over the test images of the one run."""
+        """The 95% interval: Student's t over seeds if there are at least three, otherwise Wilson's over test images."""
         if len(self.runs) >= 3:
             half = stats.t.ppf(0.975, len(self.runs) - 1) * np.std(self.accuracies, ddof=1) / np.sqrt(len(self.runs))
             return f"{self.mean - half:.2%} to {min(self.mean + half, 1):.2%} over seeds"
@@ -154,16 +156,16 @@ def read_runs() -> list[Run]:
 
 
 def results(runs: Sequence[Run]) -> list[Result]:
-    """For each row, the last run of each seed."""
-    found = []
+    """Returns one result per row, with the last run of each seed."""
+    rows = []
     for row in ROWS:
         by_seed = {run.provenance.seed: run for run in runs if run.belongs_to(row)}
-        found.append(Result(row, tuple(by_seed[seed] for seed in sorted(by_seed))))
-    return found
+        rows.append(Result(row, tuple(by_seed[seed] for seed in sorted(by_seed))))
+    return rows
 
 
 def render(found: Sequence[Result]) -> str:
-    """docs/results.md."""
+    """Returns the text of docs/results.md."""
     lines = [
         "# Results",
         "",
@@ -190,10 +192,12 @@ def render(found: Sequence[Result]) -> str:
 
 
 def conclusion(found: Sequence[Result]) -> str:
-    """Two sentences: which recipes reach their targets, and which have not been measured."""
+    """Returns two sentences: which recipes reach their targets, and which have not been measured."""
     judged = [result for result in found if result.verdict]
     missed = [result for result in judged if result.verdict == "missed"]
-    misses = "; ".join(f"{one.row.name} reaches {one.mean:.2%} in {one.time} instead of {one.target}" for one in missed)
+    misses = "; ".join(
+        f"{result.row.name} reaches {result.mean:.2%} in {result.time} instead of {result.target}" for result in missed
+    )
     unmeasured = [result.row.name for result in found if not result.runs]
     return (
         f"{len(judged) - len(missed)} of {len(judged)} measured recipes with a target reach it"
@@ -209,16 +213,16 @@ def _line(result: Result) -> str:
         return f"{start} {NOT_MEASURED} | | | | {result.target} | | | | | | |"
     seeds = ", ".join(f"{run.provenance.seed}: {run.accuracy:.2%}" for run in result.runs)
     run = result.runs[-1]
-    on = f"{run.provenance.device}, torch {run.provenance.libraries['torch'].split('+')[0]}"
+    machine = f"{run.provenance.device}, torch {run.provenance.libraries['torch'].split('+')[0]}"
     return (
         f"{start} {result.mean:.2%} | {result.interval} | {seeds} | {result.time} | {result.target} | "
         f"{result.verdict} | {result.calibration} | {result.variant(VariantName.INT8)} | "
-        f"{result.variant(VariantName.FP16)} | {run.n:,} of {run.provenance.data.name} | {on} |"
+        f"{result.variant(VariantName.FP16)} | {run.n:,} of {run.provenance.data.name} | {machine} |"
     )
 
 
 def claims(found: Iterable[Result]) -> dict[str, str]:
-    """For each recipe the end of its docstring: what its rows measured."""
+    """Returns the end of each recipe's docstring: the measured results of its rows."""
     by_recipe: dict[str, list[str]] = {name: [] for name in RECIPES}
     for result in found:
         figures = f"{result.mean:.2%} ({result.interval}), {result.time}" if result.runs else NOT_MEASURED
@@ -230,25 +234,25 @@ def claims(found: Iterable[Result]) -> dict[str, str]:
 
 
 def with_claim(source: str, claim: str) -> str:
-    """The recipe's file with the end of its docstring, from "Measured" on, replaced."""
+    """Returns the source with the end of its docstring, from "Measured" on, replaced by the claim."""
     head, quotes, rest = source.partition('"""\n\n')
     return re.sub(r"\nMeasured\b.*\Z", "", head, flags=re.DOTALL).rstrip() + f"\n\n{claim}\n{quotes}{rest}"
 
 
 def files(runs: Sequence[Run]) -> dict[Path, str]:
-    """What is written: the table, and each recipe's file with its claim."""
-    found = results(runs)
-    written = {TABLE: render(found)}
-    for name, claim in claims(found).items():
+    """Returns the text of each file to write: the table, and each recipe with its claim."""
+    rows = results(runs)
+    texts = {TABLE: render(rows)}
+    for name, claim in claims(rows).items():
         path = Path(str(RECIPES[name].__file__))
-        written[path] = with_claim(path.read_text(), claim)
-    return written
+        texts[path] = with_claim(path.read_text(), claim)
+    return texts
 
 
 def add(bundle: Path) -> None:
     run = Run.of(parse_manifest((bundle / "manifest.json").read_text()))
     if not any(run.belongs_to(row) for row in ROWS):
-        sys.exit(f"{bundle} was trained by no recipe of the table as it is today.")
+        sys.exit(f"The recipe of {bundle} matches no row of the table. Train it again with the current recipe.")
     with RUNS.open("a") as file:
         print(run.model_dump_json(), file=file)
     write()
@@ -273,15 +277,15 @@ def run(row: Row, data: Path, artifacts: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fills docs/results.md.")
+    parser = argparse.ArgumentParser(description="Writes docs/results.md.")
     commands = parser.add_subparsers(required=True, dest="command")
-    runs = commands.add_parser("run", help="train what is missing of these rows, or of all for this device")
+    runs = commands.add_parser("run", help="train the missing seeds of these rows (default: all rows of the device)")
     runs.add_argument("rows", nargs="*", choices=[*(row.name for row in ROWS), []], metavar="ROW")
     runs.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     runs.add_argument("--data", type=Path, default=Path("data"))
     runs.add_argument("--artifacts", type=Path, default=Path("artifacts"))
-    commands.add_parser("add", help="take bundles").add_argument("bundles", type=Path, nargs="+")
-    commands.add_parser("write", help="write the table again, after a recipe has changed")
+    commands.add_parser("add", help="add existing bundles").add_argument("bundles", type=Path, nargs="+")
+    commands.add_parser("write", help="write the table and docstrings, for example after a recipe has changed")
     options = parser.parse_args()
     if options.command == "add":
         for bundle in options.bundles:

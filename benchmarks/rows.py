@@ -1,4 +1,4 @@
-"""The rows of docs/results.md: what is measured, and what it must reach."""
+"""The rows of docs/results.md: the commands to measure and their targets."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from trainer.recipes.registry import find_recipe
 
 @dataclass(frozen=True)
 class Row:
-    """One command. data is the folder below --data that it reads; aim is an accuracy, within seconds of training."""
+    """One command. data is its folder below --data; aim is the target accuracy, seconds the limit of training time."""
 
     recipe_name: str
     preset: str = "default"

@@ -1,9 +1,9 @@
-"""A soak: many mixed requests against the real service, watched for wrong statuses and for growing memory.
+"""Soak test: sends many mixed requests to the service and checks for wrong status codes and memory growth.
 
     python -m benchmarks.soak --artifacts artifacts --model digits            # 100,000 requests, then the control
 
-The control is the same soak over a session that leaks on purpose: it must be flagged, or the watch is worth nothing.
-Writes docs/soak.json, and docs/soak.md from it.
+The control is the same test with a deliberate leak: if it is not detected, the test proves nothing.
+Writes docs/soak.json and docs/soak.md.
 """
 
 import argparse
@@ -23,20 +23,20 @@ import numpy as np
 import psutil
 
 from benchmarks.processes import ROOT, started
-from benchmarks.soak_bodies import BODY_LIMIT, Ask, asks
+from benchmarks.soak_bodies import BODY_LIMIT, SoakRequest, request_generator
 from schemas.base import Frozen
 from schemas.bundle import Bundle, open_bundle
 
 RESULT, TABLE = ROOT / "docs" / "soak.json", ROOT / "docs" / "soak.md"
 
-ANY_TIME = {503, 504}  # by design: no room, or too late
-WARM_UP = 0.25  # of the requests; memory is judged after them
-MAX_SLOPE = 100.0  # bytes a request: what one small object kept of each would cost
+ALWAYS_ALLOWED = {503, 504}  # overload and an exceeded deadline are valid responses
+WARM_UP = 0.25  # fraction of the requests before memory is measured
+MAX_SLOPE = 100.0  # bytes per request: about the size of one small leaked object
 SAMPLE_SECONDS = 0.5
 
 
 class Soaked(Frozen):
-    """One soak. slope is that of the resident memory of all its processes after the warm-up, in bytes a request."""
+    """The result of one soak test. slope is the growth of resident memory after the warm-up, in bytes per request."""
 
     service: str
     requests: int
@@ -71,7 +71,9 @@ def main() -> int:
     soaks = []
     for module in ("service", "benchmarks.leaky_service"):
         soaked = soak(module, options.artifacts, bundle, options.requests, options.clients)
-        print(f"{module}: {soaked.requests:,} requests in {soaked.seconds:.0f} s, {soaked.slope:+.1f} bytes a request")
+        print(
+            f"{module}: {soaked.requests:,} requests in {soaked.seconds:.0f} s, {soaked.slope:+.1f} bytes per request"
+        )
         soaks.append(soaked)
     result = Soaks(service=soaks[0], control=soaks[1], machine=f"{os.cpu_count()} cores, {platform.system()}")
     RESULT.write_text(result.model_dump_json(indent=1) + "\n")
@@ -83,12 +85,14 @@ def main() -> int:
 def soak(
     module: str, artifacts: Path, bundle: Bundle, requests: int, clients: int, sample: float = SAMPLE_SECONDS
 ) -> Soaked:
-    """Starts `python -m module` over the bundle and asks it so many requests over so many connections.
+    """Starts `python -m module` with the bundle and sends the requests over one connection per client.
 
-    Memory is looked at every sample seconds, which must be often enough for a slope to be fitted.
+    Memory is sampled every `sample` seconds; the line fit needs at least two samples after the warm-up.
     """
     manifest = bundle.manifest
-    draw = asks([sample.image for sample in bundle.golden_samples()], manifest.labels, manifest.input.shape)
+    draw = request_generator(
+        [sample.image for sample in bundle.golden_samples()], manifest.labels, manifest.input.shape
+    )
     environment = {
         "CONVOY_ARTIFACTS": str(artifacts),
         "CONVOY_DEFAULT_MODEL": manifest.name,
@@ -96,24 +100,24 @@ def soak(
         "CONVOY_LOG_LEVEL": "warning",
     }
     with started(("-m", module), environment) as (process, port):
-        watch = _Watch(process)
-        crowd = _Crowd(port, manifest.name, draw, requests, clients)
+        memory = _MemorySamples(process)
+        pool = _ClientPool(port, manifest.name, draw, requests, clients)
         began = time.monotonic()
-        crowd.start()
-        while crowd.alive:
-            watch.look(crowd.done)
+        pool.start()
+        while pool.alive:
+            memory.add(pool.done)
             time.sleep(sample)
         seconds = time.monotonic() - began
-        watch.look(crowd.done)
-    done, rss = np.array(watch.seen, dtype=np.float64).T
+        memory.add(pool.done)
+    done, rss = np.array(memory.samples, dtype=np.float64).T
     warm = done >= requests * WARM_UP
     return Soaked(
         service=module,
-        requests=crowd.done,
+        requests=pool.done,
         seconds=seconds,
-        kinds={kind: dict(sorted(counts.items())) for kind, counts in sorted(crowd.statuses.items())},
-        unexpected=dict(crowd.unexpected),
-        lost=crowd.lost,
+        kinds={kind: dict(sorted(counts.items())) for kind, counts in sorted(pool.statuses.items())},
+        unexpected=dict(pool.unexpected),
+        lost=pool.lost,
         rss_start=int(rss[0]),
         rss_warm=int(rss[warm][0]),
         rss_end=int(rss[-1]),
@@ -121,27 +125,27 @@ def soak(
     )
 
 
-class _Watch:
-    """(requests done, resident bytes of the process and its children), over time."""
+class _MemorySamples:
+    """Samples of (requests done, resident bytes of the process and its children)."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
-        self.seen: list[tuple[int, int]] = []
+        self.samples: list[tuple[int, int]] = []
 
-    def look(self, done: int) -> None:
+    def add(self, done: int) -> None:
         family = [self._process, *self._process.children(recursive=True)]
-        self.seen.append((done, sum(process.memory_info().rss for process in family)))
+        self.samples.append((done, sum(process.memory_info().rss for process in family)))
 
 
-class _Crowd:
-    """So many clients, each with a connection that it keeps, asking one thing after the other."""
+class _ClientPool:
+    """Clients that send requests one after the other, each over its own persistent connection."""
 
     def __init__(
-        self, port: int, model: str, draw: Callable[[random.Random], Ask], requests: int, clients: int
+        self, port: int, model: str, draw: Callable[[random.Random], SoakRequest], requests: int, clients: int
     ) -> None:
         self._port, self._model, self._draw = port, model, draw
         self._threads = [
-            threading.Thread(target=self._ask_all, args=(i, requests // clients), daemon=True) for i in range(clients)
+            threading.Thread(target=self._send_all, args=(i, requests // clients), daemon=True) for i in range(clients)
         ]
         self._lock = threading.Lock()
         self.statuses: dict[str, Counter[int]] = {}
@@ -157,46 +161,46 @@ class _Crowd:
     def alive(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
 
-    def _ask_all(self, seed: int, requests: int) -> None:
-        generator = random.Random(seed)  # noqa: S311 - it draws requests, no secrets
+    def _send_all(self, seed: int, requests: int) -> None:
+        generator = random.Random(seed)  # noqa: S311 - it chooses requests, not secrets
         with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
             for _ in range(requests):
-                ask = self._draw(generator)
+                request = self._draw(generator)
                 try:
-                    status = self._ask(connection, ask)
+                    status = self._send(connection, request)
                 except (OSError, http.client.HTTPException) as error:
                     connection.close()
-                    self._count(ask, None, repr(error))
+                    self._count(request, None, repr(error))
                 else:
-                    self._count(ask, status, "")
+                    self._count(request, status, "")
 
-    def _ask(self, connection: http.client.HTTPConnection, ask: Ask) -> int:
-        path = ask.path.replace("{model}", self._model)
-        connection.request("POST", path, ask.body, {"Content-Type": ask.content_type})
+    def _send(self, connection: http.client.HTTPConnection, request: SoakRequest) -> int:
+        path = request.path.replace("{model}", self._model)
+        connection.request("POST", path, request.body, {"Content-Type": request.content_type})
         response = connection.getresponse()
         response.read()
         return response.status
 
-    def _count(self, ask: Ask, status: int | None, error: str) -> None:
+    def _count(self, request: SoakRequest, status: int | None, error: str) -> None:
         with self._lock:
             self.done += 1
             if status is None:
                 self.lost += 1
-                self.unexpected[f"{ask.kind}: {error}"] += 1
+                self.unexpected[f"{request.kind}: {error}"] += 1
                 return
-            self.statuses.setdefault(ask.kind, Counter())[status] += 1
-            if status != ask.status and status not in ANY_TIME:
-                self.unexpected[f"{ask.kind}: {status} instead of {ask.status}"] += 1
+            self.statuses.setdefault(request.kind, Counter())[status] += 1
+            if status != request.status and status not in ALWAYS_ALLOWED:
+                self.unexpected[f"{request.kind}: {status} instead of {request.status}"] += 1
 
 
 def render(soaks: Soaks) -> str:
-    """docs/soak.md."""
+    """Returns the text of docs/soak.md."""
     service, control = soaks.service, soaks.control
     rows = [
         f"| {kind} | {', '.join(f'{status}: {count:,}' for status, count in counts.items())} |"
         for kind, counts in service.kinds.items()
     ]
-    unexpected = "; ".join(f"{what} ({count})" for what, count in service.unexpected.items()) or "none"
+    unexpected = "; ".join(f"{description} ({count})" for description, count in service.unexpected.items()) or "none"
     return "\n".join(
         [
             "# Soak test",
@@ -227,15 +231,15 @@ def render(soaks: Soaks) -> str:
 
 
 def conclusion(soaks: Soaks) -> tuple[str, str]:
-    """Two sentences: whether every response was as expected, and whether memory grew."""
+    """Returns two sentences: whether every response was as expected, and whether memory grew."""
     service, control = soaks.service, soaks.control
     unexpected = sum(service.unexpected.values())
     growth = f"Its memory {'leaks' if service.leaks else 'does not leak'} ({service.slope:+.1f} bytes per request)"
-    found = "is detected" if control.leaks else "is not detected, so this result means nothing"
+    detected = "is detected" if control.leaks else "is not detected, so this result means nothing"
     return (
         f"The service answered {service.requests:,} mixed requests with {unexpected or 'no'} unexpected responses and "
         f"{service.lost or 'no'} lost connections.",
-        f"{growth}, and the leak of the control ({control.slope:+.1f}) {found}.",
+        f"{growth}, and the leak of the control ({control.slope:+.1f}) {detected}.",
     )
 
 

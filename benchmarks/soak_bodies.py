@@ -1,4 +1,4 @@
-"""What the soak asks: good, bad and oversized requests, each with the status that it must get."""
+"""The requests of the soak test: valid, invalid and oversized, each with its expected status code."""
 
 import base64
 import io
@@ -15,8 +15,8 @@ _BOUNDARY = "soak"
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One request and the status that answers it; overload (503) and lateness (504) may always answer instead."""
+class SoakRequest:
+    """A request and its expected status code; 503 (overload) and 504 (deadline) are always allowed."""
 
     kind: str
     path: str
@@ -25,38 +25,40 @@ class Ask:
     status: int
 
 
-def asks(images: Sequence[bytes], labels: Sequence[str], shape: tuple[int, int, int]) -> Callable[[random.Random], Ask]:
-    """Draws one of many prepared requests. images are encoded ones that the model of this input shape takes."""
+def request_generator(
+    images: Sequence[bytes], labels: Sequence[str], shape: tuple[int, int, int]
+) -> Callable[[random.Random], SoakRequest]:
+    """Returns a function that chooses one of many prepared requests. images are encoded, shape is the model's input."""
     prepared = [
         (35, [_raw(image) for image in images]),
         (20, [_form("form, three images", "/predict", list(images[i : i + 3]), ()) for i in range(len(images) - 2)]),
         (10, [_json("JSON, base64", {"instances": [{"b64": _base64(image)}]}, 200) for image in images]),
-        (6, [Ask("npy, 40 images", "/predict", "application/x-npy", _npy((40, *shape)), 200)]),
+        (6, [SoakRequest("npy, 40 images", "/predict", "application/x-npy", _npy((40, *shape)), 200)]),
         (5, [_form("evaluation", "/evaluate", list(images[:3]), [labels[0]] * 3)]),
         (4, [_tensor(shape)]),
-        (4, [Ask("truncated image", "/predict", "image/png", images[0][: len(images[0]) // 2], 422)]),
+        (4, [SoakRequest("truncated image", "/predict", "image/png", images[0][: len(images[0]) // 2], 422)]),
         (3, [_form("one bad image of three", "/predict", [images[0], b"no image", images[1]], ())]),
-        (3, [Ask("invalid JSON", "/predict", "application/json", b'{"instances": [', 400)]),
+        (3, [SoakRequest("invalid JSON", "/predict", "application/json", b'{"instances": [', 400)]),
         (3, [_json("unknown field", {"instances": [{"b64": ""}], "topk": 1}, 422)]),
-        (3, [Ask("body too large", "/predict", "image/png", b"\x89PNG" + bytes(BODY_LIMIT), 413)]),
-        (2, [Ask("unknown model", "/models/nobody/predict", "image/png", images[0], 404)]),
-        (2, [Ask("unsupported media type", "/predict", "text/plain", b"cat", 415)]),
+        (3, [SoakRequest("body too large", "/predict", "image/png", b"\x89PNG" + bytes(BODY_LIMIT), 413)]),
+        (2, [SoakRequest("unknown model", "/models/unknown/predict", "image/png", images[0], 404)]),
+        (2, [SoakRequest("unsupported media type", "/predict", "text/plain", b"cat", 415)]),
     ]
     weights = [weight for weight, _ in prepared]
-    choices = [several for _, several in prepared]
+    choices = [requests for _, requests in prepared]
 
-    def draw(generator: random.Random) -> Ask:
+    def draw(generator: random.Random) -> SoakRequest:
         return generator.choice(generator.choices(choices, weights)[0])
 
     return draw
 
 
-def _raw(image: bytes) -> Ask:
-    return Ask("one image", "/predict", "image/png", image, 200)
+def _raw(image: bytes) -> SoakRequest:
+    return SoakRequest("one image", "/predict", "image/png", image, 200)
 
 
-def _json(kind: str, message: object, status: int) -> Ask:
-    return Ask(kind, "/predict", "application/json", json.dumps(message).encode(), status)
+def _json(kind: str, message: object, status: int) -> SoakRequest:
+    return SoakRequest(kind, "/predict", "application/json", json.dumps(message).encode(), status)
 
 
 def _base64(data: bytes) -> str:
@@ -69,15 +71,15 @@ def _npy(shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def _tensor(shape: tuple[int, int, int]) -> Ask:
+def _tensor(shape: tuple[int, int, int]) -> SoakRequest:
     pixels = np.random.default_rng(1).integers(0, 256, (2, *shape), dtype=np.uint8)
     tensor = {"name": "images", "datatype": "UINT8", "shape": [2, *shape], "data": pixels.ravel().tolist()}
-    return Ask(
+    return SoakRequest(
         "v2 tensor", "/v2/models/{model}/infer", "application/json", json.dumps({"inputs": [tensor]}).encode(), 200
     )
 
 
-def _form(kind: str, path: str, files: Sequence[bytes], labels: Sequence[str]) -> Ask:
+def _form(kind: str, path: str, files: Sequence[bytes], labels: Sequence[str]) -> SoakRequest:
     parts = [
         b'--%b\r\nContent-Disposition: form-data; name="files"; filename="%d.png"\r\n\r\n%b\r\n'
         % (_BOUNDARY.encode(), i, file)
@@ -88,4 +90,4 @@ def _form(kind: str, path: str, files: Sequence[bytes], labels: Sequence[str]) -
     ]
     body = b"".join(parts) + b"--%b--\r\n" % _BOUNDARY.encode()
     status = 422 if b"no image" in files else 200
-    return Ask(kind, path, f"multipart/form-data; boundary={_BOUNDARY}", body, status)
+    return SoakRequest(kind, path, f"multipart/form-data; boundary={_BOUNDARY}", body, status)

@@ -1,8 +1,8 @@
-"""The service that tutorials end with, as a baseline: one file, a session at import, one image a request.
+"""The service of a typical tutorial, as a baseline: one file, a session at import, one image per request.
 
     MODEL=artifacts/digits/1 uvicorn benchmarks.tutorial_service:app
 
-It resizes to the model's size and answers with the winning class; normalisation is in the graph, which flatters it.
+It resizes the image and returns the most probable class. Normalisation is in the graph, which is to its advantage.
 """
 
 import io

@@ -1,9 +1,9 @@
-"""What every message and file of the agreement has in common."""
+"""The base class of every message and file format."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """Immutable, and unknown fields are errors: a misspelt field is said, not swallowed."""
+    """An immutable model. Unknown fields are errors, so that a misspelt field is reported instead of ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

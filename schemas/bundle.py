@@ -1,6 +1,6 @@
-"""Reading a bundle: nothing in it is believed before its hash is seen to be right.
+"""Reads and verifies bundles: no file is used before its hash has been checked.
 
-Writing one is the trainer's (trainer/bundle/writer.py). The format is specified in artifacts/README.md.
+The trainer writes bundles (trainer/bundle/writer.py). artifacts/README.md specifies the format.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class GoldenSample:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A graph's input or output, in ONNX Runtime's words; a symbolic dimension is a string or None."""
+    """An input or output of a graph, as ONNX Runtime describes it; a symbolic dimension is a string or None."""
 
     name: str
     type: str
@@ -56,44 +56,44 @@ class Bundle:
     manifest: ModelManifest
 
     def read(self, entry: HashedFile) -> bytes:
-        """The file's bytes, those that were hashed: what is used cannot differ from what was verified.
+        """Returns the file's bytes after checking their hash, so a later change of the file has no effect.
 
-        Raises MissingFileError or HashMismatchError.
+        Raises MissingFileError, HashMismatchError, or BundleError if the file cannot be read.
         """
         data = _read(self.path / entry.file, entry.file)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise HashMismatchError(
-                f"{entry.file} does not have the sha256 that the manifest gives; restore or retrain."
+                f"The SHA-256 of {entry.file} differs from the manifest's; restore the file or train again."
             )
         return data
 
     def golden_samples(self) -> tuple[GoldenSample, ...]:
-        """Raises MissingFileError, HashMismatchError or ManifestError."""
+        """Returns the samples in the manifest's order. Raises MissingFileError, HashMismatchError or ManifestError."""
         golden = self.manifest.golden
         shape = (len(golden.images), len(self.manifest.labels))
         try:
             expected = np.array(json.loads(self.read(golden.expected)), dtype=np.float64)
         except (ValueError, TypeError, RecursionError) as error:
-            raise ManifestError(f"{golden.expected.file} does not hold lists of numbers.") from error
+            raise ManifestError(f"{golden.expected.file} must contain lists of numbers.") from error
         if expected.shape != shape:
-            raise ManifestError(f"{golden.expected.file} holds {list(expected.shape)} numbers, not {list(shape)}.")
-        if not ((expected >= 0) & (expected <= 1)).all():  # written so that NaN fails
-            raise ManifestError(f"{golden.expected.file} holds a number that is no probability.")
+            raise ManifestError(f"{golden.expected.file} has shape {list(expected.shape)}; expected {list(shape)}.")
+        if not ((expected >= 0) & (expected <= 1)).all():  # this form rejects NaN
+            raise ManifestError(f"{golden.expected.file} contains a number outside 0 to 1.")
         rows = expected.astype(np.float32)
         return tuple(
             GoldenSample(entry.file, self.read(entry), row) for entry, row in zip(golden.images, rows, strict=True)
         )
 
     def check_signature(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
-        """Raises ShapeMismatchError where the graph's inputs or outputs are not those of the manifest."""
+        """Raises ShapeMismatchError if the graph's inputs or outputs differ from the manifest."""
         classes = len(self.manifest.labels)
         _check_tensors("input", inputs, [(INPUT_NAME, "tensor(uint8)", self.manifest.input.shape)])
         _check_tensors("output", outputs, [(name, "tensor(float)", (classes,)) for name in OUTPUT_NAMES])
 
     def check_golden(self, variant: Variant, infer: Infer) -> None:
-        """Replays the golden samples through the real decode and the given session, one by one and as one batch.
+        """Decodes the golden samples and runs `infer` on them, one at a time and as one batch.
 
-        Raises GoldenMismatchError naming the sample; also for probabilities that are not finite.
+        Raises GoldenMismatchError naming the first sample whose probabilities differ or are not finite.
         """
         samples = self.golden_samples()
         try:
@@ -101,40 +101,40 @@ class Bundle:
         except ImageError as error:
             raise GoldenMismatchError(f"A golden sample cannot be decoded: {error}") from error
         single = np.concatenate([infer(images[i : i + 1]) for i in range(len(samples))])
-        for answered in (single, infer(images)):
-            if answered.shape != (len(samples), len(self.manifest.labels)):
+        for probabilities in (single, infer(images)):
+            shape = (len(samples), len(self.manifest.labels))
+            if probabilities.shape != shape:
                 raise GoldenMismatchError(
-                    f"The {len(samples)} golden samples are answered with {list(answered.shape)} numbers, not with one "
-                    "probability a class for each."
+                    f"The output for the golden samples has shape {list(probabilities.shape)}; expected {list(shape)}."
                 )
-            for sample, row in zip(samples, answered, strict=True):
+            for sample, row in zip(samples, probabilities, strict=True):
                 difference = float(np.abs(row - sample.probabilities).max())
-                if not difference <= variant.golden_tolerance:  # written so that NaN fails
+                if not difference <= variant.golden_tolerance:  # this form rejects NaN
                     raise GoldenMismatchError(
-                        f"The golden sample {sample.file} is answered {difference:.2g} away from what the manifest "
-                        f"expects of {variant.name} (at most {variant.golden_tolerance:g}); the model is not the one "
-                        "that was exported, or this machine computes it wrongly."
+                        f"Golden sample {sample.file}: the probabilities of {variant.name} differ from the expected "
+                        f"ones by {difference:.2g} (tolerance {variant.golden_tolerance:g}). Either the model changed "
+                        "after its export, or this machine computes it incorrectly."
                     )
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Reads the manifest of artifacts/<model>/<version>/; files are verified as they are read.
+    """Reads the manifest of artifacts/<model>/<version>/. Other files are verified when they are read.
 
     Raises MissingFileError, ManifestError or FormatVersionError.
     """
     manifest = parse_manifest(_read(path / MANIFEST_FILE, MANIFEST_FILE))
-    # The visible path counts, too: a version may be a link into a store of builds.
+    # The path before resolving links also counts: a version may be a link to a build folder.
     places = [f"{place.parent.name}/{place.name}" for place in (path.absolute(), path.resolve())]
     if f"{manifest.name}/{manifest.version}" not in places:
         raise ManifestError(
-            f"The manifest says {manifest.name} version {manifest.version}, but the bundle lies in {places[0]}; "
-            "a bundle's folder is <name>/<version>."
+            f"The manifest is of {manifest.name} version {manifest.version}, but the bundle is in {places[0]}; "
+            f"move it to {manifest.name}/{manifest.version}."
         )
     return Bundle(path, manifest)
 
 
 def hash_file(path: Path, root: Path) -> HashedFile:
-    """The manifest's entry for a file below root."""
+    """Returns the manifest entry for a file below root."""
     return HashedFile(file=path.relative_to(root).as_posix(), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -152,12 +152,14 @@ def _check_tensors(
 ) -> None:
     by_name = {tensor.name: tensor for tensor in found}
     if set(by_name) != {name for name, _, _ in expected}:
-        raise ShapeMismatchError(f"The graph's {kind}s are {sorted(by_name)}, not {[name for name, _, _ in expected]}.")
-    for name, kind_of_number, shape in expected:
+        raise ShapeMismatchError(
+            f"The graph's {kind}s are {sorted(by_name)}; expected {[name for name, _, _ in expected]}."
+        )
+    for name, dtype, shape in expected:
         tensor = by_name[name]
         symbolic_batch = len(tensor.shape) > 0 and not isinstance(tensor.shape[0], int)
-        if tensor.type != kind_of_number or not symbolic_batch or tuple(tensor.shape[1:]) != shape:
+        if tensor.type != dtype or not symbolic_batch or tuple(tensor.shape[1:]) != shape:
             raise ShapeMismatchError(
-                f"The graph's {kind} '{name}' is {tensor.type} {list(tensor.shape)}, "
-                f"not {kind_of_number} ['batch', {', '.join(map(str, shape))}]."
+                f"The graph's {kind} '{name}' is {tensor.type} {list(tensor.shape)}; "
+                f"expected {dtype} ['batch', {', '.join(map(str, shape))}]."
             )

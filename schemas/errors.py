@@ -1,44 +1,44 @@
-"""Every way in which data can break the agreement.
+"""Exceptions for invalid images, labels, bundles and promotion records.
 
 SchemaError
-├── ImageError                 one image cannot become the model's input
+├── ImageError                 an image cannot be converted to the model's input
 │   ├── UnreadableImageError   not an image, damaged, or cut short
-│   ├── UnsupportedImageError  a real image of a kind that has no single right reading
-│   └── ImageTooLargeError     claims more pixels than allowed
-├── MetricsError               labels and probabilities that do not fit together
+│   ├── UnsupportedImageError  a valid image of an unsupported or ambiguous kind
+│   └── ImageTooLargeError     its header declares more pixels than the limit
+├── MetricsError               labels and probabilities do not match
 ├── PromotionError             promoted.json cannot be used
-└── BundleError                a bundle that must not answer
-    ├── MissingFileError       a file that the manifest names, or the manifest, is not there
-    ├── ManifestError          manifest.json is not what artifacts/README.md says
-    ├── FormatVersionError     written in a format that this release does not read
-    ├── HashMismatchError      a file is not the one that was written
-    ├── ShapeMismatchError     the graph's inputs or outputs are not the manifest's
-    └── GoldenMismatchError    a golden sample is not answered as expected
+└── BundleError                a bundle must not serve
+    ├── MissingFileError       the manifest, or a file that it lists, is missing
+    ├── ManifestError          manifest.json does not follow artifacts/README.md
+    ├── FormatVersionError     this release does not read the bundle's format version
+    ├── HashMismatchError      a file has changed since it was written
+    ├── ShapeMismatchError     the graph's inputs or outputs differ from the manifest
+    └── GoldenMismatchError    a golden sample does not produce the expected probabilities
 """
 
 
 class SchemaError(Exception):
-    """The message is one sentence for the person who sent the data."""
+    """Base class. The message is written for the person who supplied the data."""
 
 
 class ImageError(SchemaError):
-    """One image cannot become the model's input."""
+    """An image cannot be converted to the model's input."""
 
 
 class UnreadableImageError(ImageError):
-    """Not an image, damaged, or cut short."""
+    """The data is not an image, or the image is damaged or cut short."""
 
 
 class UnsupportedImageError(ImageError):
-    """A real image, of a kind that has no single right reading here."""
+    """A valid image of an unsupported kind, or of a kind that can be read in more than one way."""
 
 
 class ImageTooLargeError(ImageError):
-    """Claims more pixels than allowed; nothing was decoded."""
+    """The header declares more pixels than the limit; nothing was decoded."""
 
 
 class MetricsError(SchemaError):
-    """Labels and probabilities do not fit together."""
+    """Labels and probabilities do not match in shape, number or range."""
 
 
 class PromotionError(SchemaError):
@@ -46,7 +46,7 @@ class PromotionError(SchemaError):
 
 
 class BundleError(SchemaError):
-    """A bundle that must not answer."""
+    """A bundle must not serve."""
 
 
 class MissingFileError(BundleError):

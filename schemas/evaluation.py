@@ -1,6 +1,6 @@
-"""/evaluate: request and report. The report's figures are also what a bundle's manifest holds of its test split.
+"""The request and report of /evaluate. A bundle's manifest stores the same metrics of its validation and test split.
 
-What grows with the images or tells of single ones belongs to EvaluationReport, and not to Metrics.
+Values that describe single images, or grow with their number, belong to EvaluationReport and not to Metrics.
 """
 
 from typing import Annotated, Any
@@ -24,11 +24,11 @@ class Averages(Frozen):
 
 class ClassMetrics(Averages):
     label: str
-    support: Annotated[int, Field(ge=0, description="labelled images of this class")]
+    support: Annotated[int, Field(ge=0, description="number of images with this label")]
 
 
 class CalibrationBin(Frozen):
-    """One bin of the reliability diagram; confidence and accuracy are null where no answer fell into it."""
+    """One bin of the reliability diagram; confidence and accuracy are null if the bin is empty."""
 
     lower: Rate
     upper: Rate
@@ -50,7 +50,7 @@ class Interval(Frozen):
 
 
 class TopKAccuracy(Frozen):
-    """The share of images whose label is among the k most probable classes; with k = 1 the accuracy."""
+    """The fraction of images whose label is among the k most probable classes; for k = 1, the accuracy."""
 
     k: Annotated[int, Field(ge=1)]
     accuracy: Rate
@@ -58,26 +58,28 @@ class TopKAccuracy(Frozen):
 
 
 class Metrics(Frozen):
-    """The figures of one model on one labelled set; each equals scikit-learn's of the same name.
+    """The metrics of one model on one labelled data set; each equals the scikit-learn metric of the same name.
 
-    The answer is the most probable class, among equals the first. A class without a labelled image counts as 0
-    (zero_division=0) in per_class, is named in absent_classes and is left out of the macro means.
+    The predicted class is the most probable one; if several tie, the first. A class without images counts as 0
+    (zero_division=0) in per_class, is listed in absent_classes and is excluded from the macro averages.
 
-    Intervals are Wilson's score intervals of 95% (1927). They stand where a figure is a rate of independent images:
-    accuracy and top-k accuracy here, precision and recall of a class in the report. The others (means over classes, F1,
-    log loss, areas, calibration) have none: none that takes a few lines is right for small sets.
+    Intervals are 95% Wilson score intervals (1927). They are given for rates over independent images: accuracy and
+    top-k accuracy here, and the precision and recall of each class in the report. Macro averages, F1, log loss, areas
+    under curves and calibration have no interval: no simple formula is accurate for small data sets.
     """
 
-    n: Annotated[int, Field(ge=1, description="images measured")]
+    n: Annotated[int, Field(ge=1, description="number of images scored")]
     accuracy: Rate
     accuracy_interval: Annotated[Interval, Field(description=WILSON)]
     top_k: Annotated[
-        tuple[TopKAccuracy, ...], Field(description="for each k of 1, 3 and 5 that is below the number of classes")
+        tuple[TopKAccuracy, ...], Field(description="for k = 1, 3 and 5, as far as k is below the number of classes")
     ] = ()
     log_loss: Annotated[float, Field(ge=0, description="mean negative log likelihood, in nats")]
-    macro: Annotated[Averages, Field(description="mean over the classes that have labelled images")]
-    micro: Annotated[Averages, Field(description="over all images pooled; equals the accuracy with one label an image")]
-    weighted: Annotated[Averages, Field(description="mean over the classes, weighted by their support")]
+    macro: Annotated[Averages, Field(description="unweighted mean over the classes that have images")]
+    micro: Annotated[
+        Averages, Field(description="over all images pooled; equals the accuracy, as each image has one label")
+    ]
+    weighted: Annotated[Averages, Field(description="mean over the classes, weighted by support")]
     per_class: tuple[ClassMetrics, ...]
     absent_classes: tuple[str, ...]
     confusion_matrix: Annotated[
@@ -87,67 +89,65 @@ class Metrics(Frozen):
     roc_auc: Annotated[
         Rate | None,
         Field(
-            description="area under the ROC curve, of two classes alone: the second label is the positive one, its "
-            "probability the score; null where the images are all of one class"
+            description="area under the ROC curve, for models of two classes: the second label is the positive class, "
+            "its probability the score; null if all images are of one class"
         ),
     ] = None
     average_precision: Annotated[
-        Rate | None, Field(description="area under the precision-recall curve, not interpolated; null as roc_auc is")
+        Rate | None, Field(description="area under the precision-recall curve, not interpolated; null if roc_auc is")
     ] = None
     notes: Annotated[
-        tuple[str, ...], Field(description="what must be known to read these figures, a sentence each")
+        tuple[str, ...], Field(description="remarks needed to interpret these metrics, one sentence each")
     ] = ()
 
 
 class EvaluateRequest(Frozen):
-    """The JSON body of /evaluate: /predict's, with one label an instance."""
+    """The JSON body of /evaluate: the body of /predict, and one label per instance."""
 
     instances: Annotated[list[Any], WithJsonSchema(INSTANCES_SCHEMA), Field(min_length=1)]
     labels: Annotated[
         list[StrictStr | StrictInt],
-        Field(description="one an instance, in order; a string is a label's name, an integer a class index"),
+        Field(description="one per instance, in order; a string is a label, an integer is a class index"),
     ]
     on_error: OnError | None = None
     reject: RejectOption = None
 
 
 class Rejecting(Frozen):
-    """What becomes of the images where only those are answered whose winning probability reaches the threshold."""
+    """The effect of the reject threshold: an image is answered if its highest probability reaches the threshold."""
 
     threshold: Rate
-    coverage: Annotated[Rate, Field(description="share of the images that is answered")]
-    accuracy: Annotated[Rate | None, Field(description="of what is answered; null where nothing is")]
+    coverage: Annotated[Rate, Field(description="fraction of the images that is answered")]
+    accuracy: Annotated[Rate | None, Field(description="over the answered images; null if there are none")]
 
 
 class ClassReport(ClassMetrics):
-    """Its rates' intervals are null where there is no image to count: none of the class, or none taken for it."""
+    """ClassMetrics with intervals. An interval is null if there are no predictions (precision) or labels (recall)."""
 
     precision_interval: Annotated[Interval | None, Field(description=WILSON)]
     recall_interval: Annotated[Interval | None, Field(description=WILSON)]
 
 
 class Mistake(Frozen):
-    """A wrong answer, and how sure of it the model was."""
+    """A misclassified image, and the probability of the predicted class."""
 
     index: Annotated[int, Field(ge=0, description="position of the image in the request")]
-    name: Annotated[str | None, Field(description="the name of the image's file; null if the client sent none")] = None
+    name: Annotated[str | None, Field(description="the image's file name; null if the client sent none")] = None
     label: str
     predicted: str
     probability: Annotated[Rate, Field(description="of the predicted class")]
 
 
 class EvaluationReport(Metrics):
-    """The figures, with who answered. errors lists the images left out under on_error=item; n does not count them."""
+    """The metrics, with the model that produced them. n excludes the images in errors (on_error=item)."""
 
     per_class: tuple[ClassReport, ...]
     worst_mistakes: Annotated[
-        tuple[Mistake, ...], Field(description=f"the surest wrong answers, the surest first, at most {MOST_MISTAKES}")
+        tuple[Mistake, ...], Field(description=f"at most {MOST_MISTAKES} mistakes, by falling probability")
     ] = ()
     model: str
     version: int
     variant: Annotated[str, Field(description="the variant that answered: fp32, int8 or fp16")]
     provider: Annotated[str, Field(description="the ONNX Runtime execution provider that answered")]
     errors: tuple[ItemError, ...] = ()
-    reject: Annotated[Rejecting | None, Field(description="under reject=true; all other figures are of all images")] = (
-        None
-    )
+    reject: Annotated[Rejecting | None, Field(description="for reject=true; all other metrics cover all images")] = None

@@ -1,4 +1,4 @@
-"""Reading a file that somebody else put there, and writing one that others may read at any time."""
+"""Reads files that other programs wrote, and writes files that other programs may read at any time."""
 
 import contextlib
 import errno
@@ -9,19 +9,19 @@ from pathlib import Path
 
 
 def read_regular_file(path: Path) -> bytes:
-    """Raises OSError, also for anything that is not a regular file: opening a pipe or a device can block forever."""
+    """Returns the file's bytes. Raises OSError if it is not a regular file: opening a pipe can block forever."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return path.read_bytes()
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """A reader, or a restart after a power failure, finds the old file or the new one. Raises OSError."""
+    """Replaces the file: a reader sees the old data or the new, even after a power failure. Raises OSError."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     new = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)  # mkstemp's files are for their owner alone
+            os.fchmod(descriptor, 0o644)  # mkstemp creates files that only the owner can read
             file.write(data)
             file.flush()
             os.fsync(descriptor)
@@ -35,7 +35,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":
-        return  # Windows cannot open a folder, and needs no sync of one
+        return  # Windows cannot open a folder, and need not sync it
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

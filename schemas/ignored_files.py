@@ -1,4 +1,4 @@
-"""Files that operating systems leave beside pictures, in a folder for training and in an archive alike."""
+"""Files that operating systems leave in folders and archives of images."""
 
 _SYSTEM_FILES = {
     "__macosx",
@@ -16,5 +16,5 @@ _SYSTEM_FILES = {
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or a folder of this name is hidden, or one that an operating system makes."""
+    """Returns whether a file or folder of this name is hidden, or created by an operating system."""
     return name.startswith(".") or name.lower() in _SYSTEM_FILES

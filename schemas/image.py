@@ -1,17 +1,17 @@
-"""Image bytes, or pixels, to the model's input: the only decode and resize in the repository.
+"""Converts encoded images and pixel arrays to the model's input: the only decode and resize in the repository.
 
-Trainer and service both come through here, so an image means the same to both. What is ambiguous is refused with its
-reason instead of guessed:
+Trainer and service both use it, so that both read an image in the same way. Ambiguous images are refused with the
+reason:
 
     EXIF orientation       applied
-    palette, 1 bit, grey   expanded to RGB, or to grey, as the model wants
+    palette, 1 bit, grey   expanded to RGB, or to grey, as the model requires
     16 bits a channel      scaled to 8 (Pillow's own conversion clips)
     CMYK, YCbCr            converted to RGB
     transparency           laid over white
-    MPO (phones' JPEG)     its main picture
-    animation, many pages  refused: which frame is meant?
-    32-bit, float, LAB     refused: the range of values is not known
-    plain PNM, RLE BMP     refused: a small file can keep their decoders busy for minutes
+    MPO (phones' JPEG)     the main image
+    animation, many pages  refused: it is unclear which frame to use
+    32-bit, float, LAB     refused: the range of values is unknown
+    plain PNM, RLE BMP     refused: a small file can occupy the decoder for minutes
     truncated, damaged     refused
 """
 
@@ -30,8 +30,8 @@ from schemas.manifest import InputSpec, Interpolation, Resize
 Pixels = npt.NDArray[np.uint8]
 
 DEFAULT_MAX_PIXELS = 50_000_000
-MAX_SIDE = 65_535  # the most that JPEG and GIF can say; the memory of resizing grows with a side, whatever the other is
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # MPO comes in as JPEG
+MAX_SIDE = 65_535  # the limit of JPEG and GIF; resizing needs memory for each side, however short the other
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow opens MPO as JPEG
 _UNSUPPORTED_FORMATS = {
     rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)": "HEIC (the format of iPhone photos)",
     rb"....ftypavi[fs]": "AVIF",
@@ -51,7 +51,7 @@ _TO_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SLOW_DECODERS = {"ppm_plain", "bmp_rle"}
-_GREY_STEPS = {"L;2": 85, "L;4": 17}  # from a 2-bit or 4-bit grey to its 8-bit one
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # factor from 2-bit or 4-bit grey to 8-bit grey
 _DIRECT_MODES = {"1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P", "LA", "PA", "RGBA", "La", "RGBa"}
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
@@ -62,24 +62,24 @@ _RESAMPLING = {
     Interpolation.LANCZOS: Image.Resampling.LANCZOS,
 }
 
-# Pillow's own guard is process-wide and refuses from twice its value on. It stands behind max_pixels of each call:
-# some decoders reserve memory while a file is opened.
+# Pillow's own limit applies to the whole process and refuses images above twice its value. It backs up max_pixels:
+# some decoders allocate memory while a file is opened.
 Image.MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
-_guard_lock = threading.Lock()
+_pillow_limit_lock = threading.Lock()
 
-# Pillow's warnings speak of the bytes (a damaged EXIF tag that it skips, say), not of this program. Filters belong to
-# the whole process: changing them around each call would not be safe in threads.
+# Pillow's warnings are about the input, for example a damaged EXIF tag that it skips. The filter is set once:
+# warning filters belong to the whole process, and changing them for each call is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_image(data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
-    """Encoded image bytes -> uint8 [height, width, channels] of the spec.
+    """Decodes an image and returns uint8 [height, width, channels] of the spec.
 
-    Raises ImageTooLargeError before decoding when the header claims more than max_pixels or a side above MAX_SIDE,
-    UnsupportedImageError for a kind that has no single right reading, UnreadableImageError for everything that is not
-    a whole image.
+    Raises ImageTooLargeError, before decoding, if the header declares more than max_pixels or a side above MAX_SIDE;
+    UnsupportedImageError for an unsupported or ambiguous kind; UnreadableImageError if the data is not a complete
+    image.
     """
-    _widen_guard(max_pixels)
+    _raise_pillow_limit(max_pixels)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, max_pixels)
@@ -88,10 +88,10 @@ def decode_image(data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIX
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLargeError(f"The image claims far more than the {max_pixels:,} pixels allowed.") from error
+        raise ImageTooLargeError(f"The image is far larger than the limit of {max_pixels:,} pixels.") from error
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
-    except Exception as error:  # decoders raise anything on hostile bytes: struct.error, SyntaxError, IndexError, ...
+    except Exception as error:  # decoders raise many types on bad bytes: struct.error, SyntaxError, IndexError
         raise UnreadableImageError(f"The image is damaged or cut short ({error or type(error).__name__}).") from error
 
 
@@ -101,13 +101,13 @@ def _unidentified(data: bytes) -> ImageError:
     for signature, name in _UNSUPPORTED_FORMATS.items():
         if re.match(signature, data, re.DOTALL):
             return UnsupportedImageError(f"{name} is not supported; save the image as PNG or JPEG.")
-    return UnreadableImageError(f"The bytes are no image of a known format ({', '.join(FORMATS)}).")
+    return UnreadableImageError(f"The data is not an image of a supported format ({', '.join(FORMATS)}).")
 
 
 def fit_pixels(pixels: Pixels, spec: InputSpec) -> Pixels:
-    """Pixels uint8 [height, width] or [height, width, 1 | 3 | 4] -> uint8 [height, width, channels] of the spec.
+    """Resizes pixels, uint8 [height, width] or [height, width, 1 | 3 | 4], to [height, width, channels] of the spec.
 
-    Raises UnsupportedImageError for an array of another type or shape, ImageTooLargeError for a side above MAX_SIDE.
+    Raises UnsupportedImageError for any other type or shape, and ImageTooLargeError for a side above MAX_SIDE.
     """
     if pixels.dtype != np.uint8:
         raise UnsupportedImageError(f"Pixels must be uint8 (0 to 255), not {pixels.dtype}.")
@@ -124,61 +124,65 @@ def fit_pixels(pixels: Pixels, spec: InputSpec) -> Pixels:
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """uint8 [height, width, 1 | 3] -> PNG bytes that decode to the same pixels."""
+    """Returns pixels, uint8 [height, width, 1 | 3], as a PNG that decodes to the same pixels."""
     plane = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(plane)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _widen_guard(max_pixels: int) -> None:
-    with _guard_lock:
+def _raise_pillow_limit(max_pixels: int) -> None:
+    with _pillow_limit_lock:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
 
 
 def _check_sides(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
-        raise ImageTooLargeError(f"The image is {width} x {height} pixels; at most {MAX_SIDE:,} a side are allowed.")
+        raise ImageTooLargeError(f"The image is {width} x {height} pixels; the limit is {MAX_SIDE:,} per side.")
 
 
 def _check_header(image: ImageFile.ImageFile, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageTooLargeError(f"The image claims {width} x {height} pixels; at most {max_pixels:,} are allowed.")
+        raise ImageTooLargeError(f"The image is {width} x {height} pixels; the limit is {max_pixels:,} pixels.")
     _check_sides(width, height)
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        raise UnsupportedImageError("The image has several frames or pages; send the one that is meant.")
+        raise UnsupportedImageError("The image has several frames or pages; send a single frame.")
     if any(tile.codec_name in _SLOW_DECODERS for tile in image.tile):
-        raise UnsupportedImageError("Plain-text PNM and run-length BMP are not read; save the image as PNG.")
+        raise UnsupportedImageError("Plain-text PNM and run-length BMP are not supported; save the image as PNG.")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_tiff(image, max_pixels)
     if image.format == "PNG":
-        _mend_transparent_colour(image)
+        _scale_transparent_colour(image)
 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
     tags = image.tag_v2
     if int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0)) > max_pixels:
-        raise ImageTooLargeError(f"The image claims tiles of more than the {max_pixels:,} pixels allowed.")
+        raise ImageTooLargeError(f"The image has tiles above the limit of {max_pixels:,} pixels.")
     black_is_zero = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 1
     sixteen_bits = tags.get(TiffImagePlugin.BITSPERSAMPLE) == (16,)
     if image.mode.startswith("I;16") and not (black_is_zero and sixteen_bits):
-        # Pillow reads 12 bits without scaling them to 16, and takes white for black.
-        raise UnsupportedImageError("A grey TIFF above 8 bits must have 16 bits and black as 0; save it as 8-bit grey.")
+        # Pillow does not scale 12 bits to 16, and does not invert images whose white is 0.
+        raise UnsupportedImageError(
+            "A grey TIFF of more than 8 bits must have 16 bits and black as 0; save it as 8-bit grey."
+        )
     planes = len(image.getbands()) if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 else 1
     covered = sum(
         (right - left) * (lower - upper)
         for left, upper, right, lower in (tile.extents for tile in image.tile if tile.extents)
     )
     if not image.use_load_libtiff and covered < image.width * image.height * planes:
-        raise UnreadableImageError("The image is damaged or cut short (a part of the picture has no data).")
+        raise UnreadableImageError("The image is damaged or cut short (part of it has no data).")
 
 
-def _mend_transparent_colour(image: ImageFile.ImageFile) -> None:
-    """A PNG gives its transparent colour at the file's bit depth; Pillow compares it with pixels made 8-bit."""
+def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
+    """Scales a PNG's transparent colour to 8 bits: Pillow compares the file's value with pixels already scaled."""
     transparent, kind = image.info.get("transparency"), image.tile[0].args
     if transparent is not None and kind == "RGB;16B":
-        raise UnsupportedImageError("A 16-bit RGB image with a transparent colour is not read; save it as 8-bit RGBA.")
+        raise UnsupportedImageError(
+            "16-bit RGB with a transparent colour is not supported; save the image as 8-bit RGBA."
+        )
     if isinstance(transparent, int) and kind in _GREY_STEPS:
         image.info["transparency"] = transparent * _GREY_STEPS[str(kind)]
 
@@ -203,7 +207,7 @@ def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:
 
 
 def _pad(image: Image.Image, size: tuple[int, int], method: Image.Resampling) -> Image.Image:
-    """As ImageOps.pad, but a line that is too thin for the size keeps one pixel instead of vanishing."""
+    """Like ImageOps.pad, but each side keeps at least one pixel; ImageOps.pad can round a thin image to zero."""
     width, height = size
     if image.width * height > image.height * width:
         height = max(1, round(image.height / image.width * width))
@@ -215,7 +219,7 @@ def _pad(image: Image.Image, size: tuple[int, int], method: Image.Resampling) ->
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey comes as I;16 (or, from PNM, as I with values up to 65,535); 255 * 257 = 65,535."""
+    """Scales 16-bit grey to 8 bits (255 * 257 = 65,535). Pillow reads it as I;16, or from PNM as I."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         wide = np.asarray(image).astype(np.uint32)
         grey = ((wide + 128) // 257).clip(0, 255).astype(np.uint8)
@@ -223,8 +227,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey)
     if image.mode not in _DIRECT_MODES:
         raise UnsupportedImageError(
-            f"The image's pixels are of the kind '{image.mode}', whose range of values is not known; "
-            "save it as 8-bit RGB or grey."
+            f"Images of pixel mode '{image.mode}' are not supported: their range of values is unknown. "
+            "Save the image as 8-bit RGB or grey."
         )
     return image
 

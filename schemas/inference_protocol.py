@@ -1,7 +1,7 @@
-"""Open Inference Protocol v2 over HTTP: its messages, with the extensions that Convoy has.
+"""The messages of Open Inference Protocol v2 over HTTP, with the extensions that Convoy supports.
 
-The protocol is KServe's, the extensions are Triton's. Requests are strict: an unknown field or parameter, true in the
-place of 1, or "3" in the place of 3 is an error that names it.
+KServe defines the protocol, Triton the extensions. Requests are strict: an unknown field or parameter, true instead of
+1, or "3" instead of 3 is an error that names the field.
 """
 
 from enum import StrEnum
@@ -30,7 +30,7 @@ Dimension = Annotated[int, Field(strict=True)]
 TENSOR_DATA: dict[str, Any] = {
     "type": "array",
     "items": {},
-    "description": "The elements row by row, flat or nested as the shape: integers 0 to 255, or base64 for BYTES.",
+    "description": "The elements in row-major order, flat or nested: integers 0 to 255, or base64 strings for BYTES.",
 }
 
 
@@ -41,7 +41,7 @@ class Datatype(StrEnum):
 
 
 class InputDatatype(StrEnum):
-    """What an input may be sent as: pixels of the model's shape, or encoded images of any."""
+    """UINT8: pixels of the model's shape. BYTES: encoded images of any size."""
 
     UINT8 = "UINT8"
     BYTES = "BYTES"
@@ -60,37 +60,39 @@ class ServerMetadata(Frozen):
 class TensorMetadata(Frozen):
     name: str
     datatype: Datatype
-    shape: Annotated[tuple[int, ...], Field(description="-1: as many as there are images")]
-    parameters: Annotated[dict[str, str], Field(description="what else it may be sent as")]
+    shape: Annotated[tuple[int, ...], Field(description="-1 is the number of images")]
+    parameters: Annotated[dict[str, str], Field(description="other accepted formats")]
 
 
 class ModelMetadata(Frozen):
     name: str
-    versions: Annotated[tuple[str, ...], Field(description="those that can be asked")]
+    versions: Annotated[tuple[str, ...], Field(description="versions that are ready")]
     platform: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
 
 
 class RequestParameters(Frozen):
-    timeout: Annotated[Size, Field(description="microseconds the request may take; 0: what the service allows")] = 0
-    priority: Annotated[Size, Field(description="taken, and without effect: requests are equal")] = 0
-    binary_data_output: Annotated[StrictBool, Field(description="outputs that do not say come as binary data")] = False
+    timeout: Annotated[Size, Field(description="deadline in microseconds; 0: the service's own deadline")] = 0
+    priority: Annotated[Size, Field(description="accepted without effect: all requests have the same priority")] = 0
+    binary_data_output: Annotated[StrictBool, Field(description="default of each output's binary_data")] = False
 
 
 class InputParameters(Frozen):
-    binary_data_size: Annotated[Size | None, Field(description="bytes of this input after the JSON")] = None
+    binary_data_size: Annotated[Size | None, Field(description="number of bytes of this input after the JSON")] = None
 
 
 class OutputParameters(Frozen):
-    binary_data: Annotated[StrictBool | None, Field(description="as binary data after the JSON, or in it")] = None
+    binary_data: Annotated[
+        StrictBool | None, Field(description="true: as binary data after the JSON; false: in the JSON")
+    ] = None
     classification: Annotated[
-        Positive | None, Field(description='instead of the values, the so many highest as "value:index:label"')
+        Positive | None, Field(description='return this many of the highest values, as "value:index:label"')
     ] = None
 
 
 class RequestInput(Frozen):
-    """data, or as many bytes after the JSON as parameters.binary_data_size says."""
+    """An input tensor: in data, or in parameters.binary_data_size bytes after the JSON."""
 
     name: str
     shape: tuple[Dimension, ...]
@@ -105,14 +107,14 @@ class RequestOutput(Frozen):
 
 
 class InferRequest(Frozen):
-    """model_name and model_version may be said here too; then they must be those of the path."""
+    """The request body. If model_name or model_version is given, it must match the path."""
 
     model_name: str | None = None
     model_version: str | None = None
-    id: Annotated[str | None, Field(description="comes back in the answer")] = None
+    id: Annotated[str | None, Field(description="returned in the response")] = None
     parameters: RequestParameters = RequestParameters()
     inputs: Annotated[tuple[RequestInput, ...], Field(min_length=1)]
-    outputs: Annotated[tuple[RequestOutput, ...], Field(description="none: all of them")] = ()
+    outputs: Annotated[tuple[RequestOutput, ...], Field(description="empty: all outputs")] = ()
 
 
 class ResponseParameters(Frozen):
@@ -125,7 +127,7 @@ class ResponseOutput(Frozen):
     datatype: Datatype
     parameters: ResponseParameters | None = None
     data: Annotated[
-        list[float] | list[str] | None, Field(description="row by row; not there where the output is binary")
+        list[float] | list[str] | None, Field(description="in row-major order; absent if the output is binary")
     ] = None
 
 
@@ -137,7 +139,7 @@ class InferResponse(Frozen):
 
 
 class IndexRequest(Frozen):
-    ready: Annotated[StrictBool, Field(description="only what can be asked")] = False
+    ready: Annotated[StrictBool, Field(description="list only versions that are ready")] = False
 
 
 class ModelState(StrEnum):
@@ -149,11 +151,11 @@ class IndexEntry(Frozen):
     name: str
     version: str
     state: ModelState
-    reason: Annotated[str, Field(description="why it is unavailable, or empty")] = ""
+    reason: Annotated[str, Field(description="why the version is unavailable; empty if it is ready")] = ""
 
 
 class LoadParameters(Frozen):
-    version: Annotated[Positive | None, Field(description="serve this version alone, until the next load")] = None
+    version: Annotated[Positive | None, Field(description="serve only this version, until the next load")] = None
 
 
 class LoadRequest(Frozen):
@@ -161,7 +163,9 @@ class LoadRequest(Frozen):
 
 
 class UnloadParameters(Frozen):
-    unload_dependents: Annotated[StrictBool, Field(description="taken; no model here has dependents")] = False
+    unload_dependents: Annotated[
+        StrictBool, Field(description="accepted without effect: models have no dependents")
+    ] = False
 
 
 class UnloadRequest(Frozen):

@@ -1,4 +1,4 @@
-"""manifest.json: what a bundle says of itself. The format is specified in artifacts/README.md."""
+"""manifest.json: the description of a bundle. artifacts/README.md specifies the format."""
 
 import json
 import re
@@ -22,7 +22,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 def _inside_the_bundle(path: str) -> str:
     parts = path.split("/")
     if not re.fullmatch(r"[A-Za-z0-9._/-]+", path) or any(part in {"", ".", ".."} for part in parts):
-        raise ValueError(f"'{path}' is not a plain relative path inside the bundle")
+        raise ValueError(f"'{path}' must be a plain relative path inside the bundle")
     return path
 
 
@@ -35,11 +35,11 @@ class Task(StrEnum):
 
 
 class Resize(StrEnum):
-    """How an image of another size becomes height x width."""
+    """How images of another size are resized to height x width."""
 
-    STRETCH = "stretch"  # both sides scaled, the aspect ratio is lost
-    CROP = "crop"  # scaled to cover, centre kept
-    PAD = "pad"  # scaled to fit, the rest black
+    STRETCH = "stretch"  # scale both sides; the aspect ratio is lost
+    CROP = "crop"  # scale to cover, then keep the centre
+    PAD = "pad"  # scale to fit, then fill with black
 
 
 class Interpolation(StrEnum):
@@ -51,7 +51,7 @@ class Interpolation(StrEnum):
 
 
 class InputSpec(Frozen):
-    """What the graph takes: uint8 [batch, height, width, channels]; 1 channel is grey, 3 are RGB."""
+    """The graph's input: uint8 [batch, height, width, channels]; 1 channel is grey, 3 are RGB."""
 
     height: Annotated[int, Field(ge=1, le=4096)]
     width: Annotated[int, Field(ge=1, le=4096)]
@@ -82,7 +82,7 @@ class HashedFile(Frozen):
 
 
 class Parity(Frozen):
-    """The exported file against the PyTorch network, on images of the test split."""
+    """The difference between the exported file and the PyTorch network, on images of the test split."""
 
     images: Annotated[int, Field(ge=1)]
     max_logit_difference: Annotated[float, Field(ge=0)]
@@ -90,16 +90,16 @@ class Parity(Frozen):
 
 
 class VariantMetrics(Frozen):
-    """Measured through ONNX Runtime on this very file, over the whole test split."""
+    """Measured with ONNX Runtime on this file, over the whole test split."""
 
     accuracy: Rate
     log_loss: Annotated[float, Field(ge=0)]
 
 
 class BatchSpeed(Frozen):
-    """Images per second of the variant, and of fp32 measured in turns with it, on the provider that it is for."""
+    """Throughput of the variant and of fp32, measured alternately on the variant's execution provider."""
 
-    batch: Annotated[int, Field(ge=1, description="images an inference")]
+    batch: Annotated[int, Field(ge=1, description="images per inference")]
     images_per_second: Annotated[float, Field(gt=0)]
     fp32_images_per_second: Annotated[float, Field(gt=0)]
 
@@ -113,55 +113,55 @@ class Variant(HashedFile):
     metrics: VariantMetrics
     parity: Parity
     golden_tolerance: Annotated[
-        float, Field(gt=0, lt=1, description="largest allowed |difference| of a probability from the golden one")
+        float, Field(gt=0, lt=1, description="largest accepted absolute difference from a golden probability")
     ]
     speed: Annotated[
-        tuple[BatchSpeed, ...], Field(description="beside fp32; of fp32 itself, and where not measured, empty")
+        tuple[BatchSpeed, ...], Field(description="relative to fp32; empty for fp32 itself and if not measured")
     ] = ()
 
 
 class DroppedVariant(Frozen):
-    """A variant that was tried and did not pass its gates."""
+    """A variant that was built but did not pass its checks."""
 
     name: VariantName
     reason: str
 
 
 class CalibrationErrors(Frozen):
-    """Expected calibration error of the fp32 file, without and with the temperature."""
+    """Expected calibration error of the fp32 file, before and after temperature scaling."""
 
     before: Rate
     after: Rate
 
 
 class TemperatureScaling(Frozen):
-    """probabilities = softmax(logits / temperature), fitted on validation (Guo et al., 2017)."""
+    """probabilities = softmax(logits / temperature), fitted on the validation split (Guo et al., 2017)."""
 
     temperature: Annotated[float, Field(gt=0)]
     validation: CalibrationErrors
     test: CalibrationErrors
 
 
-_OF_TEST = f"{WILSON}; null for validation, which chose the threshold"
+_TEST_INTERVAL = f"{WILSON}; null for the validation split, which chose the threshold"
 
 
 class Answered(Frozen):
-    """One split at the threshold: the share of its images that is answered, and how many of those rightly."""
+    """One split at the threshold: the fraction of images that is answered, and the accuracy on those images."""
 
     coverage: Rate
-    accuracy: Annotated[Rate | None, Field(description="null where nothing is answered")]
-    coverage_interval: Annotated[Interval | None, Field(description=_OF_TEST)] = None
-    accuracy_interval: Annotated[Interval | None, Field(description=f"{_OF_TEST}, and where nothing is answered")] = (
-        None
-    )
+    accuracy: Annotated[Rate | None, Field(description="null if no image is answered")]
+    coverage_interval: Annotated[Interval | None, Field(description=_TEST_INTERVAL)] = None
+    accuracy_interval: Annotated[
+        Interval | None, Field(description=f"{_TEST_INTERVAL}, and if no image is answered")
+    ] = None
 
 
 class Reject(Frozen):
-    """An image whose winning probability is below the threshold is better not answered."""
+    """The reject threshold: images whose highest probability is lower should get no label."""
 
     target_accuracy: Rate
     threshold: Annotated[
-        Rate | None, Field(description="smallest with which what is answered of validation reaches the target")
+        Rate | None, Field(description="the lowest threshold that meets the target accuracy on the validation split")
     ]
     reason: Annotated[str | None, Field(description="why there is no threshold")] = None
     validation: Answered | None = None
@@ -169,21 +169,21 @@ class Reject(Frozen):
 
     @model_validator(mode="after")
     def _threshold_or_reason(self) -> Self:
-        given = (self.threshold, self.validation, self.test)
-        if (self.reason is None) == (self.threshold is None) or len({part is None for part in given}) > 1:
-            raise ValueError("either there is a threshold, with what it does to each split, or a reason why not")
+        parts = (self.threshold, self.validation, self.test)
+        if (self.reason is None) == (self.threshold is None) or len({part is None for part in parts}) > 1:
+            raise ValueError("give either threshold, validation and test, or only a reason")
         return self
 
 
 class Golden(Frozen):
-    """Encoded images and, in the file `expected`, the probabilities that fp32 on the CPU gave for each, in order."""
+    """Encoded images, and a file with the probabilities of fp32 on the CPU for each image, in order."""
 
     expected: HashedFile
     images: Annotated[tuple[HashedFile, ...], Field(min_length=1)]
 
 
 class Duplicates(Frozen):
-    """Images of a split whose pixels are those of a training image: what they say of the model is too good."""
+    """Number of images per split that are identical to a training image; they make the metrics too optimistic."""
 
     validation: Count
     test: Count
@@ -195,19 +195,19 @@ class DataProvenance(Frozen):
     train: Count
     validation: Count
     test: Count
-    duplicates: Annotated[Duplicates | None, Field(description="null where they were not looked for")] = None
+    duplicates: Annotated[Duplicates | None, Field(description="null if duplicates were not counted")] = None
 
 
 class TrainingStep(Frozen):
-    """One step of training from a pretrained backbone: what it cost, and what it reached on validation."""
+    """One step of training from a pretrained backbone: its duration and its accuracy on the validation split."""
 
     name: str
     seconds: Annotated[float, Field(ge=0)]
     validation_accuracy: Rate
     validation_interval: Interval
     validation_images: Count
-    folds: Annotated[int, Field(ge=0, description="of cross-validation; 0: one validation split")] = 0
-    kept: Annotated[bool, Field(description="whether the model has this step's weights")]
+    folds: Annotated[int, Field(ge=0, description="folds of the cross-validation; 0: one validation split")] = 0
+    kept: Annotated[bool, Field(description="whether the model uses the weights of this step")]
 
     @property
     def sentence(self) -> str:
@@ -221,27 +221,29 @@ class TrainingStep(Frozen):
 
 
 class Provenance(Frozen):
-    """Where the model is from. recipe is the run's whole configuration, as run."""
+    """The origin of the model. recipe is the complete configuration of the training run."""
 
     recipe: dict[str, JsonValue]
     data: DataProvenance
     seed: int
-    epochs: Annotated[int, Field(ge=0, description="epochs trained")]
-    best_epoch: Annotated[int, Field(ge=0, description="the epoch whose weights these are, chosen on validation")]
+    epochs: Annotated[int, Field(ge=0, description="number of epochs trained")]
+    best_epoch: Annotated[int, Field(ge=0, description="the epoch of these weights, chosen on the validation split")]
     parameters: Count
     device: str
-    processes: Annotated[int | None, Field(ge=1, description="that shared each batch; null in bundles of before")] = (
-        None
-    )
-    duration_seconds: Annotated[float, Field(ge=0, description="training alone, without export and report")]
-    steps: Annotated[tuple[TrainingStep, ...], Field(description="of training from a backbone; else empty")] = ()
+    processes: Annotated[
+        int | None, Field(ge=1, description="number of training processes; null in bundles of earlier releases")
+    ] = None
+    duration_seconds: Annotated[float, Field(ge=0, description="training only, without export and report")]
+    steps: Annotated[
+        tuple[TrainingStep, ...], Field(description="the steps of training from a pretrained backbone; otherwise empty")
+    ] = ()
     created: Annotated[str, Field(description="UTC, ISO 8601")]
     git_commit: str | None
     libraries: dict[str, str]
 
 
 class SplitMetrics(Frozen):
-    """Measured through ONNX Runtime on the fp32 file."""
+    """Measured with ONNX Runtime on the fp32 file."""
 
     validation: Metrics
     test: Metrics
@@ -266,14 +268,15 @@ class ModelManifest(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels must differ from each other")
+            raise ValueError("labels must be unique")
         if self.task is Task.BINARY and len(self.labels) != 2:
-            raise ValueError("a binary task has two labels")
+            raise ValueError(f"a binary task needs two labels, not {len(self.labels)}")
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names) or VariantName.FP32 not in names:
-            raise ValueError("variants must differ in name, and fp32 must be one of them")
-        if set(names) & {dropped.name for dropped in self.dropped_variants}:
-            raise ValueError("a variant cannot be there and dropped")
+            raise ValueError("variant names must be unique and include fp32")
+        both = sorted(set(names) & {dropped.name for dropped in self.dropped_variants})
+        if both:
+            raise ValueError(f"{both[0]} is listed in both variants and dropped_variants")
         return self
 
     def variant(self, name: VariantName) -> Variant | None:
@@ -281,22 +284,22 @@ class ModelManifest(Frozen):
 
     @property
     def fp32(self) -> Variant:
-        """The one that is always there."""
+        """The variant that every bundle has."""
         return next(variant for variant in self.variants if variant.name is VariantName.FP32)
 
 
 def parse_manifest(text: str | bytes) -> ModelManifest:
     """Reads manifest.json.
 
-    Raises FormatVersionError for a format of another release (said before anything else: its fields may differ), and
-    ManifestError naming the first field that is wrong.
+    Raises FormatVersionError for another format version (checked first, because its fields may differ), and
+    ManifestError naming the first invalid field.
     """
     try:
         raw: Any = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"manifest.json is not JSON: {error}.") from error
     if not isinstance(raw, dict):
-        raise ManifestError("manifest.json must hold a JSON object.")
+        raise ManifestError("manifest.json must contain a JSON object.")
     version = raw.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:  # true == 1 in Python
         raise FormatVersionError(
@@ -306,16 +309,17 @@ def parse_manifest(text: str | bytes) -> ModelManifest:
         return ModelManifest.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "manifest.json"
-        raise ManifestError(f"manifest.json: {where}: {first['msg']}.") from error
+        field = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise ManifestError(f"manifest.json: {field + ': ' if field else ''}{message}.") from error
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def render_json(model: Frozen) -> str:
     """Returns indented JSON with each list of numbers on one line: a confusion matrix has classes x classes numbers."""
     text = model.model_dump_json(indent=2)
-    # Only JSON's own layout contains newlines; those inside strings are escaped.
+    # Newlines inside JSON strings are escaped, so the pattern matches only the layout.
     return re.sub(r"\[\n([\s\d,.e+-]+)\]", lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"

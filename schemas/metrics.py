@@ -1,4 +1,4 @@
-"""(labels, probabilities) -> the figures of a report. numpy alone, so that the service needs nothing more."""
+"""Computes metrics from labels and probabilities, with NumPy only: the service does without scikit-learn and SciPy."""
 
 import math
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ CALIBRATION_BINS = 15
 TOP_K = (1, 3, 5)
 _NAMED_CLASSES = 10
 Z_95 = 1.959963984540054
-_ROUNDING = 1e-3  # half precision may put a certain answer this far outside 0 to 1
+_ROUNDING = 1e-3  # half precision can place a probability this far outside 0 to 1
 
 
 def measure(labels: Labels, probabilities: Probabilities, names: Sequence[str]) -> Metrics:
-    """The figures for labels [n] (class indices) and probabilities [n, classes], with the classes' names.
+    """Returns the metrics for labels [n] (class indices) and probabilities [n, classes].
 
-    Raises MetricsError where shapes or ranges do not fit together, or a probability is not finite.
+    Raises MetricsError if shapes or ranges do not match, or if a probability is not finite.
     """
     _check(labels, probabilities, names)
     predicted = probabilities.argmax(axis=1)
@@ -46,8 +46,8 @@ def measure(labels: Labels, probabilities: Probabilities, names: Sequence[str]) 
     present = support > 0
     correct = int(np.trace(confusion))
     accuracy = correct / len(labels)
-    absent = tuple(name for name, there in zip(names, present, strict=True) if not there)
-    two = (labels == 1, probabilities[:, 1]) if len(names) == 2 else None
+    absent = tuple(name for name, has_images in zip(names, present, strict=True) if not has_images)
+    positive_and_score = (labels == 1, probabilities[:, 1]) if len(names) == 2 else None
     return Metrics(
         n=len(labels),
         accuracy=accuracy,
@@ -64,14 +64,14 @@ def measure(labels: Labels, probabilities: Probabilities, names: Sequence[str]) 
         absent_classes=absent,
         confusion_matrix=tuple(tuple(int(count) for count in row) for row in confusion),
         calibration=calibration(labels, probabilities),
-        roc_auc=roc_auc(*two) if two else None,
-        average_precision=average_precision(*two) if two else None,
+        roc_auc=roc_auc(*positive_and_score) if positive_and_score else None,
+        average_precision=average_precision(*positive_and_score) if positive_and_score else None,
         notes=_notes(names, absent),
     )
 
 
 def top_k_accuracy(labels: Labels, probabilities: Probabilities) -> tuple[TopKAccuracy, ...]:
-    """For each k of TOP_K below the number of classes."""
+    """Returns the accuracy for each k of TOP_K below the number of classes."""
     n, classes = probabilities.shape
     ranks = label_ranks(labels, probabilities)
     hits = {k: int((ranks < k).sum()) for k in TOP_K if k < classes}
@@ -81,23 +81,23 @@ def top_k_accuracy(labels: Labels, probabilities: Probabilities) -> tuple[TopKAc
 
 
 def with_intervals(metrics: Metrics) -> tuple[ClassReport, ...]:
-    """The classes of the metrics, with the intervals of their precision and recall."""
+    """Returns the metrics per class, with the intervals of precision and recall."""
     confusion = np.array(metrics.confusion_matrix)
     counts = zip(np.diag(confusion).tolist(), confusion.sum(axis=0).tolist(), strict=True)
     return tuple(
         ClassReport(
-            **dict(one),
+            **dict(row),
             precision_interval=wilson_interval(hits, predicted) if predicted else None,
-            recall_interval=wilson_interval(hits, one.support) if one.support else None,
+            recall_interval=wilson_interval(hits, row.support) if row.support else None,
         )
-        for one, (hits, predicted) in zip(metrics.per_class, counts, strict=True)
+        for row, (hits, predicted) in zip(metrics.per_class, counts, strict=True)
     )
 
 
 def worst_mistakes(
     labels: Labels, probabilities: Probabilities, names: Sequence[str], most: int = MOST_MISTAKES
 ) -> tuple[Mistake, ...]:
-    """The wrong answers of the highest probability, the highest first; index is the row."""
+    """Returns the mistakes of highest probability, the highest first. index is the row in labels."""
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     confidence = probabilities[wrong, predicted[wrong]]
@@ -114,22 +114,22 @@ def worst_mistakes(
 
 
 def confusion_matrix(labels: Labels, predicted: npt.NDArray[np.integer], classes: int) -> Confusion:
-    """Counts [true class, predicted class]."""
+    """Returns the counts [true class, predicted class]."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
-    """Mean negative log likelihood in nats; a probability of zero counts as the type's epsilon, as in scikit-learn."""
+    """Returns the mean negative log likelihood in nats. As in scikit-learn, 0 counts as the epsilon of the type."""
     chosen = probabilities[np.arange(len(labels)), labels]
     floor = np.finfo(probabilities.dtype).eps
     return float(-np.log(np.clip(chosen, floor, 1 - floor).astype(np.float64)).mean())
 
 
 def calibration(labels: Labels, probabilities: Probabilities, bins: int = CALIBRATION_BINS) -> Calibration:
-    """Expected calibration error of the winning class over equal-width bins (Guo et al., 2017)."""
+    """Returns the expected calibration error of the predicted class over equal-width bins (Guo et al., 2017)."""
     confidence = probabilities.max(axis=1).astype(np.float64).clip(0, 1)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    # Bins are (lower, upper], the first takes 0 as well; by the very edges that are reported.
+    # A bin is (lower, upper]; the first also contains 0. The edges equal the reported ones bit for bit.
     index = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
     count = np.bincount(index, minlength=bins)
     confidence_sum = np.bincount(index, confidence, minlength=bins)
@@ -150,11 +150,11 @@ def calibration(labels: Labels, probabilities: Probabilities, bins: int = CALIBR
 
 
 def wilson_interval(successes: int, n: int) -> Interval:
-    """95% score interval of a rate (Wilson, 1927): right for small n and for rates near 0 and 1."""
+    """Returns the 95% score interval of a rate (Wilson, 1927), which suits small n and rates near 0 and 1."""
     rate, z2 = successes / n, Z_95**2
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    # At the ends the formula is exact, and its rounding is not.
+    # At rates 0 and 1 the exact bound is 0 or 1, but the formula has a rounding error.
     lower = 0.0 if successes == 0 else max(0.0, centre - half)
     return Interval(lower=lower, upper=1.0 if successes == n else min(1.0, centre + half))
 
@@ -175,25 +175,27 @@ def _notes(names: Sequence[str], absent: Sequence[str]) -> tuple[str, ...]:
         return ()
     listed = ", ".join(absent[:_NAMED_CLASSES]) + (", ..." if len(absent) > _NAMED_CLASSES else "")
     notes = [
-        f"Of {len(absent)} of the {len(names)} classes there is no image ({listed}); they count as 0 in per_class and "
-        "are left out of the macro means."
+        f"{len(absent)} of the {len(names)} classes have no images ({listed}); they count as 0 in per_class and are "
+        "excluded from the macro averages."
     ]
     if len(names) == 2:
-        there = next(name for name in names if name not in absent)
-        notes.append(f"roc_auc and average_precision are null: they need images of both classes, and all are {there}.")
+        present = next(name for name in names if name not in absent)
+        notes.append(
+            f"roc_auc and average_precision are null: they need images of both classes, and all are {present}."
+        )
     return tuple(notes)
 
 
 def _check(labels: Labels, probabilities: Probabilities, names: Sequence[str]) -> None:
     if len(labels) == 0:
-        raise MetricsError("There are no labelled images to measure on.")
+        raise MetricsError("There are no labelled images; metrics need at least one.")
     if probabilities.shape != (len(labels), len(names)):
         raise MetricsError(
-            f"{len(labels)} labels of {len(names)} classes need probabilities of shape "
-            f"{[len(labels), len(names)]}, not {list(probabilities.shape)}."
+            f"The probabilities have shape {list(probabilities.shape)}; {len(labels)} labels and {len(names)} classes "
+            f"need {[len(labels), len(names)]}."
         )
     if labels.min() < 0 or labels.max() >= len(names):
-        raise MetricsError(f"A label is outside the {len(names)} classes.")
+        raise MetricsError(f"A class index is outside 0 to {len(names) - 1}.")
     if not np.isfinite(probabilities).all():
         raise MetricsError("A probability is not a finite number.")
     if probabilities.min() < -_ROUNDING or probabilities.max() > 1 + _ROUNDING:
@@ -201,7 +203,7 @@ def _check(labels: Labels, probabilities: Probabilities, names: Sequence[str]) -
 
 
 def _precision_recall_f1(confusion: Confusion) -> tuple[Values, Values, Values]:
-    """Per class; 0 where there is nothing to divide by."""
+    """Returns precision, recall and F1 of each class; 0 where the denominator is 0."""
     hits = np.diag(confusion).astype(np.float64)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
     return (
@@ -216,6 +218,6 @@ def _ratio(numerator: Values, denominator: npt.NDArray[np.int64]) -> Values:
 
 
 def _averages(precision: Values, recall: Values, f1: Values, weights: Values) -> Averages:
-    # Rounding may pass 1 by one unit in the last place.
+    # Rounding can exceed 1 by one unit in the last place.
     means = [min(1.0, float(values @ weights)) for values in (precision, recall, f1)]
     return Averages(precision=means[0], recall=means[1], f1=means[2])

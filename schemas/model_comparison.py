@@ -1,4 +1,4 @@
-"""Two models on the same images: how far apart they are, and whether that is more than chance. numpy alone."""
+"""Compares two models on the same images and tests whether the difference may be chance. Uses NumPy only."""
 
 import math
 from typing import Annotated
@@ -12,7 +12,7 @@ from schemas.evaluation import WILSON, EvaluationReport, Interval, Rate
 from schemas.metrics import Z_95, wilson_interval
 
 Right = npt.NDArray[np.bool_]
-"""[images]: whether the model has each right."""
+"""bool [images]: whether the model classifies each image correctly."""
 
 SIGNIFICANCE = 0.05
 Difference = Annotated[float, Field(ge=-1, le=1)]
@@ -30,7 +30,7 @@ class DifferenceInterval(Frozen):
 
 
 class Comparison(Frozen):
-    """What two models say of the same n images. Differences are B's accuracy less A's."""
+    """Two models on the same n images. Differences are B's accuracy minus A's."""
 
     n: Annotated[int, Field(ge=1, description="images")]
     a: Contestant
@@ -40,13 +40,13 @@ class Comparison(Frozen):
     only_b_right: int
     both_wrong: int
     difference: Difference
-    difference_interval: Annotated[DifferenceInterval, Field(description="95%, of paired proportions")]
+    difference_interval: Annotated[DifferenceInterval, Field(description="95% interval for paired proportions")]
     p_value: Annotated[Rate, Field(description="McNemar's exact test, two-sided")]
-    verdict: Annotated[str, Field(description="one sentence for a person who does not know the test")]
+    verdict: Annotated[str, Field(description="one sentence for readers who do not know the test")]
 
 
 class EvaluationComparison(Frozen):
-    """Two versions of a model on the same images; the comparison leaves out the images that either could not read."""
+    """Two versions of a model on the same images. Images that either version cannot read are excluded."""
 
     a: EvaluationReport
     b: EvaluationReport
@@ -74,20 +74,20 @@ def compare(a: tuple[str, Right], b: tuple[str, Right]) -> Comparison:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p-value that as many images or more fall to one side (McNemar, 1947).
+    """Returns the p-value of McNemar's exact two-sided test (1947).
 
-    Images that both models get right, or both wrong, say nothing of which is better.
+    Images that both models classify correctly, or both incorrectly, do not count.
     """
     n, fewer = only_a + only_b, min(only_a, only_b)
-    every = math.lgamma(n + 1) - n * math.log(2)
-    tail = math.fsum(math.exp(every - math.lgamma(i + 1) - math.lgamma(n - i + 1)) for i in range(fewer + 1))
-    return min(1.0, 2 * tail)  # with as many on either side the two tails share their middle
+    log_scale = math.lgamma(n + 1) - n * math.log(2)
+    tail = math.fsum(math.exp(log_scale - math.lgamma(i + 1) - math.lgamma(n - i + 1)) for i in range(fewer + 1))
+    return min(1.0, 2 * tail)  # if the counts are equal, both tails contain the middle term
 
 
 def paired_interval(only_a: int, only_b: int, n: int) -> DifferenceInterval:
-    """95% interval of B's accuracy less A's on the same n images.
+    """Returns the 95% interval of B's accuracy minus A's on the same n images.
 
-    Wald's, after half an image is added to each cell of the table: close to 95% for small n too (Agresti & Min, 2005).
+    Wald's interval with 0.5 added to each cell of the table, which is accurate for small n too (Agresti & Min, 2005).
     """
     b, c, total = only_a + 0.5, only_b + 0.5, n + 2
     centre = (c - b) / total
@@ -96,7 +96,7 @@ def paired_interval(only_a: int, only_b: int, n: int) -> DifferenceInterval:
 
 
 def _paired(a: Right, b: Right) -> tuple[int, int, int, int]:
-    """How many images both have right, only a, only b, and neither."""
+    """Returns how many images both classify correctly, only a, only b, and neither."""
     return int((a & b).sum()), int((a & ~b).sum()), int((b & ~a).sum()), int((~a & ~b).sum())
 
 

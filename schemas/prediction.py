@@ -1,4 +1,4 @@
-"""/predict: request and response. The words are those of KServe and TensorFlow Serving: instances, predictions."""
+"""The request and response of /predict, in the terms of KServe and TensorFlow Serving: instances, predictions."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -11,8 +11,8 @@ from schemas.errors import ImageError
 
 DEFAULT_TOP_K = 3
 
-# An instance is read one by one, not by pydantic: a bad one is then an item's error with its index, and the good ones
-# can still be answered. This is what OpenAPI says of it.
+# Instances are parsed one at a time and not by pydantic: an invalid one becomes an error with its index, and the others
+# can still be answered. This schema is for OpenAPI.
 INSTANCE_SCHEMA: dict[str, Any] = {
     "oneOf": [
         {
@@ -25,13 +25,13 @@ INSTANCE_SCHEMA: dict[str, Any] = {
         },
         {
             "title": "Colour pixels",
-            "description": "Rows of pixels of channels, [height][width][channels], integers 0 to 255, 1 or 3 channels.",
+            "description": "Integers 0 to 255, nested as [height][width][channels], with 1 or 3 channels.",
             "type": "array",
             "items": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 1}},
         },
         {
             "title": "Grey pixels",
-            "description": "Rows of grey pixels, [height][width], integers 0 to 255.",
+            "description": "Integers 0 to 255, nested as [height][width].",
             "type": "array",
             "items": {"type": "array", "items": {"type": "integer"}},
         },
@@ -41,19 +41,20 @@ INSTANCES_SCHEMA: dict[str, Any] = {"type": "array", "items": INSTANCE_SCHEMA, "
 
 
 class OnError(StrEnum):
-    """What one bad image does: fail the whole request (422 naming each), or only its own item."""
+    """The effect of an invalid image: the whole request fails (422), or only its item."""
 
     REQUEST = "request"
     ITEM = "item"
 
 
 RejectOption = Annotated[
-    bool | None, Field(strict=True, description="give no label where the model is less sure than its reject threshold")
+    bool | None,
+    Field(strict=True, description="give no label if the highest probability is below the reject threshold"),
 ]
 
 
 class PredictRequest(Frozen):
-    """The JSON body of /predict. The options may stand in the query instead; said twice, they must agree."""
+    """The JSON body of /predict. Options may be query parameters instead; if given in both places, they must agree."""
 
     instances: Annotated[list[Any], WithJsonSchema(INSTANCES_SCHEMA), Field(min_length=1)]
     top_k: Annotated[int | None, Field(ge=1, strict=True)] = None
@@ -68,13 +69,13 @@ class ClassProbability(Frozen):
 
 
 class Prediction(ClassProbability):
-    """The most probable class, and the top_k most probable in falling order (this one first)."""
+    """The most probable class, and the top_k most probable classes in descending order."""
 
     top: tuple[ClassProbability, ...]
 
 
 class RejectedPrediction(Frozen):
-    """Stands in the place of a prediction under reject=true where the model is not sure enough: no label, but top."""
+    """Replaces a prediction below the reject threshold (reject=true): it has no label, but has top."""
 
     label: None = None
     index: None = None
@@ -89,12 +90,12 @@ class ItemError(Frozen):
 
 
 def item_errors(errors: Mapping[int, ImageError]) -> tuple[ItemError, ...]:
-    """errors by the position of the image."""
+    """Returns the errors, given by the position of the image, as a list for the response."""
     return tuple(ItemError(index=index, reason=str(error)) for index, error in errors.items())
 
 
 class FailedPrediction(Frozen):
-    """Stands in the place of a prediction under on_error=item."""
+    """Replaces the prediction for an invalid image (on_error=item)."""
 
     error: ItemError
 
@@ -104,5 +105,5 @@ class PredictResponse(Frozen):
     version: int
     predictions: Annotated[
         tuple[Prediction | RejectedPrediction | FailedPrediction, ...],
-        Field(description="one an image, in the order they were sent"),
+        Field(description="one per image, in the order of the request"),
     ]

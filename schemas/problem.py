@@ -1,4 +1,4 @@
-"""The one body of every error: problem details (RFC 9457) with a code from a closed set."""
+"""The body of error responses: problem details (RFC 9457) with a code from a fixed set."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -12,11 +12,11 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemCode(StrEnum):
-    """What went wrong, for programs; stable across releases."""
+    """The kind of error, for programs; codes are stable across releases."""
 
     INVALID_REQUEST = "invalid_request"
     INVALID_IMAGE = "invalid_image"
-    MODEL_REQUIRED = "model_required"
+    MODEL_REQUIRED = "model_required"  # of earlier releases; kept because codes are stable
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_REFUSED = "model_refused"
     NOT_FOUND = "not_found"
@@ -35,9 +35,9 @@ class ProblemCode(StrEnum):
 
 
 class Problem(Frozen):
-    type: Annotated[str, Field(description="always about:blank: the code says more than a page would")] = "about:blank"
-    title: Annotated[str, Field(description="the status in words")]
+    type: Annotated[str, Field(description="always about:blank; code identifies the kind of error")] = "about:blank"
+    title: Annotated[str, Field(description="the name of the status code")]
     status: Annotated[int, Field(ge=400, le=599)]
     detail: Annotated[str, Field(description="one sentence: what is wrong and what to do")]
     code: ProblemCode
-    errors: Annotated[tuple[ItemError, ...], Field(description="each bad image of the request")] = ()
+    errors: Annotated[tuple[ItemError, ...], Field(description="one entry for each invalid image")] = ()

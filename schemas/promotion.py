@@ -1,6 +1,6 @@
-"""promoted.json: which version of a model serves, and why. The trainer and the service write it; the service reads it.
+"""promoted.json records which version of a model serves, and why. Trainer and service write it; the service reads it.
 
-It lies in artifacts/<model>/ beside the versions. A model without it serves its latest version.
+The file is in artifacts/<model>/, beside the versions. A model without it serves its latest version.
 """
 
 from datetime import UTC, datetime
@@ -38,7 +38,9 @@ class Promotion(Frozen):
 
 
 class PromoteRequest(Frozen):
-    version: Annotated[VersionNumber, Field(strict=True, description="the version to serve; an older one: a rollback")]
+    version: Annotated[
+        VersionNumber, Field(strict=True, description="the version to serve; an older version is a rollback")
+    ]
 
 
 def promote(
@@ -56,7 +58,7 @@ def promote(
     """
     try:
         before = read_promotion(model)
-    except PromotionError:  # promoting mends a damaged record
+    except PromotionError:  # a promotion replaces a damaged record
         before = None
     previous = serving if before is None else before.previous if before.version == version else before.version
     promotion = Promotion(
@@ -72,7 +74,7 @@ def promote(
 
 
 def read_promotion(model: Path) -> Promotion | None:
-    """The record in the folder model; None if there is none. Raises PromotionError if it cannot be used."""
+    """Returns the record in the folder model, or None if it has none. Raises PromotionError if it is invalid."""
     try:
         data = read_regular_file(model / PROMOTION_FILE)
     except FileNotFoundError:

@@ -110,13 +110,6 @@ class TooManyValuesError(RequestError):
     code = ProblemCode.BODY_TOO_LARGE
 
 
-class ModelRequiredError(RequestError):
-    """The request names no model, and several are loaded."""
-
-    status = 400
-    code = ProblemCode.MODEL_REQUIRED
-
-
 class ModelNotFoundError(RequestError):
     """No model or version has this name."""
 

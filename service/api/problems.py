@@ -37,9 +37,9 @@ TITLES = {
 # Status -> its description in OpenAPI, and an example.
 _DESCRIBED = {
     400: (
-        "The body does not match its Content-Type, or the request must name a model.",
-        ProblemCode.MODEL_REQUIRED,
-        "Several models are loaded; name one, as in /models/digits/predict. Loaded models: digits, mnist.",
+        "The body does not match its Content-Type.",
+        ProblemCode.INVALID_REQUEST,
+        "The body's gzip data is truncated; send all of it.",
     ),
     401: (
         "The request needs a key: Authorization: Bearer KEY, or X-API-Key: KEY.",
@@ -54,7 +54,7 @@ _DESCRIBED = {
     404: (
         "The model, version or file does not exist.",
         ProblemCode.MODEL_NOT_FOUND,
-        "Unknown model 'dogs'. Loaded models: digits, mnist.",
+        "Unknown model 'dogs'. Models: digits, mnist.",
     ),
     405: (
         "The path does not support this method; Allow names the methods it supports.",

@@ -44,26 +44,26 @@ def run(accuracy: float = 0.95, seed: int = 0, seconds: float = 5.0, **changes: 
     return Run(provenance=provenance, accuracy=accuracy, accuracy_interval=Interval(lower=0.9, upper=0.98), n=100)
 
 
-def test_the_table_and_the_docstrings_are_what_the_runs_say() -> None:
+def test_the_table_and_the_docstrings_match_the_runs() -> None:
     for path, text in files(read_runs()).items():
         assert path.read_text() == text, f"{path.name}: run python -m benchmarks.results write"
 
 
-def test_every_row_is_a_command_that_trains_and_every_preset_of_every_recipe_has_a_row() -> None:
+def test_every_row_is_a_valid_command_and_every_preset_has_a_row() -> None:
     rows = {(row.recipe_name, row.preset) for row in ROWS}
     assert rows == {(name, preset) for name in RECIPES for preset in presets(name)}
     assert parse(shlex.split(ROWS[-1].command)).preset == ROWS[-1].preset
     assert all(isinstance(row.recipe, Recipe) for row in ROWS)
 
 
-def test_a_run_counts_only_for_the_recipe_as_it_is_today_on_the_rows_device() -> None:
+def test_a_run_counts_only_for_the_current_recipe_on_the_rows_device() -> None:
     assert run(seed=7).belongs_to(DIGITS)
     assert not run(epochs=21).belongs_to(DIGITS)
     assert not run().belongs_to(Row("digits", device="cuda"))
     assert not run().belongs_to(Row("digits", data="flowers"))
 
 
-def test_of_starting_weights_a_run_keeps_the_name_and_not_the_place(tmp_path: Path) -> None:
+def test_a_run_records_the_name_but_not_the_path_of_starting_weights(tmp_path: Path) -> None:
     manifest = open_bundle(write_bundle(tmp_path)).manifest
     recipe: dict[str, JsonValue] = {"transfer": {"weights": "/home/someone/pre/trained", "sha256": "1" * 64}}
     provenance = manifest.provenance.model_copy(update={"recipe": recipe})
@@ -71,7 +71,7 @@ def test_of_starting_weights_a_run_keeps_the_name_and_not_the_place(tmp_path: Pa
     assert kept == {"transfer": {"weights": "trained", "sha256": "1" * 64}}
 
 
-def test_the_interval_is_over_seeds_from_three_on_and_over_test_images_before() -> None:
+def test_the_interval_is_over_seeds_if_there_are_three_and_else_over_test_images() -> None:
     one = Result(DIGITS, (run(0.95),))
     assert one.interval == "90.00% to 98.00% over test images"
     three = Result(DIGITS, tuple(run(accuracy, seed) for seed, accuracy in enumerate((0.94, 0.95, 0.96))))
@@ -83,7 +83,7 @@ def test_the_interval_is_over_seeds_from_three_on_and_over_test_images_before() 
 @pytest.mark.parametrize(
     ("accuracy", "seconds", "verdict"), [(0.95, 5, "reached"), (0.89, 5, "missed"), (0.95, 11, "missed")]
 )
-def test_an_aim_is_reached_by_the_mean_within_its_time_or_missed(accuracy: float, seconds: float, verdict: str) -> None:
+def test_a_target_is_reached_if_the_mean_meets_it_in_time(accuracy: float, seconds: float, verdict: str) -> None:
     assert Result(DIGITS, (run(accuracy, seconds=seconds),)).verdict == verdict
 
 
@@ -108,13 +108,13 @@ def test_calibration_and_variants_are_means_over_the_runs_that_have_them() -> No
     assert none.variant(VariantName.INT8) == "dropped: too slow"
 
 
-def test_a_run_of_before_calibration_and_variants_has_empty_cells() -> None:
+def test_a_run_from_before_calibration_and_variants_has_empty_cells() -> None:
     line = run().model_dump_json(exclude={"calibration", "variants", "dropped_variants"})
     old = Run.model_validate_json(line)
     assert "|  |  |  | 100 of digits |" in render([Result(DIGITS, (old,))])
 
 
-def test_a_run_takes_of_a_manifest_what_followed_the_training(tmp_path: Path) -> None:
+def test_a_run_reads_calibration_and_variants_from_the_manifest(tmp_path: Path) -> None:
     manifest = open_bundle(write_bundle(tmp_path)).manifest
     int8 = manifest.fp32.model_copy(update={"name": VariantName.INT8})
     errors = CalibrationErrors(before=0.3, after=0.2)
@@ -124,25 +124,25 @@ def test_a_run_takes_of_a_manifest_what_followed_the_training(tmp_path: Path) ->
     assert [(entry.name, entry.accuracy) for entry in taken.variants] == [("int8", int8.metrics.accuracy)]
 
 
-def test_every_line_of_the_table_has_as_many_cells_as_its_head() -> None:
+def test_every_line_of_the_table_has_as_many_cells_as_its_header() -> None:
     results = [Result(DIGITS, (measured(before=0.1, kept=0.9),)), Result(DIGITS, ())]
     assert len({line.count("|") for line in render(results).splitlines() if line.startswith("|")}) == 1
 
 
-def test_the_page_opens_with_the_targets_that_are_missed_and_the_recipes_without_a_run() -> None:
+def test_the_page_opens_with_missed_targets_and_unmeasured_recipes() -> None:
     missed, reached = Result(DIGITS, (run(0.85, seconds=5),)), Result(Row("digits", aim=0.9), (run(0.95),))
     text = conclusion([missed, reached, Result(Row("mnist"), ())])
     assert text.startswith("1 of 2 measured recipes with a target reach it; digits reaches 85.00% in 5 s instead of ")
     assert text.endswith("\nNot measured yet: mnist.")
 
 
-def test_what_has_no_run_says_so() -> None:
+def test_a_row_without_runs_is_not_measured() -> None:
     empty = Result(Row("digits", aim=0.9), ())
     assert "| not measured |" in render([empty])
     assert claims([empty])["digits"].endswith("    digits: not measured")
 
 
-def test_a_claim_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> None:
+def test_a_new_claim_replaces_only_the_old_claim(tmp_path: Path) -> None:
     source = '"""First line.\n\nWhy.\n"""\n\ncode = """not this"""\n\nmore = 1\n'
     once = with_claim(source, "Measured (see x):\n\n    a: 1")
     assert once == (

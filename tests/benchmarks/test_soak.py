@@ -25,7 +25,7 @@ def soaked(service: str, slope: float) -> Soaked:
 
 
 @pytest.mark.parametrize("module", ["service", "benchmarks.leaky_service"])
-def test_every_request_of_a_soak_has_the_answer_that_it_must_get(tmp_path: Path, module: str) -> None:
+def test_every_soak_request_gets_its_expected_status(tmp_path: Path, module: str) -> None:
     bundle = open_bundle(write_bundle(tmp_path))
     found = soak(module, tmp_path, bundle, REQUESTS, clients=3, sample=0.02)
     assert (found.unexpected, found.lost) == ({}, 0)
@@ -33,7 +33,7 @@ def test_every_request_of_a_soak_has_the_answer_that_it_must_get(tmp_path: Path,
     assert found.rss_end > 2**20
 
 
-def test_a_slope_above_the_limit_is_a_leak_and_the_table_says_so() -> None:
+def test_the_table_reports_a_slope_above_the_limit_as_a_leak() -> None:
     service, control = soaked("service", MAX_SLOPE - 1), soaked("control", MAX_SLOPE + 1)
     assert (service.leaks, control.leaks) == (False, True)
     text = render(Soaks(service=service, control=control, machine="a laptop"))

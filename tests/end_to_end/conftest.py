@@ -11,7 +11,7 @@ from tests.support.trainer_process import train
 
 @pytest.fixture(scope="session")
 def artifacts(make_once: MakeOnce, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """artifacts/ with digits, version 1, trained as `make train` does; a copy, because the service writes to it."""
+    """artifacts/ with version 1 of digits, trained as by `make train`; a copy, because the service writes to it."""
     trained = make_once("digits", lambda folder: train("digits", artifacts=folder / "artifacts"))
     return shutil.copytree(trained / "artifacts", tmp_path_factory.mktemp("newcomer") / "artifacts")
 

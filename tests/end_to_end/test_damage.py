@@ -1,4 +1,4 @@
-"""A model that was damaged after training is refused with its reason, and the others serve on."""
+"""A model that was damaged after training is refused with the reason; the other models keep serving."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ def test_a_damaged_model_is_refused_and_the_others_serve(
     assert served.json()["predictions"][0]["label"] == "red"
 
 
-def test_with_no_model_left_it_is_alive_and_not_ready(artifacts: Path, tmp_path: Path) -> None:
+def test_the_service_is_alive_but_not_ready_if_every_model_is_refused(artifacts: Path, tmp_path: Path) -> None:
     shutil.copytree(artifacts, tmp_path / "artifacts")
     flip_a_byte(tmp_path / "artifacts" / "digits" / "1")
     with serving_bundles(tmp_path / "artifacts") as service, service.client() as client:

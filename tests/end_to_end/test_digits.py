@@ -1,4 +1,4 @@
-"""make train, make serve, ask."""
+"""Trains digits, serves it and sends requests, as `make train` and `make serve` do."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def test_the_default_recipe_reaches_98_percent(manifest: ModelManifest) -> None:
     assert manifest.metrics.test.accuracy >= 0.98
 
 
-def test_the_service_is_ready_and_names_what_it_serves(service: Service) -> None:
+def test_the_service_is_ready_and_lists_its_model(service: Service) -> None:
     with service.client() as client:
         assert client.get("/livez").status_code == 200
         ready = client.get("/readyz")
@@ -45,7 +45,7 @@ def test_the_service_is_ready_and_names_what_it_serves(service: Service) -> None
     assert "CPUExecutionProvider" in json.dumps(models)
 
 
-def test_golden_samples_are_answered_as_the_trainer_expected(service: Service, artifacts: Path) -> None:
+def test_golden_samples_get_the_probabilities_that_the_trainer_expected(service: Service, artifacts: Path) -> None:
     bundle = open_bundle(artifacts / "digits" / "1")
     samples = bundle.golden_samples()
     files = [("files", (Path(sample.file).name, sample.image)) for sample in samples]
@@ -54,11 +54,11 @@ def test_golden_samples_are_answered_as_the_trainer_expected(service: Service, a
     assert len(predictions) == len(samples)
     for sample, prediction in zip(samples, predictions, strict=True):
         assert prediction["label"] == bundle.manifest.labels[int(sample.probabilities.argmax())]
-        said = {entry["index"]: entry["probability"] for entry in prediction["top"]}
-        assert np.allclose([said[i] for i in range(10)], sample.probabilities, atol=1e-4)
+        probabilities = {entry["index"]: entry["probability"] for entry in prediction["top"]}
+        assert np.allclose([probabilities[i] for i in range(10)], sample.probabilities, atol=1e-4)
 
 
-def test_evaluating_the_test_split_gives_the_manifest_s_figures(
+def test_evaluating_the_test_split_gives_the_metrics_of_the_manifest(
     service: Service, manifest: ModelManifest, test_split: LabelledImages
 ) -> None:
     files = [("files", (f"{i}.png", encode_png(image))) for i, image in enumerate(test_split.images)]
@@ -78,7 +78,7 @@ def test_evaluating_the_test_split_gives_the_manifest_s_figures(
     assert (report.model, report.version, report.variant) == ("digits", 1, "fp32")
 
 
-def test_archives_give_the_report_that_files_give(
+def test_archives_and_files_give_the_same_report(
     service: Service, manifest: ModelManifest, test_split: LabelledImages
 ) -> None:
     labels = [manifest.labels[label] for label in test_split.labels]
@@ -105,7 +105,7 @@ def test_archives_give_the_report_that_files_give(
     assert all(report == reports[0] for report in reports)
 
 
-def test_every_kind_of_body_gives_the_same_answer(service: Service, test_split: LabelledImages) -> None:
+def test_every_kind_of_body_gives_the_same_prediction(service: Service, test_split: LabelledImages) -> None:
     image = test_split.images[0]
     png = encode_png(image)
     array = image[np.newaxis]

@@ -1,4 +1,4 @@
-"""Runs the `sh` blocks of the README and the guides as they stand."""
+"""Runs the `sh` blocks of the README and the guides unchanged."""
 
 import json
 import shutil
@@ -59,9 +59,7 @@ def test_every_kind_of_body_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
-def test_the_answer_that_a_page_shows_is_the_one_that_the_service_gives(
-    page: str, service: Service, artifacts: Path
-) -> None:
+def test_the_response_on_a_page_matches_the_service(page: str, service: Service, artifacts: Path) -> None:
     (shown,) = (PredictResponse.model_validate_json(block) for block in code_blocks(REPOSITORY / page, "json"))
     request = next(block for block in code_blocks(REPOSITORY / "README.md", "sh") if "/predict" in block)
     given = PredictResponse.model_validate_json(run(request, service, artifacts))
@@ -69,7 +67,7 @@ def test_the_answer_that_a_page_shows_is_the_one_that_the_service_gives(
 
 
 def without_probabilities(response: PredictResponse) -> list[tuple[str, int, str, int]]:
-    """Probabilities differ between machines, and so may the order of the improbable classes."""
+    """Probabilities, and the order of improbable classes, can differ between machines."""
     return [
         (response.model, response.version, prediction["label"], len(prediction["top"]))
         for prediction in response.model_dump()["predictions"]

@@ -1,4 +1,4 @@
-"""An int8 variant as the trainer makes it, in the service as it loads it."""
+"""The service loads an int8 variant that the trainer exported."""
 
 import asyncio
 import shutil
@@ -23,7 +23,7 @@ from trainer.export.quantize import make_variants
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With int8 in it: found fast by a clock that says so, and as good by its real gates."""
+    """A bundle with int8: a fake clock reports that it is faster, and it passes the real accuracy check."""
     artifacts = tmp_path_factory.mktemp("artifacts")
     path = train_bundle(colour_images.recipe(epochs=6), artifacts).path
     manifest = open_bundle(path).manifest
@@ -53,14 +53,14 @@ def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Registr
     return loaded
 
 
-def test_on_a_cpu_int8_serves_and_answers_its_golden_samples(bundle: Path, load: Callable[[], Registry]) -> None:
+def test_int8_serves_on_a_cpu_and_passes_its_golden_samples(bundle: Path, load: Callable[[], Registry]) -> None:
     registry = load()
     assert registry.refused == ()
     choice = registry.model("colours").choice
     assert (choice.variant.name, choice.reason) == ("int8", "int8 is the fastest variant of this bundle on a CPU")
 
 
-def test_the_service_s_session_answers_int8_as_the_trainer_measured_it(bundle: Path) -> None:
+def test_the_session_reproduces_the_int8_accuracy_that_the_trainer_measured(bundle: Path) -> None:
     opened = open_bundle(bundle)
     variant = opened.manifest.variant(VariantName.INT8)
     assert variant is not None
@@ -70,8 +70,8 @@ def test_the_service_s_session_answers_int8_as_the_trainer_measured_it(bundle: P
     assert answered == pytest.approx(OnnxModel(content).probabilities(images), abs=1e-5)
 
 
-def test_an_int8_file_that_answers_otherwise_is_left_for_fp32(bundle: Path, load: Callable[[], Registry]) -> None:
-    """Another network's, with its hash mended: only the golden samples can tell, within int8's wider tolerance."""
+def test_falls_back_to_fp32_if_int8_fails_its_golden_samples(bundle: Path, load: Callable[[], Registry]) -> None:
+    """Replaces int8 with another network and updates its hash, so that only the golden samples detect it."""
     manifest = open_bundle(bundle).manifest
     untrained = colour_images.recipe(epochs=1, name="other", seed=9, optimizer={"name": "sgd", "learning_rate": 1e-9})
     other = train_bundle(untrained, bundle.parent.parent)

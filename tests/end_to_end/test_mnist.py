@@ -1,4 +1,4 @@
-"""MNIST, really: one epoch, then 1,000 of its test images posted to the service."""
+"""Trains one epoch on the real MNIST, then posts 1,000 test images to the service."""
 
 import base64
 from pathlib import Path
@@ -38,7 +38,7 @@ def images(real_data: Path) -> LabelledImages:
 
 @pytest.fixture(scope="module")
 def expected(bundle: Path, images: LabelledImages) -> Metrics:
-    """What the trainer measures for those images, through ONNX Runtime on the same variant."""
+    """The metrics that the trainer computes for these images with ONNX Runtime on the same variant."""
     opened = open_bundle(bundle)
     model = OnnxModel(opened.read(opened.manifest.fp32))
     return measure(images.labels, model.probabilities(images.images), opened.manifest.labels)

@@ -93,7 +93,7 @@ def test_every_line_of_the_log_is_json_and_one_is_the_request(service: Service) 
 
 
 @pytest.mark.timeout(120)
-def test_the_figures_of_several_workers_are_whole(bundles: Path) -> None:
+def test_metrics_cover_all_workers(bundles: Path) -> None:
     with serving_bundles(bundles, CONVOY_WORKERS="2") as service, service.client() as client:
         for _ in range(12):
             # A connection each, so that both workers get some.
@@ -103,7 +103,7 @@ def test_the_figures_of_several_workers_are_whole(bundles: Path) -> None:
         assert {float(found[1]) for found in counts if found} == {12}
 
 
-def test_an_open_door_is_warned_of_and_keys_close_it(bundles: Path) -> None:
+def test_warns_if_the_api_is_open_and_keys_close_it(bundles: Path) -> None:
     with serving_bundles(bundles, CONVOY_WORKERS="1", CONVOY_HOST="0.0.0.0") as service:  # noqa: S104
         assert any("any client may request predictions" in line for line in service.log)
     with (

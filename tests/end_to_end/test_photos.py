@@ -1,4 +1,4 @@
-"""Real photos at their own sizes, through the real service."""
+"""Sends real photos of various sizes to the real service."""
 
 import base64
 from pathlib import Path
@@ -19,7 +19,7 @@ def photos(real_data: Path) -> list[bytes]:
     return found
 
 
-def test_each_photo_is_answered_as_the_shared_decode_and_the_graph_say(tmp_path: Path, photos: list[bytes]) -> None:
+def test_each_photo_gets_the_prediction_of_the_shared_decode_and_the_graph(tmp_path: Path, photos: list[bytes]) -> None:
     bundle = write_bundle(tmp_path)
     expected = [run(bundle / "model.onnx", decode_image(photo, SPEC)[None])[0] for photo in photos]
     with serving_bundles(tmp_path) as service, service.client() as client:

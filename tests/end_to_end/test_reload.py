@@ -1,4 +1,4 @@
-"""New versions under a real service's load: nobody who asks may notice but by the version that answers."""
+"""New versions appear while the service is under load: clients see only the version number change."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from tests.support.service_process import Service, serving_bundles
 pytestmark = pytest.mark.slow
 
 SOON = 60  # seconds
-IN_A_ROW = 50  # answers of the new version, after which no process can still serve the old one unnoticed
+IN_A_ROW = 50  # responses of the new version after which no worker still serves the old one
 
 
 def ask(service: Service, end: threading.Event, answers: list[tuple[int, int]]) -> None:
@@ -30,7 +30,7 @@ def await_version(version: int, answers: list[tuple[int, int]]) -> None:
         threading.Event().wait(0.02)
 
 
-def test_versions_appear_and_a_bad_one_too_and_no_request_fails(tmp_path: Path) -> None:
+def test_no_request_fails_while_good_and_bad_versions_appear(tmp_path: Path) -> None:
     artifacts = tmp_path / "artifacts"
     write_bundle(artifacts)
     end = threading.Event()

@@ -1,4 +1,4 @@
-"""A run that is killed goes on to the same weights, to the bit, as one that was left alone."""
+"""A killed run that is resumed ends with exactly the weights of an uninterrupted run."""
 
 import signal
 import subprocess
@@ -25,37 +25,37 @@ def weights(folder: Path, version: int = 1) -> bytes:
 
 
 def last_step(folder: Path) -> int:
-    """The last checkpoint's, -1 before the first."""
+    """Returns the step of the last checkpoint, or -1 before the first."""
     steps = [int(entry.name) for entry in folder.glob("runs/digits-1/*") if entry.name.isdigit()]
     return max(steps, default=-1)
 
 
 @pytest.fixture(scope="module")
-def left_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     subprocess.run(command(folder), check=True, capture_output=True)
     return folder
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(left_alone: Path, tmp_path: Path) -> None:
-    chance = np.random.default_rng()  # other points each time the test runs
+def test_a_run_that_is_killed_several_times_ends_with_the_same_weights(uninterrupted: Path, tmp_path: Path) -> None:
+    chance = np.random.default_rng()  # different points in each test run
     points = sorted(chance.choice(np.arange(1, STEPS), KILLS, replace=False).tolist())
     for point in points:
         run = subprocess.Popen(command(tmp_path, "--resume"), stderr=subprocess.DEVNULL)
         while last_step(tmp_path) < point:
             assert run.poll() is None, f"ended by itself before step {point}"
             time.sleep(0.001)
-        time.sleep(chance.random() * 0.02)  # between checkpoints, or in one
+        time.sleep(chance.random() * 0.02)  # between checkpoints or during one
         run.kill()
         run.wait()
         assert run.returncode == -signal.SIGKILL
     ended = subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True, text=True)
     assert "Resuming after step" in ended.stderr
-    assert weights(tmp_path) == weights(left_alone), f"killed after steps {points}"
+    assert weights(tmp_path) == weights(uninterrupted), f"killed after steps {points}"
     assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["digits-1"]
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(left_alone: Path, tmp_path: Path) -> None:
+def test_resumes_from_the_previous_checkpoint_if_the_last_is_damaged(uninterrupted: Path, tmp_path: Path) -> None:
     run = subprocess.Popen(command(tmp_path), stderr=subprocess.DEVNULL)
     while last_step(tmp_path) < STEPS // 2:
         assert run.poll() is None
@@ -69,23 +69,21 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(left_alone: Path
     ended = subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True, text=True)
     assert f"The checkpoint {damaged} is damaged (state.safetensors was changed after it was written)" in ended.stderr
     assert f"Resuming after step {int(damaged.name) - 1}" in ended.stderr
-    assert weights(tmp_path) == weights(left_alone)
+    assert weights(tmp_path) == weights(uninterrupted)
 
 
-def test_without_a_run_to_go_on_with_it_says_why_and_starts_from_the_beginning(
-    left_alone: Path, tmp_path: Path
+def test_explains_and_starts_from_the_beginning_if_there_is_no_run_to_resume(
+    uninterrupted: Path, tmp_path: Path
 ) -> None:
-    runs = ["--runs", str(left_alone / "runs")]
+    runs = ["--runs", str(uninterrupted / "runs")]
     ended = subprocess.run(
         [*command(tmp_path, "--resume"), *runs, "--seed", "5"], check=True, capture_output=True, text=True
     )
     assert "digits-1 is another run, recipe.seed was 0 and is 5." in ended.stderr
-    assert weights(tmp_path) != weights(left_alone)
+    assert weights(tmp_path) != weights(uninterrupted)
 
 
-def test_a_run_that_is_killed_between_its_last_checkpoint_and_its_bundle_writes_the_bundle_later(
-    left_alone: Path, tmp_path: Path
-) -> None:
+def test_a_run_killed_before_its_bundle_is_written_writes_it_on_resume(uninterrupted: Path, tmp_path: Path) -> None:
     run = subprocess.Popen(command(tmp_path), stderr=subprocess.DEVNULL)
     while last_step(tmp_path) < STEPS:
         assert run.poll() is None
@@ -94,15 +92,15 @@ def test_a_run_that_is_killed_between_its_last_checkpoint_and_its_bundle_writes_
     run.wait()
     assert not (tmp_path / "artifacts" / "digits" / "1").exists()
     subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True)
-    assert weights(tmp_path) == weights(left_alone)
+    assert weights(tmp_path) == weights(uninterrupted)
 
 
-def test_a_finished_run_says_so_and_where_its_bundle_is_and_writes_nothing(left_alone: Path) -> None:
-    before = everything_below(left_alone)
-    ended = subprocess.run(command(left_alone, "--resume"), check=True, capture_output=True, text=True)
-    assert f"{left_alone / 'runs' / 'digits-1'} is finished" in ended.stderr
-    assert ended.stdout.startswith(f"{left_alone / 'artifacts' / 'digits' / '1'}: test accuracy")
-    assert everything_below(left_alone) == before
+def test_resuming_a_finished_run_names_its_bundle_and_writes_nothing(uninterrupted: Path) -> None:
+    before = everything_below(uninterrupted)
+    ended = subprocess.run(command(uninterrupted, "--resume"), check=True, capture_output=True, text=True)
+    assert f"{uninterrupted / 'runs' / 'digits-1'} is finished" in ended.stderr
+    assert ended.stdout.startswith(f"{uninterrupted / 'artifacts' / 'digits' / '1'}: test accuracy")
+    assert everything_below(uninterrupted) == before
 
 
 def everything_below(folder: Path) -> dict[Path, int]:

@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def replay(path: Path, infer: Callable[[Pixels], FloatArray] | None = None) -> None:
-    """Opens, verifies and checks, as one that is to serve the bundle does."""
+    """Opens, verifies and checks the bundle, as the service does before it serves it."""
     bundle = open_bundle(path)
     bundle.read(bundle.manifest.fp32)
     bundle.check_golden(bundle.manifest.fp32, infer or (lambda pixels: run(path / "model.onnx", pixels)))
@@ -48,7 +48,7 @@ def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> No
 
 
 def write_expected(path: Path, text: str) -> None:
-    """Replaces golden/expected.json and mends its hash, as one who wants to hide the change would."""
+    """Replaces golden/expected.json and its hash in the manifest, which hides the change from the hash check."""
     (path / "golden" / "expected.json").write_text(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
     rewrite_manifest(path, lambda fields: fields["golden"]["expected"].update(sha256=digest))
@@ -64,13 +64,13 @@ def test_a_whole_bundle_passes_every_check(path: Path) -> None:
     open_bundle(path).check_signature([IMAGES], [LOGITS, PROBABILITIES])
 
 
-def test_every_bundle_error_is_of_the_one_tree() -> None:
+def test_every_bundle_error_is_a_schema_error() -> None:
     for error in (MissingFileError, ManifestError, FormatVersionError, HashMismatchError, GoldenMismatchError):
         assert issubclass(error, BundleError)
     assert issubclass(BundleError, SchemaError)
 
 
-def test_golden_samples_are_the_files_bytes_and_their_rows_in_order(path: Path) -> None:
+def test_golden_samples_have_the_bytes_and_probabilities_of_the_files_in_order(path: Path) -> None:
     samples = open_bundle(path).golden_samples()
     assert [sample.file for sample in samples] == ["golden/0.png", "golden/1.png", "golden/2.png"]
     assert [sample.image for sample in samples] == [(path / sample.file).read_bytes() for sample in samples]
@@ -79,18 +79,18 @@ def test_golden_samples_are_the_files_bytes_and_their_rows_in_order(path: Path) 
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "model.onnx", "golden/expected.json", "golden/1.png"])
-def test_a_missing_file_is_named(path: Path, file: str) -> None:
+def test_names_a_missing_file(path: Path, file: str) -> None:
     (path / file).unlink()
     with pytest.raises(MissingFileError, match=file):
         replay(path)
 
 
-def test_a_bundle_that_is_not_there_is_missing(tmp_path: Path) -> None:
+def test_refuses_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError):
         open_bundle(tmp_path / "colours" / "1")
 
 
-def test_a_folder_in_the_place_of_a_file_cannot_be_read(path: Path) -> None:
+def test_refuses_a_folder_in_place_of_a_file(path: Path) -> None:
     (path / "model.onnx").unlink()
     (path / "model.onnx").mkdir()
     with pytest.raises(BundleError, match=r"model\.onnx cannot be read"):
@@ -98,7 +98,7 @@ def test_a_folder_in_the_place_of_a_file_cannot_be_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "golden/expected.json", "golden/2.png"])
-def test_one_flipped_bit_is_seen(path: Path, file: str) -> None:
+def test_detects_one_flipped_bit(path: Path, file: str) -> None:
     data = bytearray((path / file).read_bytes())
     data[len(data) // 2] ^= 1
     (path / file).write_bytes(data)
@@ -106,43 +106,43 @@ def test_one_flipped_bit_is_seen(path: Path, file: str) -> None:
         replay(path)
 
 
-def test_a_file_cut_short_is_seen(path: Path) -> None:
+def test_detects_a_truncated_file(path: Path) -> None:
     os.truncate(path / "model.onnx", 10)
     with pytest.raises(HashMismatchError):
         replay(path)
 
 
-def test_what_is_read_is_what_was_verified(path: Path) -> None:
+def test_read_returns_the_verified_bytes(path: Path) -> None:
     bundle = open_bundle(path)
     assert bundle.read(bundle.manifest.fp32) == (path / "model.onnx").read_bytes()
 
 
-def test_another_golden_answer_under_a_mended_hash_is_a_mismatch_that_names_the_sample(path: Path) -> None:
+def test_names_the_golden_sample_whose_expected_probabilities_were_altered(path: Path) -> None:
     rows = expected_rows(path)
     rows[1] = [0.2, 0.6, 0.2]
     write_expected(path, json.dumps(rows))
-    with pytest.raises(GoldenMismatchError, match=r"golden/1\.png .* fp32"):
+    with pytest.raises(GoldenMismatchError, match=r"golden/1\.png: .* fp32"):
         replay(path)
 
 
 @pytest.mark.parametrize(("off", "passes"), [(0.0009, True), (0.0011, False)])
-def test_the_tolerance_is_the_manifests(path: Path, off: float, passes: bool) -> None:
+def test_applies_the_tolerance_of_the_manifest(path: Path, off: float, passes: bool) -> None:
     def infer(pixels: Pixels) -> FloatArray:
         return run(path / "model.onnx", pixels) + np.float32(off)
 
     if passes:
         replay(path, infer)
     else:
-        with pytest.raises(GoldenMismatchError, match=r"0\.0011 away .* \(at most 0\.001\)"):
+        with pytest.raises(GoldenMismatchError, match=r"by 0\.0011 \(tolerance 0\.001\)"):
             replay(path, infer)
 
 
-def test_a_model_that_answers_nan_is_a_mismatch(path: Path) -> None:
+def test_refuses_a_model_that_returns_nan(path: Path) -> None:
     with pytest.raises(GoldenMismatchError, match="nan"):
         replay(path, lambda pixels: np.full((len(pixels), 3), np.nan, dtype=np.float32))
 
 
-def test_a_model_that_is_right_one_by_one_and_wrong_in_a_batch_is_a_mismatch(path: Path) -> None:
+def test_refuses_a_model_that_is_correct_for_single_images_but_not_for_a_batch(path: Path) -> None:
     def infer(pixels: Pixels) -> FloatArray:
         return np.roll(run(path / "model.onnx", pixels), 1, axis=0)
 
@@ -150,7 +150,7 @@ def test_a_model_that_is_right_one_by_one_and_wrong_in_a_batch_is_a_mismatch(pat
         replay(path, infer)
 
 
-def test_a_model_that_is_right_in_a_batch_and_wrong_one_by_one_is_a_mismatch(path: Path) -> None:
+def test_refuses_a_model_that_is_correct_for_a_batch_but_not_for_single_images(path: Path) -> None:
     def infer(pixels: Pixels) -> FloatArray:
         return run(path / "model.onnx", pixels if len(pixels) > 1 else pixels[:, :, :, ::-1].copy())
 
@@ -159,15 +159,15 @@ def test_a_model_that_is_right_in_a_batch_and_wrong_one_by_one_is_a_mismatch(pat
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (4, 3), (3, 1), (3,), (3, 3, 1)])
-def test_a_batch_answered_in_another_shape_is_a_mismatch(path: Path, shape: tuple[int, ...]) -> None:
+def test_refuses_a_model_whose_output_has_another_shape(path: Path, shape: tuple[int, ...]) -> None:
     def infer(pixels: Pixels) -> FloatArray:
         return run(path / "model.onnx", pixels) if len(pixels) == 1 else np.full(shape, 1, dtype=np.float32)
 
-    with pytest.raises(GoldenMismatchError, match="probability a class"):
+    with pytest.raises(GoldenMismatchError, match="The output for the golden samples has shape"):
         replay(path, infer)
 
 
-def test_a_golden_image_that_is_none_is_a_mismatch(path: Path) -> None:
+def test_refuses_a_golden_sample_that_is_not_an_image(path: Path) -> None:
     (path / "golden" / "0.png").write_bytes(b"no image")
     entry = hash_file(path / "golden" / "0.png", path).model_dump()
     rewrite_manifest(path, lambda fields: fields["golden"]["images"][0].update(entry))
@@ -192,7 +192,7 @@ def test_a_golden_image_that_is_none_is_a_mismatch(path: Path) -> None:
         pytest.param("[[-0.1, 0.1, 1], [0, 0, 1], [0, 0, 1]]", id="below 0"),
     ],
 )
-def test_expected_answers_that_are_not_one_probability_a_class_and_image_are_refused(path: Path, text: str) -> None:
+def test_refuses_expected_probabilities_of_another_shape_type_or_range(path: Path, text: str) -> None:
     write_expected(path, text)
     with pytest.raises(ManifestError, match=r"golden/expected\.json"):
         replay(path)
@@ -208,7 +208,7 @@ SIGNATURES = {
     "double output": ([IMAGES], [replace(PROBABILITIES, type="tensor(double)"), LOGITS], "'probabilities' is"),
     "a fixed batch in": ([replace(IMAGES, shape=[1, 8, 8, 3])], [PROBABILITIES, LOGITS], r"\[1, 8, 8, 3\]"),
     "a fixed batch out": ([IMAGES], [PROBABILITIES, replace(LOGITS, shape=[1, 3])], "'logits' is"),
-    "another size": ([replace(IMAGES, shape=["batch", 9, 8, 3])], [PROBABILITIES, LOGITS], r"not tensor\(uint8\)"),
+    "another size": ([replace(IMAGES, shape=["batch", 9, 8, 3])], [PROBABILITIES, LOGITS], r"expected tensor\(uint8\)"),
     "channels first": ([replace(IMAGES, shape=["batch", 3, 8, 8])], [PROBABILITIES, LOGITS], "'images' is"),
     "a free height": ([replace(IMAGES, shape=["batch", "h", 8, 3])], [PROBABILITIES, LOGITS], "'images' is"),
     "another class count": ([IMAGES], [replace(PROBABILITIES, shape=["batch", 4]), LOGITS], "'probabilities' is"),
@@ -217,26 +217,26 @@ SIGNATURES = {
 
 
 @pytest.mark.parametrize("fault", SIGNATURES)
-def test_a_graph_of_another_signature_is_refused(path: Path, fault: str) -> None:
-    inputs, outputs, said = SIGNATURES[fault]
-    with pytest.raises(ShapeMismatchError, match=said):
+def test_refuses_a_graph_with_another_signature(path: Path, fault: str) -> None:
+    inputs, outputs, message = SIGNATURES[fault]
+    with pytest.raises(ShapeMismatchError, match=message):
         open_bundle(path).check_signature(inputs, outputs)
 
 
-def test_a_batch_may_be_named_or_nameless(path: Path) -> None:
+def test_accepts_an_unnamed_batch_dimension(path: Path) -> None:
     open_bundle(path).check_signature([replace(IMAGES, shape=[None, 8, 8, 3])], [PROBABILITIES, LOGITS])
 
 
 @pytest.mark.parametrize("place", ["colours/2", "colours/01", "other/1"])
-def test_a_folder_that_is_not_the_manifests_name_and_version_is_refused(path: Path, tmp_path: Path, place: str) -> None:
+def test_refuses_a_folder_that_does_not_match_the_name_and_version(path: Path, tmp_path: Path, place: str) -> None:
     moved = tmp_path / place
     moved.parent.mkdir(exist_ok=True)
     path.rename(moved)
-    with pytest.raises(ManifestError, match=f"colours version 1, but the bundle lies in {place}"):
+    with pytest.raises(ManifestError, match=f"colours version 1, but the bundle is in {place}"):
         open_bundle(moved)
 
 
-def test_a_link_to_a_bundle_is_the_bundle(path: Path, tmp_path: Path) -> None:
+def test_opens_a_bundle_through_a_link(path: Path, tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to(path)
     assert open_bundle(tmp_path / "latest").manifest.version == 1
 
@@ -250,7 +250,7 @@ def test_a_link_to_a_bundle_is_the_bundle(path: Path, tmp_path: Path) -> None:
         ("models/colours-v7/1", "models/colours", "colours-v7"),
     ],
 )
-def test_opens_a_bundle_whose_visible_path_fits_wherever_a_link_leads(
+def test_opens_a_bundle_whose_path_matches_before_links_are_resolved(
     path: Path, tmp_path: Path, folder: str, link: str, target: str
 ) -> None:
     (tmp_path / folder).parent.mkdir(parents=True)
@@ -262,25 +262,25 @@ def test_opens_a_bundle_whose_visible_path_fits_wherever_a_link_leads(
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "model.onnx"])
-def test_refuses_a_pipe_in_the_place_of_a_file_without_opening_it(path: Path, file: str) -> None:
+def test_refuses_a_pipe_in_place_of_a_file_without_opening_it(path: Path, file: str) -> None:
     (path / file).unlink()
     os.mkfifo(path / file)
     with pytest.raises(BundleError, match=f"{file} cannot be read: it is not a regular file"):
         replay(path)
 
 
-def test_another_format_is_said_to_be_one(path: Path) -> None:
+def test_refuses_another_format_version(path: Path) -> None:
     rewrite_manifest(path, lambda fields: fields.update(format_version=2))
     with pytest.raises(FormatVersionError):
         open_bundle(path)
 
 
-def test_an_entry_is_the_files_path_below_the_root_and_its_hash(path: Path) -> None:
+def test_hash_file_returns_the_relative_path_and_the_hash(path: Path) -> None:
     entry = hash_file(path / "golden" / "0.png", path)
     assert (entry.file, len(entry.sha256)) == ("golden/0.png", 64)
     assert Bundle(path, open_bundle(path).manifest).read(entry) == (path / "golden" / "0.png").read_bytes()
 
 
-def test_the_template_is_what_these_tests_take_it_for(path: Path) -> None:
+def test_the_template_bundle_matches_the_constants_of_these_tests(path: Path) -> None:
     manifest = open_bundle(path).manifest
     assert (manifest.labels, manifest.input, manifest.fp32.golden_tolerance) == (tuple(COLOURS), SPEC, 1e-3)

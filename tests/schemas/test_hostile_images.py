@@ -1,4 +1,4 @@
-"""Bytes made to break, to mislead or to exhaust: they get an ImageError, and nothing else."""
+"""Malicious and damaged images raise an ImageError and nothing else."""
 
 import struct
 import subprocess
@@ -43,7 +43,7 @@ VALID = {
 
 
 @pytest.mark.parametrize("kind", VALID)
-def test_an_image_cut_anywhere_is_refused_unless_its_pixels_are_whole(kind: str) -> None:
+def test_refuses_a_truncated_image_unless_all_pixels_are_present(kind: str) -> None:
     data = VALID[kind]
     whole = decode_image(data, spec_of(PIXELS))
     refused = 0
@@ -57,7 +57,7 @@ def test_an_image_cut_anywhere_is_refused_unless_its_pixels_are_whole(kind: str)
     assert refused >= len(data) - 20  # a PNG's last checksum and IEND, 16 bytes; a GIF's last 2
 
 
-def test_a_png_with_any_bit_of_its_pixel_data_flipped_is_refused_or_right() -> None:
+def test_a_png_with_a_flipped_bit_in_its_pixel_data_is_refused_or_decoded_correctly() -> None:
     data = VALID["PNG"]
     start = data.index(b"IDAT") + 4
     for position in range(start, len(data) - 16):
@@ -81,12 +81,10 @@ UNREADABLE = {
     "one byte": b"\x89",
     "text": b"hello, here is my picture",
     "HTML": b"<!doctype html><html><body>404</body></html>",
-    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>',
-    "PDF": b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n",
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
     "zip": b"PK\x03\x04" + bytes(60),
-    "JPEG 2000, a format that is not read": encode(PIXELS, "JPEG2000"),
-    "ICO, a format that is not read": encode(noise(16, 16), "ICO"),
+    "JPEG 2000, an unsupported format": encode(PIXELS, "JPEG2000"),
+    "ICO, an unsupported format": encode(noise(16, 16), "ICO"),
     "PNG of no width": png(0, 1, 8, 2, [b""]),
     "PNG of no height": png(1, 0, 8, 2, []),
     "PNG without pixel data": png_of(4, 4, 8, 2, b""),
@@ -102,17 +100,17 @@ UNREADABLE = {
     + struct.pack("<IiiHHIIiiII", 40, 0, 0, 1, 24, *[0] * 6),
     "TIFF of no size": grey_tiff(0, 0, 8, b""),
     "TIFF without data for its lower half": grey_tiff(4, 4, 8, bytes(16), rows=2),
-    "TIFF that points at itself": b"II*\0\x08\0\0\0\0\0\x08\0\0\0",
+    "TIFF that points to itself": b"II*\0\x08\0\0\0\0\0\x08\0\0\0",
 }
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_what_is_no_whole_image_is_unreadable(kind: str) -> None:
+def test_refuses_data_that_is_not_a_complete_image(kind: str) -> None:
     with pytest.raises(UnreadableImageError):
         decode_image(UNREADABLE[kind], spec(4, 4))
 
 
-# Behind the header of each lies garbage: had anything been decoded, it would be unreadable instead of too large.
+# Each header is followed by garbage: decoding it would raise UnreadableImageError instead of ImageTooLargeError.
 TOO_LARGE = {
     "PNG of 50,000 x 50,000": png_of(50_000, 50_000, 8, 2, chunk(b"IDAT", bytes(20_000))),
     "PNG just above the limit": png_of(7072, 7072, 8, 2, chunk(b"IDAT", bytes(9))),
@@ -128,20 +126,20 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("kind", TOO_LARGE)
-def test_an_image_that_claims_too_much_is_refused_without_decoding(kind: str) -> None:
+def test_refuses_a_header_above_the_pixel_limit_without_decoding(kind: str) -> None:
     with pytest.raises(ImageTooLargeError):
         decode_image(TOO_LARGE[kind], spec(4, 4))
 
 
-def test_the_limit_is_the_callers_and_includes_its_own_value() -> None:
+def test_max_pixels_is_inclusive() -> None:
     assert decode_image(VALID["PNG"], spec(4, 4), max_pixels=120).shape == (4, 4, 3)
-    with pytest.raises(ImageTooLargeError, match="10 x 12 pixels; at most 119"):
+    with pytest.raises(ImageTooLargeError, match="10 x 12 pixels; the limit is 119"):
         decode_image(VALID["PNG"], spec(4, 4), max_pixels=119)
 
 
-def test_a_caller_may_allow_more_than_the_default() -> None:
+def test_max_pixels_can_exceed_the_default() -> None:
     data = png_of(16_000, 16_000, 8, 2, chunk(b"IDAT", bytes(9)))
-    with pytest.raises(UnreadableImageError):  # past the header, into the garbage
+    with pytest.raises(UnreadableImageError):  # the header passes, the garbage does not
         decode_image(data, spec(4, 4), max_pixels=256_000_000)
 
 
@@ -163,8 +161,8 @@ except ImageTooLargeError:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to limit the memory of a process")
 @pytest.mark.parametrize("kind", ["GIF of 65,535 x 65,535", "WebP of 16,383 x 16,383", "a pixel by 40 million"])
-def test_refusing_a_claim_takes_no_memory(kind: str) -> None:
-    """A GIF's frame is reserved on opening, and a stretched line of n pixels needs 64 * n: both GB, from few bytes."""
+def test_refusing_a_large_header_allocates_no_memory(kind: str) -> None:
+    """Opening a GIF allocates its frame, and resizing a line of n pixels needs 64 * n bytes: both gigabytes."""
     line = grey_tiff(1, 40_000_000, 8, zlib.compress(bytes(40_000_000)), compression=8)
     data = TOO_LARGE.get(kind, line)
     done = subprocess.run([sys.executable, "-c", MEMORY_PROOF], input=data, capture_output=True, check=False)
@@ -176,7 +174,7 @@ MUTATIONS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0,
 
 @given(st.sampled_from(sorted(VALID)), MUTATIONS)
 @settings(BOUNDED, max_examples=1500)
-def test_a_mutated_image_is_answered_in_the_right_shape_or_gets_an_image_error(
+def test_a_mutated_image_is_decoded_to_the_right_shape_or_raises_an_image_error(
     kind: str, mutations: list[tuple[float, int]]
 ) -> None:
     data = bytearray(VALID[kind])
@@ -197,7 +195,7 @@ def test_a_mutated_image_is_answered_in_the_right_shape_or_gets_an_image_error(
     st.binary(max_size=200),
 )
 @BOUNDED
-def test_random_bytes_get_an_image_error(start: bytes, rest: bytes) -> None:
+def test_random_bytes_raise_an_image_error(start: bytes, rest: bytes) -> None:
     try:
         decoded = decode_image(start + rest, spec(4, 5), max_pixels=1_000_000)
     except ImageError:

@@ -19,7 +19,7 @@ from tests.support.encoded_images import BOUNDED, chunk, encode, exif_cut_short,
 RGB = noise(4, 6)
 WHITE, BLACK, RED, GREEN = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0)
 
-# How a stored picture is turned to stand upright, by its EXIF orientation.
+# EXIF orientation -> the transformation that turns the stored image upright.
 UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -104,14 +104,14 @@ EXACT = {
 
 
 @pytest.mark.parametrize("kind", EXACT)
-def test_each_kind_of_image_has_one_reading(kind: str) -> None:
+def test_decodes_each_kind_of_image_exactly(kind: str) -> None:
     data, expected = EXACT[kind]
     np.testing.assert_array_equal(decode_image(data, spec_of(expected)), expected)
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP"])
-def test_exif_orientation_is_applied(image_format: str, orientation: int) -> None:
+def test_applies_exif_orientation(image_format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     lossless = {"lossless": True} if image_format == "WEBP" else {}
@@ -121,7 +121,7 @@ def test_exif_orientation_is_applied(image_format: str, orientation: int) -> Non
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_exif_orientation_of_a_jpeg_is_applied(orientation: int) -> None:
+def test_applies_exif_orientation_of_a_jpeg(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = np.zeros((16, 32, 3), dtype=np.uint8)
@@ -133,7 +133,7 @@ def test_exif_orientation_of_a_jpeg_is_applied(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 60_000])
-def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
+def test_ignores_an_invalid_exif_orientation(orientation: int) -> None:
     data = encode(RGB, "PNG", exif=exif_cut_short(orientation) + bytes(16))
     np.testing.assert_array_equal(decode_image(data, spec_of(RGB)), RGB)
 
@@ -153,7 +153,7 @@ LOSSY = {
 
 
 @pytest.mark.parametrize("kind", LOSSY)
-def test_lossy_kinds_keep_their_colour(kind: str) -> None:
+def test_lossy_formats_keep_their_colour(kind: str) -> None:
     data, colour = LOSSY[kind]
     decoded = decode_image(data, spec(8, 8)).astype(int)
     np.testing.assert_allclose(decoded, np.broadcast_to(colour, (8, 8, 3)), atol=4)
@@ -188,20 +188,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_kind_without_one_right_reading_is_refused_with_the_reason(kind: str) -> None:
+def test_refuses_ambiguous_images_with_the_reason(kind: str) -> None:
     data, reason = REFUSED[kind]
     with pytest.raises(UnsupportedImageError, match=reason):
         decode_image(data, spec(4, 4))
 
 
-def test_a_single_frame_gif_and_a_single_page_tiff_are_no_animation() -> None:
+def test_accepts_a_gif_or_tiff_with_a_single_frame() -> None:
     for image_format in ("GIF", "PNG", "WEBP", "TIFF"):
         decoded = decode_image(encode(FRAMES[0], image_format, save_all=True), spec(4, 4))
         assert decoded[0, 0, 0] > 250
 
 
-def test_damaged_exif_says_nothing_to_the_person_who_runs_the_program_and_what_it_still_holds_is_used() -> None:
-    """In a process of its own: warnings are errors here, and noise on stderr there."""
+def test_damaged_exif_prints_no_warning_and_its_orientation_is_applied() -> None:
+    """Runs in its own process: pytest turns warnings into errors, and a program prints them to stderr."""
     stored = np.zeros((8, 16, 3), dtype=np.uint8)
     stored[:, :8] = 255  # on the left; upright, on top
     data = encode(stored, "JPEG", exif=exif_cut_short(6))
@@ -219,7 +219,7 @@ def test_damaged_exif_says_nothing_to_the_person_who_runs_the_program_and_what_i
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3]))))
 @BOUNDED
-def test_png_round_trip_is_the_identity(pixels: Pixels) -> None:
+def test_png_round_trip_keeps_every_pixel(pixels: Pixels) -> None:
     np.testing.assert_array_equal(decode_image(encode_png(pixels), spec_of(pixels)), pixels)
 
 
@@ -237,14 +237,14 @@ def test_an_image_of_the_models_size_is_unchanged_bit_for_bit(resize: Resize, ch
     st.sampled_from([1, 3]),
 )
 @BOUNDED
-def test_pixels_mean_the_same_as_a_png_of_them(
+def test_pixels_and_their_png_give_the_same_input(
     pixels: Pixels, resize: Resize, interpolation: Interpolation, channels: int
 ) -> None:
     wanted = spec(5, 7, channels, resize=resize, interpolation=interpolation)
     np.testing.assert_array_equal(fit_pixels(pixels, wanted), decode_image(encode_png(pixels), wanted))
 
 
-def test_grey_pixels_may_leave_out_their_channel() -> None:
+def test_accepts_grey_pixels_without_a_channel_axis() -> None:
     grey = noise(4, 4, 1)
     for wanted in (spec(4, 4, 1), spec(3, 3, 3)):
         np.testing.assert_array_equal(fit_pixels(grey[:, :, 0], wanted), fit_pixels(grey, wanted))
@@ -265,7 +265,7 @@ def test_grey_pixels_may_leave_out_their_channel() -> None:
         pytest.param(np.zeros((4, 4, 0), dtype=np.uint8), "height, width", id="no channels"),
     ],
 )
-def test_pixels_of_another_type_or_shape_are_refused(pixels: Pixels, reason: str) -> None:
+def test_refuses_pixels_of_another_type_or_shape(pixels: Pixels, reason: str) -> None:
     with pytest.raises(UnsupportedImageError, match=reason):
         fit_pixels(pixels, spec(4, 4))
 
@@ -282,24 +282,25 @@ def test_every_image_error_is_one_sentence() -> None:
         with pytest.raises(ImageError) as caught:
             decode_image(data, spec(4, 4))
         assert str(caught.value).endswith(".")
-        assert "0x" not in str(caught.value)  # no address of an object: the same bytes get the same words
+        assert "0x" not in str(caught.value)  # no object address, so that the same bytes give the same message
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "The file is empty."),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
         (b"\0\0\0\x1cftypmif1\0\0\0\0", "HEIC"),
         (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF is not supported; save the image as PNG or JPEG."),
         (b"\xff\x0a\xfa\x3f", "JPEG XL"),
-        (b"%PDF-1.7\n", "PDF"),
+        (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", "PDF"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>', "SVG"),
         (b"<svg/>", "SVG"),
-        (b"<html></html>", "no image of a known format"),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0", "no image of a known format"),
+        (b"<html></html>", "not an image of a supported format"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "not an image of a supported format"),
     ],
 )
-def test_an_empty_file_and_common_unsupported_formats_are_named(data: bytes, said: str) -> None:
-    with pytest.raises(ImageError, match=said):
+def test_names_an_empty_file_and_common_unsupported_formats(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         decode_image(data, spec(8, 8, 3))

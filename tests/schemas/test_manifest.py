@@ -71,7 +71,7 @@ more_variants = st.lists(st.sampled_from(["int8", "fp16"]), unique=True)
 
 @given(identities, recipes, more_variants)
 @BOUNDED
-def test_what_is_rendered_is_parsed_as_the_same(
+def test_a_manifest_survives_rendering_and_parsing(
     manifest: ModelManifest, identity: Fields, recipe: Fields, variants: list[str]
 ) -> None:
     fields = manifest.model_dump(mode="json") | identity
@@ -82,17 +82,17 @@ def test_what_is_rendered_is_parsed_as_the_same(
     assert parse_manifest(render_json(built).encode()) == built
 
 
-def test_a_variant_is_found_by_name_and_fp32_is_always_there(manifest: ModelManifest) -> None:
+def test_finds_a_variant_by_name(manifest: ModelManifest) -> None:
     assert manifest.variant(VariantName.FP32) is manifest.fp32
     assert manifest.variant(VariantName.INT8) is None
 
 
-def test_a_binary_task_with_two_labels_is_right(fields: Fields) -> None:
+def test_accepts_a_binary_task_with_two_labels(fields: Fields) -> None:
     fields |= {"task": "binary", "labels": ["cat", "dog"]}
     assert parse_manifest(json.dumps(fields)).task is Task.BINARY
 
 
-def test_a_bundle_of_before_calibration_and_variants_still_loads(fields: Fields) -> None:
+def test_reads_a_manifest_from_before_calibration_and_variants(fields: Fields) -> None:
     for key in ("dropped_variants", "calibration", "reject"):
         del fields[key]
     del fields["variants"][0]["speed"]
@@ -104,7 +104,7 @@ def test_a_bundle_of_before_calibration_and_variants_still_loads(fields: Fields)
 HALVES = {"coverage": 0.5, "accuracy": 0.5}
 
 
-def test_what_follows_the_training_is_read_as_it_was_written(fields: Fields) -> None:
+def test_reads_calibration_reject_threshold_and_dropped_variants(fields: Fields) -> None:
     errors = {"before": 0.2, "after": 0.1}
     fields["calibration"] = {"temperature": 1.5, "validation": errors, "test": errors}
     fields["reject"] = {"target_accuracy": 0.9, "threshold": 0.5, "validation": HALVES, "test": HALVES}
@@ -155,7 +155,7 @@ WRONG: dict[str, tuple[Callable[[Fields], None], str]] = {
     "a version in quotes": (put("version", value="1"), "version"),
     "a version that is true": (put("version", value=True), "version"),
     "an unknown task": (put("task", value="regression"), "task"),
-    "a label twice": (put("labels", value=["a", "b", "a"]), "differ"),
+    "a label twice": (put("labels", value=["a", "b", "a"]), "^manifest.json: labels must be unique.$"),
     "one label": (put("labels", value=["a"]), "labels"),
     "a binary task with three labels": (put("task", value="binary"), "two labels"),
     "two channels": (put("input", "channels", value=2), "grey"),
@@ -165,7 +165,7 @@ WRONG: dict[str, tuple[Callable[[Fields], None], str]] = {
     "an unknown interpolation": (put("input", "interpolation", value="cubic"), "input.interpolation"),
     "no variants": (put("variants", value=[]), "variants"),
     "no fp32": (put("variants", 0, "name", value="int8"), "fp32"),
-    "fp32 twice": (twice_fp32, "differ in name"),
+    "fp32 twice": (twice_fp32, "variant names must be unique"),
     "an unknown variant": (put("variants", 0, "name", value="fp8"), "variants.0.name"),
     "a tolerance of 0": (put("variants", 0, "golden_tolerance", value=0), "golden_tolerance"),
     "a tolerance that allows anything": (put("variants", 0, "golden_tolerance", value=1), "golden_tolerance"),
@@ -174,14 +174,17 @@ WRONG: dict[str, tuple[Callable[[Fields], None], str]] = {
         put("calibration", value={"temperature": 0, "validation": {}, "test": {}}),
         "calibration.temperature",
     ),
-    "a variant that is there and dropped": (
+    "a variant that is kept and dropped": (
         put("dropped_variants", value=[{"name": "fp32", "reason": "slow"}]),
-        "there and dropped",
+        "in both variants and dropped_variants",
     ),
-    "neither threshold nor reason": (put("reject", value={"target_accuracy": 0.9, "threshold": None}), "reason why"),
-    "a threshold and what it does to one split alone": (
+    "neither threshold nor reason": (
+        put("reject", value={"target_accuracy": 0.9, "threshold": None}),
+        "or only a reason",
+    ),
+    "a threshold with the results of only one split": (
         put("reject", value={"target_accuracy": 0.9, "threshold": 0.5, "validation": HALVES}),
-        "reason why",
+        "or only a reason",
     ),
     "no golden image": (put("golden", "images", value=[]), "golden.images"),
     "a short hash": (put("weights", "sha256", value="0" * 63), "weights.sha256"),
@@ -191,10 +194,10 @@ WRONG: dict[str, tuple[Callable[[Fields], None], str]] = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_a_manifest_with_one_fault_is_refused_by_the_name_of_the_field(fields: Fields, fault: str) -> None:
-    change, said = WRONG[fault]
+def test_names_the_invalid_field(fields: Fields, fault: str) -> None:
+    change, message = WRONG[fault]
     change(fields)
-    with pytest.raises(ManifestError, match=said):
+    with pytest.raises(ManifestError, match=message):
         parse_manifest(json.dumps(fields))
 
 
@@ -219,7 +222,7 @@ def test_a_manifest_with_one_fault_is_refused_by_the_name_of_the_field(fields: F
         "~/x:y",
     ],
 )
-def test_a_path_that_is_not_plainly_inside_the_bundle_is_refused(fields: Fields, path: str) -> None:
+def test_refuses_a_path_that_may_leave_the_bundle(fields: Fields, path: str) -> None:
     for place in (("weights",), ("variants", 0), ("golden", "expected"), ("golden", "images", 0)):
         changed = json.loads(json.dumps(fields))
         put(*place, "file", value=path)(changed)
@@ -228,12 +231,12 @@ def test_a_path_that_is_not_plainly_inside_the_bundle_is_refused(fields: Fields,
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", 1.0, True, None])
-def test_another_format_version_is_said_before_any_other_fault(version: object) -> None:
+def test_reports_another_format_version_before_any_other_fault(version: object) -> None:
     with pytest.raises(FormatVersionError, match="reads version 1"):
         parse_manifest(json.dumps({"format_version": version, "what": "else"}))
 
 
-def test_a_manifest_without_a_format_version_is_not_taken_for_the_current_one(fields: Fields) -> None:
+def test_refuses_a_manifest_without_a_format_version(fields: Fields) -> None:
     del fields["format_version"]
     with pytest.raises(FormatVersionError):
         parse_manifest(json.dumps(fields))
@@ -252,7 +255,7 @@ def test_a_manifest_without_a_format_version_is_not_taken_for_the_current_one(fi
         pytest.param('{"a":' * 100_000, id="endlessly nested"),
     ],
 )
-def test_what_is_no_json_object_is_refused(text: str | bytes) -> None:
+def test_refuses_anything_but_a_json_object(text: str | bytes) -> None:
     with pytest.raises(ManifestError, match=r"manifest\.json"):
         parse_manifest(text)
 
@@ -261,20 +264,20 @@ def test_what_is_no_json_object_is_refused(text: str | bytes) -> None:
 @pytest.mark.parametrize(
     "place", [("provenance", "duration_seconds"), ("provenance", "recipe", "rate"), ("metrics", "test", "log_loss")]
 )
-def test_a_number_that_is_not_finite_is_refused(fields: Fields, place: tuple[str, ...], number: float) -> None:
+def test_refuses_a_number_that_is_not_finite(fields: Fields, place: tuple[str, ...], number: float) -> None:
     put(*place, value=number)(fields)
     with pytest.raises(ManifestError):
         parse_manifest(json.dumps(fields))
 
 
-def test_a_manifest_from_before_duplicates_were_counted_is_read(fields: Fields) -> None:
+def test_reads_a_manifest_from_before_duplicates_were_counted(fields: Fields) -> None:
     del fields["provenance"]["data"]["duplicates"]
     assert parse_manifest(json.dumps(fields)).provenance.data.duplicates is None
     fields["provenance"]["data"]["duplicates"] = {"validation": 3, "test": 2}
     assert parse_manifest(json.dumps(fields)).provenance.data.duplicates == Duplicates(validation=3, test=2)
 
 
-def test_a_manifest_from_before_top_k_and_areas_is_read(fields: Fields) -> None:
+def test_reads_a_manifest_from_before_top_k_and_areas(fields: Fields) -> None:
     for split in ("validation", "test"):
         for later in ("top_k", "roc_auc", "average_precision", "notes"):
             del fields["metrics"][split][later]
@@ -282,7 +285,7 @@ def test_a_manifest_from_before_top_k_and_areas_is_read(fields: Fields) -> None:
     assert (found.top_k, found.roc_auc, found.average_precision, found.notes) == ((), None, None, ())
 
 
-def test_a_number_that_is_not_finite_is_not_written(manifest: ModelManifest) -> None:
+def test_refuses_to_write_a_number_that_is_not_finite(manifest: ModelManifest) -> None:
     fields = manifest.model_dump()
     fields["provenance"]["recipe"] = {"rate": float("nan")}
     with pytest.raises(ValidationError, match="finite"):
@@ -293,7 +296,7 @@ def test_the_shape_is_height_width_channels() -> None:
     assert InputSpec(height=2, width=3, channels=1).shape == (2, 3, 1)
 
 
-def test_a_confusion_matrix_has_one_line_per_class_and_texts_stay_as_they_are(tmp_path: Path) -> None:
+def test_renders_a_confusion_matrix_with_one_line_per_class_and_keeps_strings(tmp_path: Path) -> None:
     manifest = open_bundle(write_bundle(tmp_path)).manifest
     labels = ("[\n1,\n2]", "[ 1 ]", "blue")
     text = render_json(manifest.model_copy(update={"labels": labels}))

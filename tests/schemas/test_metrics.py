@@ -32,7 +32,7 @@ def names(probabilities: Probabilities) -> list[str]:
 
 @st.composite
 def cases(draw: st.DrawFn, classes: int | None = None) -> Case:
-    """Few images, few levels of certainty: ties, exact 0 and 1, absent and never predicted classes are common."""
+    """Few images and few probability levels, so that ties, exact 0 and 1, and absent classes are common."""
     classes, n = classes or draw(st.integers(2, 7)), draw(st.integers(1, 12))
     labels = draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
     weights = np.array(
@@ -64,7 +64,7 @@ CERTAIN_AND_WRONG: Case = (np.array([0, 1]), np.array([[0.0, 1.0], [1.0, 0.0]], 
 @example(random_case(10, 500, np.float32))
 @example(random_case(3, 500, np.float64))
 @BOUNDED
-def test_every_figure_is_scikit_learns(case: Case) -> None:
+def test_every_metric_equals_scikit_learns(case: Case) -> None:
     labels, probabilities = case
     predicted, classes = probabilities.argmax(axis=1), range(probabilities.shape[1])
     present = sorted(set(labels.tolist()))
@@ -84,7 +84,7 @@ def test_every_figure_is_scikit_learns(case: Case) -> None:
     per_class = sklearn.precision_recall_fscore_support(labels, predicted, labels=list(classes), zero_division=0)
     for i, found_class in enumerate(found.per_class):
         assert (*figures(found_class), found_class.support) == pytest.approx([column[i] for column in per_class])
-    for one in found.top_k:  # among equals scikit-learn puts the last class first, and so is told them backwards
+    for one in found.top_k:  # scikit-learn ranks the last of tied classes first, so it gets the classes reversed
         backwards = len(classes) - 1 - labels, probabilities[:, ::-1]
         if len(classes) > 2:
             rate = sklearn.top_k_accuracy_score(*backwards, k=one.k, labels=list(classes))
@@ -99,7 +99,7 @@ def test_every_figure_is_scikit_learns(case: Case) -> None:
 @example(random_case(2, 500, np.float32))
 @example(random_case(2, 500, np.float64))
 @BOUNDED
-def test_the_areas_of_a_binary_task_are_scikit_learns_or_null_with_one_class(case: Case) -> None:
+def test_areas_equal_scikit_learns_and_are_null_if_a_class_is_missing(case: Case) -> None:
     labels, probabilities = case
     found = measure(labels, probabilities, ["no", "yes"])
     if len(set(labels.tolist())) == 1:
@@ -122,27 +122,27 @@ def test_a_tie_goes_to_the_first_class() -> None:
 
 @given(cases())
 @BOUNDED
-def test_top_1_is_the_accuracy_with_its_interval(case: Case) -> None:
+def test_top_1_equals_the_accuracy_and_its_interval(case: Case) -> None:
     found = measure(*case, names(case[1]))
     assert (found.top_k[0].k, found.top_k[0].accuracy) == (1, found.accuracy)
     assert found.top_k[0].accuracy_interval == found.accuracy_interval
 
 
 @pytest.mark.parametrize(("classes", "ks"), [(2, [1]), (3, [1]), (4, [1, 3]), (5, [1, 3]), (6, [1, 3, 5])])
-def test_top_k_is_given_where_it_can_be_wrong(classes: int, ks: list[int]) -> None:
+def test_top_k_is_given_for_k_below_the_number_of_classes(classes: int, ks: list[int]) -> None:
     found = measure(*random_case(classes, 50, np.float64), [str(i) for i in range(classes)])
     assert [one.k for one in found.top_k] == ks
 
 
-def test_areas_are_of_two_classes_alone() -> None:
+def test_areas_are_null_for_more_than_two_classes() -> None:
     found = measure(*random_case(3, 50, np.float64), ["a", "b", "c"])
     assert (found.roc_auc, found.average_precision, found.notes) == (None, None, ())
 
 
-def test_absent_classes_are_told_in_a_note_that_does_not_grow_with_them() -> None:
+def test_a_note_lists_at_most_ten_absent_classes() -> None:
     few = measure(np.array([0, 2]), np.full((2, 3), 1 / 3), ["a", "b", "c"]).notes
     assert len(few) == 1
-    assert few[0].startswith("Of 1 of the 3 classes there is no image (b); they count as 0 in per_class and are left")
+    assert few[0].startswith("1 of the 3 classes have no images (b); they count as 0 in per_class and are excluded")
     many = measure(np.array([0]), np.full((1, 500), 1 / 500), [f"class {i}" for i in range(500)]).notes
     assert "class 10, ...)" in many[0]
     assert len(many[0]) < 300
@@ -150,7 +150,7 @@ def test_absent_classes_are_told_in_a_note_that_does_not_grow_with_them() -> Non
 
 @given(cases())
 @BOUNDED
-def test_a_class_has_wilsons_interval_of_its_precision_and_recall_or_null(case: Case) -> None:
+def test_class_intervals_are_wilsons_or_null_without_images(case: Case) -> None:
     labels, probabilities = case
     predicted = probabilities.argmax(axis=1)
     for i, one in enumerate(with_intervals(measure(labels, probabilities, names(probabilities)))):
@@ -164,7 +164,7 @@ def test_a_class_has_wilsons_interval_of_its_precision_and_recall_or_null(case: 
 
 @given(cases(), st.integers(1, 4))
 @BOUNDED
-def test_the_worst_mistakes_are_the_surest_wrong_answers_the_surest_first(case: Case, most: int) -> None:
+def test_worst_mistakes_have_the_highest_probabilities_in_falling_order(case: Case, most: int) -> None:
     labels, probabilities = case
     wrong = [(-float(row.max()), i) for i, row in enumerate(probabilities) if int(row.argmax()) != int(labels[i])]
     found = worst_mistakes(labels, probabilities, names(probabilities), most)
@@ -174,14 +174,14 @@ def test_the_worst_mistakes_are_the_surest_wrong_answers_the_surest_first(case: 
         assert (one.label, one.predicted) == (f"class {labels[one.index]}", f"class {row.argmax()}")
 
 
-def test_a_certain_and_wrong_answer_costs_much_but_not_everything() -> None:
+def test_log_loss_is_finite_for_a_label_of_probability_zero() -> None:
     for number in (np.float32, np.float64):
         loss = measure(np.array([0]), np.array([[0.0, 1.0]], dtype=number), ["a", "b"]).log_loss
         assert loss == pytest.approx(-math.log(np.finfo(number).eps))
 
 
 def reference_ece(labels: Labels, probabilities: Probabilities) -> tuple[float, list[int]]:
-    """Guo et al., 2017, word for word: bins (lower, upper], weights by their share of the images."""
+    """The definition of Guo et al., 2017: bins (lower, upper], weighted by their fraction of the images."""
     counts, error = [], 0.0
     for m in range(CALIBRATION_BINS):
         lower, upper = m / CALIBRATION_BINS, (m + 1) / CALIBRATION_BINS
@@ -201,7 +201,7 @@ def reference_ece(labels: Labels, probabilities: Probabilities) -> tuple[float, 
 @example(random_case(10, 500, np.float32))
 @example(random_case(2, 300, np.float64))
 @BOUNDED
-def test_calibration_is_that_of_the_plain_definition(case: Case) -> None:
+def test_calibration_matches_the_plain_definition(case: Case) -> None:
     labels, probabilities = case
     found = calibration(labels, probabilities)
     error, counts = reference_ece(labels, probabilities)
@@ -210,7 +210,7 @@ def test_calibration_is_that_of_the_plain_definition(case: Case) -> None:
 
 
 @pytest.mark.parametrize("edge", [i / CALIBRATION_BINS for i in range(8, CALIBRATION_BINS)])
-def test_a_confidence_on_an_edge_counts_below_it_and_one_step_above_counts_above(edge: float) -> None:
+def test_a_confidence_on_a_bin_edge_belongs_to_the_lower_bin(edge: float) -> None:
     for confidence, inside in ((edge, "upper"), (math.nextafter(edge, 2), "lower")):
         found = calibration(np.array([0]), np.array([[confidence, 1 - confidence]]))
         (filled,) = [one for one in found.bins if one.count]
@@ -233,14 +233,14 @@ def test_an_empty_bin_has_no_confidence_and_no_accuracy_and_a_filled_one_has_bot
 @example((0, 5000))
 @example((5000, 5000))
 @BOUNDED
-def test_the_interval_is_wilsons(case: tuple[int, int]) -> None:
+def test_wilson_interval_equals_scipys(case: tuple[int, int]) -> None:
     successes, n = case
     expected = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
     found = wilson_interval(successes, n)
     assert (found.lower, found.upper) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_the_interval_is_the_published_one() -> None:
+def test_wilson_interval_matches_published_values() -> None:
     """Newcombe, 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29 by method 3."""
     published = {
         (81, 263): (0.2553, 0.3662),
@@ -264,8 +264,8 @@ TWO = np.array([[0.5, 0.5], [0.5, 0.5]])
         pytest.param([0, 1, 1], TWO, "shape", id="more labels than rows"),
         pytest.param([0, 1], np.full((2, 3), 1 / 3), "shape", id="more columns than names"),
         pytest.param([0, 1], np.full(2, 0.5), "shape", id="one column for two classes"),
-        pytest.param([0, 2], TWO, "outside the 2 classes", id="label too large"),
-        pytest.param([0, -1], TWO, "outside the 2 classes", id="label below 0"),
+        pytest.param([0, 2], TWO, "outside 0 to 1", id="label too large"),
+        pytest.param([0, -1], TWO, "outside 0 to 1", id="label below 0"),
         pytest.param([0, 1], np.array([[0.5, np.nan], [0.5, 0.5]]), "finite", id="NaN"),
         pytest.param([0, 1], np.array([[0.5, np.inf], [0.5, 0.5]]), "finite", id="infinity"),
         pytest.param([0, 1], np.array([[-3.2, 7.1], [0.5, 0.5]]), "logits", id="logits"),
@@ -273,26 +273,26 @@ TWO = np.array([[0.5, 0.5], [0.5, 0.5]])
         pytest.param([0, 1], np.array([[0.5, 1.1], [0.5, 0.5]]), "outside 0 to 1", id="above 1"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(
+def test_refuses_labels_and_probabilities_that_do_not_match(
     labels: list[int], probabilities: npt.NDArray[np.float64], reason: str
 ) -> None:
     with pytest.raises(MetricsError, match=reason):
         measure(np.array(labels, dtype=np.int64), probabilities, ["a", "b"])
 
 
-def test_a_probability_that_rounding_put_above_one_is_measured() -> None:
+def test_accepts_a_probability_that_rounding_put_above_one() -> None:
     found = measure(np.array([0]), np.array([[np.nextafter(np.float32(1), 2), 0]], dtype=np.float32), ["a", "b"])
     assert (found.accuracy, found.calibration.bins[-1].confidence) == (1, 1)
 
 
-def test_perfect_answers_in_nine_classes_are_exactly_perfect() -> None:
-    """Nine times 1/9, added up in floating point, is above 1."""
+def test_perfect_predictions_of_nine_classes_score_exactly_one() -> None:
+    """In floating point, the sum of nine times 1/9 is above 1."""
     found = measure(np.arange(9), np.eye(9), [str(i) for i in range(9)])
     assert figures(found.macro) == figures(found.weighted) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("n", [1, 7, 12, 1000])
-def test_nothing_and_everything_right_end_at_0_and_1(n: int) -> None:
+def test_wilson_interval_ends_at_0_and_1_for_rates_0_and_1(n: int) -> None:
     assert wilson_interval(0, n).lower == 0
     assert wilson_interval(n, n).upper == 1
 
@@ -304,7 +304,7 @@ def test_nothing_and_everything_right_end_at_0_and_1(n: int) -> None:
         (10, 10_000, 1030, False),  # above guessing by chance
         (10, 1000, 150, True),
         (2, 4, 3, True),  # too few images to be sure, but far above guessing
-        (1000, 5000, 400, True),  # a small share, but far above guessing
+        (1000, 5000, 400, True),  # low recall, but far above guessing
     ],
 )
 def test_a_model_learnt_something_if_its_recall_is_above_guessing(

@@ -14,13 +14,13 @@ def compared(both: int, only_a: int, only_b: int, neither: int) -> Comparison:
     return compare(("a", np.array(a)), ("b", np.array(b)))
 
 
-def test_the_table_is_counted_and_the_accuracies_are_those_of_each() -> None:
+def test_counts_the_contingency_table_and_the_accuracy_of_each_model() -> None:
     found = compared(50, 4, 16, 30)
     assert (found.both_right, found.only_a_right, found.only_b_right, found.both_wrong) == (50, 4, 16, 30)
     assert (found.a.accuracy, found.b.accuracy, found.difference) == (0.54, 0.66, 0.12)
 
 
-def test_mcnemar_is_the_binomial_tail_of_the_images_that_tell_them_apart() -> None:
+def test_mcnemar_is_the_binomial_tail_of_the_discordant_images() -> None:
     assert mcnemar(0, 5) == pytest.approx(2 / 2**5)
     assert mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)
     assert mcnemar(9, 1) == mcnemar(1, 9)
@@ -32,7 +32,7 @@ def test_mcnemar_is_the_binomial_tail_of_the_images_that_tell_them_apart() -> No
 @example(60_000, 0)
 @example(0, 1)
 @BOUNDED
-def test_mcnemar_is_scipys_exact_test(only_a: int, only_b: int) -> None:
+def test_mcnemar_equals_scipys_exact_test(only_a: int, only_b: int) -> None:
     expected = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
     assert mcnemar(only_a, only_b) == pytest.approx(expected, rel=1e-8, abs=1e-300)
 
@@ -44,8 +44,8 @@ def test_the_verdict_is_a_plain_sentence() -> None:
     assert compared(10, 0, 0, 0).verdict == "The difference may be chance (p = 1)."
 
 
-def test_the_interval_holds_the_true_difference_in_19_of_20_samples() -> None:
-    """Over 4,000 samples of 60 images from known rates; the coverage's own standard error is 0.3 points."""
+def test_paired_interval_covers_the_true_difference_in_19_of_20_samples() -> None:
+    """Draws 4,000 samples of 60 images with known rates; the standard error of the coverage is 0.3 points."""
     rng = np.random.default_rng(0)
     for rates in ([0.7, 0.05, 0.15, 0.1], [0.5, 0.2, 0.2, 0.1], [0.9, 0.03, 0.05, 0.02]):
         held = 0
@@ -55,7 +55,7 @@ def test_the_interval_holds_the_true_difference_in_19_of_20_samples() -> None:
         assert 0.94 < held / 4000 < 0.985
 
 
-def test_the_interval_is_symmetric_narrows_with_images_and_stays_in_its_range() -> None:
+def test_paired_interval_is_symmetric_narrows_with_n_and_stays_within_bounds() -> None:
     there, back = paired_interval(3, 12, 100), paired_interval(12, 3, 100)
     assert (there.lower, there.upper) == pytest.approx((-back.upper, -back.lower))
     wide, narrow = paired_interval(3, 12, 100), paired_interval(300, 1200, 10_000)

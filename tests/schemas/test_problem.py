@@ -5,7 +5,7 @@ from schemas.problem import Problem, ProblemCode
 
 
 def test_the_codes_are_the_published_ones() -> None:
-    """Programs depend on them: one may be added here, none changed or removed."""
+    """Client programs depend on the codes: add codes, but never change or remove one."""
     assert {code.value for code in ProblemCode} == {
         "invalid_request",
         "invalid_image",
@@ -34,7 +34,7 @@ def test_a_problem_has_the_status_of_an_error(status: int) -> None:
         Problem(title="x", status=status, detail="x", code=ProblemCode.INTERNAL)
 
 
-def test_a_problem_is_rfc_9457s_members_with_a_code() -> None:
+def test_a_problem_has_the_members_of_rfc_9457_and_a_code() -> None:
     problem = Problem(title="Not Found", status=404, detail="There is no such model.", code=ProblemCode.MODEL_NOT_FOUND)
     assert problem.model_dump(mode="json") == {
         "type": "about:blank",

@@ -26,12 +26,12 @@ def test_previous_is_the_version_that_was_promoted_before(tmp_path: Path) -> Non
         return promote(tmp_path, version, by=PromotedBy.CLI, reason="By hand.", serving=serving).previous
 
     assert previous(1) is None
-    assert previous(3, serving=2) == 1  # the record knows better
+    assert previous(3, serving=2) == 1  # the record takes precedence over `serving`
     assert previous(3) == 1
     assert previous(1) == 3
 
 
-def test_promoting_mends_a_damaged_record(tmp_path: Path) -> None:
+def test_a_promotion_replaces_a_damaged_record(tmp_path: Path) -> None:
     (tmp_path / PROMOTION_FILE).write_text("{")
     assert promote(tmp_path, 2, by=PromotedBy.API, reason="By hand.", serving=2).previous is None
     assert isinstance(read_promotion(tmp_path), Promotion)
@@ -50,7 +50,7 @@ def test_promoting_mends_a_damaged_record(tmp_path: Path) -> None:
         (b"\xff", "Invalid JSON"),
     ],
 )
-def test_names_the_first_field_that_is_wrong(tmp_path: Path, content: bytes, message: str) -> None:
+def test_names_the_first_invalid_field(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / PROMOTION_FILE).write_bytes(content)
     with pytest.raises(PromotionError, match=message):
         read_promotion(tmp_path)

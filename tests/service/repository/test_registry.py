@@ -87,9 +87,9 @@ def replace_graph(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda bundle: flip_byte(bundle / "model.onnx"), r"model\.onnx does not have the sha256"),
-        (alter_golden, r"The golden sample golden/1\.png is answered"),
-        (lambda bundle: flip_byte(bundle / "golden" / "0.png"), r"golden/0\.png does not have the sha256"),
+        (lambda bundle: flip_byte(bundle / "model.onnx"), r"The SHA-256 of model\.onnx differs"),
+        (alter_golden, r"Golden sample golden/1\.png: the probabilities"),
+        (lambda bundle: flip_byte(bundle / "golden" / "0.png"), r"The SHA-256 of golden/0\.png differs"),
         (remove_weights, r"model\.onnx is missing"),
         (break_manifest, "manifest.json is not JSON"),
         (rename, "The manifest says other version 1"),
@@ -160,7 +160,7 @@ def test_refuses_the_bundle_if_fp32_fails_too(tmp_path: Path, load: Callable[...
     bundle = write_bundle(tmp_path)
     add_variant(bundle, "int8", scale=1.0)
     flip_byte(bundle / "model.onnx")
-    assert "model.onnx does not have the sha256" in refusal(load(), "colours")
+    assert "The SHA-256 of model.onnx differs" in refusal(load(), "colours")
 
 
 def unready(images: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:

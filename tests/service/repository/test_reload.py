@@ -136,7 +136,7 @@ def test_a_bad_new_version_leaves_the_old_serving_and_shows_its_reason(artifacts
     first, second = client.get("/models").json()["models"]
     assert (first["version"], first["state"], first["current"]) == (1, "ready", True)
     assert (second["version"], second["state"], second["current"]) == (2, "refused", False)
-    assert "model.onnx does not have the sha256" in second["reason"]
+    assert "The SHA-256 of model.onnx differs" in second["reason"]
     assert client.get("/models/colours").json()["version"] == 1
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["refused"][0]["version"]) == (200, 2)

@@ -83,7 +83,7 @@ def test_each_kind_of_unreadable_file_has_its_own_reason(photos: Path) -> None:
     reasons = dict(part.split(": ", 1) for part in str(caught.value).split("--skip-bad: ")[1].split("; "))
     assert reasons["red/empty.png"] == "The file is empty"
     assert "cut short" in reasons["red/cut.jpg"]
-    assert "no image of a known format" in reasons["red/notes.jpg"]
+    assert "not an image of a supported format" in reasons["red/notes.jpg"]
     assert "red/gone.gif" in reasons
     assert not any(reason.endswith(".") for reason in reasons.values())
 

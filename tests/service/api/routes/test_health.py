@@ -54,7 +54,7 @@ def test_not_ready_where_every_model_was_refused_but_alive(artifacts: Path, serv
     flip_byte(artifacts / "colours" / "1" / "model.onnx")
     client = serve()
     problem = problem_of(client.get("/readyz"), 503, "not_ready")
-    assert "colours was refused: model.onnx does not have the sha256" in problem.detail
+    assert "colours was refused: The SHA-256 of model.onnx differs" in problem.detail
     assert client.get("/livez").status_code == 200
 
 

@@ -48,7 +48,7 @@ def test_a_refused_model_is_listed_with_its_reason(artifacts: Path, serve: Serve
         "colours": "ready",
         "worse": "refused",
     }
-    assert "model.onnx does not have the sha256" in models["bad"]["reason"]
+    assert "The SHA-256 of model.onnx differs" in models["bad"]["reason"]
     assert models["bad"]["labels"] == list(COLOURS)
     assert models["bad"]["provider"] is None
     assert models["bad"]["execution"] is None

@@ -91,7 +91,7 @@ def test_a_refused_model_is_503_with_its_reason_while_another_answers(artifacts:
     flip_byte(write_bundle(artifacts, "bad") / "model.onnx")
     client = serve()
     problem = problem_of(client.post("/models/bad/predict", json={}), 503, "model_refused")
-    assert "model.onnx does not have the sha256" in problem.detail
+    assert "The SHA-256 of model.onnx differs" in problem.detail
     assert labels_of(client.post("/models/colours/predict", json={"instances": [pixels("red")]})) == ["red"]
 
 
@@ -99,7 +99,7 @@ def test_each_bad_image_is_named_by_index_and_reason(client: TestClient) -> None
     instances = [b64(solid("red")), b64(BROKEN), pixels("blue"), {"url": "file:///etc/passwd"}]
     problem = problem_of(client.post("/predict", json={"instances": instances}), 422, "invalid_image")
     assert [error.index for error in problem.errors] == [1, 3]
-    assert "no image of a known format" in problem.errors[0].reason
+    assert "not an image of a supported format" in problem.errors[0].reason
     assert "['url']" in problem.errors[1].reason
 
 
@@ -149,7 +149,7 @@ def test_an_image_that_claims_too_many_pixels_is_not_decoded(client: TestClient)
     assert len(image) > 20_000
     response = client.post("/predict", content=image, headers={"content-type": "image/png"})
     problem = problem_of(response, 422, "invalid_image")
-    assert "The image claims" in problem.detail
+    assert "pixels; the limit is" in problem.detail
     assert "50,000,000" in problem.detail
 
 

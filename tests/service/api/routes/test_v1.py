@@ -52,7 +52,7 @@ def test_models_are_listed_by_name_and_ready_when_they_serve(artifacts: Path, se
     client = serve()
     assert client.get("/v1/models").json() == {"models": ["bad", "colours"]}
     assert client.get("/v1/models/colours").json() == {"name": "colours", "ready": True}
-    assert "does not have the sha256" in error_of(client.get("/v1/models/bad"), 503)
+    assert "SHA-256 of model.onnx differs" in error_of(client.get("/v1/models/bad"), 503)
     error_of(client.get("/v1/models/dogs"), 404)
     error_of(client.post("/v1/models/dogs:predict", json={"instances": ALL}), 404)
 

@@ -224,8 +224,8 @@ def test_the_deadline_is_the_shorter_of_what_is_asked_and_what_is_allowed(
 def test_a_refused_model_is_503_and_not_ready(artifacts: Path, serve: Serve) -> None:
     flip_byte(write_bundle(artifacts, "bad") / "model.onnx")
     client = serve()
-    assert "does not have the sha256" in error_of(client.post("/v2/models/bad/infer", **GOOD), 503)
-    assert "does not have the sha256" in error_of(client.get("/v2/models/bad"), 503)
+    assert "SHA-256 of model.onnx differs" in error_of(client.post("/v2/models/bad/infer", **GOOD), 503)
+    assert "SHA-256 of model.onnx differs" in error_of(client.get("/v2/models/bad"), 503)
     ready = client.get("/v2/models/bad/ready")
     assert (ready.status_code, ready.content) == (400, b"")
     assert client.get("/v2/health/ready").status_code == 200

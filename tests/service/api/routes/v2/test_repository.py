@@ -100,7 +100,7 @@ def test_the_index_has_what_is_refused_with_its_reason(artifacts: Path, serve: S
     bad, good = client.post(INDEX).json()
     assert good == {"name": "colours", "version": "1", "state": "READY", "reason": ""}
     assert (bad["name"], bad["version"], bad["state"]) == ("bad", "1", "UNAVAILABLE")
-    assert "does not have the sha256" in bad["reason"]
+    assert "SHA-256 of model.onnx differs" in bad["reason"]
     assert client.post(INDEX, json={}).json() == [bad, good]
     assert client.post(INDEX, json={"ready": True}).json() == [good]
     error_of(client.post(INDEX, json={"ready": "yes"}), 400)
