@@ -37,17 +37,19 @@ def create_app(
     control: ModelControl | None = None,
     drain: Drain | None = None,
     span_exporter: "SpanExporter | None" = None,
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """Returns the application. Models are loaded at its startup.
 
     runtime opens sessions; ONNX Runtime by default. control decides which versions app.state.registry serves; by
     default, the application's own coordinator does. drain tells health checks that the process is shutting down.
-    span_exporter receives the spans if CONVOY_OTEL is set. Raises DeviceError if CUDA is requested and unusable,
-    StartError if CONVOY_OTEL is set and OpenTelemetry is not installed.
+    span_exporter receives the spans if CONVOY_OTEL is set. telemetry counts; by default for this application alone.
+    Raises DeviceError if CUDA is requested and unusable, StartError if CONVOY_OTEL is set and OpenTelemetry is not
+    installed.
     """
     runtime = runtime or onnx_runtime(settings)
     drain = drain or Drain()
-    telemetry = Telemetry(runtime.provider)
+    telemetry = telemetry or Telemetry(runtime.provider)
     registry = Registry(settings, runtime, telemetry)
     guard = Guard(settings)
     own = Coordinator(settings, registry) if control is None else None
@@ -86,7 +88,7 @@ def create_app(
     app.include_router(promote.router(settings, memory))
     app.include_router(health.router(registry, drain, guard))
     app.include_router(metrics.router(telemetry))
-    app.include_router(v2.router(registry, flow, memory, drain))
+    app.include_router(v2.router(registry, flow, memory, drain, telemetry))
     app.include_router(v1.router(registry, flow))
     add_pages(app)
     describe(app)

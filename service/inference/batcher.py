@@ -26,7 +26,6 @@ from typing import Generic, TypeVar
 from service.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError, ServiceError
 from service.inference.request_context import Priority, RequestContext
 from service.inference.retry_after import Throughput, retry_after
-from service.telemetry.observer import SILENT, Observer, Stage
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -61,7 +60,6 @@ class _Request(Generic[Item, Output]):
     arrived: float
     waiting_since: float  # its arrival, then the end of each batch that took some of its items
     waiting: int = 0  # items in the queue
-    queued: float = 0.0  # seconds, summed over all waits
     answered: int = 0  # items
     parts: list[Part[Output]] = field(default_factory=list)
 
@@ -91,7 +89,7 @@ class Batcher(Generic[Item, Output]):
         ahead: int = 0,
         max_wait: float = 0.0,
         report: Callable[[Output], None] = lambda _: None,
-        observer: Observer = SILENT,
+        count_waiting: Callable[[int], None] = lambda _: None,
         close_seconds: float = CLOSE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -99,7 +97,7 @@ class Batcher(Generic[Item, Output]):
 
         ahead is how many batches are handed to the worker thread beside the one that it runs. max_wait is how many
         seconds an idle model lets the oldest request wait for its batch to fill. report receives the output of each
-        batch. clock is the clock of the deadlines.
+        batch, count_waiting each change of the number of waiting items. clock is the clock of the deadlines.
         """
         self._run = run
         self._name = name
@@ -109,7 +107,7 @@ class Batcher(Generic[Item, Output]):
         self._most_running = 1 + ahead
         self._max_wait = max_wait
         self._report = report
-        self._observer = observer
+        self._count_waiting = count_waiting
         self._close_seconds = close_seconds
         self._clock = clock
         self._lines: dict[Priority, _Line[Item, Output]] = {priority: _Line() for priority in sorted(Priority)}
@@ -145,7 +143,6 @@ class Batcher(Generic[Item, Output]):
             raise self._late()
         request: _Request[Item, Output] = _Request(items, context, loop.create_future(), now, waiting_since=now)
         if not continued and not self._has_room(request):
-            self._observer.overloaded()
             raise self._overloaded(request)
         self._lines[context.priority].requests[request] = None
         self._hold(request, len(items))
@@ -224,12 +221,9 @@ class Batcher(Generic[Item, Output]):
         return batch
 
     def _taken(self, request: _Request[Item, Output], size: int, now: float) -> None:
-        wait = now - request.waiting_since
-        request.queued += wait
-        request.context.timings.queue += wait
+        request.context.timings.queue += now - request.waiting_since
         if size == request.waiting:
             self._leave(request)
-            self._observer.stage(Stage.QUEUE, request.queued)
         else:
             self._hold(request, request.waiting - size)
             self._lines[request.context.priority].requests.move_to_end(request)
@@ -287,7 +281,7 @@ class Batcher(Generic[Item, Output]):
         line = self._lines[request.context.priority]
         line.places += min(waiting, self._most_places) - min(request.waiting, self._most_places)
         line.waiting += waiting - request.waiting
-        self._observer.waiting(waiting - request.waiting)
+        self._count_waiting(waiting - request.waiting)
         request.waiting = waiting
 
     def _has_room(self, request: _Request[Item, Output]) -> bool:

@@ -22,8 +22,8 @@ from service.inference.inputs import Image
 from service.inference.pipeline import Answers, Pipeline
 from service.inference.predictions import Predictions
 from service.inference.request_context import Priority, RequestContext
-from service.telemetry.observer import SILENT, Observer, Stage
-from service.telemetry.statistics import Statistics, Tally
+from service.telemetry.counters import Counters
+from service.telemetry.metrics import ModelMetrics
 
 _WINDOW_BATCHES = 4  # enough to keep the model busy between two windows of an evaluation
 
@@ -46,7 +46,7 @@ class Model:
         max_pixels: int,
         max_wait: float = 0.0,
         decode_threads: int = 0,
-        observer: Observer = SILENT,
+        metrics: ModelMetrics | None = None,
     ) -> None:
         """queue is the number of images that may wait. max_wait is how many seconds an idle model lets a batch fill.
 
@@ -57,7 +57,7 @@ class Model:
         self.execution = execution
         self.provider = session.provider
         self._window = execution.max_batch * _WINDOW_BATCHES
-        self._tally = Tally(manifest.name, manifest.version)
+        self._metrics = metrics or ModelMetrics(Counters(), manifest.name, manifest.version)
         self._pipeline = Pipeline(manifest, session, execution, max_pixels, decode_threads)
         self._batcher = Batcher(
             self._pipeline.run,
@@ -66,14 +66,14 @@ class Model:
             capacity=queue,
             ahead=1 if decode_threads else 0,
             max_wait=max_wait,
-            report=partial(_report, observer, self._tally),
-            observer=observer,
+            report=partial(_report, self._metrics),  # holds no reference to the model: a cycle would delay its memory
+            count_waiting=self._metrics.waiting,
         )
 
     async def infer(self, images: Sequence[Image], context: RequestContext | None = None) -> FloatArray:
         """Returns probabilities float32 [images, classes]. Raises InvalidRequestError for the first bad image."""
         context = context or RequestContext()
-        with self._tally.request(context.timings):
+        with self._metrics.request(context.timings):
             probabilities, errors = await self._answers(images, context)
             for i, error in errors.items():
                 raise InvalidRequestError(f"Image {i} of {len(images)} (counted from 0) cannot be used: {error}")
@@ -93,7 +93,7 @@ class Model:
         Raises InvalidImagesError unless on_error is item; InvalidRequestError if the model has no threshold.
         """
         context = context or RequestContext()
-        with self._tally.request(context.timings):
+        with self._metrics.request(context.timings):
             threshold = reject_threshold(self.manifest) if reject else None
             probabilities, errors = await self._answers(images, context)
             if errors and on_error is not OnError.ITEM:
@@ -127,7 +127,7 @@ class Model:
     ) -> Scores:
         """Returns what evaluate measures. Images enter the queue one window at a time, behind all predictions."""
         context = replace(context or RequestContext(), priority=Priority.EVALUATE)
-        with self._tally.request(context.timings):
+        with self._metrics.request(context.timings):
             indices = label_indices(labels, images, self.manifest.labels)
             probabilities = np.zeros((len(images), len(self.manifest.labels)), np.float32)
             errors: dict[int, ImageError] = {}
@@ -141,10 +141,6 @@ class Model:
             raise InvalidImagesError(item_errors(errors), len(images))
         variant = self.choice.variant.name
         return Scores(self.manifest, variant, self.provider, images, indices, probabilities, errors)
-
-    def statistics(self) -> Statistics:
-        """Of this process alone."""
-        return self._tally.statistics()
 
     def close(self) -> None:
         """Fails waiting requests. Does not block."""
@@ -171,10 +167,5 @@ class Model:
         return rows[0] if len(rows) == 1 else np.concatenate(rows), errors
 
 
-def _report(observer: Observer, tally: Tally, answers: Answers) -> None:
-    observer.stage(Stage.DECODE, answers.timings.decode)
-    if images := len(answers.probabilities) - len(answers.errors):
-        observer.stage(Stage.INFERENCE, answers.timings.inference)
-        observer.batch(images)
-        observer.answered(images)
-        tally.batch(images, answers.timings)
+def _report(metrics: ModelMetrics, answers: Answers) -> None:
+    metrics.batch(len(answers.probabilities) - len(answers.errors), answers.timings)

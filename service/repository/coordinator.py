@@ -7,7 +7,7 @@ read-only: a restart returns to CONVOY_VERSIONS.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,6 @@ from service.repository.plan import Plan, Refused, Unloaded, VersionRef, Workers
 from service.repository.scanner import Scan, fingerprint, scan
 from service.repository.version_policy import KnownModel, Override, make_plan, plan_model
 from service.settings import Reload, Rule, Settings, parse_policy
-from service.telemetry.statistics import Statistics
 
 POLL_SECONDS = 1.0
 READ_SECONDS = 10.0  # the time limit for reading a manifest that is only shown
@@ -150,9 +149,6 @@ class Coordinator:
             finally:
                 await self._settle()
             raise ModelRefusedError(f"{ref} was refused, and {self._instead(ref)}: {refused.reason}")
-
-    async def statistics(self) -> Sequence[Statistics]:
-        return await self._workers.statistics()
 
     async def _poll(self) -> None:
         while True:

@@ -1,7 +1,6 @@
 """From a bundle's folder to a model that may answer: its hashes, graph and golden samples are verified."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from service.inference.model import Model
 from service.inference.pipeline import checked_run
 from service.repository.plan import Refused, Unloaded, VersionRef
 from service.settings import Settings, usable_cores
-from service.telemetry.observer import Observer
+from service.telemetry.metrics import Telemetry
 
 _UNEXPECTED = "Loading it failed unexpectedly; the service's log has the details."
 
@@ -39,12 +38,10 @@ Entry = Loaded | Refused | Unloaded
 
 
 class Loader:
-    """observer_of returns the observer of all versions of the model of that name."""
-
-    def __init__(self, settings: Settings, runtime: Runtime, observer_of: Callable[[str], Observer]) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, telemetry: Telemetry) -> None:
         self._settings = settings
         self._runtime = runtime
-        self._observer_of = observer_of
+        self._telemetry = telemetry
 
     def load(self, ref: VersionRef) -> Loaded | Refused:
         """Opens, verifies, warms and checks a version. Blocks for as long as reading the files takes."""
@@ -70,7 +67,7 @@ class Loader:
             max_pixels=settings.max_pixels,
             max_wait=settings.max_wait_ms / 1000,
             decode_threads=usable_cores() if session.provider == CUDA else 0,
-            observer=self._observer_of(ref.name),
+            metrics=self._telemetry.model(ref.name, ref.version),
         )
         return Loaded(ref, manifest, model)
 

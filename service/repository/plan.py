@@ -6,14 +6,12 @@ The coordinator runs in the supervisor and its workers are processes. Where crea
 tests, one process holds both, and its Registry is the only worker.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from schemas.base import Frozen
 from schemas.manifest import ModelManifest
 from schemas.promotion import Promotion
-from service.telemetry.statistics import Statistics
 
 LOAD_SECONDS = 120.0  # the time limit for loading one version, in each worker
 
@@ -82,9 +80,6 @@ class Workers(Protocol):
     async def serve(self, plan: Plan) -> None:
         """Serves exactly what the plan names, from what was prepared, and releases everything else."""
 
-    async def statistics(self) -> Sequence[Statistics]:
-        """One entry per version that serves, summed over all workers."""
-
 
 class ModelControl(Protocol):
     """What a caller may change while the service runs. A call returns when every worker has applied it."""
@@ -105,6 +100,3 @@ class ModelControl(Protocol):
 
     async def unload(self, name: str) -> None:
         """Stops serving the model until a load, or until a newer version appears. Raises ModelNotFoundError."""
-
-    async def statistics(self) -> Sequence[Statistics]:
-        """One entry per version that serves, summed over all workers."""

@@ -14,8 +14,7 @@ from service.repository.daemon_thread import in_daemon_thread
 from service.repository.loader import Entry, Loaded, Loader
 from service.repository.plan import LOAD_SECONDS, Plan, PlannedModel, Refused, Unloaded, VersionRef
 from service.settings import Settings
-from service.telemetry.observer import Nobody, Serving, Watcher
-from service.telemetry.statistics import Statistics
+from service.telemetry.metrics import Serving, Telemetry
 
 _UNPREPARED = "It was not loaded in this process before it was to serve."
 
@@ -44,14 +43,14 @@ class Registry:
         self,
         settings: Settings,
         runtime: Runtime,
-        watcher: Watcher | None = None,
+        telemetry: Telemetry | None = None,
         *,
         load_seconds: float = LOAD_SECONDS,
     ) -> None:
         self._settings = settings
         self._runtime = runtime
-        self._watcher = watcher or Nobody()
-        self._loader = Loader(settings, runtime, self._watcher.observer)
+        self._telemetry = telemetry or Telemetry(runtime.provider)
+        self._loader = Loader(settings, runtime, self._telemetry)
         self._load_seconds = load_seconds
         self._prepared: dict[VersionRef, Loaded | Refused] = {}  # what serves, and what was prepared since
         self._models: Mapping[str, _Served] = {}
@@ -66,7 +65,7 @@ class Registry:
             if isinstance(self._prepared.get(ref), Loaded):
                 return None
             entry = await self._load(ref)
-            self._watcher.loaded(ref.name, succeeded=isinstance(entry, Loaded))
+            self._telemetry.loaded(ref.name, succeeded=isinstance(entry, Loaded))
             if self._closed:
                 _close(entry)
                 return Refused(ref=ref, reason="The service is shutting down.")
@@ -88,10 +87,6 @@ class Registry:
             if not loaded.leases:
                 self._release(loaded)
         self._report(before, gone)
-
-    async def statistics(self) -> Sequence[Statistics]:
-        """One entry per version that serves, of this process alone."""
-        return tuple(loaded.model.statistics() for loaded in self.loaded)
 
     async def close(self) -> None:
         """Closes all models together, so that their waits for running batches do not add up."""
@@ -207,12 +202,12 @@ class Registry:
                 variant, reason = model.choice.variant.name, model.choice.reason
                 logger.info("%s serves as %s on %s (%s)", loaded.ref, variant, model.provider, reason)
         for name in gone:
-            self._watcher.state(name, None, refused=0)
+            self._telemetry.state(name, None, refused=0)
         for name, served in self._models.items():
             refused = sum(isinstance(entry, Refused) for entry in served.entries)
             instead = (loaded.model.choice.in_place_of for loaded in served.loaded.values())
             fallbacks = {variant.value for variant in instead if variant}
-            self._watcher.state(name, _serving(served.current) if served.current else None, refused, fallbacks)
+            self._telemetry.state(name, _serving(served.current) if served.current else None, refused, fallbacks)
         if not self.loaded:
             advice = (
                 "GET /models gives the reasons" if self._models else "train one (make train), or set CONVOY_ARTIFACTS"

@@ -1,196 +1,167 @@
-"""Figures for Prometheus: what was asked, how long each stage took, which version of each model answers.
+"""What the service counts: requests, the time in each stage, loads, and which version of each model answers.
 
-No label is a caller's to choose: they are route templates, statuses, stages, and models that lie in the artifacts
-folder. Where PROMETHEUS_MULTIPROC_DIR is set before this module is imported, the figures are those of all processes
-that share that folder; without it, those of one application.
+Label values are never a client's to choose: route templates, status codes, stages, and models in the artifacts folder.
 """
 
-import os
 import platform
-from collections.abc import Set
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.openmetrics import exposition as openmetrics
+import time
+from collections.abc import Awaitable, Callable, Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from service.backends.onnx import ONNXRUNTIME_VERSION
-from service.telemetry.observer import Observer, Serving, Stage
+from service.errors import OverloadedError
+from service.telemetry.counters import WAITING, Counters, Histogram, Report, Totals
+from service.telemetry.statistics import BATCHES, LAST_INFERENCE, REQUESTS
+from service.telemetry.timings import Timings
 from service.version import __version__
 
 TELEMETRY = "telemetry"
 """Its name in the state of the application's lifespan."""
 
-MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+IMAGES = tuple(2**n for n in range(11))
+BUILD_INFO = ("version", "python", "onnxruntime", "provider")
+_REQUEST_STAGES = ("queue", "decode", "inference", "output")
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-_BATCHES = tuple(2**n for n in range(11))  # images
+
+@dataclass(frozen=True)
+class Serving:
+    """The version that answers where a request names none, and how it runs."""
+
+    version: int
+    variant: str
+    provider: str
 
 
 class Telemetry:
-    """The figures of one application. All methods may be called from any thread."""
+    """The counters of one process. All methods except totals may be called from any thread."""
 
-    def __init__(self, provider: str) -> None:
-        """provider is the ONNX Runtime execution provider that models are to run on."""
-        r = self._registry = CollectorRegistry()
-        self._requests = Counter("convoy_requests", "Requests answered", ["route", "status"], registry=r)
-        self._request_seconds = Histogram(
-            "convoy_request_seconds",
-            "Time from a request to the end of its answer",
-            ["route"],
-            buckets=_SECONDS,
-            registry=r,
-        )
-        self._models = _ModelFigures(r)
-        self._bodies_refused = self._models.overloaded.labels("", "body_memory")
-        self._models.late.labels("")
-        self._version = Gauge(
-            "convoy_model_version",
-            "Version that answers where none is named; 0: none does, or another variant",
-            ["model", "variant", "provider"],
-            registry=r,
-            multiprocess_mode="livemax",
-        )
-        self._fallback = Gauge(
-            "convoy_model_fallback",
-            "1: of a version that serves, fp32 answers in place of this variant, which is missing or failed its checks",
-            ["model", "variant"],
-            registry=r,
-            multiprocess_mode="livemax",
-        )
-        self._refused = Gauge(
-            "convoy_model_refused_versions",
-            "Versions that are there and may not answer; GET /models says why",
-            ["model"],
-            registry=r,
-            multiprocess_mode="livemax",
-        )
+    def __init__(self, provider: str, gather: Callable[[], Awaitable[Report]] | None = None) -> None:
+        """provider is the ONNX Runtime execution provider. gather returns the totals of all workers.
+
+        Without gather, this process is the only one.
+        """
+        self._counters = Counters()
+        self._gather = gather
+        self._own = Totals()
+        self._routes: dict[str, Histogram] = {}
         self._serving: dict[str, Serving] = {}
         self._fallbacks: dict[str, Set[str]] = {}
-        _build_info(r, provider)
+        # A counter that first appears as 1 shows no rise: each one starts at 0.
+        self._counters.add((("convoy_overloaded", "", "body_memory"), 0), (("convoy_deadline_missed", ""), 0))
+        values = (__version__, platform.python_version(), ONNXRUNTIME_VERSION, provider)
+        self._counters.set(("convoy_build_info", *values), 1)
+
+    async def totals(self) -> Report:
+        """Returns what all processes have counted. Raises NotReadyError if the supervisor is gone."""
+        if self._gather:
+            return await self._gather()
+        self._own.add(self.take())
+        return self._own.report()
+
+    def take(self) -> Report:
+        """Returns what this process has counted since the last call."""
+        return self._counters.take()
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered. route is a template of ours, not the path that was asked for."""
-        self._requests.labels(route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        """Counts an answered request. route is a route template, not the path of the request."""
+        histogram = self._routes.get(route)
+        if histogram is None:
+            histogram = self._routes[route] = Histogram("convoy_request_seconds", route, bounds=SECONDS)
+        self._counters.add((("convoy_requests", route, str(status)), 1), *histogram.observe(seconds))
 
     def body_refused(self) -> None:
-        """There was no room in the memory for bodies."""
-        self._bodies_refused.inc()
+        """Counts a request that was refused because the memory for bodies was full."""
+        self._counters.add((("convoy_overloaded", "", "body_memory"), 1))
 
     def late(self, model: str) -> None:
-        """A request is answered with 504. model is one that serves; empty: its body had not come."""
-        self._models.late.labels(model).inc()
+        """Counts a request that is answered with 504. model is empty if its body had not arrived."""
+        self._counters.add((("convoy_deadline_missed", model), 1))
 
-    def observer(self, model: str) -> Observer:
-        return _ModelObserver(self._models, model)
+    def model(self, name: str, version: int) -> "ModelMetrics":
+        return ModelMetrics(self._counters, name, version)
 
     def loaded(self, model: str, *, succeeded: bool) -> None:
-        figures = self._models
-        for counter in (figures.loads, figures.load_failures):
-            counter.labels(model)  # both are there from the first on, so that a rise can be seen
-        (figures.loads if succeeded else figures.load_failures).labels(model).inc()
+        """Counts a version that was loaded and checked, or refused."""
+        loads, failures = ("convoy_model_loads", model), ("convoy_model_load_failures", model)
+        self._counters.add((loads, succeeded), (failures, not succeeded))
 
     def state(self, model: str, serving: Serving | None, refused: int, fallbacks: Set[str] = frozenset()) -> None:
+        """Sets which version answers for the model (None: no version), and how many versions are refused.
+
+        fallbacks are the variants that fp32 replaces in a version that serves.
+        """
         before = self._serving.pop(model, None)
         if before and before != serving:
-            self._version.labels(model, before.variant, before.provider).set(0)
+            self._counters.set(("convoy_model_version", model, before.variant, before.provider), 0)
         if serving:
             self._serving[model] = serving
-            self._version.labels(model, serving.variant, serving.provider).set(serving.version)
-        for variant in self._fallbacks.pop(model, frozenset()) - fallbacks:
-            self._fallback.labels(model, variant).set(0)
+            self._counters.set(("convoy_model_version", model, serving.variant, serving.provider), serving.version)
+        for variant in self._fallbacks.pop(model, frozenset()) | fallbacks:
+            self._counters.set(("convoy_model_fallback", model, variant), variant in fallbacks)
         if fallbacks:
             self._fallbacks[model] = fallbacks
-            for variant in fallbacks:
-                self._fallback.labels(model, variant).set(1)
-        self._refused.labels(model).set(refused)
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """(the figures, their media type): OpenMetrics where accept names it, else Prometheus's text."""
-        registry = self._registry
-        folder = os.environ.get(MULTIPROCESS_DIR)
-        if folder:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-        # The library's own choice would repeat in the media type whatever version a caller asks for.
-        if "application/openmetrics-text" in accept:
-            text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
-            return text, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+        self._counters.set(("convoy_model_refused_versions", model), refused)
 
 
-class _ModelFigures:
-    """What is counted of each model."""
+class ModelMetrics:
+    """The counters of one version of a model. All methods may be called from any thread."""
 
-    def __init__(self, r: CollectorRegistry) -> None:
-        self.images = Counter("convoy_images", "Images answered", ["model"], registry=r)
-        self.stage_seconds = Histogram(
-            "convoy_stage_seconds",
-            "Time in a stage: of a request in the queue, of a batch in decode and inference",
-            ["model", "stage"],
-            buckets=_SECONDS,
-            registry=r,
+    def __init__(self, counters: Counters, name: str, version: int) -> None:
+        self._counters = counters
+        self._queue, self._decode, self._inference = (
+            Histogram("convoy_stage_seconds", name, stage, bounds=SECONDS) for stage in _REQUEST_STAGES[:3]
         )
-        self.batch = Histogram("convoy_batch_images", "Images in a batch", ["model"], buckets=_BATCHES, registry=r)
-        self.waiting = Gauge(
-            "convoy_images_waiting", "Images in the queue", ["model"], registry=r, multiprocess_mode="livesum"
+        self._batch_images = Histogram("convoy_batch_images", name, bounds=IMAGES)
+        self._images = ("convoy_images", name)
+        self._overloaded = ("convoy_overloaded", name, "queue")
+        self._waiting = (WAITING, name)
+        self._batches = (BATCHES, name, str(version))
+        self._requests = (REQUESTS, name, str(version))
+        self._last = (LAST_INFERENCE, name, str(version))
+        counters.add((self._images, 0), (self._overloaded, 0), (("convoy_deadline_missed", name), 0))
+        counters.change(self._waiting, 0)
+
+    def batch(self, images: int, timings: Timings) -> None:
+        """Counts a batch: its images that could be decoded, and its time in decode, inference and output.
+
+        A batch without such an image was decoded and not run.
+        """
+        decoded = self._decode.observe(timings.decode)
+        if not images:
+            self._counters.add(*decoded)
+            return
+        batches = (*self._batches, str(images))
+        self._counters.add(
+            *decoded,
+            *self._inference.observe(timings.inference),
+            *self._batch_images.observe(images),
+            (self._images, images),
+            ((*batches, "count"), 1),
+            ((*batches, "decode"), timings.decode),
+            ((*batches, "inference"), timings.inference),
+            ((*batches, "output"), timings.output),
         )
-        self.overloaded = Counter(
-            "convoy_overloaded",
-            "Requests refused for want of room: in a model's queue, or in the memory for all bodies (of no model)",
-            ["model", "reason"],
-            registry=r,
+        self._counters.set(self._last, time.time_ns() // 1_000_000)
+
+    @contextmanager
+    def request(self, timings: Timings) -> Iterator[None]:
+        """Counts the request in its block, which fails if the block raises. The block fills timings."""
+        started = time.monotonic()
+        try:
+            yield
+        except BaseException as error:
+            failed = (((*self._requests, "fail"), 1.0), ((*self._requests, "fail_seconds"), time.monotonic() - started))
+            self._counters.add(*failed, (self._overloaded, isinstance(error, OverloadedError)))
+            raise
+        self._counters.add(
+            *self._queue.observe(timings.queue),
+            ((*self._requests, "success"), 1),
+            ((*self._requests, "seconds"), time.monotonic() - started),
+            *(((*self._requests, stage), getattr(timings, stage)) for stage in _REQUEST_STAGES),
         )
-        self.late = Counter(
-            "convoy_deadline_missed",
-            "Requests whose deadline passed: before a model answered, or before their body had come (of no model)",
-            ["model"],
-            registry=r,
-        )
-        self.loads = Counter("convoy_model_loads", "Versions loaded and checked, by each worker", ["model"], registry=r)
-        self.load_failures = Counter(
-            "convoy_model_load_failures",
-            "Versions that failed to load or to be right, by each worker",
-            ["model"],
-            registry=r,
-        )
-
-
-class _ModelObserver:
-    """One model's part of the figures, looked up once."""
-
-    def __init__(self, figures: _ModelFigures, model: str) -> None:
-        self._stages = {stage: figures.stage_seconds.labels(model, stage.value) for stage in Stage}
-        self._images = figures.images.labels(model)
-        self._batch = figures.batch.labels(model)
-        self._waiting = figures.waiting.labels(model)
-        self._overloaded = figures.overloaded.labels(model, "queue")
-        figures.late.labels(model)  # there from the first on, so that a rise can be seen
-
-    def stage(self, stage: Stage, seconds: float) -> None:
-        self._stages[stage].observe(seconds)
-
-    def batch(self, images: int) -> None:
-        self._batch.observe(images)
 
     def waiting(self, change: int) -> None:
-        self._waiting.inc(change)
-
-    def answered(self, images: int) -> None:
-        self._images.inc(images)
-
-    def overloaded(self) -> None:
-        self._overloaded.inc()
-
-
-def _build_info(r: CollectorRegistry, provider: str) -> None:
-    """A gauge, for Prometheus's own kind for this cannot be shared by processes."""
-    said = {
-        "version": __version__,
-        "python": platform.python_version(),
-        "onnxruntime": ONNXRUNTIME_VERSION,
-        "provider": provider,
-    }
-    info = Gauge("convoy_build_info", "What runs here", list(said), registry=r, multiprocess_mode="livemax")
-    info.labels(**said).set(1)
+        """Changes the number of images in the model's queue."""
+        self._counters.change(self._waiting, change)

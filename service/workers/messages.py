@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, NonNegativeInt, TypeAdapter
 
 from schemas.base import Frozen
 from schemas.promotion import Promotion
 from service.repository.plan import Plan, Refused, VersionRef
-from service.telemetry.statistics import Count, Statistics
+from service.telemetry.counters import Report, Series
 
 # Calls of the supervisor.
 
@@ -65,17 +65,17 @@ class Unload(Frozen):
     name: str
 
 
-# A call of both: of this worker, or of all.
+# A call of both.
 
 
-class GetStatistics(Frozen):
-    """Answered with AllStatistics."""
+class GetMetrics(Frozen):
+    """Answered with Metrics: a worker's since its last answer, or the supervisor's totals over all workers."""
 
-    kind: Literal["get_statistics"] = "get_statistics"
+    kind: Literal["get_metrics"] = "get_metrics"
 
 
 Call = Annotated[
-    Start | Prepare | Serve | Drain | Load | Promote | Unload | GetStatistics,
+    Start | Prepare | Serve | Drain | Load | Promote | Unload | GetMetrics,
     Field(discriminator="kind"),
 ]
 
@@ -112,16 +112,27 @@ class Drained(Frozen):
     """The requests of the worker's life: those that began, and those whose whole answer was sent."""
 
     kind: Literal["drained"] = "drained"
-    accepted: Count = 0
-    answered: Count = 0
+    accepted: NonNegativeInt = 0
+    answered: NonNegativeInt = 0
 
     def __add__(self, other: "Drained") -> "Drained":
         return Drained(accepted=self.accepted + other.accepted, answered=self.answered + other.answered)
 
 
-class AllStatistics(Frozen):
-    kind: Literal["all_statistics"] = "all_statistics"
-    entries: tuple[Statistics, ...]
+class Metrics(Frozen):
+    """A Report; JSON has no objects whose keys are lists."""
+
+    kind: Literal["metrics"] = "metrics"
+    counts: tuple[tuple[Series, float], ...] = ()
+    gauges: tuple[tuple[Series, float], ...] = ()
+
+    @classmethod
+    def of(cls, report: Report) -> "Metrics":
+        return cls(counts=tuple(report.counts.items()), gauges=tuple(report.gauges.items()))
+
+    @property
+    def report(self) -> Report:
+        return Report(dict(self.counts), dict(self.gauges))
 
 
 class Failed(Frozen):
@@ -133,7 +144,7 @@ class Failed(Frozen):
 
 
 Answer = Annotated[
-    Done | Started | Verdict | Promoted | Drained | AllStatistics | Failed,
+    Done | Started | Verdict | Promoted | Drained | Metrics | Failed,
     Field(discriminator="kind"),
 ]
 

@@ -3,26 +3,24 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import reduce
 from operator import add
-from pathlib import Path
-
-from prometheus_client.multiprocess import mark_process_dead
 
 from service.errors import NotReadyError, StartError
 from service.repository.plan import LOAD_SECONDS, Plan, Refused, VersionRef
 from service.settings import Settings, readable, worker_count
-from service.telemetry.statistics import Statistics
+from service.telemetry.counters import RESTARTS, Report, Totals
 from service.workers import messages
 from service.workers.channel import A, Handler
-from service.workers.worker_process import Cause, Death, Member, Restarts
+from service.workers.worker_process import Cause, Death, Member
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 WORKER = "service.workers.worker"
 ANSWER_SECONDS = 120.0  # beyond the time limits of loads; all else is quick
 STABLE_SECONDS = 30.0  # who served so long did not die of its start
 LONGEST_PAUSE = 30.0
+COLLECT_SECONDS = 1.0  # what the workers have to report what they counted; a later report counts next time
 END_SECONDS = 20.0  # what a worker may take beyond its time to drain; then it is killed
 
 logger = logging.getLogger(__name__)
@@ -52,7 +50,10 @@ class Pool:
         self._keepers: list[asyncio.Task[None]] = []
         self._someone = asyncio.Event()  # is there to be asked
         self._plan: Plan | None = None
-        self._restarts = Restarts(Path(environment[METRICS_FOLDER]))
+        self._collecting: set[asyncio.Task[None]] = set()
+        self._totals = Totals()
+        for cause in Cause:
+            self._totals.count(RESTARTS, cause, increment=0)  # a counter that first appears as 1 shows no rise
 
     @property
     def pids(self) -> list[int]:
@@ -100,15 +101,14 @@ class Pool:
         if first and (error := next(filter(None, errors), None)):
             raise error
 
-    async def statistics(self) -> Sequence[Statistics]:
-        """Of those that live: what a worker counted ends with it."""
-        members = list(self._members)
-        answers = await asyncio.gather(*(self._asked(member) for member in members))
-        whole: dict[tuple[str, int], Statistics] = {}
-        for entry in (entry for entries in answers for entry in entries):
-            key = (entry.name, entry.version)
-            whole[key] = whole[key] + entry if key in whole else entry
-        return list(whole.values())
+    async def metrics(self) -> Report:
+        """Returns the totals of all workers. A worker that answers too late adds its report to the next totals."""
+        reports = [asyncio.create_task(self._collect(member)) for member in self._members]
+        self._collecting.update(reports)
+        if reports:
+            await asyncio.wait(reports, timeout=COLLECT_SECONDS)
+        self._collecting = {report for report in self._collecting if not report.done()}
+        return self._totals.report()
 
     async def drain(self) -> messages.Drained:
         """Every worker answers what it has and ends. The requests of all that came so far."""
@@ -131,12 +131,10 @@ class Pool:
             member.kill()
         for member in list(self._spawned):
             await self._buried(member)
-        self._restarts.close()
 
     async def _spawn(self) -> tuple[Member, messages.Started]:
         """A worker that has started and does not serve yet. Raises StartError."""
         try:
-            self._restarts.open()  # without its folder no worker could start
             member = await Member.spawn(self._module, self._listener, self._environment, self._handle)
         except OSError as error:
             raise StartError(f"No worker process can be started: {error.strerror}.") from error
@@ -168,7 +166,7 @@ class Pool:
         death = await self._buried(member)
         while True:
             deaths = deaths + 1 if clock() - since < STABLE_SECONDS else 1
-            self._restarts.count(death.cause)
+            self._totals.count(RESTARTS, death.cause)
             _say(death.how, deaths)
             await asyncio.sleep(pause_before(deaths))
             since = clock()
@@ -207,9 +205,8 @@ class Pool:
         if not self._members:
             self._someone.clear()
         death = await member.ended()
-        if member in self._spawned:
-            self._spawned.remove(member)
-            mark_process_dead(member.process.pid, self._environment[METRICS_FOLDER])  # type: ignore[no-untyped-call]
+        self._spawned.discard(member)
+        self._totals.remove(member)
         return death
 
     async def _verdict(self, member: Member, call: messages.Prepare) -> messages.Verdict | None:
@@ -246,11 +243,10 @@ class Pool:
             return error
         return None
 
-    async def _asked(self, member: Member) -> Sequence[Statistics]:
-        try:
-            return (await self._call(member, messages.GetStatistics(), messages.AllStatistics)).entries
-        except NotReadyError:
-            return ()
+    async def _collect(self, member: Member) -> None:
+        """Adds what the worker has counted to the totals. If it dies first, its last report stands."""
+        with suppress(NotReadyError):
+            self._totals.add((await member.channel.call(messages.GetMetrics(), messages.Metrics)).report, member)
 
     async def _drain(self, member: Member) -> messages.Drained:
         """Asks for the drain and then closes the channel, at which a worker ends."""

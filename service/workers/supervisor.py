@@ -13,9 +13,7 @@ import os
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from typing import Any
 
 from service.errors import NotReadyError, SettingsError, StartError
@@ -24,7 +22,7 @@ from service.repository.scanner import scan
 from service.settings import Settings, open_doors, read_settings, unknown_variables
 from service.telemetry.logging import log_config
 from service.workers import messages
-from service.workers.pool import METRICS_FOLDER, Pool
+from service.workers.pool import Pool
 
 ENDED_AT_ONCE = 1
 
@@ -49,16 +47,16 @@ def main() -> int:
 def run(settings: Settings) -> int:
     """Serves until a signal. Raises StartError."""
     scan(settings.artifacts)  # for its error, before anything is started
-    with bind(settings.host, settings.port) as listener, _metrics_folder() as metrics:
-        return asyncio.run(Supervisor(settings, listener, metrics).run())
+    with bind(settings.host, settings.port) as listener:
+        return asyncio.run(Supervisor(settings, listener).run())
 
 
 class Supervisor:
     """Owns the desired state, and the workers that serve it."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, metrics: str) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._listener = listener
-        self._pool = Pool(settings, listener, {**os.environ, METRICS_FOLDER: metrics}, self.handle)
+        self._pool = Pool(settings, listener, os.environ, self.handle)
         self._coordinator = Coordinator(settings, self._pool)
         self._first_signal = asyncio.Event()
         self._second_signal = asyncio.Event()
@@ -95,8 +93,8 @@ class Supervisor:
                 return messages.Promoted(promotion=await self._coordinator.promote(call.name, call.version))
             case messages.Unload():
                 await self._coordinator.unload(call.name)
-            case messages.GetStatistics():
-                return messages.AllStatistics(entries=tuple(await self._coordinator.statistics()))
+            case messages.GetMetrics():
+                return messages.Metrics.of(await self._pool.metrics())
             case _:
                 raise NotReadyError(f"The supervisor does not do '{call.kind}'.")
         return messages.Done()
@@ -152,19 +150,6 @@ def _announce(listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving on http://%s:%d once the models are loaded", shown, port)
-
-
-@contextmanager
-def _metrics_folder() -> Iterator[str]:
-    """Where the workers write their figures, so that each can tell those of all. Raises StartError."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="convoy-metrics-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise StartError(
-            f"No temporary folder can be made, which the workers need for their metrics: {error.strerror}; set TMPDIR."
-        ) from error
-    with folder as name:
-        yield name
 
 
 async def _first(task: "asyncio.Task[None]", event: Coroutine[Any, Any, Any]) -> None:

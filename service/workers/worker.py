@@ -8,7 +8,6 @@ import gc
 import logging
 import logging.config
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -27,9 +26,9 @@ from service.errors import NotReadyError
 from service.repository.plan import Plan
 from service.repository.registry import Registry
 from service.settings import Settings
+from service.telemetry.counters import Report
 from service.telemetry.logging import log_config
-from service.telemetry.metrics import MULTIPROCESS_DIR
-from service.telemetry.statistics import Statistics
+from service.telemetry.metrics import Telemetry
 from service.workers import messages
 from service.workers.channel import Channel
 from service.workers.graceful_server import Gate, Server
@@ -49,6 +48,7 @@ class Worker:
         self._drained: asyncio.Task[None] | None = None
         self._channel: Channel
         self._settings: Settings
+        self._telemetry: Telemetry
         self._registry: Registry
         self._gate: Gate
         self._server: Server
@@ -59,8 +59,6 @@ class Worker:
         await self._channel.wait_closed()
         if self._drained is None and self._serving is not None:
             logger.error("the supervisor is gone; this worker answers what it has and ends")
-            if folder := os.environ.get(MULTIPROCESS_DIR):  # nobody else will
-                shutil.rmtree(folder, ignore_errors=True)
         await self._end()
 
     async def handle(self, call: messages.Call) -> messages.Answer:
@@ -72,8 +70,8 @@ class Worker:
             case messages.Serve():
                 await self._serve(call.plan)
                 return messages.Done()
-            case messages.GetStatistics():
-                return messages.AllStatistics(entries=tuple(await self._registry.statistics()))
+            case messages.GetMetrics():
+                return messages.Metrics.of(self._telemetry.take())
             case messages.Drain():
                 return await self._report()
             case _:
@@ -84,7 +82,9 @@ class Worker:
         logging.config.dictConfig(log_config(settings))
         runtime = await asyncio.to_thread(onnx_runtime, settings)
         self._settings = settings
-        app = create_app(settings, runtime, SupervisorControl(self._channel), self._drain)
+        control = SupervisorControl(self._channel)
+        self._telemetry = Telemetry(runtime.provider, gather=control.metrics)
+        app = create_app(settings, runtime, control, self._drain, telemetry=self._telemetry)
         self._registry = app.state.registry
         self._gate = Gate(app, self._drain)
         config = uvicorn.Config(
@@ -152,8 +152,8 @@ class SupervisorControl:
     async def unload(self, name: str) -> None:
         await self._channel.call(messages.Unload(name=name), messages.Done)
 
-    async def statistics(self) -> Sequence[Statistics]:
-        return (await self._channel.call(messages.GetStatistics(), messages.AllStatistics)).entries
+    async def metrics(self) -> Report:
+        return (await self._channel.call(messages.GetMetrics(), messages.Metrics)).report
 
 
 def _force_exit_after(seconds: float) -> None:

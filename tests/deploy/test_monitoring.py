@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.telemetry.metrics import Telemetry
-from service.telemetry.observer import Serving, Stage
-from service.workers.worker_process import Restarts
+from service.telemetry.counters import RESTARTS, Totals
+from service.telemetry.exposition import render
+from service.telemetry.metrics import Serving, Telemetry
+from service.telemetry.timings import Timings
+from service.workers.worker_process import Cause
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 OF_PROMETHEUS = {"instance", "job", "le"}
@@ -37,26 +37,18 @@ def expressions() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+def figures() -> dict[str, set[str]]:
     """Each sample's name with its labels, as /metrics shows them once everything has happened."""
     telemetry = Telemetry("CPU")
     telemetry.request("/predict", 200, 0.1)
     telemetry.loaded("mnist", succeeded=True)
     telemetry.state("mnist", Serving(1, "fp32", "CPU"), refused=0, fallbacks={"int8"})
-    observer = telemetry.observer("mnist")
-    observer.stage(Stage.QUEUE, 0.1)
-    text = telemetry.render("")[0].decode()
-    families = [*text_string_to_metric_families(text), *of_the_supervisor(tmp_path_factory.mktemp("metrics"))]
+    telemetry.model("mnist", 1).batch(1, Timings())
+    totals = Totals()
+    totals.add(telemetry.take())
+    totals.count(RESTARTS, Cause.KILLED)
+    families = text_string_to_metric_families(render(totals.report(), "")[0].decode())
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
-
-
-def of_the_supervisor(folder: Path) -> list[Metric]:
-    restarts = Restarts(folder)
-    restarts.open()
-    restarts.close()
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
-    return list(registry.collect())
 
 
 @pytest.mark.parametrize("expression", expressions())

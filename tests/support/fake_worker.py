@@ -12,7 +12,7 @@ from pathlib import Path
 
 from service.errors import DeviceError
 from service.repository.plan import Refused
-from service.telemetry.statistics import Statistics
+from service.telemetry.counters import Report
 from service.workers import messages
 from service.workers.channel import Channel
 
@@ -38,8 +38,8 @@ async def answer(call: messages.Call) -> messages.Answer:
                 os._exit(DEAD)
             bad = call.ref.version == BAD or (folder / "refuse").exists()
             return messages.Verdict(refused=Refused(ref=call.ref, reason="It is bad.") if bad else None)
-        case messages.GetStatistics():
-            return messages.AllStatistics(entries=(Statistics(name="colours", version=1, inference_count=5),))
+        case messages.GetMetrics():
+            return messages.Metrics.of(Report({("asked",): 1}, {}))
         case messages.Drain():
             return messages.Drained(accepted=3, answered=2)
     return messages.Done()

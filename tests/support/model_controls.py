@@ -2,13 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.promotion import PromotedBy, Promotion
 from service.errors import ModelNotFoundError
-from service.telemetry.statistics import BatchStatistics, Duration, Statistics
 
 
 @dataclass
@@ -29,28 +27,6 @@ class RecordingControl:
     async def unload(self, name: str) -> None:
         self._find(name)
         self.calls.append(("unload", name))
-
-    async def statistics(self) -> Sequence[Statistics]:
-        return [
-            Statistics(
-                name="colours",
-                version=1,
-                last_inference=1_700_000_000_000,
-                inference_count=5,
-                execution_count=2,
-                success=Duration(count=3, ns=30),
-                queue=Duration(count=3, ns=10),
-                batches=(
-                    BatchStatistics(
-                        batch_size=3,
-                        compute_input=Duration(count=1, ns=5),
-                        compute_infer=Duration(count=1, ns=10),
-                        compute_output=Duration(count=1, ns=2),
-                    ),
-                ),
-            ),
-            Statistics(name="more", version=7),
-        ]
 
     def _find(self, name: str) -> None:
         if name != "colours":
@@ -73,7 +49,3 @@ class SlowControl(RecordingControl):
         await self.let.wait()
         await super().unload(name)
         self.finished.set()
-
-    async def statistics(self) -> Sequence[Statistics]:
-        await self.let.wait()
-        return await super().statistics()

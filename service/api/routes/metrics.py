@@ -1,7 +1,11 @@
 """GET /metrics: figures for Prometheus."""
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 
+from service.api.problems import problems
+from service.telemetry.exposition import render
 from service.telemetry.metrics import Telemetry
 
 _TEXT = {"schema": {"type": "string"}}
@@ -18,11 +22,13 @@ def router(telemetry: Telemetry) -> APIRouter:
             200: {
                 "description": "Prometheus's text format, or OpenMetrics where Accept names it.",
                 "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT},
-            }
+            },
+            **problems(503),
         },
     )
-    def metrics(request: Request) -> Response:
-        text, media_type = telemetry.render(request.headers.get("accept", ""))
+    async def metrics(request: Request) -> Response:
+        totals = await telemetry.totals()
+        text, media_type = await asyncio.to_thread(render, totals, request.headers.get("accept", ""))
         return Response(text, media_type=media_type)
 
     return routes

@@ -29,7 +29,9 @@ from service.inference.inputs import EncodedImage, Image, PixelArray
 from service.inference.model import Model
 from service.inference.pipeline import LOOP_DECODE_COST, LOOP_PIXELS
 from service.inference.request_context import RequestContext
-from service.telemetry.observer import Silent, Stage
+from service.telemetry.counters import Counters
+from service.telemetry.metrics import ModelMetrics
+from service.telemetry.statistics import StatisticsOf
 from tests.support.bundles import COLOURS, solid, write_bundle
 
 BROKEN = EncodedImage(b"no image")
@@ -426,29 +428,17 @@ def test_an_evaluation_fails_if_the_model_is_closed_meanwhile(model_of: MakeMode
     asyncio.run(ask(model_of(gate)))
 
 
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.stages: list[Stage] = []
-        self.batches: list[int] = []
-        self.images = 0
-
-    def stage(self, stage: Stage, seconds: float) -> None:
-        assert seconds >= 0
-        self.stages.append(stage)
-
-    def batch(self, images: int) -> None:
-        self.batches.append(images)
-
-    def answered(self, images: int) -> None:
-        self.images += images
-
-
-def test_reports_each_batch_to_the_observer(model_of: MakeModel) -> None:
-    recorder = Recorder()
-    model = model_of(max_batch=2, observer=recorder)
+def test_each_batch_counts_the_images_that_were_answered(model_of: MakeModel) -> None:
+    counters = Counters()
+    model = model_of(max_batch=2, metrics=ModelMetrics(counters, "colours", 1))
     asyncio.run(model.predict([grey(1), BROKEN, BROKEN, BROKEN, grey(2)], None, OnError.ITEM))
-    assert recorder.stages == [Stage.DECODE, Stage.INFERENCE, Stage.DECODE, Stage.QUEUE, Stage.DECODE, Stage.INFERENCE]
-    assert (recorder.batches, recorder.images) == ([1, 1], 2)
+    counts = counters.take().counts
+    assert counts["convoy_images", "colours"] == counts["convoy_batch_images", "colours", "sum"] == 2
+    counted = {
+        stage: sum(count for series, count in counts.items() if series[2:3] == (stage,) and series[-1] != "sum")
+        for stage in ("decode", "queue", "inference")
+    }
+    assert counted == {"decode": 3, "queue": 1, "inference": 2}
 
 
 def test_timings_of_a_request_cover_all_of_its_batches(model_of: MakeModel) -> None:
@@ -464,8 +454,8 @@ def test_timings_of_a_request_cover_all_of_its_batches(model_of: MakeModel) -> N
 
 
 def test_statistics_count_requests_batches_and_images(model_of: MakeModel) -> None:
-    model = model_of(max_batch=2)
-    assert model.statistics().model_dump(exclude_defaults=True) == {"name": "colours", "version": 1}
+    counters = Counters()
+    model = model_of(max_batch=2, metrics=ModelMetrics(counters, "colours", 1))
     contexts = [RequestContext(), RequestContext()]
     asyncio.run(model.predict([grey(1)] * 3, None, None, context=contexts[0]))
     asyncio.run(model.infer([grey(1)], context=contexts[1]))
@@ -479,15 +469,16 @@ def test_statistics_count_requests_batches_and_images(model_of: MakeModel) -> No
     for coroutine in refused:
         with pytest.raises(ServiceError):
             asyncio.run(coroutine)
-    said = model.statistics()
-    assert (said.success.count, said.fail.count) == (3, 4)
-    assert (said.inference_count, said.execution_count) == (5, 4)
-    counts = [said.queue.count, said.compute_input.count, said.compute_infer.count, said.compute_output.count]
+    statistics = StatisticsOf(counters.take()).version("colours", 1)
+    stats = statistics.inference_stats
+    assert (stats.success.count, stats.fail.count) == (3, 4)
+    assert (statistics.inference_count, statistics.execution_count) == (5, 4)
+    counts = [stats.queue.count, stats.compute_input.count, stats.compute_infer.count, stats.compute_output.count]
     assert counts == [3, 3, 3, 3]
-    assert [(one.batch_size, one.compute_infer.count) for one in said.batches] == [(1, 3), (2, 1)]
-    for one in said.batches:
+    assert [(one.batch_size, one.compute_infer.count) for one in statistics.batch_stats] == [(1, 3), (2, 1)]
+    for one in statistics.batch_stats:
         assert one.compute_input.count == one.compute_infer.count == one.compute_output.count
         assert min(one.compute_input.ns, one.compute_infer.ns, one.compute_output.ns) > 0
-    assert said.compute_infer.ns > 1e9 * sum(context.timings.inference for context in contexts)
-    assert said.success.ns > said.compute_input.ns + said.compute_infer.ns
-    assert said.last_inference > 1.7e12  # milliseconds since the epoch
+    assert stats.compute_infer.ns > 1e9 * sum(context.timings.inference for context in contexts)
+    assert stats.success.ns > stats.compute_input.ns + stats.compute_infer.ns
+    assert statistics.last_inference > 1.7e12  # milliseconds since the epoch

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from service.errors import (
 from service.repository.coordinator import Coordinator
 from service.repository.plan import Plan, Refused, VersionRef
 from service.settings import Settings
-from service.telemetry.statistics import Statistics
 from tests.support.altered_bundles import change_manifest
 from tests.support.bundles import write_bundle
 
@@ -47,9 +46,6 @@ class RecordingWorkers:
         assert set(plan.serving) <= self._held
         self._held = set(plan.serving)
         self.plans.append(plan)
-
-    async def statistics(self) -> Sequence[Statistics]:
-        return []
 
     @property
     def serving(self) -> dict[str, list[int]]:

@@ -227,7 +227,7 @@ def test_a_version_that_was_not_prepared_does_not_serve(tmp_path: Path, registry
         await registry.serve(Plan(models=(refused, PlannedModel(name="good", serving=(good,)))))
         assert registry.model("good").manifest.name == "good"
         assert registry.refused == refused.refused
-        assert [(one.name, one.version) for one in await registry.statistics()] == [("good", 1)]
+        assert [(one.ref.name, one.ref.version) for one in registry.loaded] == [("good", 1)]
         await registry.serve(Plan(models=(PlannedModel(name="bad", serving=(bad,)),)))
         assert "was not loaded in this process" in refusal(registry, "bad")
 

@@ -1,6 +1,6 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ import pytest
 
 from service.errors import ForbiddenError, ModelNotFoundError, ModelRefusedError, NotReadyError, ServiceError
 from service.repository.plan import Refused, VersionRef
-from service.telemetry.statistics import Statistics
+from service.telemetry.counters import Report
 from service.workers import messages
 from service.workers.channel import Channel, Handler
-from service.workers.messages import AllStatistics, Done, GetStatistics, Load, Unload
+from service.workers.messages import Done, Failed, GetMetrics, Load, Metrics, Unload
 from service.workers.worker import SupervisorControl
 from tests.support.service_process import SOON
 
@@ -42,14 +42,15 @@ def test_each_call_gets_its_own_answer_whatever_the_order() -> None:
     async def in_their_own_time(call: messages.Call) -> messages.Answer:
         assert isinstance(call, Unload)
         await gates[call.name].wait()
-        return AllStatistics(entries=(Statistics(name=call.name, version=1),))
+        return Failed(error=ForbiddenError.__name__, message=call.name)
 
     async def test() -> None:
         async with channels(done, in_their_own_time) as (near, _):
-            calls = {name: asyncio.create_task(near.call(Unload(name=name), AllStatistics)) for name in gates}
+            calls = {name: asyncio.create_task(near.call(Unload(name=name), Done)) for name in gates}
             for name in "cab":
                 gates[name].set()
-                assert (await calls[name]).entries[0].name == name
+                with pytest.raises(ForbiddenError, match=name):
+                    await calls[name]
 
     run(test)
 
@@ -57,10 +58,10 @@ def test_each_call_gets_its_own_answer_whatever_the_order() -> None:
 def test_both_ends_call_at_once_even_within_an_answer() -> None:
     async def test() -> None:
         async def asks_back(_: messages.Call) -> messages.Answer:
-            return await ends[1].call(GetStatistics(), Done)
+            return await ends[1].call(GetMetrics(), Done)
 
         async with channels(done, asks_back) as ends:
-            assert await ends[0].call(GetStatistics(), Done) == Done()
+            assert await ends[0].call(GetMetrics(), Done) == Done()
 
     run(test)
 
@@ -73,7 +74,7 @@ def test_an_error_is_raised_at_the_other_end_as_it_was(error: type[ServiceError]
     async def test() -> None:
         async with channels(done, raises) as (near, _):
             with pytest.raises(error, match=r"^This is the reason\.$"):
-                await near.call(GetStatistics(), Done)
+                await near.call(GetMetrics(), Done)
 
     run(test)
 
@@ -88,7 +89,7 @@ def test_what_nobody_foresaw_fails_its_call_alone(caplog: pytest.LogCaptureFixtu
         async with channels(done, fails_once) as (near, _):
             with pytest.raises(RuntimeError, match="nobody foresaw"):
                 await near.call(Unload(name="a"), Done)
-            assert await near.call(GetStatistics(), Done) == Done()
+            assert await near.call(GetMetrics(), Done) == Done()
         assert "KeyError: 'a'" in caplog.text
 
     run(test)
@@ -101,13 +102,13 @@ def test_a_call_ends_when_the_other_end_goes() -> None:
 
     async def test() -> None:
         async with channels(done, never) as (near, far):
-            waiting = asyncio.create_task(near.call(GetStatistics(), Done))
+            waiting = asyncio.create_task(near.call(GetMetrics(), Done))
             await asyncio.sleep(0)
             await far.close()
             with pytest.raises(NotReadyError):
                 await waiting
             with pytest.raises(NotReadyError):
-                await near.call(GetStatistics(), Done)
+                await near.call(GetMetrics(), Done)
 
     run(test)
 
@@ -133,18 +134,17 @@ def test_a_worker_asks_its_supervisor_for_what_changes_everywhere() -> None:
 
     async def supervisor(call: messages.Call) -> messages.Answer:
         asked.append(call)
-        return AllStatistics(entries=(STATISTICS,)) if isinstance(call, GetStatistics) else Done()
+        return Metrics.of(REPORT) if isinstance(call, GetMetrics) else Done()
 
     async def test() -> None:
         async with channels(done, supervisor) as (near, _):
             control = SupervisorControl(near)
             await control.load("colours", 3)
             await control.unload("colours")
-            statistics: Sequence[Statistics] = await control.statistics()
-            assert list(statistics) == [STATISTICS]
-        assert asked == [Load(name="colours", version=3), Unload(name="colours"), GetStatistics()]
+            assert await control.metrics() == REPORT
+        assert asked == [Load(name="colours", version=3), Unload(name="colours"), GetMetrics()]
 
     run(test)
 
 
-STATISTICS = Statistics(name="colours", version=3, inference_count=7)
+REPORT = Report({("convoy_requests", "/predict", "200"): 7}, {("convoy_images_waiting", "colours"): 2})

@@ -1,7 +1,6 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -10,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.errors import DeviceError, NotReadyError, StartError
 from service.repository.plan import Plan, PlannedModel, VersionRef
 from service.settings import Settings
+from service.telemetry.counters import RESTARTS
 from service.workers import messages
 from service.workers.messages import Drained
-from service.workers.pool import LONGEST_PAUSE, METRICS_FOLDER, Pool, pause_before
+from service.workers.pool import LONGEST_PAUSE, Pool, pause_before
 from service.workers.worker_process import Cause, Member
 from tests.support.fake_worker import BAD, DEAD, DEADLY
 from tests.support.service_process import SOON, alive
@@ -55,18 +53,10 @@ class Fakes:
     def alive(self) -> set[int]:
         return {pid for pid in self.who_got("start") if alive(pid)}
 
-    def restarts(self) -> dict[str, float]:
-        """By cause, as whoever renders the figures of all processes reads them."""
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(self.folder / "metrics"))  # type: ignore[no-untyped-call]
-        (metric,) = registry.collect()
-        assert metric.name == "convoy_worker_restarts"
-        return {sample.labels["cause"]: sample.value for sample in metric.samples}
-
     @asynccontextmanager
     async def pool(self, workers: int = 2, **options: Any) -> AsyncIterator[Pool]:
         with socket.socket() as listener:
-            environment = {**os.environ, METRICS_FOLDER: str(self.folder / "metrics"), "FAKE_WORKER": str(self.folder)}
+            environment = {**os.environ, "FAKE_WORKER": str(self.folder)}
             pool = Pool(Settings(workers=workers), listener, environment, nothing_to_ask, module=FAKE, **options)
             try:
                 yield pool
@@ -90,6 +80,15 @@ def open_files() -> int:
 
 async def until(true: Callable[[], bool]) -> None:
     while not true():
+        await asyncio.sleep(0.02)
+
+
+async def restarts(pool: Pool, cause: Cause) -> float:
+    return (await pool.metrics()).counts[RESTARTS, cause]
+
+
+async def until_restarted(pool: Pool, cause: Cause, times: int = 1) -> None:
+    while await restarts(pool, cause) != times:
         await asyncio.sleep(0.02)
 
 
@@ -117,12 +116,15 @@ def test_what_one_worker_refuses_is_refused(fakes: Fakes) -> None:
     run(test)
 
 
-def test_statistics_are_whole_over_all_workers(fakes: Fakes) -> None:
+def test_metrics_are_the_sum_over_all_workers_dead_ones_included(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool(workers=3) as pool:
             await pool.start()
-            (whole,) = await pool.statistics()
-            assert (whole.name, whole.version, whole.inference_count) == ("colours", 1, 15)
+            assert (await pool.metrics()).counts["asked",] == 3
+            os.kill(min(fakes.alive()), signal.SIGKILL)
+            await until_restarted(pool, Cause.KILLED)
+            before = (await pool.metrics()).counts["asked",]
+            assert (await pool.metrics()).counts["asked",] > before >= 5
 
     run(test)
 
@@ -143,7 +145,7 @@ def test_on_a_gpu_auto_is_one_worker(fakes: Fakes) -> None:
 
     async def test() -> None:
         with socket.socket() as listener:
-            environment = {**os.environ, METRICS_FOLDER: str(fakes.folder), "FAKE_WORKER": str(fakes.folder)}
+            environment = {**os.environ, "FAKE_WORKER": str(fakes.folder)}
             pool = Pool(Settings(), listener, environment, nothing_to_ask, module=FAKE)
             await pool.start()
             assert len(fakes.alive()) == 1
@@ -196,7 +198,7 @@ def test_a_call_ends_though_a_worker_dies_of_it(fakes: Fakes) -> None:
             await pool.start()
             fakes.shall("die-at-serve")
             await pool.serve(Plan())
-            assert await pool.statistics() == []
+            assert pool.pids == []
 
     run(test)
 
@@ -276,9 +278,8 @@ def test_a_worker_that_does_not_answer_is_ended_and_replaced(fakes: Fakes) -> No
             await pool.start()
             await pool.serve(PLAN)
             hung = min(fakes.alive())
-            fakes.shall(f"hang-at-{messages.GetStatistics().kind}-{hung}")
-            (entry,) = await pool.statistics()
-            assert entry.inference_count == 5  # the other's
+            fakes.shall(f"hang-at-serve-{hung}")
+            await pool.serve(PLAN)
             await until(lambda: len(pool.pids) == 2 and hung not in pool.pids)
 
     run(ask)
@@ -313,33 +314,20 @@ def test_a_lone_replacement_is_asked_to_prepare_each_version_by_a_call_of_its_ow
     run(ask)
 
 
-def test_a_folder_for_metrics_that_somebody_removed_is_made_again(fakes: Fakes) -> None:
-    async def ask() -> None:
-        async with fakes.pool() as pool:
-            await pool.start()
-            await pool.serve(PLAN)
-            shutil.rmtree(fakes.folder / "metrics")
-            gone = min(fakes.alive())
-            os.kill(gone, signal.SIGKILL)
-            await until(lambda: len(pool.pids) == 2 and gone not in pool.pids)
-            assert (fakes.folder / "metrics").is_dir()
-
-    run(ask)
-
-
 def test_each_death_is_counted_by_its_cause(fakes: Fakes) -> None:
     async def ask() -> None:
         async with fakes.pool(answer_seconds=1.0) as pool:
             await pool.start()
             await pool.serve(PLAN)
-            assert fakes.restarts() == dict.fromkeys(Cause, 0)
+            assert [await restarts(pool, cause) for cause in Cause] == [0] * len(Cause)
             os.kill(min(fakes.alive()), signal.SIGKILL)
-            await until(lambda: fakes.restarts() == dict.fromkeys(Cause, 0) | {Cause.KILLED: 1})
+            await until_restarted(pool, Cause.KILLED)
             await until(lambda: len(pool.pids) == 2)
             hung = min(fakes.alive())
-            fakes.shall(f"hang-at-{messages.GetStatistics().kind}-{hung}")
-            await pool.statistics()
-            await until(lambda: fakes.restarts()[Cause.UNRESPONSIVE] == 1)
+            fakes.shall(f"hang-at-serve-{hung}")
+            await pool.serve(PLAN)
+            await until_restarted(pool, Cause.UNRESPONSIVE)
+            assert await restarts(pool, Cause.KILLED) == 1
 
     run(ask)
 
@@ -355,8 +343,8 @@ def test_a_replacement_that_does_not_come_to_serve_counts_too(fakes: Fakes, trou
             await pool.serve(PLAN)
             fakes.shall(trouble)
             os.kill(min(fakes.alive()), signal.SIGKILL)
-            await until(lambda: fakes.restarts()[cause] >= 1)
-            assert fakes.restarts()[Cause.KILLED] == 1
+            await until_restarted(pool, cause)
+            assert await restarts(pool, Cause.KILLED) == 1
 
     run(ask)
 
@@ -366,24 +354,7 @@ def test_a_worker_that_ends_by_itself_counts_as_exited(fakes: Fakes) -> None:
         async with fakes.pool() as pool:
             await pool.start()
             await pool.serve(PLAN)
-            fakes.shall("die-at-get_statistics")
-            await pool.statistics()
-            await until(lambda: fakes.restarts()[Cause.EXITED] == 2)
-
-    run(ask)
-
-
-def test_what_was_counted_is_kept_when_somebody_removes_the_folder(fakes: Fakes) -> None:
-    async def ask() -> None:
-        async with fakes.pool() as pool:
-            await pool.start()
-            await pool.serve(PLAN)
-            first, second = sorted(fakes.alive())
-            shutil.rmtree(fakes.folder / "metrics")
-            os.kill(first, signal.SIGKILL)
-            await until(lambda: len(pool.pids) == 2 and first not in pool.pids)
-            os.kill(second, signal.SIGKILL)
-            await until(lambda: len(pool.pids) == 2 and second not in pool.pids)
-            assert fakes.restarts()[Cause.KILLED] == 2
+            fakes.shall("die-at-get_metrics")
+            await until_restarted(pool, Cause.EXITED, 2)
 
     run(ask)

@@ -16,7 +16,7 @@ from service.errors import ModelRefusedError, NotReadyError
 from service.repository.coordinator import Coordinator
 from service.settings import Device, Reload, Settings
 from service.workers import messages
-from service.workers.pool import METRICS_FOLDER, Pool
+from service.workers.pool import Pool
 from service.workers.supervisor import bind
 from tests.support.bundles import write_bundle
 from tests.support.service_process import REPOSITORY, SOON
@@ -58,7 +58,7 @@ def stopped(processes: Sequence[int]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def shared(artifacts: Path, metrics: Path) -> AsyncIterator[Shared]:
+async def shared(artifacts: Path) -> AsyncIterator[Shared]:
     settings = Settings(artifacts=artifacts, device=Device.CPU, workers=2, reload=Reload.EXPLICIT)
 
     async def nothing(call: messages.Call) -> messages.Answer:
@@ -66,7 +66,7 @@ async def shared(artifacts: Path, metrics: Path) -> AsyncIterator[Shared]:
 
     listener: socket.socket
     with bind("127.0.0.1", 0) as listener:
-        environment = {**os.environ, METRICS_FOLDER: str(metrics), "PYTHONPATH": str(REPOSITORY)}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         pool = Pool(settings, listener, environment, nothing)
         coordinator = Coordinator(settings, pool)
         try:
@@ -78,11 +78,9 @@ async def shared(artifacts: Path, metrics: Path) -> AsyncIterator[Shared]:
 
 
 @pytest.mark.timeout(90)
-def test_what_is_loaded_and_unloaded_holds_in_every_worker_when_the_call_is_answered(
-    artifacts: Path, tmp_path: Path
-) -> None:
+def test_what_is_loaded_and_unloaded_holds_in_every_worker_when_the_call_is_answered(artifacts: Path) -> None:
     async def test() -> None:
-        async with shared(artifacts, tmp_path) as service:
+        async with shared(artifacts) as service:
             assert await service.in_each() == [[(1, "ready")]] * 2
             write_bundle(artifacts, version=2)
             await service.coordinator.load("colours", 2)
@@ -100,9 +98,9 @@ def test_what_is_loaded_and_unloaded_holds_in_every_worker_when_the_call_is_answ
 
 
 @pytest.mark.timeout(90)
-def test_who_takes_the_place_of_a_dead_worker_serves_what_the_others_do(artifacts: Path, tmp_path: Path) -> None:
+def test_who_takes_the_place_of_a_dead_worker_serves_what_the_others_do(artifacts: Path) -> None:
     async def test() -> None:
-        async with shared(artifacts, tmp_path) as service:
+        async with shared(artifacts) as service:
             write_bundle(artifacts, version=2)
             await service.coordinator.load("colours", 1)  # a pin, which settings know nothing of
             write_bundle(artifacts, version=4)

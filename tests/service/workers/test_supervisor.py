@@ -101,15 +101,6 @@ def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artif
     assert list(folder.iterdir()) == []
 
 
-def test_the_folder_of_the_metrics_is_gone_at_the_end(artifacts: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    with serving({"TMPDIR": str(folder)}, artifacts=artifacts, workers=1) as service:
-        assert [path.name.startswith("convoy-metrics-") for path in folder.iterdir()] == [True]
-        assert service.end() == 0
-    assert list(folder.iterdir()) == []
-
-
 def test_a_misspelt_variable_is_said(artifacts: Path) -> None:
     with serving(artifacts=artifacts, prot=1) as service:
         assert any("CONVOY_PROT is no setting" in line for line in service.log)

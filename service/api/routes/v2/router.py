@@ -7,14 +7,17 @@ from service.api.flow import InferenceFlow
 from service.api.routes.health import Drain
 from service.api.routes.v2 import health, infer, metadata, repository, statistics
 from service.repository.registry import Registry
+from service.telemetry.metrics import Telemetry
 
 
-def router(registry: Registry, flow: InferenceFlow, memory: BodyMemory, drain: Drain) -> APIRouter:
+def router(
+    registry: Registry, flow: InferenceFlow, memory: BodyMemory, drain: Drain, telemetry: Telemetry
+) -> APIRouter:
     routes, settings = APIRouter(), flow.settings
     # Statistics before metadata: /v2/models/stats does not name a model.
     for part in (
         health.router(registry, drain),
-        statistics.router(registry, settings),
+        statistics.router(registry, settings, telemetry),
         metadata.router(registry, settings),
         infer.router(flow),
         repository.router(registry, settings, memory),

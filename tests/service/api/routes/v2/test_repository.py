@@ -9,6 +9,8 @@ from fastapi.testclient import TestClient
 
 from service.api.app import create_app
 from service.settings import Device, Settings
+from service.telemetry.counters import Report
+from service.telemetry.metrics import Telemetry
 from tests.service.conftest import Serve
 from tests.support.altered_bundles import flip_byte
 from tests.support.asgi_server import answer_on, listening, request_bytes
@@ -146,11 +148,14 @@ def test_a_change_may_take_longer_than_a_request(serve: Serve) -> None:
 
 @pytest.mark.parametrize("path", ["models/stats", "models/colours/stats", "models/colours/versions/1/stats"])
 @pytest.mark.parametrize(("seconds", "said"), [(0.05, {}), (60, {"X-Request-Timeout": "0.05"})], ids=["ours", "theirs"])
-def test_statistics_that_are_late_are_504(serve: Serve, path: str, seconds: float, said: dict[str, str]) -> None:
-    client = serve(request_timeout=seconds)
-    assert isinstance(client.app, FastAPI)
-    client.app.state.control = SlowControl()
-    assert "before every worker had sent" in error_of(client.get(f"/v2/{path}", headers=said), 504)
+def test_statistics_that_are_late_are_504(artifacts: Path, path: str, seconds: float, said: dict[str, str]) -> None:
+    async def never() -> Report:
+        await asyncio.Event().wait()
+        return Report({}, {})
+
+    settings = Settings(artifacts=artifacts, device=Device.CPU, request_timeout=seconds)
+    with TestClient(create_app(settings, telemetry=Telemetry("CPU", gather=never))) as client:
+        assert "before every worker had sent" in error_of(client.get(f"/v2/{path}", headers=said), 504)
 
 
 async def _let_after(control: SlowControl, seconds: float) -> None:
