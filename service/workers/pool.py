@@ -1,33 +1,34 @@
-"""The worker processes: started, replaced when they die, asked all together, ended."""
+"""The worker processes: started, watched, replaced when they end or hang, called all together, and drained."""
 
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import reduce
 from operator import add
 
 from service.errors import NotReadyError, StartError
-from service.repository.plan import LOAD_SECONDS, Plan, Refused, VersionRef
+from service.repository.plan import Plan, Refused, VersionRef
 from service.settings import Settings, readable, worker_count
 from service.telemetry.counters import RESTARTS, Report, Totals
 from service.workers import messages
-from service.workers.channel import A, Handler
-from service.workers.worker_process import Cause, Death, Member
+from service.workers.channel import Handler
+from service.workers.worker_process import Cause, Death, WorkerProcess
 
 WORKER = "service.workers.worker"
-ANSWER_SECONDS = 120.0  # beyond the time limits of loads; all else is quick
-STABLE_SECONDS = 30.0  # who served so long did not die of its start
+START_SECONDS = 300.0  # from the start of the process until its device is known
+HANG_SECONDS = 30.0  # in which an event loop answers nothing. Loads and slow models run in other threads
+COLLECT_SECONDS = 1.0  # between reports of a worker, and the longest wait for them
+STABLE_SECONDS = 30.0  # a worker that served for so long did not end because of its start
 LONGEST_PAUSE = 30.0
-COLLECT_SECONDS = 1.0  # what the workers have to report what they counted; a later report counts next time
-END_SECONDS = 20.0  # what a worker may take beyond its time to drain; then it is killed
+END_SECONDS = 20.0  # beyond the grace period, until a draining worker is killed
 
 logger = logging.getLogger(__name__)
 
 
 class Pool:
-    """Workers, as service/repository/plan.py means it, over processes. handle answers what a worker calls."""
+    """The Workers of service/repository/plan.py as processes. handle answers the calls of the workers."""
 
     def __init__(
         self,
@@ -37,73 +38,82 @@ class Pool:
         handle: Handler,
         *,
         module: str = WORKER,
-        answer_seconds: float = ANSWER_SECONDS,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._environment = environment
         self._handle = handle
         self._module = module
-        self._answer_seconds = answer_seconds
-        self._spawned: set[Member] = set()
-        self._members: list[Member] = []  # those that have started: they are asked
+        self._hang_seconds = hang_seconds
+        self._processes: set[WorkerProcess] = set()
+        self._members: list[WorkerProcess] = []  # they have all that serves: only they get calls and connections
+        self._occupied = asyncio.Event()  # there are members
         self._keepers: list[asyncio.Task[None]] = []
-        self._someone = asyncio.Event()  # is there to be asked
-        self._plan: Plan | None = None
+        self._watchers: dict[WorkerProcess, asyncio.Task[None]] = {}
         self._collecting: set[asyncio.Task[None]] = set()
+        self._plan: Plan | None = None
+        self._prepared: set[VersionRef] = set()  # since the last plan, for the next one
         self._totals = Totals()
         for cause in Cause:
             self._totals.count(RESTARTS, cause, increment=0)  # a counter that first appears as 1 shows no rise
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of those that take requests."""
-        return [member.process.pid for member in self._members if member.serving]
+        """The process IDs of the workers that take requests."""
+        return [worker.process.pid for worker in self._members if worker.serving]
 
     @property
     def plan(self) -> Plan | None:
-        """What every worker serves; None before the first one."""
+        """What every worker serves; None before the first plan."""
         return self._plan
 
     async def start(self) -> None:
-        """Starts the first worker, which knows the device, and then the others. Raises StartError for any."""
+        """Starts the first worker, which finds out the device, and then the others. Raises StartError."""
         first, started = await self._spawn()
         logger.info("models run on %s: %s", started.provider, started.reason)
         count = worker_count(self._settings.workers, gpu=started.gpu)
         others = await asyncio.gather(*(self._spawn() for _ in range(count - 1)), return_exceptions=True)
-        members = [first]
+        workers = [first]
         for other in others:
             if isinstance(other, BaseException):
                 raise other
-            members.append(other[0])
-        self._keepers = [asyncio.create_task(self._keep(member)) for member in members]
+            workers.append(other[0])
+        for worker in workers:
+            self._join(worker)
+        self._keepers = [asyncio.create_task(self._keep(worker)) for worker in workers]
 
     async def prepare(self, ref: VersionRef) -> Refused | None:
-        """Once they serve, one worker goes ahead: a version that kills a process shall not kill them all."""
+        """Once they serve, one worker loads it first: a version that kills its process must not kill them all."""
         call = messages.Prepare(ref=ref)
-        await self._someone.wait()
-        members = list(self._members)
-        groups = [members[:1], members[1:]] if self._plan is not None else [members]
-        lost = "No worker process lived through loading it; the log says how it ended. Load it again to try once more."
-        for group in groups:
-            verdicts = await asyncio.gather(*(self._verdict(member, call) for member in group))
-            answers = [verdict.refused for verdict in verdicts if verdict is not None]
-            if group and not answers:
-                return Refused(ref=ref, reason=lost)
-            if refused := next(filter(None, answers), None):
+        while not self._members:
+            await self._occupied.wait()
+        asked: set[WorkerProcess] = set()
+        while group := [worker for worker in self._members if worker not in asked]:  # one may have joined meanwhile
+            if self._plan is not None and not asked:
+                del group[1:]
+            asked.update(group)
+            verdicts = await asyncio.gather(*(_verdict(worker, call) for worker in group))
+            answered = [verdict for verdict in verdicts if verdict is not None]
+            if not answered:
+                reason = "Every worker process that loaded it died; the log has the exit status. Load it to try again."
+                return Refused(ref=ref, reason=reason)
+            if refused := next((verdict.refused for verdict in answered if verdict.refused), None):
                 return refused
+        self._prepared.add(ref)
         return None
 
     async def serve(self, plan: Plan) -> None:
-        """Whoever dies meanwhile is replaced by one that starts with this plan. Raises StartError at the first plan."""
+        """A worker that dies is replaced by one that starts with this plan. Raises StartError for the first plan."""
         first, self._plan = self._plan is None, plan
-        errors = await asyncio.gather(*(self._apply(member, plan) for member in list(self._members)))
+        self._prepared.clear()
+        errors = await asyncio.gather(*(self._apply(worker, plan) for worker in self._members))
         if first and (error := next(filter(None, errors), None)):
             raise error
 
     async def metrics(self) -> Report:
-        """Returns the totals of all workers. A worker that answers too late adds its report to the next totals."""
-        reports = [asyncio.create_task(self._collect(member)) for member in self._members]
+        """Returns the totals of all workers. A worker that answers late adds its report to later totals."""
+        reports = [asyncio.create_task(self._collect(worker)) for worker in self._members]
         self._collecting.update(reports)
         if reports:
             await asyncio.wait(reports, timeout=COLLECT_SECONDS)
@@ -111,170 +121,186 @@ class Pool:
         return self._totals.report()
 
     async def drain(self) -> messages.Drained:
-        """Every worker answers what it has and ends. The requests of all that came so far."""
-        await self._stop_replacing()
+        """Has every worker answer its requests and end. Returns how many requests they had."""
+        await _cancel(self._keepers)
         self._listener.close()
-        # Those that do not serve yet go first: while one of them holds the port, callers get in and are not answered.
-        for member in self._spawned.difference(self._members):
-            member.kill()
-            await member.process.wait()
+        # Workers that are no members go first: a connection that they hold the port for would never be answered.
+        for worker in self._processes.difference(self._members):
+            worker.kill()
+            await worker.process.wait()
         reports = []
         for serving in (False, True):
-            members = [member for member in self._members if member.serving is serving]
-            reports += await asyncio.gather(*(self._drain(member) for member in members))
+            workers = [worker for worker in self._members if worker.serving is serving]
+            reports += await asyncio.gather(*(self._drain(worker) for worker in workers))
         return reduce(add, reports, messages.Drained())
 
     async def kill(self) -> None:
-        """At once, whatever they do. Safe to call at any time, and again."""
-        await self._stop_replacing()
-        for member in self._spawned:
-            member.kill()
-        for member in list(self._spawned):
-            await self._buried(member)
+        """Kills every process. It may be called at any time, and again."""
+        await _cancel(self._keepers)
+        for worker in self._processes:
+            worker.kill()
+        for worker in list(self._processes):
+            await self._buried(worker)
+        await _cancel(self._collecting)
 
-    async def _spawn(self) -> tuple[Member, messages.Started]:
-        """A worker that has started and does not serve yet. Raises StartError."""
+    async def _spawn(self) -> tuple[WorkerProcess, messages.Started]:
+        """Returns a worker that has started and is no member yet. Raises StartError."""
         try:
-            member = await Member.spawn(self._module, self._listener, self._environment, self._handle)
+            worker = await WorkerProcess.spawn(self._module, self._listener, self._environment, self._handle)
         except OSError as error:
             raise StartError(f"No worker process can be started: {error.strerror}.") from error
-        self._spawned.add(member)
+        self._processes.add(worker)
         try:
-            started = await member.channel.call(messages.Start(settings=readable(self._settings)), messages.Started)
+            async with asyncio.timeout(START_SECONDS):
+                started = await worker.channel.call(messages.Start(settings=readable(self._settings)), messages.Started)
         except NotReadyError as error:
-            death = await self._buried(member)
-            raise StartError(f"A {death.how} before it could start; what it wrote above says why.") from error
+            death = await self._buried(worker)
+            raise StartError(f"A {death.description} before it had started; its log above gives the reason.") from error
         except Exception as error:
-            member.kill()
-            await self._buried(member)
+            worker.kill()
+            await self._buried(worker)
             if isinstance(error, StartError):
                 raise
-            raise StartError(f"A worker process cannot start: {error} What it wrote above says why.") from error
-        self._members.append(member)
-        self._someone.set()
-        return member, started
+            why = f"it took longer than {START_SECONDS:.0f} seconds." if isinstance(error, TimeoutError) else error
+            raise StartError(f"A worker process cannot start: {why} Its log above may give the reason.") from error
+        self._watchers[worker] = asyncio.create_task(self._watch(worker))
+        return worker, started
 
-    async def _stop_replacing(self) -> None:
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+    def _join(self, worker: WorkerProcess) -> None:
+        self._members.append(worker)
+        self._occupied.set()
 
-    async def _keep(self, member: Member) -> None:
-        """One place among the workers: who dies in it is replaced, after a pause where that happens again and again."""
+    async def _keep(self, worker: WorkerProcess) -> None:
+        """Keeps one place among the workers filled, with growing pauses if its workers end again and again."""
         clock = asyncio.get_running_loop().time
         since, deaths = clock(), 0
-        death = await self._buried(member)
+        death = await self._buried(worker)
         while True:
             deaths = deaths + 1 if clock() - since < STABLE_SECONDS else 1
             self._totals.count(RESTARTS, death.cause)
-            _say(death.how, deaths)
+            _log_death(death, deaths)
             await asyncio.sleep(pause_before(deaths))
             since = clock()
             try:
-                member, _ = await self._spawn()
+                worker, _ = await self._spawn()
             except StartError as error:
                 death = Death(Cause.NOT_STARTED, f"a worker process could not start: {error}")
                 continue
-            if self._plan is not None:
-                lacking = await self._lacking(member, self._plan)
-                if lacking is not None:
-                    member.kill()
-                    await self._buried(member)
-                    death = Death(Cause.UNFIT, f"a new worker process cannot serve what the others do, {lacking}")
-                    continue
-                await self._apply(member, self._plan)
-            death = await self._buried(member)
+            if lacking := await self._lacking(worker):
+                worker.kill()
+                await self._buried(worker)
+                death = Death(Cause.UNFIT, f"a new worker process cannot serve what the others do, {lacking}")
+                continue
+            if not worker.channel.closed:
+                self._join(worker)  # in the same step as the last check of _lacking: no plan can come in between
+                if self._plan is not None:
+                    await self._apply(worker, self._plan)
+            death = await self._buried(worker)
 
-    async def _lacking(self, member: Member, plan: Plan) -> str | None:
-        """Prepares the plan in a new worker. Returns what it cannot serve although others do: it must not join them.
+    async def _lacking(self, worker: WorkerProcess) -> str | None:
+        """Loads in a new worker all that the others serve, and what they have prepared to serve next.
 
-        If no other worker serves, whatever it can serve is better than nothing.
+        Returns the first version that it refuses. If no other worker serves, it may join with what it has.
         """
-        lacking = None
-        for ref in plan.serving:
-            verdict = await self._verdict(member, messages.Prepare(ref=ref))
-            if verdict is not None and verdict.refused is not None:
-                lacking = lacking or f"{ref}: {verdict.refused.reason}"
-        return lacking if self.pids else None
+        loaded: set[VersionRef] = set()
+        while refs := {*(self._plan.serving if self._plan else ()), *self._prepared} - loaded:
+            for ref in refs:
+                verdict = await _verdict(worker, messages.Prepare(ref=ref))
+                if verdict is None:
+                    return None  # it died
+                if verdict.refused and self.pids:
+                    return f"{ref}: {verdict.refused.reason}"
+                loaded.add(ref)
+        return None
 
-    async def _buried(self, member: Member) -> Death:
-        """Waits for its end and takes it out of everything."""
-        await member.channel.wait_closed()
-        if member in self._members:
-            self._members.remove(member)
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Collects what the worker counts, and kills the worker when its event loop hangs."""
+        while not worker.channel.closed:
+            report = asyncio.create_task(self._collect(worker))
+            for _ in range(2):  # after a pause of the whole machine, the first time limit says nothing about the worker
+                done, _ = await asyncio.wait({report}, timeout=self._hang_seconds / 2)
+                if done:
+                    break
+            else:
+                logger.error("%s has not answered for %.0f seconds and is killed", worker, self._hang_seconds)
+                worker.kill(Cause.UNRESPONSIVE)
+            await report
+            await asyncio.sleep(COLLECT_SECONDS)
+
+    async def _collect(self, worker: WorkerProcess) -> None:
+        """Adds what the worker has counted to the totals. If it dies first, its last report stands."""
+        with suppress(NotReadyError):
+            self._totals.add((await worker.channel.call(messages.GetMetrics(), messages.Metrics)).report, worker)
+
+    async def _buried(self, worker: WorkerProcess) -> Death:
+        """Waits for the end of the worker and removes it."""
+        await worker.channel.wait_closed()
+        if worker in self._members:
+            self._members.remove(worker)
         if not self._members:
-            self._someone.clear()
-        death = await member.ended()
-        self._spawned.discard(member)
-        self._totals.remove(member)
+            self._occupied.clear()
+        if watcher := self._watchers.pop(worker, None):
+            await _cancel([watcher])
+        death = await worker.death()
+        self._processes.discard(worker)
+        self._totals.remove(worker)
         return death
 
-    async def _verdict(self, member: Member, call: messages.Prepare) -> messages.Verdict | None:
-        """None where the worker died, of this or of something else."""
-        try:  # a worker gives up a load by itself, and may have another one to end before
-            return await self._call(member, call, messages.Verdict, 2 * LOAD_SECONDS + self._answer_seconds)
-        except NotReadyError:
-            return None
-
-    async def _call(self, member: Member, call: messages.Call, answer: type[A], seconds: float | None = None) -> A:
-        """A worker that does not answer is ended: it would hold up every change for ever. Raises as Channel.call."""
-        seconds = seconds or self._answer_seconds
+    async def _apply(self, worker: WorkerProcess, plan: Plan) -> Exception | None:
+        """A worker that fails is killed, because it would serve something else. Returns the error."""
         try:
-            async with asyncio.timeout(seconds):
-                return await member.channel.call(call, answer)
-        except TimeoutError as error:
-            logger.error(  # noqa: TRY400 - it is said
-                "worker process %d did not answer '%s' within %.0f seconds, and is ended",
-                *(member.process.pid, call.kind, seconds),
-            )
-            member.kill(Cause.UNRESPONSIVE)
-            raise NotReadyError("A worker process did not answer and was ended; ask again in a moment.") from error
-
-    async def _apply(self, member: Member, plan: Plan) -> Exception | None:
-        """A worker that cannot is ended, as it would serve something else than it should; then, why it cannot."""
-        try:
-            await self._call(member, messages.Serve(plan=plan), messages.Done)
-            member.serving = True
+            await worker.channel.call(messages.Serve(plan=plan), messages.Done)
+            worker.serving = True
         except NotReadyError:
-            return None  # it died, and its keeper knows
+            return None  # it died, and its keeper replaces it
         except Exception as error:
-            logger.exception("worker process %d cannot serve what it should, and is ended", member.process.pid)
-            member.kill(Cause.UNFIT)
+            logger.exception("%s cannot serve its plan and is killed", worker)
+            worker.kill(Cause.UNFIT)
             return error
         return None
 
-    async def _collect(self, member: Member) -> None:
-        """Adds what the worker has counted to the totals. If it dies first, its last report stands."""
-        with suppress(NotReadyError):
-            self._totals.add((await member.channel.call(messages.GetMetrics(), messages.Metrics)).report, member)
-
-    async def _drain(self, member: Member) -> messages.Drained:
-        """Asks for the drain and then closes the channel, at which a worker ends."""
-        report = messages.Drained()
+    async def _drain(self, worker: WorkerProcess) -> messages.Drained:
+        """Has the worker drain, and closes the channel, which ends it."""
+        drained = messages.Drained()
         try:
             async with asyncio.timeout(self._settings.drain_delay + self._settings.drain_seconds + END_SECONDS):
-                report = await member.channel.call(messages.Drain(), messages.Drained)
-                await member.channel.close()
-                await member.process.wait()
+                drained = await worker.channel.call(messages.Drain(), messages.Drained)
+                await self._collect(worker)  # for a scrape of a worker that still drains
+                await worker.channel.close()
+                await worker.process.wait()
         except TimeoutError:
-            logger.error("worker process %d does not end, and is killed", member.process.pid)  # noqa: TRY400 - it is said
+            logger.error("%s does not end and is killed", worker)  # noqa: TRY400 - no traceback
         except NotReadyError:
-            logger.error("%s while it drained", (await self._buried(member)).how)  # noqa: TRY400 - it is said
-        member.kill()
-        return report
+            logger.error("%s while it drained", (await self._buried(worker)).description)  # noqa: TRY400 - no traceback
+        worker.kill()
+        return drained
 
 
 def pause_before(deaths: int) -> float:
-    """Seconds to wait before the next try, after so many deaths in a row: 0, 1, 2, 4..."""
+    """Returns the seconds to wait before the next try after that many deaths in a row: 0, 1, 2, 4..."""
     return min(LONGEST_PAUSE, 2.0 ** min(deaths - 2, 10)) if deaths > 1 else 0.0
 
 
-def _say(how: str, deaths: int) -> None:
+async def _verdict(worker: WorkerProcess, call: messages.Prepare) -> messages.Verdict | None:
+    """Returns None if the worker died, of this or of something else. A worker gives up a load after its time limit."""
+    try:
+        return await worker.channel.call(call, messages.Verdict)
+    except NotReadyError:
+        return None
+
+
+async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _log_death(death: Death, deaths: int) -> None:
     if deaths == 1:
-        logger.error("%s; a new one takes its place", how)
+        logger.error("%s; a new one takes its place", death.description)
         return
     logger.error(
-        "%s; that is death %d in a row within %.0f seconds of a start: what workers write above says why, "
-        "the next try is in %.0f seconds",
-        *(how, deaths, STABLE_SECONDS, pause_before(deaths)),
+        "%s; this is death %d in a row within %.0f seconds of a start: see the log of the workers above. "
+        "The next try is in %.0f seconds",
+        *(death.description, deaths, STABLE_SECONDS, pause_before(deaths)),
     )

@@ -1,7 +1,7 @@
 """A worker process that loads nothing and can die on request: `python -m tests.support.fake_worker`.
 
 The folder in FAKE_WORKER holds what it shall do: a file `die-at-<call>` ends it at that call,
-`hang-at-<call>-<pid>` makes it wait there, `refuse` makes it refuse every version.
+`hang-at-<call>` and `hang-at-<call>-<pid>` make it wait there, `refuse` makes it refuse every version.
 """
 
 import asyncio
@@ -26,14 +26,16 @@ async def answer(call: messages.Call) -> messages.Answer:
     if (folder / f"die-at-{call.kind}").exists():
         os._exit(DEAD)
     (folder / f"{call.kind}-{os.getpid()}").touch()
-    if (folder / f"hang-at-{call.kind}-{os.getpid()}").exists():
-        await asyncio.sleep(3600)
+    hang = folder / f"hang-at-{call.kind}", folder / f"hang-at-{call.kind}-{os.getpid()}"
+    while any(file.exists() for file in hang):
+        await asyncio.sleep(0.01)
     match call:
         case messages.Start():
             if (folder / "no-device").exists():
                 raise DeviceError("There is no device.")
             return messages.Started(gpu=(folder / "gpu").exists(), provider="Fake", reason="It is a fake.")
         case messages.Prepare():
+            (folder / f"prepare{call.ref.version}-{os.getpid()}").touch()
             if call.ref.version == DEADLY:
                 os._exit(DEAD)
             bad = call.ref.version == BAD or (folder / "refuse").exists()

@@ -49,7 +49,7 @@ def test_sigint_ends_it_as_sigterm_does(artifacts: Path) -> None:
 
 
 def test_an_interrupt_before_the_imports_are_done_ends_it_quietly(tmp_path: Path) -> None:
-    (tmp_path / "prometheus_client.py").write_text("import time\nprint('imported', flush=True)\ntime.sleep(3600)\n")
+    (tmp_path / "pydantic_settings.py").write_text("import time\nprint('imported', flush=True)\ntime.sleep(3600)\n")
     process = start({"PYTHONPATH": str(tmp_path)})
     try:
         assert process.stdout
