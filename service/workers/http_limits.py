@@ -1,11 +1,8 @@
-"""uvicorn's HTTP, with bounds on what is no body, and on the rest of a body that was answered before it had come.
+"""uvicorn's HTTP protocol with limits on everything but bodies, which the application limits, and strict framing.
 
-The limits on bodies do not see heads and trailers: without this, one of any size is kept in memory, and a connection
-that never says anything is kept for ever.
-
-Who is answered early (413, say) may still be sending, and read only then. Closed at once, with bytes still coming, its
-connection would be reset and the answer lost; so the rest is read and dropped, within bounds. Who does not take its
-answers is not waited for without end either.
+Without limits, heads and trailers of any size stay in memory, and a silent client keeps its connection for ever. After
+an early response (such as 413) the rest of the body is read and dropped, within limits: if the connection closed while
+bytes arrive, the client would see a reset and no response.
 """
 
 import asyncio
@@ -23,32 +20,33 @@ from service.api.route_template import UNMATCHED
 from service.telemetry.metrics import TELEMETRY, Telemetry
 
 LINGER_SECONDS = 1.0
-HEAD_BYTES = 64 * 1024  # more may come with the last read, which is bounded
+HEAD_BYTES = 64 * 1024  # plus one read, which is bounded
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """What it refuses is answered with a problem document and counted; then the connection is closed."""
+    """Answers what it refuses with a problem document, counts it, and closes the connection."""
 
     head_seconds = 30.0
     dropping_seconds = 10.0
     dropping_bytes = 2**30
-    unread_seconds = 30.0  # in which a caller takes nothing of an answer
+    unread_seconds = 30.0  # in which a client reads nothing of its response
+    probe_seconds = 1.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._in_head = True
-        self._idle_bytes = 0  # since the head began, or since there was last something of the body
+        self._idle_bytes = 0  # since the head began, or since the last bytes of a body
         self._dropped_bytes = 0
-        self._ending = False  # with the body that is dropped
+        self._close_after_body = False
         self._refused = False
-        self._last_answer: Callable[[], None] | None = None  # what was refused, behind requests that are in work
-        self._stuck: asyncio.TimerHandle | None = None
+        self._last_response: Callable[[], None] | None = None  # a refusal behind requests in progress
+        self._unread: asyncio.TimerHandle | None = None
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._late.cancel()
-        if self._stuck:
-            self._stuck.cancel()
+        if self._unread:
+            self._unread.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -65,8 +63,16 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._dropped_bytes > self.dropping_bytes:
             self.transport.close()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keeps the connection of a client that has only closed its sending side (RFC 9112, section 9.6)."""
+        if not self._in_head or not self._answering or self._refused:
+            return False
+        self.cycle.keep_alive = False  # of the last request
+        self.loop.call_later(self.probe_seconds, self._probe)
+        return True
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Trailers are thrown away: uvicorn would make them headers of a request that is being answered."""
+        """Drops trailers: uvicorn would make them headers of a request in progress."""
         if self._in_head:
             super().on_header(name, value)
 
@@ -80,10 +86,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._idle_bytes = 0
         self._late.cancel()
-        self._unset_keepalive_if_required()
         super().on_headers_complete()
         self.cycle.transport = _AfterBody(self, self.cycle)  # type: ignore[assignment]
-        # Who was told no before it was told to go on may send the body or not, and what follows could be either.
+        # After a final status in place of 100 Continue, the client may or may not send the body.
         self.cycle.keep_alive &= not self.expect_100_continue
 
     def on_body(self, body: bytes) -> None:
@@ -96,9 +101,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._dropping:
             self._dropped_bytes = 0
             self._late.cancel()
-            if self._ending:
+            if self._close_after_body:
                 self.transport.close()
-            else:  # as after the answer to any other request
+            else:
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
@@ -109,8 +114,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         last = not self.pipeline
         super().on_response_complete()
-        if self._last_answer and last:
-            self._last_answer()
+        if self._last_response and last:
+            self._last_response()
         elif self._dropping:
             self._late = self.loop.call_later(self.dropping_seconds, self.transport.close)
 
@@ -120,12 +125,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._stuck:
-            self._stuck.cancel()
+        if self._unread:
+            self._unread.cancel()
 
     def end_after_body(self) -> None:
-        """The last answer of this connection is written, and its request is still coming."""
-        self._ending = True
+        """The last response of this connection is written, and the body of its request still arrives."""
+        self._close_after_body = True
         self.transport.write_eof()
 
     def _parse(self, data: bytes) -> None:
@@ -176,12 +181,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        """A request that came before what is coming now is in work, or waits for its turn."""
+        """Whether a request that has arrived is in progress or in the pipeline."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def _dropping(self) -> bool:
-        """The request that is coming in was answered already: uvicorn reads it on and keeps nothing."""
+        """Whether the arriving request has been answered: uvicorn reads the rest and keeps nothing."""
         return not self._in_head and self.cycle is not None and self.cycle.response_complete
 
     def _expect_head(self) -> None:
@@ -189,10 +194,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._late = self.loop.call_later(self.head_seconds, self._too_late)
 
     def _too_late(self) -> None:
-        self._refuse(408, f"The head of the request did not come within {self.head_seconds:.0f} seconds.")
+        if not self._idle_bytes:  # a connection opened in advance: a 408 would look like the response to its request
+            self.transport.close()
+        self._refuse(408, f"The head of the request did not arrive within {self.head_seconds:.0f} seconds.")
 
     def _expect_reading(self) -> None:
-        """Ends the connection of a caller that does not take its answer: it would be held for ever."""
+        """Aborts the connection if the client goes on to read nothing."""
         before = self.transport.get_write_buffer_size()
 
         def look() -> None:
@@ -201,10 +208,20 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 self.transport.abort()
 
-        self._stuck = self.loop.call_later(self.unread_seconds, look)
+        self._unread = self.loop.call_later(self.unread_seconds, look)
+
+    def _probe(self) -> None:
+        """Tells whether the client has closed both sides: its system then resets the connection at the second probe.
+
+        Clients ignore 100 Continue, whether or not they expect it (RFC 9110, section 15.2).
+        """
+        if self._answering and not self.transport.is_closing():
+            if not self.cycle.response_started and not self.pipeline and self.cycle.scope["http_version"] == "1.1":
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.loop.call_later(self.probe_seconds, self._probe)
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answers what is coming with a problem, after the requests before it, and takes nothing more."""
+        """Answers the arriving request with a problem, after those before it, and reads nothing more."""
         if self._refused or self.transport.is_closing():
             return
         if self._dropping:
@@ -212,41 +229,40 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._refused = True
         self._late.cancel()
-        answer = partial(self._answer_refusal, status, detail)
+        respond = partial(self._respond, status, detail)
         waiting = [(cycle, app) for cycle, app in self.pipeline if cycle is self.cycle]
         if self._in_head and self._answering:
-            self._last_answer = answer
-        elif not self._in_head and waiting:  # its head was good, and its body is not: nobody shall begin on it
+            self._last_response = respond
+        elif not self._in_head and waiting:  # its head was good and its body is bad: it must not start
             self.pipeline.remove(waiting[0])
-            self._last_answer = answer
+            self._last_response = respond
         else:
-            answer()
+            respond()
 
-    def _answer_refusal(self, status: int, detail: str) -> None:
+    def _respond(self, status: int, detail: str) -> None:
         if self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
         if self._answering:
-            if self.cycle.response_started:  # one answer cannot stand in the middle of another
+            if self.cycle.response_started:
                 self.transport.close()
                 return
-            self.cycle.disconnected = True  # whoever is at work on it writes nothing more, and hears of it
+            self.cycle.disconnected = True  # the application's response is dropped, and it learns of it
             self.cycle.message_event.set()
             self.cycle.waiting_for_100_continue = False
-        said = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
-        response = problem_response(status, ProblemCode.INVALID_REQUEST, detail, headers=said)
+        own = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
+        response = problem_response(status, ProblemCode.INVALID_REQUEST, detail, headers=own)
         headers = [*self.server_state.default_headers, *SECURITY_HEADERS.items(), *response.raw_headers]
         lines = [f"HTTP/1.1 {status} {TITLES[status]}".encode(), *(b"%b: %b" % header for header in headers)]
         self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
         telemetry: Telemetry = self.app_state[TELEMETRY]
         telemetry.request(UNMATCHED, status, self.loop.time() - self._began)
-        # Closed at once, with bytes still coming, the connection would be reset and the answer lost.
+        # If the connection closed while bytes arrive, it would be reset and the response lost.
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 class _AfterBody:
-    """The transport as one request sees it: closed by its answer, it closes when the request has come."""
+    """The transport of one response: its close takes effect when the request's body has arrived."""
 
     def __init__(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
         self.write = protocol.transport.write

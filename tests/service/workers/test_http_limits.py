@@ -3,13 +3,14 @@
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from service.api.app import create_app
 from service.api.problems import TITLES
@@ -18,6 +19,7 @@ from service.workers.http_limits import HEAD_BYTES, BoundedProtocol
 from tests.support.asgi_server import Address, answer_on, listening, request_bytes
 from tests.support.bundles import solid
 from tests.support.fake_runtimes import colours
+from tests.support.service_process import SOON
 
 LIVE = b"GET /livez HTTP/1.1\r\nhost: test\r\n"
 
@@ -29,6 +31,7 @@ class Hasty(BoundedProtocol):
     head_seconds = 0.3
     dropping_seconds = 0.3
     unread_seconds = 0.3
+    probe_seconds = 0.05
 
 
 class Thrifty(BoundedProtocol):
@@ -104,9 +107,14 @@ def test_what_is_refused_is_counted_under_the_route_of_what_leads_nowhere(servic
     assert "FOO" not in counted
 
 
-@pytest.mark.parametrize("begun", [b"", LIVE], ids=["nothing", "a part"])
-def test_a_head_that_does_not_come_in_time_ends_the_connection(service: Address, begun: bytes) -> None:
-    assert answered(service, begun)[0] == 408
+def test_a_head_that_does_not_arrive_in_time_is_408(service: Address) -> None:
+    assert answered(service, LIVE)[0] == 408
+
+
+def test_a_silent_connection_is_closed_without_a_response_and_not_counted(service: Address) -> None:
+    with service.connect() as connection:
+        assert answer_on(connection) == b""
+    assert 'status="408"' not in httpx2.get(f"{service.url}/metrics").text
 
 
 def test_so_does_a_further_head_of_a_kept_connection(service: Address) -> None:
@@ -214,6 +222,39 @@ def test_what_is_refused_waits_for_the_answers_of_the_good_requests_before_it(
         connection.sendall(image + image + bad)
         answers = re.findall(rb"HTTP/1.1 (\d+)", answer_on(connection))
     assert answers == [b"200", b"200", status]
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+def test_a_client_that_closes_its_sending_side_gets_its_responses(artifacts: Path, requests: int) -> None:
+    image = request_bytes("/predict", solid("red"), content_type="image/png")
+    with listening(slow(artifacts, 0.2), http=Hasty) as address, address.connect() as connection:
+        connection.sendall(image * requests)
+        connection.shutdown(socket.SHUT_WR)
+        assert answer_on(connection).count(b"HTTP/1.1 200") == requests
+
+
+def test_a_client_that_closes_both_sides_is_noticed_while_its_request_is_in_progress() -> None:
+    left = threading.Event()
+    app = FastAPI()
+
+    @app.get("/")
+    async def wait(request: Request) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    with listening(app, http=Hasty) as address:
+        with address.connect() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+        assert left.wait(SOON)
+
+
+def test_a_client_that_closes_its_sending_side_within_a_request_is_not_waited_for(service: Address) -> None:
+    for part in (LIVE, INDEX + b"content-length: 10\r\n\r\n{"):
+        with service.connect() as connection:
+            connection.sendall(part)
+            connection.shutdown(socket.SHUT_WR)
+            assert answer_on(connection) == b""
 
 
 def test_who_takes_nothing_of_its_answers_is_not_held_for_ever(service: Address) -> None:
