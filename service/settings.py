@@ -1,4 +1,4 @@
-"""The environment -> one frozen Settings. Read once, in the supervisor, and handed on from there."""
+"""One frozen Settings object, read from the environment once, by the supervisor."""
 
 import math
 import os
@@ -18,8 +18,12 @@ from schemas.image import DEFAULT_MAX_PIXELS
 from schemas.manifest import NAME_PATTERN, ModelName, VariantName
 from service.api_keys import Keys
 from service.errors import SettingsError
+from service.validation import reason, requirement
 
 PREFIX = "CONVOY_"
+_URL = re.compile(r"(tcp|udp|sctp)://")
+# What Kubernetes sets for every Service in the namespace whose name begins with convoy.
+_KUBERNETES = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 DEFAULT_MAX_BODY_BYTES = 64 * 2**20
 DEFAULT_MAX_ARCHIVE_BYTES = 2**30
 
@@ -35,11 +39,11 @@ class Device(StrEnum):
 
 
 class Reload(StrEnum):
-    """When the artifacts folder is looked at again."""
+    """When the artifacts folder is scanned again."""
 
     POLL = "poll"  # every second
-    EXPLICIT = "explicit"  # when a load is asked for
-    OFF = "off"  # never: load and unload are refused too
+    EXPLICIT = "explicit"  # on a load
+    OFF = "off"  # never; load and unload are refused too
 
 
 class LogFormat(StrEnum):
@@ -64,18 +68,18 @@ class Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """Raises ValueError, with what is wrong."""
+    """Parses CONVOY_VERSIONS. Raises ValueError."""
     if text in set(Rule):
         return Policy(Rule(text))
     pins: dict[str, int] = {}
     for pin in text.split(","):
         name, separator, version = pin.strip().partition("=")
         if not separator:
-            raise ValueError(f"'{pin.strip()}' is not promoted, latest, all, or pins as in mnist=3,digits=1")
+            raise ValueError(f"'{pin.strip()}' must be promoted, latest, all, or pins such as mnist=3,digits=1")
         if not re.fullmatch(NAME_PATTERN, name):
-            raise ValueError(f"'{name}' is no name of a model")
+            raise ValueError(f"'{name}' is not a model name")
         if not re.fullmatch(r"[1-9][0-9]{0,17}", version):
-            raise ValueError(f"'{version}' is no version of {name}; versions are whole numbers from 1")
+            raise ValueError(f"'{version}' must be a version of {name}: a positive integer")
         if name in pins:
             raise ValueError(f"{name} is pinned twice")
         pins[name] = int(version)
@@ -83,7 +87,7 @@ def parse_policy(text: str) -> Policy:
 
 
 class Settings(BaseSettings):
-    """Each field is the variable CONVOY_<FIELD>; an empty variable counts as not set."""
+    """Each field is the variable CONVOY_<FIELD>; an empty variable counts as unset."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
@@ -145,6 +149,9 @@ class Settings(BaseSettings):
         default=60, description="seconds until a request gets a 504, unless its X-Request-Timeout is shorter"
     )
     evaluate_timeout: SomeSeconds = Field(default=600, description="the same for /evaluate")
+    keep_alive_seconds: Positive = Field(
+        default=75, description="seconds until an idle connection is closed; more than a proxy in front keeps it"
+    )
     drain_delay: Seconds = Field(
         default=0, description="seconds after SIGTERM in which /readyz answers 503 and requests are still accepted"
     )
@@ -168,13 +175,19 @@ class Settings(BaseSettings):
         default=False, description="send OpenTelemetry spans as the OTEL_* variables say; needs the extra [otel]"
     )
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_kubernetes(cls, port: object) -> object:
+        """Kubernetes sets CONVOY_PORT=tcp://10.0.0.1:8000 for a Service named convoy."""
+        return cls.model_fields["port"].default if isinstance(port, str) and _URL.match(port) else port
+
     @field_validator("api_keys", "admin_keys")
     @classmethod
     def _are_keys(cls, keys: SecretStr) -> SecretStr:
         try:
             Keys(keys)
         except ValueError as error:
-            raise PydanticCustomError("keys", "{said}", {"said": str(error)}) from None
+            raise PydanticCustomError("keys", "{reason}", {"reason": str(error)}) from None
         return keys
 
     @field_validator("versions")
@@ -183,39 +196,39 @@ class Settings(BaseSettings):
         try:
             parse_policy(versions)
         except ValueError as error:
-            raise PydanticCustomError("versions", "{said}", {"said": str(error)}) from error
+            raise PydanticCustomError("versions", "{reason}", {"reason": str(error)}) from error
         return versions
 
 
 def read_settings() -> Settings:
-    """Raises SettingsError naming the first variable whose value cannot be used."""
+    """Raises SettingsError for the first variable whose value is not valid."""
     try:
         return Settings()
     except ValidationError as error:
         first, *others = error.errors(include_url=False)
         field = str(first["loc"][0])
-        # Each member of a union says what it would have taken, as in: Input should be 'auto'.
-        also = [other["msg"].removeprefix("Input should be ") for other in others if other["loc"][0] == field]
-        said = " or ".join([_lower_first(first["msg"]), *also])
+        reasons = [_reason(one) for one in (first, *others) if one["loc"][0] == field]  # one per member of a union
+        why = " or ".join([reasons[0], *(other.removeprefix("it must ") for other in reasons[1:])])
         secret = Settings.model_fields[field].annotation is SecretStr
-        given = "" if secret else f"={first['input']}"
-        raise SettingsError(f"{PREFIX}{field.upper()}{given} cannot be used: {said}.") from error
+        value = "" if secret else f"={first['input']}"
+        raise SettingsError(f"{PREFIX}{field.upper()}{value} is not valid: {why}.") from error
 
 
 def readable(settings: Settings) -> dict[str, Any]:
-    """For JSON that goes to another process of ours, and nowhere else: the secrets are in it."""
+    """Returns the settings as JSON with the secrets readable: for a worker process only."""
     secrets = {name: value.get_secret_value() for name, value in settings if isinstance(value, SecretStr)}
     return settings.model_dump(mode="json") | secrets
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """CONVOY_* variables that are no setting: a misspelt one is said, not swallowed."""
+    """Returns the CONVOY_* variables that are not settings, such as a misspelt one."""
     known = {variable for variable, _, _ in settings_table()}
-    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    unknown = {name for name in environ if name.startswith(PREFIX)} - known
+    return sorted(name for name in unknown if not (_KUBERNETES.fullmatch(name) or _URL.match(environ[name])))
 
 
 def settings_table() -> list[tuple[str, str, str]]:
-    """(variable, default, description) of every setting, as the README shows them."""
+    """Returns variable, default and description of every setting, as the documentation lists them."""
     return [
         (f"{PREFIX}{name.upper()}", _shown(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
@@ -230,30 +243,31 @@ def _shown(default: object) -> str:
     return str(default)
 
 
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _reason(error: Mapping[str, Any]) -> str:
+    must = requirement(error)
+    return f"it must {must}" if must else reason(error)
 
 
-# How many cores this process may use, and how many worker processes they are for.
+# Cores and worker processes
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores(cgroups: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
-    """In a container fewer than the machine's: the cores it is bound to count, and its share of their time."""
+    """Returns the number of cores that the affinity and the control groups of this process allow, at least 1."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(bound, _share(cgroups, membership))))
 
 
 def worker_count(wanted: Literal["auto"] | int, *, gpu: bool) -> int:
-    """auto: one process a core, or one alone where a GPU does the work."""
+    """Returns the number of worker processes: for auto one per core, or one on a GPU."""
     if wanted != "auto":
         return wanted
     return 1 if gpu else usable_cores()
 
 
 def _share(cgroups: Path, membership: Path) -> float:
-    """Cores' worth of time that Linux allows the control group, or one above it; infinite without a limit."""
+    """Returns the CPU time that the control group and those above it allow, in cores; infinite without a limit."""
     share = math.inf
     for group in _groups(cgroups, membership):
         limits = (
@@ -265,7 +279,7 @@ def _share(cgroups: Path, membership: Path) -> float:
 
 
 def _groups(cgroups: Path, membership: Path) -> list[Path]:
-    """The folders that may hold a limit. In a container the root of what is seen is the container's own group."""
+    """Returns the folders that may hold a limit. In a container, the root that it sees is its own group."""
     groups = [cgroups, cgroups / "cpu"]
     try:
         lines = membership.read_text().splitlines()
@@ -289,16 +303,16 @@ def _quota(*files: Path) -> float:
         return math.inf
 
 
-# Who can reach the service at all.
+# Exposure
 
 
-def open_doors(settings: Settings) -> str | None:
-    """What the log should warn of: a service that others can reach, and that answers whoever asks."""
+def exposure_warning(settings: Settings) -> str | None:
+    """Returns the warning about a service that other machines can reach without a key."""
     if Keys(settings.api_keys) or is_loopback(settings.host):
         return None
     return (
-        f"CONVOY_HOST={settings.host} can be reached from other machines, and without CONVOY_API_KEYS "
-        "whoever reaches it may ask for predictions"
+        f"CONVOY_HOST={settings.host} can be reached from other machines, and CONVOY_API_KEYS is empty: "
+        "any client may request predictions"
     )
 
 
@@ -307,6 +321,6 @@ def is_loopback(host: str) -> bool:
         address = ip_address(host)
     except ValueError:
         return host == "localhost"
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:  # a caller by IPv4 of a socket for both
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:  # an IPv4 client of a dual-stack socket
         return address.ipv4_mapped.is_loopback
     return address.is_loopback

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a value, in words for the caller."""
+"""pydantic's errors in the words of the service, and numbers in text as JSON writes them."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic_core import PydanticKnownError
 
 _INTEGER, _NUMBER, _LIST, _OBJECT = "be an integer", "be a number", "be a list", "be a JSON object"
 
-# pydantic's type of an error -> what the value must do, with what the error says of it.
+# pydantic's type of an error -> what the value must do; in braces, values from the error's context.
 _MUST = {
     "bool_parsing": "be true or false",
     "bool_type": "be true or false",
@@ -24,7 +24,9 @@ _MUST = {
     "int_parsing": _INTEGER,
     "int_parsing_size": "be a smaller integer",
     "int_type": _INTEGER,
+    "less_than_equal": "be {le} or less",
     "list_type": _LIST,
+    "literal_error": "be {expected}",
     "model_type": _OBJECT,
     "string_type": "be a string",
     "too_short": "have {min_length} or more elements",
@@ -33,30 +35,38 @@ _MUST = {
 
 
 def shortened(text: object, length: int = 60) -> str:
-    """What a caller sent, fit to be said back to it."""
-    said = str(text).encode("utf-8", "backslashreplace").decode()  # half a character can be put into no answer
-    return said if len(said) <= length else f"{said[:length]}..."
+    """Returns text from a client in a form that can be sent back to it."""
+    sendable = str(text).encode("utf-8", "backslashreplace").decode()  # no response can hold half a surrogate pair
+    return sendable if len(sendable) <= length else f"{sendable[:length]}..."
 
 
 def fault(error: Mapping[str, Any]) -> str:
-    """What follows the name of the value: 'must be an integer, not 'two'', 'is missing'.
+    """Returns the predicate to the name of the value: "must be an integer, not 'two'", "is missing".
 
-    error is one of pydantic's, with its input or without.
+    error is one of pydantic's, with or without its input.
     """
-    kind = error["type"]
-    if kind == "missing":
+    if error["type"] == "missing":
         return "is missing"
-    if kind not in _MUST:
-        return f"cannot be used: {error['msg'][:1].lower()}{error['msg'][1:]}"
-    sent = error.get("input")
-    return f"must {_MUST[kind].format(**error.get('ctx', {}))}" + (
-        f", not '{shortened(sent)}'" if isinstance(sent, str) else ""
-    )
+    must = requirement(error)
+    if must is None:
+        return f"is not valid: {reason(error)}"
+    value = error.get("input")
+    return f"must {must}" + (f", not '{shortened(value)}'" if isinstance(value, str) else "")
 
 
-# Numbers in paths, queries, headers and forms: as JSON writes them, not all that Python reads.
-#
-# Without this, pydantic takes 1_0 for 10, and 1.0 for the version 1.
+def requirement(error: Mapping[str, Any]) -> str | None:
+    """Returns what the value must do, such as "be an integer"; None if only pydantic's own message describes it."""
+    template = _MUST.get(error["type"])
+    return template and template.format(**error.get("ctx", {}))
+
+
+def reason(error: Mapping[str, Any]) -> str:
+    """Returns pydantic's own message, to stand after a colon."""
+    message: str = error["msg"]
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+# Numbers in paths, queries, headers and forms, as JSON writes them: pydantic would read 1_0 as 10, and 1.0 as 1.
 
 _INTEGER_TEXT = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER_TEXT = re.compile(rf"{_INTEGER_TEXT.pattern}(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -74,6 +84,6 @@ def _number(value: object) -> object:
     return value
 
 
-# To stand last in an Annotated: of the bounds behind it, OpenAPI would not know.
+# These go last in an Annotated: OpenAPI would not show the bounds that follow them.
 PLAIN_INTEGER = BeforeValidator(_integer)
 PLAIN_NUMBER = BeforeValidator(_number)

@@ -1,3 +1,3 @@
-"""The version of the service, as pyproject.toml has it."""
+"""The version in pyproject.toml."""
 
 __version__ = "0.1.0"

@@ -19,7 +19,7 @@ from typing import Any
 from service.errors import NotReadyError, SettingsError, StartError
 from service.repository.coordinator import Coordinator
 from service.repository.scanner import scan
-from service.settings import Settings, open_doors, read_settings, unknown_variables
+from service.settings import Settings, exposure_warning, read_settings, unknown_variables
 from service.telemetry.logging import log_config
 from service.workers import messages
 from service.workers.pool import Pool
@@ -35,8 +35,8 @@ def main() -> int:
         settings = read_settings()
         logging.config.dictConfig(log_config(settings))
         for name in unknown_variables(os.environ):
-            logger.warning("%s is no setting of the service and is ignored", name)
-        if warning := open_doors(settings):
+            logger.warning("%s is not a setting of the service and is ignored", name)
+        if warning := exposure_warning(settings):
             logger.warning("%s", warning)
         return run(settings)
     except StartError as error:

@@ -96,6 +96,7 @@ class Worker:
             access_log=False,  # service.api.middleware writes it
             proxy_headers=False,  # who asks is who is connected: admin calls depend on it
             server_header=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=settings.drain_seconds,
         )
         self._server = Server(config, self._listener, self._gate)

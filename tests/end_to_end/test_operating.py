@@ -105,7 +105,7 @@ def test_the_figures_of_several_workers_are_whole(bundles: Path) -> None:
 
 def test_an_open_door_is_warned_of_and_keys_close_it(bundles: Path) -> None:
     with serving_bundles(bundles, CONVOY_WORKERS="1", CONVOY_HOST="0.0.0.0") as service:  # noqa: S104
-        assert any("whoever reaches it may ask" in line for line in service.log)
+        assert any("any client may request predictions" in line for line in service.log)
     with (
         serving_bundles(bundles, CONVOY_WORKERS="1", CONVOY_API_KEYS="swordfish") as service,
         service.client() as client,

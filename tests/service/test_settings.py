@@ -52,16 +52,16 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError) as said:
         read_settings()
-    assert str(said.value).startswith(f"{variable}={value} cannot be used: ")
+    assert str(said.value).startswith(f"{variable}={value} is not valid: ")
     assert "\n" not in str(said.value)
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "taken"),
     [
-        ("CONVOY_WORKERS", "two", "'auto' or a valid integer"),
-        ("CONVOY_WORKERS", "0", "'auto' or greater than or equal to 1"),
-        ("CONVOY_VARIANT", "fp8", "'auto' or 'fp32', 'int8' or 'fp16'"),
+        ("CONVOY_WORKERS", "two", "'auto' or be an integer"),
+        ("CONVOY_WORKERS", "0", "'auto' or be 1 or more"),
+        ("CONVOY_VARIANT", "fp8", "'auto' or be 'fp32', 'int8' or 'fp16'"),
         ("CONVOY_RELOAD", "always", "'poll', 'explicit' or 'off'"),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_bad_value_is_answered_with_all_that_would_be_taken(
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError) as said:
         read_settings()
-    assert f"cannot be used: input should be {taken}" in str(said.value)
+    assert f"is not valid: it must be {taken}." in str(said.value)
 
 
 def test_of_two_bad_variables_the_first_is_said_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,8 +88,31 @@ def test_of_a_bad_key_only_its_place_is_said(monkeypatch: pytest.MonkeyPatch, va
     monkeypatch.setenv(variable, "good,sha256:swordfish")
     with pytest.raises(SettingsError) as said:
         read_settings()
-    assert str(said.value).startswith(f"{variable} cannot be used: key 2 starts with sha256:")
+    assert str(said.value).startswith(f"{variable} is not valid: key 2 starts with sha256:")
     assert "swordfish" not in "".join(traceback.format_exception(said.value))
+
+
+KUBERNETES = {
+    "CONVOY_SERVICE_HOST": "10.96.12.34",
+    "CONVOY_SERVICE_PORT": "8000",
+    "CONVOY_SERVICE_PORT_HTTP": "8000",
+    "CONVOY_PORT": "tcp://10.96.12.34:8000",
+    "CONVOY_PORT_8000_TCP": "tcp://10.96.12.34:8000",
+    "CONVOY_PORT_8000_TCP_PROTO": "tcp",
+    "CONVOY_PORT_8000_TCP_PORT": "8000",
+    "CONVOY_PORT_8000_TCP_ADDR": "10.96.12.34",
+    "CONVOY_CANARY_PORT": "tcp://10.96.12.35:8000",
+    "CONVOY_CANARY_SERVICE_HOST": "10.96.12.35",
+}
+
+
+def test_the_variables_that_kubernetes_sets_for_a_service_named_convoy_are_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable, value in KUBERNETES.items():
+        monkeypatch.setenv(variable, value)
+    assert read_settings().port == 8000
+    assert unknown_variables(KUBERNETES) == []
 
 
 def test_a_misspelt_variable_is_found() -> None:
@@ -119,7 +142,7 @@ def test_settings_arrive_in_another_process_as_they_are_with_their_secrets() -> 
 @pytest.mark.parametrize("keys", [",", " , ", " "])
 def test_a_setting_for_keys_that_holds_none_is_no_open_door(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
     monkeypatch.setenv("CONVOY_API_KEYS", keys)
-    with pytest.raises(SettingsError, match="there is no key in it"):
+    with pytest.raises(SettingsError, match="it contains no key"):
         read_settings()
 
 

@@ -66,7 +66,7 @@ def test_a_message_that_is_no_object_is_said() -> None:
 
 def test_what_has_no_words_here_keeps_pydantics() -> None:
     assert fault(errors_of(Annotated[str, Field(max_length=1)], "ab")[0]) == (
-        "cannot be used: string should have at most 1 character"
+        "is not valid: string should have at most 1 character"
     )
 
 

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from service.api.app import create_app
 from service.api.auth import Access, required_access
 from service.backends.fake import FakeRuntime, FakeSession
-from service.settings import Settings, open_doors
+from service.settings import Settings, exposure_warning
 from tests.service.conftest import Serve
 from tests.support.bundles import solid
 from tests.support.http_requests import b64, labels_of, problem_of
@@ -241,4 +241,4 @@ def test_no_key_is_ever_written_down(serve: Serve, caplog: pytest.LogCaptureFixt
     ],
 )
 def test_an_address_that_others_reach_without_a_key_is_warned_of(settings: dict[str, Any], warned: bool) -> None:
-    assert (open_doors(Settings(**settings)) is not None) == warned
+    assert (exposure_warning(Settings(**settings)) is not None) == warned

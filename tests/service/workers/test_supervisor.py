@@ -4,6 +4,7 @@ import http.client
 import os
 import signal
 import socket
+from contextlib import closing
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -101,15 +102,25 @@ def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artif
     assert list(folder.iterdir()) == []
 
 
+def test_an_idle_connection_is_kept_as_long_as_the_setting_says(artifacts: Path) -> None:
+    with (
+        serving(artifacts=artifacts, workers=1, keep_alive_seconds=1) as service,
+        closing(http.client.HTTPConnection("127.0.0.1", service.port(), timeout=SOON)) as connection,
+    ):
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read()
+        assert connection.sock.recv(1) == b""
+
+
 def test_a_misspelt_variable_is_said(artifacts: Path) -> None:
     with serving(artifacts=artifacts, prot=1) as service:
-        assert any("CONVOY_PROT is no setting" in line for line in service.log)
+        assert any("CONVOY_PROT is not a setting" in line for line in service.log)
 
 
 def test_a_bad_setting_is_one_sentence_and_status_2(artifacts: Path) -> None:
     status, said = refusal(artifacts=artifacts, port="http")
     assert status == 2
-    assert said.startswith("convoy: CONVOY_PORT=http cannot be used")
+    assert said.startswith("convoy: CONVOY_PORT=http is not valid: it must be an integer.")
 
 
 def test_a_missing_artifacts_folder_is_one_sentence_and_status_1(tmp_path: Path) -> None:
