@@ -1,8 +1,9 @@
-"""Starts the worker processes and keeps them, or says in one sentence why it cannot. It serves nothing itself.
+"""Starts the worker processes and keeps them running, or reports in one sentence why it cannot.
 
-    supervisor.py -> pool.py (starts, replaces, asks them all) -> channel.py <- worker.py -> graceful_server.py (HTTP)
+    supervisor.py -> pool.py (starts, watches, calls workers) -> channel.py <- worker.py -> graceful_server.py (HTTP)
 
-messages.py is all that they say to each other. What runs in the supervisor imports neither web framework nor runtime.
+messages.py holds all messages between them. The supervisor serves nothing, and imports neither a web framework nor
+ONNX Runtime.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """The exit status: 0 after a drain, 1 where it could not start or was ended at once, 2 for a bad setting."""
+    """Returns the exit status: 0 after a drain, 1 if it could not start or was ended at once, 2 for a bad setting."""
     try:
         settings = read_settings()
         logging.config.dictConfig(log_config(settings))
@@ -40,19 +41,20 @@ def main() -> int:
             logger.warning("%s", warning)
         return run(settings)
     except StartError as error:
+        logging.shutdown()  # the log first
         sys.stderr.write(f"convoy: {error}\n")
         return 2 if isinstance(error, SettingsError) else 1
 
 
 def run(settings: Settings) -> int:
-    """Serves until a signal. Raises StartError."""
-    scan(settings.artifacts)  # for its error, before anything is started
+    """Serves until a signal and returns the exit status. Raises StartError."""
+    scan(settings.artifacts)  # raises its error before anything is started
     with bind(settings.host, settings.port) as listener:
         return asyncio.run(Supervisor(settings, listener).run())
 
 
 class Supervisor:
-    """Owns the desired state, and the workers that serve it."""
+    """Holds the desired state and the workers that serve it."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._listener = listener
@@ -62,22 +64,23 @@ class Supervisor:
         self._second_signal = asyncio.Event()
 
     async def run(self) -> int:
-        """Until the first signal and the drain, or until the second one. Raises StartError."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        """Runs until the first signal and the drain, or until the second signal. Raises StartError."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
         _announce(self._listener)
         starting = asyncio.create_task(self._start())
         try:
             await _first(starting, self._first_signal.wait())
             if not self._first_signal.is_set():
-                await starting  # raises what went wrong
+                await starting  # raises its error
                 await self._first_signal.wait()
             starting.cancel()
             draining = asyncio.create_task(self._drain())
             await _first(draining, self._second_signal.wait())
             if self._second_signal.is_set():
-                draining.cancel()  # it would count what it did not wait for
-                logger.warning("ended at once, by a second signal: what was not answered is lost, and nothing counted")
+                draining.cancel()
+                logger.warning("ended at once by a second signal: requests in progress are lost")
                 return ENDED_AT_ONCE
             await draining
         finally:
@@ -85,7 +88,7 @@ class Supervisor:
         return 0
 
     async def handle(self, call: messages.Call) -> messages.Answer:
-        """What a worker asks."""
+        """Answers a call of a worker."""
         match call:
             case messages.Load():
                 await self._coordinator.load(call.name, call.version)
@@ -96,20 +99,22 @@ class Supervisor:
             case messages.GetMetrics():
                 return messages.Metrics.of(await self._pool.metrics())
             case _:
-                raise NotReadyError(f"The supervisor does not do '{call.kind}'.")
+                raise NotReadyError(f"The supervisor does not answer '{call.kind}'.")
         return messages.Done()
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._first_signal.is_set():
             self._second_signal.set()
             return
-        logger.info("%s: what was accepted is answered, then the service ends; once more ends it at once", number.name)
+        logger.info(
+            "%s: the service answers the accepted requests and ends; a second signal ends it at once", number.name
+        )
         self._first_signal.set()
 
     async def _start(self) -> None:
         await self._pool.start()
         await self._coordinator.start()
-        if self._pool.plan is None:  # nothing is there to serve, which the workers say to whoever asks
+        if self._pool.plan is None:  # there is no model, and the workers answer so
             await self._pool.serve(self._coordinator.plan)
         logger.info("ready: %d worker processes serve", len(self._pool.pids))
 
@@ -117,14 +122,14 @@ class Supervisor:
         await self._coordinator.close()
         done = await self._pool.drain()
         logger.info(
-            "ended: %d requests accepted, %d answered, by the workers that lived until now",
+            "ended: %d requests accepted, %d answered, by the workers that ran until now",
             done.accepted,
             done.answered,
         )
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen yet: until models are loaded, callers are refused, not kept waiting.
+    """Returns a socket that does not listen yet: until models are loaded, connections are refused and do not wait.
 
     Raises StartError.
     """
@@ -132,16 +137,16 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise StartError(f"The address {host} cannot be used: {error.strerror}; set CONVOY_HOST.") from error
+        raise StartError(f"CONVOY_HOST={host} is not valid: {error.strerror}.") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRNOTAVAIL:
-            raise StartError(f"The address {host} is none of this machine's; set CONVOY_HOST.") from error
+            raise StartError(f"CONVOY_HOST={host} is not an address of this machine.") from error
         raise StartError(
-            f"Port {port} of {host} cannot be used: {error.strerror}; set CONVOY_PORT to another, or stop who has it."
+            f"Port {port} of {host} cannot be used: {error.strerror}; change CONVOY_PORT, or stop the other program."
         ) from error
     return listener
 
@@ -153,7 +158,7 @@ def _announce(listener: socket.socket) -> None:
 
 
 async def _first(task: "asyncio.Task[None]", event: Coroutine[Any, Any, Any]) -> None:
-    """Returns when one of the two is done."""
+    """Waits until one of the two is done."""
     waiting = asyncio.create_task(event)
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -1,6 +1,6 @@
-"""`python -m service.workers.worker LISTENER CONTROL`: one process that serves, on its supervisor's descriptors.
+"""`python -m service.workers.worker LISTENER CONTROL`: a process that serves, on descriptors of the supervisor.
 
-It ends when the supervisor closes the channel, whether it asked for a drain before or was killed.
+It ends when the supervisor closes the channel, after a drain or because the supervisor was killed.
 """
 
 import asyncio
@@ -40,11 +40,12 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """What answers the supervisor."""
+    """Answers the calls of the supervisor."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._drain = Drain()
+        self._refusing = False  # connections, for lack of file descriptors
         self._drained: asyncio.Task[None] | None = None
         self._channel: Channel
         self._settings: Settings
@@ -58,7 +59,7 @@ class Worker:
         self._channel = await Channel.over(control, self.handle)
         await self._channel.wait_closed()
         if self._drained is None and self._serving is not None:
-            logger.error("the supervisor is gone; this worker answers what it has and ends")
+            logger.error("the supervisor is gone; this worker answers its requests and ends")
         await self._end()
 
     async def handle(self, call: messages.Call) -> messages.Answer:
@@ -71,11 +72,12 @@ class Worker:
                 await self._serve(call.plan)
                 return messages.Done()
             case messages.GetMetrics():
+                self._check_descriptors()
                 return messages.Metrics.of(self._telemetry.take())
             case messages.Drain():
                 return await self._report()
             case _:
-                raise NotReadyError(f"A worker does not do '{call.kind}'.")
+                raise NotReadyError(f"A worker does not answer '{call.kind}'.")
 
     async def _start(self, settings: Settings) -> messages.Started:
         """Raises DeviceError."""
@@ -93,8 +95,8 @@ class Worker:
             lifespan="on",
             ws="none",
             log_config=None,
-            access_log=False,  # service.api.middleware writes it
-            proxy_headers=False,  # who asks is who is connected: admin calls depend on it
+            access_log=False,  # the application writes it
+            proxy_headers=False,  # admin calls depend on the address of the connection
             server_header=False,
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=settings.drain_seconds,
@@ -103,11 +105,11 @@ class Worker:
         return messages.Started(gpu=runtime.provider == CUDA, provider=runtime.provider, reason=runtime.reason)
 
     async def _serve(self, plan: Plan) -> None:
-        """Raises StartError where connections cannot be taken."""
+        """Raises StartError if it cannot listen."""
         await self._registry.serve(plan)
         if self._serving is None and not self._drain.begun:
-            # All that is there now stays. Unfrozen, every full collection walks it, and holds up all requests for so
-            # long: the 99th percentile of a busy service was three to four times as high.
+            # All objects of now stay. Without the freeze, each full collection walks them and delays all requests:
+            # the 99th percentile of a busy service was three to four times as high.
             gc.collect()
             gc.freeze()
             self._serving = asyncio.create_task(self._server.run_until_drained())
@@ -117,12 +119,23 @@ class Worker:
             if self._serving.done():
                 await self._serving
 
+    def _check_descriptors(self) -> None:
+        """Logs if the process has no file descriptor left: uvloop then closes new connections without a word."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+            error = ""
+        except OSError as lacking:
+            error = str(lacking.strerror)
+        if error and not self._refusing:
+            logger.error("connections are refused: %s; raise the limit of the process (ulimit -n)", error)
+        self._refusing = bool(error)
+
     async def _report(self) -> messages.Drained:
         await self._end()
         return messages.Drained(accepted=self._gate.accepted, answered=self._gate.answered)
 
     async def _end(self) -> None:
-        """Whoever asks, and how often: there is one end, and all wait for it."""
+        """Waits for the drain, which the first call starts."""
         if self._drained is None:
             self._drained = asyncio.create_task(self._drain_and_stop())
         await asyncio.shield(self._drained)
@@ -132,14 +145,14 @@ class Worker:
         if self._serving is None:
             self._listener.close()
             return
-        with suppress(TimeoutError):  # a supervisor that is gone cuts the delay short
+        with suppress(TimeoutError):  # the delay ends early if the supervisor is gone
             await asyncio.wait_for(self._channel.wait_closed(), self._settings.drain_delay)
         self._server.should_exit = True
         await asyncio.wait({self._serving})
 
 
 class SupervisorControl:
-    """The ModelControl of a worker: its supervisor decides, and answers once every worker has applied it."""
+    """The ModelControl of a worker. The supervisor decides, and answers once every worker has applied the change."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -158,15 +171,17 @@ class SupervisorControl:
 
 
 def _force_exit_after(seconds: float) -> None:
-    """Everything is answered. A thread that still loads a model, or hangs in one, must not keep the process."""
+    """A thread that still loads or runs a model must not keep the process, whose requests are all answered."""
     timer = threading.Timer(seconds, os._exit, (0,))
     timer.daemon = True
     timer.start()
 
 
 def main(arguments: Sequence[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # a terminal or init system signals the whole group; the supervisor says
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # terminals and init systems signal all processes; the supervisor handles it
     listener, control = (socket.socket(fileno=int(argument)) for argument in arguments)
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         runner.run(Worker(listener).run(control))

@@ -1,7 +1,8 @@
+import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from fastapi.testclient import TestClient
@@ -40,3 +41,22 @@ def serve(artifacts: Path) -> Iterator[Serve]:
 @pytest.fixture
 def client(serve: Serve) -> TestClient:
     return serve()
+
+
+class FullPipe(NamedTuple):
+    reader: int
+    writer: int
+
+
+@pytest.fixture
+def full_pipe() -> Iterator[FullPipe]:
+    """A pipe that nobody reads: writing to it blocks."""
+    pipe = FullPipe(*os.pipe())
+    os.set_blocking(pipe.writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe.writer, b"x" * 4096)
+    os.set_blocking(pipe.writer, True)
+    yield pipe
+    for end in pipe:
+        os.close(end)

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 REPOSITORY = Path(__file__).parents[2]
+SERVICE = (sys.executable, "-m", "service")
 SOON = 60  # seconds; only a service that never comes up takes so long
 
 
@@ -27,14 +28,20 @@ def environment(**settings: object) -> dict[str, str]:
     return clean | {f"CONVOY_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def start(also: Mapping[str, str] | None = None, **settings: object) -> subprocess.Popen[str]:
+def start(
+    also: Mapping[str, str] | None = None,
+    command: Sequence[str] = SERVICE,
+    stderr: int = subprocess.PIPE,
+    /,
+    **settings: object,
+) -> subprocess.Popen[str]:
     """also are variables that are no settings."""
     return subprocess.Popen(
-        [sys.executable, "-m", "service"],
+        command,
         cwd=REPOSITORY,
         env=environment(**settings) | dict(also or {}),
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 
@@ -49,8 +56,7 @@ class Service:
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stderr
-        self.log.extend(self.process.stderr)
+        self.log.extend(self.process.stderr or ())
 
     def wait_for_log(self, pattern: str) -> re.Match[str]:
         """The first line that matches."""

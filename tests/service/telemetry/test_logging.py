@@ -1,12 +1,22 @@
 import json
 import logging
-import logging.config
-from functools import partial
+import os
+import subprocess
+import sys
 
 import pytest
 
-from service.settings import LogFormat, Settings
-from service.telemetry.logging import ACCESS, JsonFormatter, LineFormatter, RequestIds, current_request, log_config
+from service.settings import LogFormat
+from service.telemetry.logging import (
+    QUEUED_LINES,
+    JsonFormatter,
+    LineFormatter,
+    QueuedHandler,
+    RequestIds,
+    current_request,
+)
+from tests.service.conftest import FullPipe
+from tests.support.service_process import REPOSITORY
 
 FORGED = "x\n2026-01-01 00:00:00 INFO service: all is well\r\x1b[2J\u2028"
 
@@ -72,15 +82,30 @@ def test_a_line_for_people_names_the_request() -> None:
 
 
 @pytest.mark.parametrize("log_format", list(LogFormat))
-def test_the_configuration_is_one_that_logging_takes(
-    log_format: LogFormat, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
-) -> None:
-    root = logging.getLogger()
-    request.addfinalizer(partial(setattr, root, "handlers", root.handlers[:]))
-    request.addfinalizer(partial(root.setLevel, root.level))
-    logging.config.dictConfig(log_config(Settings(log_format=log_format, log_level="error")))
-    logging.getLogger("service.x").info("hidden")
-    logging.getLogger("service.x").error("shown")
-    logging.getLogger(ACCESS).info("asked for by a setting of its own")
-    written = capsys.readouterr().err
+def test_the_level_hides_lines_but_not_the_access_log(log_format: LogFormat) -> None:
+    program = """
+import logging, logging.config
+from service.settings import LogFormat, Settings
+from service.telemetry.logging import ACCESS, log_config
+logging.config.dictConfig(log_config(Settings(log_format=LogFormat.{}, log_level="error")))
+logging.getLogger("service.x").info("hidden")
+logging.getLogger("service.x").error("shown")
+logging.getLogger(ACCESS).info("of its own")
+"""
+    command = [sys.executable, "-c", program.format(log_format.name)]
+    written = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stderr
     assert ("shown" in written, "hidden" in written, "of its own" in written) == (True, False, True)
+
+
+def test_a_full_pipe_delays_nobody_and_the_log_says_how_many_lines_are_missing(full_pipe: FullPipe) -> None:
+    handler = QueuedHandler(full_pipe.writer)
+    for i in range(2 * QUEUED_LINES):
+        handler.emit(record("line %d", i))
+    handler.flush()
+    text = ""
+    while "lines are missing" not in text:
+        text += os.read(full_pipe.reader, 65536).decode()
+    handler.close()
+    assert "line 0\n" in text
+    written = text.count("line ")
+    assert f"\n{2 * QUEUED_LINES - written} lines are missing here" in text

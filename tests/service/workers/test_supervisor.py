@@ -2,9 +2,10 @@
 
 import http.client
 import os
+import resource
 import signal
 import socket
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -13,9 +14,10 @@ import pytest
 from service.backends.base import CUDA
 from service.backends.onnx import OnnxRuntime
 from service.settings import Device
+from tests.service.conftest import FullPipe
 from tests.support.bundles import solid
 from tests.support.http_requests import b64
-from tests.support.service_process import SOON, Service, alive, serving, start, until
+from tests.support.service_process import SERVICE, SOON, Service, alive, serving, start, until
 
 
 def refusal(**settings: object) -> tuple[int, str]:
@@ -42,9 +44,10 @@ def test_it_becomes_ready_answers_and_ends_on_sigterm(artifacts: Path, workers: 
     assert "colours version 1 serves as fp32" in log
 
 
-def test_sigint_ends_it_as_sigterm_does(artifacts: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_sigint_and_sighup_end_it_as_sigterm_does(artifacts: Path, number: signal.Signals) -> None:
     with serving(artifacts=artifacts, workers=1) as service:
-        service.process.send_signal(signal.SIGINT)
+        service.process.send_signal(number)
         assert service.wait() == 0
         assert "Traceback" not in "".join(service.log)
 
@@ -78,13 +81,13 @@ def test_a_second_signal_ends_it_at_once(artifacts: Path) -> None:
         service.wait_for_log("ready")
         workers = service.workers()
         service.process.send_signal(signal.SIGTERM)
-        service.wait_for_log("SIGTERM: what was accepted is answered")
+        service.wait_for_log("SIGTERM: the service answers the accepted requests")
         assert service.process.poll() is None
         service.process.send_signal(signal.SIGTERM)
         assert service.wait() == 1
         assert not any(alive(worker) for worker in workers)
         log = "".join(service.log)
-        assert "ended at once, by a second signal" in log
+        assert "ended at once by a second signal" in log
         assert "requests accepted" not in log  # nobody counted them
 
 
@@ -100,6 +103,48 @@ def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artif
         service.wait()
         assert "the supervisor is gone" in "".join(service.log)
     assert list(folder.iterdir()) == []
+
+
+def test_nohup_keeps_it_from_ending_on_sighup(artifacts: Path) -> None:
+    process = start(None, ("nohup", *SERVICE), artifacts=artifacts, port=0, device="cpu", workers=1)
+    service = Service(process)
+    try:
+        service.wait_until_ready()
+        process.send_signal(signal.SIGHUP)
+        assert service.get("/livez") == {"status": "live"}
+        assert service.end() == 0
+        assert "SIGHUP" not in "".join(service.log)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_full_log_pipe_stops_neither_the_service_nor_its_end(artifacts: Path, full_pipe: FullPipe) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = start(
+        None, SERVICE, full_pipe.writer, artifacts=artifacts, port=port, device="cpu", workers=1, access_log=True
+    )
+    try:
+        service = Service(process, f"http://127.0.0.1:{port}")
+        service.wait_until_ready()
+        for _ in range(100):
+            assert service.get("/livez") == {"status": "live"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SOON) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_lack_of_file_descriptors_is_logged(artifacts: Path) -> None:
+    with serving(artifacts=artifacts, workers=1) as service, ExitStack() as connections:
+        (worker,) = service.workers()
+        limit = len(list(Path(f"/proc/{worker}/fd").iterdir())) + 5
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, limit))
+        for _ in range(10):
+            connections.enter_context(socket.create_connection(("127.0.0.1", service.port())))
+        service.wait_for_log(r"connections are refused: .*; raise the limit")
 
 
 def test_an_idle_connection_is_kept_as_long_as_the_setting_says(artifacts: Path) -> None:
