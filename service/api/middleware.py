@@ -6,6 +6,7 @@ response  X-Request-ID, Server-Timing in milliseconds (W3C), security headers, g
 scope     state["timings"]: the Timings of the request, which inference fills
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.exception_handlers import answer_exception
 from service.api.route_template import route_template
+from service.errors import NotReadyError
 from service.telemetry.logging import ACCESS, RequestIds, current_request
 from service.telemetry.metrics import Telemetry
 from service.telemetry.timings import Timings
@@ -71,9 +73,11 @@ class RequestMiddleware:
         app = self._compressed if accepts_gzip(headers.get("accept-encoding", "")) else self._app
         try:
             await app(inner, receive, response.send)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if response.status is not None:
                 raise  # the response has begun; the server closes the connection
+            if isinstance(error, asyncio.CancelledError):  # by the server, at the end of the grace period
+                error = NotReadyError("The service shut down before it could answer this request; send it again.")
             await (await answer_exception(Request(inner), error))(inner, receive, response.send)
         finally:
             self._record(scope["method"], inner, response)

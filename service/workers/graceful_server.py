@@ -1,4 +1,4 @@
-"""uvicorn as a worker runs it: no signals of its own, and an end that loses no accepted request."""
+"""uvicorn without its signal handlers, and with a shutdown that loses no accepted request."""
 
 import asyncio
 import logging
@@ -10,34 +10,29 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from schemas.problem import ProblemCode
-from service.api.problems import problem_response
 from service.api.routes.health import Drain
 from service.errors import StartError
 
-IDLE_SECONDS = 1.0  # how long a kept-alive connection may still bring a request once no new ones are taken
-LAST_SECONDS = 2.0  # how long answers that say no may take, once the time to drain is over
+IDLE_SECONDS = 1.0  # in which an open connection may still bring a request
+LAST_SECONDS = 2.0  # to write the errors at the end of the grace period
 _TICK = 0.02
 
 logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """Stands before the whole application: counts what comes in and what goes out, and sends callers elsewhere.
-
-    Who is cancelled is told to come again.
-    """
+    """Counts requests and responses around the whole application, and closes connections once the drain has begun."""
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
         self._drain = drain
         self.accepted = 0
         self.answered = 0
-        self._coming: set[asyncio.Task[object]] = set()
+        self._receiving: set[asyncio.Task[object]] = set()
 
-    def end_what_has_not_come(self) -> None:
-        """Of these requests nothing is in work, and nothing that the application does would end them."""
-        for task in list(self._coming):
+    def cancel_incomplete(self) -> None:
+        """Cancels the requests whose bodies have not arrived. Nothing that the application closes would end them."""
+        for task in list(self._receiving):
             task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,42 +40,38 @@ class Gate:
             await self._app(scope, receive, send)
             return
         self.accepted += 1
-        started, task = False, cast("asyncio.Task[object]", asyncio.current_task())
-        self._coming.add(task)
+        body_complete = False
 
-        async def received() -> Message:
-            message = await receive()
-            if not message.get("more_body", False):
-                self._coming.discard(task)
+        async def counted_receive() -> Message:
+            nonlocal body_complete
+            if body_complete:  # what is awaited is the client's leaving
+                return await receive()
+            task = cast("asyncio.Task[object]", asyncio.current_task())
+            self._receiving.add(task)
+            try:
+                message = await receive()
+            finally:
+                self._receiving.discard(task)
+            body_complete = not message.get("more_body", False)
             return message
 
-        async def counted(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                if self._drain.begun:
-                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        async def counted_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._drain.begun:
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 self.answered += 1
 
-        try:
-            await self._app(scope, received, counted)
-        except asyncio.CancelledError:
-            if started:
-                raise
-            detail = "The service went down before it could answer this request; send it again."
-            await problem_response(503, ProblemCode.NOT_READY, detail)(scope, receive, counted)
-        finally:
-            self._coming.discard(task)
+        await self._app(scope, counted_receive, counted_send)
 
 
 class Server(uvicorn.Server):
-    """Serves the gate, the config's application, until drain. listening is set once connections are taken."""
+    """Serves the gate until the drain. listening is set once it accepts connections."""
 
-    close_seconds = 12.0  # how long the application may take to close: a batch that runs is waited for
+    close_seconds = 12.0  # for the application to close, which waits for running batches
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket, gate: Gate) -> None:
+        """The config's application is the gate."""
         super().__init__(config)
         self._gate = gate
         self._listener = listener
@@ -91,7 +82,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the worker's."""
+        """Leaves the signals to the worker."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -99,49 +90,46 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:
-            raise StartError(
-                f"The port cannot be listened on: {error.strerror}; set CONVOY_PORT to another."
-            ) from error
+            raise StartError(f"The service cannot listen on its port: {error.strerror}; change CONVOY_PORT.") from error
         except SystemExit as error:
-            raise StartError("The application cannot start; the log above says why.") from error
+            raise StartError("The application cannot start; the log above gives the reason.") from error
         self.listening.set()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's
-        """Every request that was accepted is answered: in time, or with a problem when the time is over.
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Answers every accepted request: in time, or with an error at the end of the grace period.
 
-        By now answers say Connection: close, so each open connection brings one more request at most. Only those that
-        bring none are closed from here: uvicorn would close them at once, and lose what is just arriving.
+        All responses now carry Connection: close, so each open connection brings at most one more request. Connections
+        that bring none are closed here: uvicorn would close them at once, and lose a request that is just arriving.
         """
         await self._stop_accepting()
         grace = float(self.config.timeout_graceful_shutdown or 0)
         if not await self._connections_end(min(grace, IDLE_SECONDS)):
             self._close_idle()
             if not await self._connections_end(grace - IDLE_SECONDS):
-                logger.warning("%d requests are not answered in time and get a 503", len(self.server_state.tasks))
-                self._gate.end_what_has_not_come()
+                logger.warning("the grace period is over with %d requests in progress", len(self.server_state.tasks))
+                self._gate.cancel_incomplete()
         with suppress(TimeoutError):
-            await asyncio.wait_for(
-                self.lifespan.shutdown(), self.close_seconds
-            )  # what waits in a queue fails, and says so
+            async with asyncio.timeout(self.close_seconds):
+                await self.lifespan.shutdown()  # the requests in the queues of models fail
         if not await self._connections_end(LAST_SECONDS):
             for task in list(self.server_state.tasks):
-                task.cancel()  # the gate answers
+                task.cancel()
             self._close_idle()
             await self._connections_end(LAST_SECONDS)
 
     async def _stop_accepting(self) -> None:
-        """Takes what the system has already accepted in our name: with the listener closed, it would be cut off."""
+        """Takes the connections that the kernel has accepted already: closing the listener would reset them."""
         spare = self._listener.dup()
         spare.setblocking(False)
         for server in self.servers:
             server.close()
         self._listener.close()
-        taken = []
+        accepted = []
         with suppress(OSError):
             while True:
-                taken.append(spare.accept()[0])
+                accepted.append(spare.accept()[0])
         spare.close()
-        for connection in taken:
+        for connection in accepted:
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:
@@ -152,10 +140,10 @@ class Server(uvicorn.Server):
 
     def _close_idle(self) -> None:
         for connection in list(self.server_state.connections):
-            connection.shutdown()  # one with a request ends after its answer
+            connection.shutdown()  # a connection with a request closes after its response
 
     async def _connections_end(self, seconds: float) -> bool:
-        """Whether the last connection and the last request ended in time."""
+        """Returns whether all connections and requests ended in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0)):
                 while self.server_state.connections or self.server_state.tasks:

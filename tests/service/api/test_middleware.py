@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.middleware import (
@@ -146,11 +147,16 @@ def test_without_the_setting_there_is_no_access_log(serve: Serve, caplog: pytest
     assert not [record for record in caplog.records if record.name == ACCESS]
 
 
-def test_a_request_whose_caller_left_is_counted_and_its_ids_reach_what_is_logged_after_it() -> None:
+@pytest.mark.parametrize(
+    ("error", "status"), [(ClientDisconnect(), CLIENT_CLOSED_REQUEST), (asyncio.CancelledError(), 503)]
+)
+def test_a_request_that_ends_early_is_counted_and_its_ids_reach_what_is_logged_after_it(
+    error: BaseException, status: int
+) -> None:
     telemetry = Telemetry("CPU")
 
     async def leave(scope: Scope, receive: Receive, send: Send) -> None:
-        raise asyncio.CancelledError
+        raise error
 
     async def nothing() -> Message:
         return {"type": "http.disconnect"}
@@ -159,14 +165,13 @@ def test_a_request_whose_caller_left_is_counted_and_its_ids_reach_what_is_logged
 
     async def ask() -> None:
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-request-id", b"abc")]}
-        with pytest.raises(asyncio.CancelledError):
-            await RequestMiddleware(leave, telemetry, access_log=False)(scope, nothing, nowhere)
+        await RequestMiddleware(leave, telemetry, access_log=False)(scope, nothing, nowhere)
         ids = current_request.get()
         assert ids
         assert ids.request_id == "abc"
 
     asyncio.run(ask())
-    assert telemetry.take().counts["convoy_requests", "unmatched", str(CLIENT_CLOSED_REQUEST)] == 1
+    assert telemetry.take().counts["convoy_requests", "unmatched", str(status)] == 1
 
 
 PATHS = (

@@ -9,26 +9,30 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.api.app import create_app
+from service.api.middleware import RequestMiddleware
 from service.api.routes.health import Drain
 from service.backends.fake import FakeRuntime, FakeSession
 from service.backends.onnx import OnnxRuntime
 from service.settings import Device, Settings
+from service.telemetry.metrics import Telemetry
 from service.workers.graceful_server import Gate, Server
 from tests.support.bundles import SPEC, colour_model, solid
 from tests.support.http_requests import b64
 from tests.support.service_process import SOON
 
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+POST_WITHOUT_BODY = b"POST / HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
 
 
 class Plain:
-    """Answers 200 when it is let, and closes when it may."""
+    """Answers 200 when it is let, a POST after its body, and closes when it may."""
 
     def __init__(self) -> None:
         self.let = asyncio.Event()
@@ -44,6 +48,8 @@ class Plain:
                 await send({"type": f"lifespan.{phase}.complete"})
             return
         self.asked.set()
+        while scope["method"] == "POST" and (await receive()).get("more_body"):
+            pass
         await self.let.wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
@@ -177,10 +183,14 @@ def test_a_connection_that_brings_nothing_more_does_not_hold_up_the_end() -> Non
     run(test)
 
 
+def answered_by(app: ASGIApp, telemetry: Telemetry | None = None) -> RequestMiddleware:
+    return RequestMiddleware(app, telemetry or Telemetry("CPU"), access_log=False)
+
+
 def test_a_request_that_hangs_gets_a_problem_when_the_time_is_over() -> None:
     async def test() -> None:
-        app = Plain()
-        async with serving(app, seconds=0) as served, served.asking() as client:
+        app, telemetry = Plain(), Telemetry("CPU")
+        async with serving(answered_by(app, telemetry), seconds=0) as served, served.asking() as client:
             await app.asked.wait()
             await served.end()
             status, headers, body = await client.answer()
@@ -189,22 +199,47 @@ def test_a_request_that_hangs_gets_a_problem_when_the_time_is_over() -> None:
                 "application/problem+json",
                 "close",
             )
+            assert headers["x-request-id"]
+            assert headers["x-content-type-options"] == "nosniff"
             assert json.loads(body)["code"] == "not_ready"
             assert served.gate.answered == 1
+            assert telemetry.take().counts["convoy_requests", "unmatched", "503"] == 1
 
     run(test)
 
 
-def test_a_body_that_has_not_come_is_not_waited_for_while_the_application_closes() -> None:
+def test_a_get_in_progress_may_still_finish_while_the_application_closes() -> None:
     async def test() -> None:
         app = Plain()
-        async with serving(app, seconds=0) as served, served.asking() as client:
-            served.server.close_seconds = 10 * SOON
-            app.may_close.clear()
-            await app.asked.wait()
-            ending = asyncio.create_task(served.end())
-            assert (await client.answer())[0] == 503
+        async with serving(answered_by(app), seconds=0) as served, served.asking() as client:
+            async with served.asking(POST_WITHOUT_BODY) as incomplete:
+                app.may_close.clear()
+                while served.gate.accepted < 2:
+                    await asyncio.sleep(0.01)
+                ending = asyncio.create_task(served.end())
+                assert (await incomplete.answer())[0] == 503  # the grace period is over
+            app.let.set()
+            assert (await client.answer())[0] == 200
             app.may_close.set()
+            await ending
+
+    run(test)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v1/models/colours:predict", "/v2/models/colours/infer"])
+def test_a_body_that_has_not_arrived_is_not_waited_for_while_the_application_closes(artifacts: Path, path: str) -> None:
+    async def test() -> None:
+        app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
+        request = POST_WITHOUT_BODY.replace(b"/", path.encode(), 1)
+        async with serving(app, seconds=0) as served, served.asking(request) as client:
+            while not served.gate.accepted:
+                await asyncio.sleep(0.01)
+            ending = asyncio.create_task(served.end())
+            status, headers, body = await client.answer()
+            assert (status, headers["connection"], headers["x-content-type-options"]) == (503, "close", "nosniff")
+            assert headers["x-request-id"]
+            problem = json.loads(body)
+            assert problem.keys() == {"error"} if path.startswith("/v") else problem["code"] == "not_ready"
             await ending
 
     run(test)
