@@ -10,7 +10,7 @@ from service.api.auth import Guard
 from service.api.body import BodyMemory
 from service.api.exception_handlers import HANDLED, answer_exception
 from service.api.flow import InferenceFlow
-from service.api.middleware import RequestMiddleware
+from service.api.middleware import REFUSALS, RequestMiddleware, refusals
 from service.api.openapi import DESCRIPTION, describe
 from service.api.problems import problems
 from service.api.routes import evaluate, health, metrics, models, predict, promote, v1
@@ -23,7 +23,7 @@ from service.repository.coordinator import Coordinator
 from service.repository.plan import ModelControl
 from service.repository.registry import Registry
 from service.settings import Settings, usable_cores
-from service.telemetry.metrics import TELEMETRY, Telemetry
+from service.telemetry.metrics import Telemetry
 from service.telemetry.tracing import tracing
 from service.version import __version__
 
@@ -59,7 +59,7 @@ def create_app(
         try:
             if own:
                 await own.start()
-            yield {TELEMETRY: telemetry}  # the server answers malformed requests itself, and counts them
+            yield {REFUSALS: refusals(telemetry, access_log=settings.access_log)}
         finally:
             if own:
                 await own.close()

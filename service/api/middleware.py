@@ -19,7 +19,9 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from schemas.problem import ProblemCode
 from service.api.exception_handlers import answer_exception
+from service.api.problems import problem_response
 from service.api.route_template import route_template
 from service.errors import NotReadyError
 from service.telemetry.logging import ACCESS, RequestIds, current_request
@@ -28,6 +30,8 @@ from service.telemetry.timings import Timings
 from service.telemetry.tracing import add_timings, current_trace_id
 
 TIMINGS = "timings"
+REFUSALS = "refusals"
+"""In the lifespan's state: the application that answers refused requests. In their scopes: (status, detail)."""
 CLIENT_CLOSED_REQUEST = 499  # nginx's status of a request whose client left before the response
 COMPRESSED_BYTES = 1024  # a smaller response fits into one packet anyway
 
@@ -49,6 +53,16 @@ _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16}
 _GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 
 logger = logging.getLogger(ACCESS)
+
+
+def refusals(telemetry: Telemetry, *, access_log: bool) -> ASGIApp:
+    """Returns the application that answers what the server refuses, such as malformed HTTP."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        status, detail = scope[REFUSALS]
+        await problem_response(status, ProblemCode.INVALID_REQUEST, detail)(scope, receive, send)
+
+    return RequestMiddleware(refuse, telemetry, access_log=access_log)
 
 
 class RequestMiddleware:

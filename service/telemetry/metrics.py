@@ -16,9 +16,6 @@ from service.telemetry.statistics import BATCHES, LAST_INFERENCE, REQUESTS
 from service.telemetry.timings import Timings
 from service.version import __version__
 
-TELEMETRY = "telemetry"
-"""Its name in the state of the application's lifespan."""
-
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 IMAGES = tuple(2**n for n in range(11))
 BUILD_INFO = ("version", "python", "onnxruntime", "provider")

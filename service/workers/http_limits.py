@@ -6,25 +6,18 @@ bytes arrive, the client would see a reset and no response.
 """
 
 import asyncio
-import uuid
-from collections.abc import Callable
-from functools import partial
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from schemas.problem import ProblemCode
-from service.api.middleware import SECURITY_HEADERS
-from service.api.problems import TITLES, problem_response
-from service.api.route_template import UNMATCHED
-from service.telemetry.metrics import TELEMETRY, Telemetry
+from service.api.middleware import REFUSALS
 
 LINGER_SECONDS = 1.0
 HEAD_BYTES = 64 * 1024  # plus one read, which is bounded
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Answers what it refuses with a problem document, counts it, and closes the connection."""
+    """Has the application answer what it refuses, and closes the connection."""
 
     head_seconds = 30.0
     dropping_seconds = 10.0
@@ -39,7 +32,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._dropped_bytes = 0
         self._close_after_body = False
         self._refused = False
-        self._last_response: Callable[[], None] | None = None  # a refusal behind requests in progress
         self._unread: asyncio.TimerHandle | None = None
         self._expect_head()
 
@@ -112,11 +104,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        last = not self.pipeline
         super().on_response_complete()
-        if self._last_response and last:
-            self._last_response()
-        elif self._dropping:
+        if self._dropping:
             self._late = self.loop.call_later(self.dropping_seconds, self.transport.close)
 
     def pause_writing(self) -> None:
@@ -128,9 +117,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unread:
             self._unread.cancel()
 
-    def end_after_body(self) -> None:
-        """The last response of this connection is written, and the body of its request still arrives."""
-        self._close_after_body = True
+    def end(self, *, body_arrives: bool) -> None:
+        """Closes the connection after its last response, but not while bytes arrive: that would reset it."""
+        if body_arrives:
+            self._close_after_body = True
+        elif self._refused:
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        else:
+            self.transport.close()
+            return
         self.transport.write_eof()
 
     def _parse(self, data: bytes) -> None:
@@ -190,7 +185,6 @@ class BoundedProtocol(HttpToolsProtocol):
         return not self._in_head and self.cycle is not None and self.cycle.response_complete
 
     def _expect_head(self) -> None:
-        self._began = self.loop.time()
         self._late = self.loop.call_later(self.head_seconds, self._too_late)
 
     def _too_late(self) -> None:
@@ -221,48 +215,39 @@ class BoundedProtocol(HttpToolsProtocol):
             self.loop.call_later(self.probe_seconds, self._probe)
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answers the arriving request with a problem, after those before it, and reads nothing more."""
+        """Answers the arriving request with an error, after those before it, and reads nothing more."""
         if self._refused or self.transport.is_closing():
             return
-        if self._dropping:
+        if self._dropping or (not self._in_head and not self._withdraw()):
             self.transport.close()
             return
-        self._refused = True
+        self._refused = self._in_head = True
         self._late.cancel()
-        respond = partial(self._respond, status, detail)
-        waiting = [(cycle, app) for cycle, app in self.pipeline if cycle is self.cycle]
-        if self._in_head and self._answering:
-            self._last_response = respond
-        elif not self._in_head and waiting:  # its head was good and its body is bad: it must not start
-            self.pipeline.remove(waiting[0])
-            self._last_response = respond
-        else:
-            respond()
+        self.on_message_begin()
+        self.url, self.app = b"/", self.app_state[REFUSALS]
+        self.scope[REFUSALS] = (status, detail)  # type: ignore[literal-required]
+        super().on_headers_complete()
+        self.cycle.transport = _AfterBody(self, self.cycle)  # type: ignore[assignment]
+        self.cycle.keep_alive = self.cycle.more_body = False
 
-    def _respond(self, status: int, detail: str) -> None:
-        if self.transport.is_closing():
-            return
-        if self._answering:
-            if self.cycle.response_started:
-                self.transport.close()
-                return
-            self.cycle.disconnected = True  # the application's response is dropped, and it learns of it
-            self.cycle.message_event.set()
-            self.cycle.waiting_for_100_continue = False
-        own = {"Connection": "close", "X-Request-ID": uuid.uuid4().hex}
-        response = problem_response(status, ProblemCode.INVALID_REQUEST, detail, headers=own)
-        headers = [*self.server_state.default_headers, *SECURITY_HEADERS.items(), *response.raw_headers]
-        lines = [f"HTTP/1.1 {status} {TITLES[status]}".encode(), *(b"%b: %b" % header for header in headers)]
-        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
-        telemetry: Telemetry = self.app_state[TELEMETRY]
-        telemetry.request(UNMATCHED, status, self.loop.time() - self._began)
-        # If the connection closed while bytes arrive, it would be reset and the response lost.
-        self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+    def _withdraw(self) -> bool:
+        """Drops the request whose body turned out bad. Returns False if its response has begun."""
+        for waiting in self.pipeline:
+            if waiting[0] is self.cycle:
+                self.pipeline.remove(waiting)
+                return True
+        if self.cycle.response_started:
+            return False
+        self.cycle.waiting_for_100_continue = False
+        self.cycle.disconnected = self.cycle.response_complete = (
+            True  # the application learns of it, and writes nothing
+        )
+        self.cycle.message_event.set()
+        return True
 
 
 class _AfterBody:
-    """The transport of one response: its close takes effect when the request's body has arrived."""
+    """The transport of one response: the protocol decides when to close it."""
 
     def __init__(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
         self.write = protocol.transport.write
@@ -271,7 +256,4 @@ class _AfterBody:
         self._cycle = cycle
 
     def close(self) -> None:
-        if self._cycle.response_complete and self._cycle.more_body:
-            self._protocol.end_after_body()
-        else:
-            self._protocol.transport.close()
+        self._protocol.end(body_arrives=self._cycle.response_complete and self._cycle.more_body)

@@ -15,8 +15,10 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.types import ASGIApp
 
-from service.telemetry.metrics import TELEMETRY, Telemetry
+from service.api.middleware import REFUSALS, refusals
+from service.telemetry.metrics import Telemetry
 from service.workers.http_limits import BoundedProtocol
 from tests.support.asgi_server import Address, answer_on, listening
 
@@ -57,8 +59,8 @@ def recorder() -> Iterator[Recorder]:
     seen: list[Seen] = []
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Telemetry]]:
-        yield {TELEMETRY: Telemetry("CPUExecutionProvider")}
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, ASGIApp]]:
+        yield {REFUSALS: refusals(Telemetry("CPU"), access_log=False)}
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
 
