@@ -1,11 +1,11 @@
-"""Where the time of one request went."""
+"""The time that one request spent in each stage."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Timings:
-    """Seconds that the request's images spent in each stage; those of a shared batch count in full."""
+    """Seconds. The time of a batch counts in full for every request in it."""
 
     decode: float = 0.0
     queue: float = 0.0

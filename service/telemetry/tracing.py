@@ -1,7 +1,7 @@
-"""OpenTelemetry, where CONVOY_OTEL asks for it: a span a request, by FastAPI's own instrumentation.
+"""OpenTelemetry, if CONVOY_OTEL is set: one span per request, from FastAPI's own instrumentation.
 
-Where spans go, which are sampled and what the service is called there, the OTEL_* variables say, which the SDK reads.
-Figures and logs are not sent this way: /metrics and the log have them.
+The SDK reads the OTEL_* variables: where spans go, which are sampled, and the name of the service. Metrics and logs are
+not exported: /metrics and stderr have them.
 """
 
 from typing import TYPE_CHECKING
@@ -23,9 +23,9 @@ _OFF: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "aut
 
 
 def tracing(settings: Settings, exporter: "SpanExporter | None" = None) -> TelemetryConfig:
-    """What FastAPI is told. exporter takes the spans in place of OTLP over HTTP.
+    """Returns FastAPI's configuration. exporter receives the spans; by default they go out as OTLP over HTTP.
 
-    Raises StartError where OpenTelemetry is asked for and not installed.
+    Raises StartError if CONVOY_OTEL is set and OpenTelemetry is not installed.
     """
     if not settings.otel:
         return _OFF
@@ -39,21 +39,21 @@ def tracing(settings: Settings, exporter: "SpanExporter | None" = None) -> Telem
 
 
 def current_trace_id() -> str | None:
-    """Of the span that this request has, in hex; None where it has none."""
+    """Returns the trace ID of this request's span in hex; None without a span."""
     context = trace.get_current_span().get_span_context()
     return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
 
 def add_timings(timings: Timings) -> None:
-    """As attributes of the request's span: its images went through the stages with those of others."""
+    """Adds attributes to the request's span; stages are no spans of their own, as requests share batches."""
     span = trace.get_current_span()
     if span.is_recording():
         span.set_attributes({f"convoy.{stage}.seconds": seconds for stage, seconds in vars(timings).items()})
 
 
 def _provider(exporter: "SpanExporter | None") -> "TracerProvider":
-    """Sends to the exporter, or by OTLP over HTTP. What OTEL_* variables say of the service goes before our words."""
-    try:  # not everybody has the extra [otel]
+    """Sends to the exporter, or as OTLP over HTTP. OTEL_* variables override our name and version of the service."""
+    try:  # the extra [otel] may not be installed
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import (  # noqa: PLC0415
             SERVICE_NAME,
@@ -65,8 +65,8 @@ def _provider(exporter: "SpanExporter | None") -> "TracerProvider":
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
     except ImportError as error:
         raise StartError(
-            "CONVOY_OTEL=true, but the OpenTelemetry SDK is not installed; it is the extra [otel]: install "
-            "requirements/otel.txt, or set CONVOY_OTEL=false."
+            "CONVOY_OTEL=true, but the OpenTelemetry SDK is not installed; install the extra [otel] "
+            "(requirements/otel.txt), or set CONVOY_OTEL=false."
         ) from error
     ours = Resource({SERVICE_NAME: "convoy", SERVICE_VERSION: __version__})
     made = TracerProvider(resource=Resource.create().merge(ours).merge(OTELResourceDetector().detect()))

@@ -1,4 +1,4 @@
-"""Calls and their answers over a socket between two processes, both ways at once."""
+"""Calls and answers over a socket between two processes, in both directions at once."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ from service.workers.messages import LINE, Answer, Call, Failed, Request, Respon
 
 LINE_BYTES = 2**30  # a plan holds the manifest of each refused version, of some MB for 1,000 classes
 
-# Those that one process can raise for a caller in the other.
+# The errors that one process can raise in the other.
 _ERRORS: dict[str, type[ServiceError]] = {
     kind.__name__: kind
     for kind in (
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class Channel:
-    """One end. handle answers what the other end calls; a ServiceError of it is raised there."""
+    """One end of the connection. handle answers the calls of the other end, which also gets its ServiceErrors."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
         self._writer = writer
@@ -62,7 +62,7 @@ class Channel:
         return cls(reader, writer, handle)
 
     async def call(self, call: Call, answer: type[A]) -> A:
-        """The other end's answer. Raises what was raised there, or NotReadyError where the other end is gone."""
+        """Returns the answer. Raises the ServiceError of the other end, or NotReadyError if the other end is gone."""
         if self.closed:
             raise _gone()
         identity = next(self._ids)
@@ -73,9 +73,9 @@ class Channel:
         finally:
             del self._waiting[identity]
         if isinstance(answered, Failed):
-            raise _raised(answered)
+            raise _error(answered)
         if not isinstance(answered, answer):
-            raise TypeError(f"{answered} is no answer to {call}")
+            raise TypeError(f"{call.kind} was answered with {answered}")
         return answered
 
     @property
@@ -83,11 +83,11 @@ class Channel:
         return self._reading.done()
 
     async def wait_closed(self) -> None:
-        """Returns when the other end is gone."""
+        """Waits until the other end is gone."""
         await asyncio.wait({self._reading})
 
     async def close(self) -> None:
-        """What was sent before still arrives."""
+        """Closes the connection after everything that was sent."""
         self._writer.close()
         await self.wait_closed()
 
@@ -97,7 +97,7 @@ class Channel:
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
             while line := await reader.readline():
-                self._take(LINE.validate_json(line))
+                self._receive(LINE.validate_json(line))
         except ConnectionError:
             pass  # the other end was killed
         except Exception:
@@ -108,7 +108,7 @@ class Channel:
                 if not future.done():
                     future.set_exception(_gone())
 
-    def _take(self, line: Request | Response) -> None:
+    def _receive(self, line: Request | Response) -> None:
         if isinstance(line, Request):
             task = asyncio.create_task(self._answer(line))
             self._handling.add(task)
@@ -123,15 +123,15 @@ class Channel:
         except ServiceError as error:
             answer = Failed(error=type(error).__name__, message=str(error))
         except Exception:
-            logger.exception("a call of the other process failed: %s", request.call.kind)
-            answer = Failed(error="", message=f"{request.call.kind} failed in a way that nobody foresaw.")
+            logger.exception("unexpected error in a call of the other process: %s", request.call.kind)
+            answer = Failed(error="", message=f"Unexpected error in '{request.call.kind}'; the log has the details.")
         if not self.closed:
             self._send(Response(id=request.id, answer=answer))
 
 
 def _gone() -> NotReadyError:
-    return NotReadyError("The service is going down; ask again in a moment.")
+    return NotReadyError("The service is shutting down; try again in a moment.")
 
 
-def _raised(failed: Failed) -> Exception:
+def _error(failed: Failed) -> Exception:
     return _ERRORS.get(failed.error, RuntimeError)(failed.message)

@@ -1,4 +1,4 @@
-"""What the supervisor and its workers say to each other: each call has one answer. JSON; nothing is pickled."""
+"""The messages between the supervisor and its workers, as JSON lines. Each call has one answer."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,11 +9,11 @@ from schemas.promotion import Promotion
 from service.repository.plan import Plan, Refused, VersionRef
 from service.telemetry.counters import Report, Series
 
-# Calls of the supervisor.
+# Calls of the supervisor
 
 
 class Start(Frozen):
-    """The first call. settings are those of service/settings.py, the secrets readable. Answered with Started."""
+    """The first call, answered with Started. settings holds the secrets in readable form."""
 
     kind: Literal["start"] = "start"
     settings: dict[str, Any]
@@ -27,19 +27,19 @@ class Prepare(Frozen):
 
 
 class Serve(Frozen):
-    """Answered with Done when the plan holds. From the first plan on the worker takes connections."""
+    """Answered with Done once the worker serves the plan. From the first plan on it accepts connections."""
 
     kind: Literal["serve"] = "serve"
     plan: Plan
 
 
 class Drain(Frozen):
-    """Answered with Drained when every request is; then the worker ends."""
+    """Answered with Drained once every request is answered."""
 
     kind: Literal["drain"] = "drain"
 
 
-# Calls of a worker.
+# Calls of a worker
 
 
 class Load(Frozen):
@@ -65,7 +65,7 @@ class Unload(Frozen):
     name: str
 
 
-# A call of both.
+# A call of both
 
 
 class GetMetrics(Frozen):
@@ -80,7 +80,7 @@ Call = Annotated[
 ]
 
 
-# Answers.
+# Answers
 
 
 class Done(Frozen):
@@ -88,7 +88,7 @@ class Done(Frozen):
 
 
 class Started(Frozen):
-    """provider is what models run on in this worker, and reason why."""
+    """provider is ONNX Runtime's execution provider in this worker, and reason says why."""
 
     kind: Literal["started"] = "started"
     gpu: bool
@@ -97,7 +97,7 @@ class Started(Frozen):
 
 
 class Verdict(Frozen):
-    """None: the version may serve."""
+    """reason is None if the version may serve."""
 
     kind: Literal["verdict"] = "verdict"
     refused: Refused | None
@@ -109,7 +109,7 @@ class Promoted(Frozen):
 
 
 class Drained(Frozen):
-    """The requests of the worker's life: those that began, and those whose whole answer was sent."""
+    """The numbers of requests that a worker has accepted and completely answered since its start."""
 
     kind: Literal["drained"] = "drained"
     accepted: NonNegativeInt = 0
@@ -136,7 +136,7 @@ class Metrics(Frozen):
 
 
 class Failed(Frozen):
-    """error is the name of one of service/errors.py; empty for what nobody foresaw."""
+    """error is the name of a class in service/errors.py; empty for an unexpected error."""
 
     kind: Literal["failed"] = "failed"
     error: str
@@ -149,7 +149,7 @@ Answer = Annotated[
 ]
 
 
-# One line. id belongs to the side that calls.
+# One line. The calling side chooses the id.
 
 
 class Request(Frozen):
