@@ -12,7 +12,7 @@ def keys(setting: str) -> Keys:
     return Keys(SecretStr(setting))
 
 
-def test_a_key_is_known_plain_or_by_its_hash() -> None:
+def test_a_key_may_be_set_plain_or_as_a_hash() -> None:
     known = keys(f" first, sha256:{HASH.upper()} ,")
     assert "first" in known
     assert "second" in known
@@ -28,7 +28,7 @@ def test_an_empty_setting_has_no_keys() -> None:
 
 
 @pytest.mark.parametrize("setting", [" ", ",", " , ,"])
-def test_a_setting_without_a_key_in_it_is_refused_as_it_would_open_the_door(setting: str) -> None:
+def test_a_setting_without_a_key_is_refused(setting: str) -> None:
     with pytest.raises(ValueError, match="it contains no key"):
         keys(setting)
 
@@ -36,7 +36,7 @@ def test_a_setting_without_a_key_in_it_is_refused_as_it_would_open_the_door(sett
 @pytest.mark.parametrize(
     "bad", ["sha256:", "sha256:secret", f"sha256:{HASH}0", "secret key", "sécret-secret", "secret\nkey"]
 )
-def test_what_can_be_no_key_is_said_by_its_position_alone(bad: str) -> None:
+def test_an_invalid_key_is_reported_by_its_position_only(bad: str) -> None:
     with pytest.raises(ValueError, match="key 2 ") as said:
         keys(f"good,{bad}")
     assert "secret" not in str(said.value)
@@ -44,5 +44,5 @@ def test_what_can_be_no_key_is_said_by_its_position_alone(bad: str) -> None:
 
 
 @pytest.mark.parametrize("odd", ["é", "\udcff", "first\x00", "☃"])
-def test_any_text_can_be_asked_for(odd: str) -> None:
+def test_any_text_can_be_compared_with_the_keys(odd: str) -> None:
     assert odd not in keys("first")

@@ -65,7 +65,7 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(
         ("CONVOY_RELOAD", "always", "'poll', 'explicit' or 'off'"),
     ],
 )
-def test_a_bad_value_is_answered_with_all_that_would_be_taken(
+def test_a_bad_value_gets_all_that_is_accepted(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, taken: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -74,7 +74,7 @@ def test_a_bad_value_is_answered_with_all_that_would_be_taken(
     assert f"is not valid: it must be {taken}." in str(said.value)
 
 
-def test_of_two_bad_variables_the_first_is_said_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_of_two_bad_variables_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOY_WORKERS", "two")
     monkeypatch.setenv("CONVOY_PORT", "http")
     with pytest.raises(SettingsError) as said:
@@ -84,7 +84,7 @@ def test_of_two_bad_variables_the_first_is_said_alone(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("variable", ["CONVOY_API_KEYS", "CONVOY_ADMIN_KEYS"])
-def test_of_a_bad_key_only_its_place_is_said(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_bad_key_is_reported_by_its_position_only(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "good,sha256:swordfish")
     with pytest.raises(SettingsError) as said:
         read_settings()
@@ -140,7 +140,7 @@ def test_settings_arrive_in_another_process_as_they_are_with_their_secrets() -> 
 
 
 @pytest.mark.parametrize("keys", [",", " , ", " "])
-def test_a_setting_for_keys_that_holds_none_is_no_open_door(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+def test_a_setting_of_separators_only_is_refused(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
     monkeypatch.setenv("CONVOY_API_KEYS", keys)
     with pytest.raises(SettingsError, match="it contains no key"):
         read_settings()
@@ -162,33 +162,33 @@ def membership(tmp_path: Path) -> Path:
     return path
 
 
-def test_without_a_limit_there_is_a_core_at_least(tmp_path: Path) -> None:
+def test_without_a_limit_there_is_at_least_one_core(tmp_path: Path) -> None:
     assert usable_cores(tmp_path, UNLIMITED) >= 1
     write(tmp_path, cpu__max="max 100000\n")
     assert usable_cores(tmp_path, UNLIMITED) == usable_cores(UNLIMITED, UNLIMITED)
 
 
-def test_a_containers_share_of_time_counts_and_is_one_core_at_least(tmp_path: Path) -> None:
+def test_the_cpu_limit_of_a_container_is_at_least_one_core(tmp_path: Path) -> None:
     write(tmp_path, cpu__max="150000 100000\n")
     assert usable_cores(tmp_path, UNLIMITED) == 1
     write(tmp_path, cpu__max="50000 100000\n")
     assert usable_cores(tmp_path, UNLIMITED) == 1
 
 
-def test_a_limit_on_a_group_above_ours_counts(tmp_path: Path, membership: Path) -> None:
+def test_the_limit_of_a_parent_group_counts(tmp_path: Path, membership: Path) -> None:
     write(tmp_path / "root" / "system.slice" / "convoy.service", cpu__max="max 100000\n")
     write(tmp_path / "root" / "system.slice", cpu__max="100000 100000\n")
     assert usable_cores(tmp_path / "root", membership) == 1
 
 
-def test_the_first_version_of_control_groups_counts_too(tmp_path: Path, membership: Path) -> None:
+def test_the_limit_of_cgroups_version_1_counts(tmp_path: Path, membership: Path) -> None:
     write(tmp_path / "root" / "cpu" / "docker" / "1", cpu__cfs_quota_us="100000\n", cpu__cfs_period_us="100000\n")
     assert usable_cores(tmp_path / "root", membership) == 1
     write(tmp_path / "root" / "cpu" / "docker" / "1", cpu__cfs_quota_us="-1\n")
     assert usable_cores(tmp_path / "root", membership) == usable_cores(UNLIMITED, UNLIMITED)
 
 
-def test_auto_is_a_worker_a_core_and_on_a_gpu_one() -> None:
+def test_auto_is_one_worker_per_core_or_one_on_a_gpu() -> None:
     assert worker_count("auto", gpu=False) == usable_cores()
     assert worker_count("auto", gpu=True) == 1
     assert worker_count(3, gpu=False) == worker_count(3, gpu=True) == 3

@@ -51,11 +51,11 @@ def errors_of(kind: Any, value: object) -> list[dict[str, Any]]:
         (Asked, {}, "is missing"),
     ],
 )
-def test_what_is_wrong_with_a_value_is_said_in_plain_words(kind: Any, value: object, said: str) -> None:
+def test_a_fault_is_one_predicate(kind: Any, value: object, said: str) -> None:
     assert fault(errors_of(kind, value)[0]) == said
 
 
-def test_a_message_that_is_no_object_is_said() -> None:
+def test_a_message_that_is_not_an_object_is_a_fault() -> None:
     class Message(BaseModel):
         asked: Asked
 
@@ -64,7 +64,7 @@ def test_a_message_that_is_no_object_is_said() -> None:
     assert fault(dict(refused.value.errors()[0])) == "must be a JSON object"
 
 
-def test_what_has_no_words_here_keeps_pydantics() -> None:
+def test_other_errors_keep_the_message_of_pydantic() -> None:
     assert fault(errors_of(Annotated[str, Field(max_length=1)], "ab")[0]) == (
         "is not valid: string should have at most 1 character"
     )
@@ -75,17 +75,17 @@ NUMBER = TypeAdapter[float](Annotated[float, PLAIN_NUMBER])
 
 
 @pytest.mark.parametrize("said", ["0", "-5", "10", "12345678901234567890"])
-def test_what_json_writes_as_an_integer_is_one(said: str) -> None:
+def test_an_integer_is_read_as_json_writes_it(said: str) -> None:
     assert INTEGER.validate_python(said) == json.loads(said)
 
 
 @pytest.mark.parametrize("said", ["0.5", "10", "-1.25", "1e1", "2.5E-3"])
-def test_what_json_writes_as_a_number_is_one(said: str) -> None:
+def test_a_number_is_read_as_json_writes_it(said: str) -> None:
     assert NUMBER.validate_python(said) == json.loads(said)
 
 
 @pytest.mark.parametrize("said", ["1_0", "1.0", "01", "+1", " 1", "1 ", "1\n", "", "one", "0x1", "\u0661", "1e1"])
-def test_nothing_else_is_an_integer(said: str) -> None:
+def test_no_other_text_is_an_integer(said: str) -> None:
     with pytest.raises(ValidationError, match="int_parsing"):
         INTEGER.validate_python(said)
 
@@ -93,20 +93,20 @@ def test_nothing_else_is_an_integer(said: str) -> None:
 @pytest.mark.parametrize(
     "said", ["1_0", "1_0.5", "01", "+1", " 1", "1\n", "", ".5", "1.", "\u0661", "1e", "nan", "inf"]
 )
-def test_nothing_else_is_a_number(said: str) -> None:
+def test_no_other_text_is_a_number(said: str) -> None:
     with pytest.raises(ValidationError, match="float_parsing"):
         NUMBER.validate_python(said)
 
 
-def test_their_bounds_stand_in_the_schema() -> None:
+def test_the_schema_has_the_bounds() -> None:
     assert INTEGER.json_schema() == {"type": "integer", "minimum": -5}
 
 
-def test_numbers_are_integers_too_where_they_are_no_text() -> None:
+def test_a_number_in_json_is_accepted() -> None:
     assert (INTEGER.validate_python(3), NUMBER.validate_python(3)) == (3, 3.0)
 
 
-def test_so_are_the_numbers_of_requests_read(client: TestClient) -> None:
+def test_the_numbers_of_requests_are_read_as_json_writes_them(client: TestClient) -> None:
     for version in ("1_0", "1.0", "01"):
         detail = problem_of(client.get(f"/models/colours/versions/{version}"), 422, "invalid_request").detail
         assert detail == f"version in the path must be an integer, not '{version}'."

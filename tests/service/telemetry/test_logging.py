@@ -34,7 +34,7 @@ def failing(text: str) -> logging.LogRecord:
     return made
 
 
-def test_json_is_one_object_a_line_with_all_that_is_known() -> None:
+def test_json_is_one_object_per_line() -> None:
     current_request.set(RequestIds("abc", "f" * 32))
     line = JsonFormatter().format(record("%d images", 3, fields={"route": "/predict", "status": 200}))
     said = json.loads(line)
@@ -50,7 +50,7 @@ def test_json_is_one_object_a_line_with_all_that_is_known() -> None:
     }
 
 
-def test_json_outside_of_a_request_names_none() -> None:
+def test_json_outside_of_a_request_has_no_request_id() -> None:
     current_request.set(None)
     assert "request_id" not in json.loads(JsonFormatter().format(record("started")))
 
@@ -62,13 +62,13 @@ def test_an_exception_is_part_of_its_line_in_json() -> None:
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), LineFormatter()])
-def test_what_a_caller_sent_cannot_look_like_a_line_of_ours(formatter: logging.Formatter) -> None:
+def test_text_from_a_client_cannot_forge_a_line(formatter: logging.Formatter) -> None:
     line = formatter.format(record("asked for %s", FORGED))
     assert len(line.splitlines()) == 1
     assert "\x1b" not in line
 
 
-def test_nor_can_the_text_of_an_exception() -> None:
+def test_the_text_of_an_exception_cannot_forge_a_line() -> None:
     first, *traceback = LineFormatter().format(failing(FORGED)).split("\n")
     assert first.endswith("it failed")
     assert traceback
@@ -76,7 +76,7 @@ def test_nor_can_the_text_of_an_exception() -> None:
     assert "all is well" in "".join(traceback)
 
 
-def test_a_line_for_people_names_the_request() -> None:
+def test_a_line_for_people_has_the_request_id() -> None:
     current_request.set(RequestIds("abc"))
     assert LineFormatter().format(record("slow")).endswith("WARNING service.test: slow request_id=abc")
 

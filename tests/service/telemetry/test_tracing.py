@@ -44,7 +44,7 @@ def only(spans: InMemorySpanExporter) -> ReadableSpan:
     return span
 
 
-def test_a_request_is_a_span_of_its_callers_trace(artifacts: Path, spans: InMemorySpanExporter) -> None:
+def test_a_request_is_a_span_of_its_clients_trace(artifacts: Path, spans: InMemorySpanExporter) -> None:
     answer = traced(artifacts, spans).get("/models/mnist/slowly", headers=PARENT)
     span = only(spans)
     assert span.name == "GET /models/{name}/slowly"
@@ -58,7 +58,7 @@ def test_a_request_is_a_span_of_its_callers_trace(artifacts: Path, spans: InMemo
     assert span.attributes["convoy.inference.seconds"] == 0.25
 
 
-def test_the_log_names_the_trace_that_was_begun_here(artifacts: Path, spans: InMemorySpanExporter) -> None:
+def test_the_log_has_the_trace_id_of_a_new_trace(artifacts: Path, spans: InMemorySpanExporter) -> None:
     said = json.loads(traced(artifacts, spans).get("/models/mnist/slowly").json()["log"])
     span = only(spans)
     assert span.context
@@ -77,13 +77,13 @@ def test_probes_and_scrapes_make_no_spans(artifacts: Path, spans: InMemorySpanEx
     assert not spans.get_finished_spans()
 
 
-def test_nothing_is_traced_unless_it_is_asked_for(artifacts: Path, spans: InMemorySpanExporter) -> None:
+def test_nothing_is_traced_without_the_setting(artifacts: Path, spans: InMemorySpanExporter) -> None:
     answer = traced(artifacts, spans, otel=False).get("/models/mnist/slowly", headers=PARENT)
     assert not spans.get_finished_spans()
     assert json.loads(answer.json()["log"])["trace_id"] == TRACE
 
 
-def test_asked_for_and_not_installed_is_one_sentence_that_names_the_extra() -> None:
+def test_tracing_without_the_extra_is_one_sentence_that_names_it() -> None:
     code = (
         "import sys; sys.modules['opentelemetry.sdk'] = None\n"
         "from service.api.app import create_app\n"

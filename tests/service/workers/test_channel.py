@@ -36,7 +36,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), SOON))
 
 
-def test_each_call_gets_its_own_answer_whatever_the_order() -> None:
+def test_each_call_gets_its_own_answer_in_any_order() -> None:
     gates = {name: asyncio.Event() for name in "abc"}
 
     async def in_their_own_time(call: messages.Call) -> messages.Answer:
@@ -55,7 +55,7 @@ def test_each_call_gets_its_own_answer_whatever_the_order() -> None:
     run(test)
 
 
-def test_both_ends_call_at_once_even_within_an_answer() -> None:
+def test_both_ends_may_call_at_once_and_within_an_answer() -> None:
     async def test() -> None:
         async def asks_back(_: messages.Call) -> messages.Answer:
             return await ends[1].call(GetMetrics(), Done)
@@ -67,7 +67,7 @@ def test_both_ends_call_at_once_even_within_an_answer() -> None:
 
 
 @pytest.mark.parametrize("error", [ModelNotFoundError, ModelRefusedError, ForbiddenError, NotReadyError])
-def test_an_error_is_raised_at_the_other_end_as_it_was(error: type[ServiceError]) -> None:
+def test_a_service_error_is_raised_at_the_other_end(error: type[ServiceError]) -> None:
     async def raises(_: messages.Call) -> messages.Answer:
         raise error("This is the reason.")
 
@@ -79,7 +79,7 @@ def test_an_error_is_raised_at_the_other_end_as_it_was(error: type[ServiceError]
     run(test)
 
 
-def test_what_nobody_foresaw_fails_its_call_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_fails_only_its_call(caplog: pytest.LogCaptureFixture) -> None:
     async def fails_once(call: messages.Call) -> messages.Answer:
         if isinstance(call, Unload):
             raise KeyError(call.name)
@@ -95,7 +95,7 @@ def test_what_nobody_foresaw_fails_its_call_alone(caplog: pytest.LogCaptureFixtu
     run(test)
 
 
-def test_a_call_ends_when_the_other_end_goes() -> None:
+def test_a_call_fails_when_the_other_end_is_gone() -> None:
     async def never(_: messages.Call) -> messages.Answer:
         await asyncio.Event().wait()
         return Done()
@@ -129,7 +129,7 @@ def test_a_message_of_a_megabyte_arrives() -> None:
     run(test)
 
 
-def test_a_worker_asks_its_supervisor_for_what_changes_everywhere() -> None:
+def test_a_worker_forwards_loads_unloads_and_metrics_to_its_supervisor() -> None:
     asked: list[messages.Call] = []
 
     async def supervisor(call: messages.Call) -> messages.Answer:

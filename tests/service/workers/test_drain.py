@@ -92,7 +92,7 @@ def test_under_full_load_every_accepted_request_is_answered(artifacts: Path, del
     assert "Traceback" not in "".join(service.log)
 
 
-def test_in_the_delay_readyz_says_503_and_requests_are_answered_on_connections_that_close(artifacts: Path) -> None:
+def test_during_the_drain_delay_readyz_is_503_and_connections_close_after_their_response(artifacts: Path) -> None:
     with serving(artifacts=artifacts, workers=2, drain_delay=10 * SOON) as service:
         service.wait_for_log("ready: 2 worker")
         with closing(_connection(service)) as kept, closing(_connection(service)) as new:
@@ -109,7 +109,7 @@ def test_in_the_delay_readyz_says_503_and_requests_are_answered_on_connections_t
                 assert answer.getheader("Connection") == "close"
 
 
-def test_what_has_not_come_when_the_time_is_over_gets_a_problem(artifacts: Path) -> None:
+def test_a_request_that_has_not_arrived_at_the_end_of_the_grace_period_gets_503(artifacts: Path) -> None:
     with serving(artifacts=artifacts, workers=1, drain_seconds=1) as service:
         connection = _connection(service)
         connection.putrequest("POST", "/predict")
@@ -125,7 +125,7 @@ def test_what_has_not_come_when_the_time_is_over_gets_a_problem(artifacts: Path)
         assert "Traceback" not in "".join(service.log)
 
 
-def test_a_worker_that_is_killed_under_load_is_replaced_and_the_others_go_on(artifacts: Path) -> None:
+def test_a_worker_killed_under_load_is_replaced_while_the_others_serve(artifacts: Path) -> None:
     with serving(artifacts=artifacts, workers=2) as service:
         service.wait_for_log("ready: 2 worker")
         with under_load(service) as clients:

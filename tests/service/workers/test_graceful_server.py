@@ -119,7 +119,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), SOON))
 
 
-def test_a_request_in_work_is_answered_and_told_to_go_elsewhere() -> None:
+def test_a_request_in_progress_is_answered_and_its_connection_closed() -> None:
     async def test() -> None:
         app = Plain()
         async with serving(app) as served, served.asking() as client:
@@ -135,7 +135,7 @@ def test_a_request_in_work_is_answered_and_told_to_go_elsewhere() -> None:
     run(test)
 
 
-def test_a_connection_that_nobody_has_picked_up_yet_is_answered() -> None:
+def test_a_connection_that_waits_to_be_accepted_is_answered() -> None:
     async def test() -> None:
         app = Plain()
         app.let.set()
@@ -153,7 +153,7 @@ def test_a_connection_that_nobody_has_picked_up_yet_is_answered() -> None:
     run(test)
 
 
-def test_a_request_that_arrives_on_an_open_connection_after_the_end_began_is_answered() -> None:
+def test_a_request_that_arrives_on_an_open_connection_during_the_drain_is_answered() -> None:
     async def test() -> None:
         app = Plain()
         app.let.set()
@@ -170,7 +170,7 @@ def test_a_request_that_arrives_on_an_open_connection_after_the_end_began_is_ans
     run(test)
 
 
-def test_a_connection_that_brings_nothing_more_does_not_hold_up_the_end() -> None:
+def test_an_idle_connection_does_not_delay_the_end() -> None:
     async def test() -> None:
         app = Plain()
         app.let.set()
@@ -187,7 +187,7 @@ def answered_by(app: ASGIApp, telemetry: Telemetry | None = None) -> RequestMidd
     return RequestMiddleware(app, telemetry or Telemetry("CPU"), access_log=False)
 
 
-def test_a_request_that_hangs_gets_a_problem_when_the_time_is_over() -> None:
+def test_a_request_that_hangs_gets_503_at_the_end_of_the_grace_period() -> None:
     async def test() -> None:
         app, telemetry = Plain(), Telemetry("CPU")
         async with serving(answered_by(app, telemetry), seconds=0) as served, served.asking() as client:
@@ -245,7 +245,7 @@ def test_a_body_that_has_not_arrived_is_not_waited_for_while_the_application_clo
     run(test)
 
 
-def test_what_waits_in_a_queue_gets_a_problem_when_the_time_is_over(artifacts: Path) -> None:
+def test_a_queued_request_gets_503_at_the_end_of_the_grace_period(artifacts: Path) -> None:
     async def test() -> None:
         let, inside = threading.Event(), threading.Event()
 
@@ -278,7 +278,7 @@ def test_what_waits_in_a_queue_gets_a_problem_when_the_time_is_over(artifacts: P
     run(test)
 
 
-def test_a_head_whose_caller_leaves_with_it_is_answered(artifacts: Path) -> None:
+def test_a_head_request_is_complete_without_a_body(artifacts: Path) -> None:
     async def test() -> None:
         app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
         async with serving(app) as served:

@@ -31,8 +31,8 @@ def version(number: int) -> VersionRef:
 PLAN = Plan(models=(PlannedModel(name="colours", serving=(version(1),)),))
 
 
-async def nothing_to_ask(call: messages.Call) -> messages.Answer:
-    raise NotReadyError(f"Nobody should ask {call}.")
+async def unexpected(call: messages.Call) -> messages.Answer:
+    raise NotReadyError(f"Unexpected call {call}.")
 
 
 class Fakes:
@@ -47,17 +47,17 @@ class Fakes:
     def shall_no_more(self, what: str) -> None:
         (self.folder / what).unlink()
 
-    def who_got(self, call: str) -> set[int]:
+    def got(self, call: str) -> set[int]:
         return {int(path.name.rsplit("-", 1)[1]) for path in self.folder.glob(f"{call}-*")}
 
     def alive(self) -> set[int]:
-        return {pid for pid in self.who_got("start") if alive(pid)}
+        return {pid for pid in self.got("start") if alive(pid)}
 
     @asynccontextmanager
     async def pool(self, workers: int = 2, **options: Any) -> AsyncIterator[Pool]:
         with socket.socket() as listener:
             environment = {**os.environ, "FAKE_WORKER": str(self.folder)}
-            pool = Pool(Settings(workers=workers), listener, environment, nothing_to_ask, module=FAKE, **options)
+            pool = Pool(Settings(workers=workers), listener, environment, unexpected, module=FAKE, **options)
             try:
                 yield pool
             finally:
@@ -92,20 +92,20 @@ async def until_restarted(pool: Pool, cause: Cause, times: int = 1) -> None:
         await asyncio.sleep(0.02)
 
 
-def test_what_is_asked_is_asked_of_every_worker(fakes: Fakes) -> None:
+def test_every_worker_gets_each_call(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool(workers=3) as pool:
             await pool.start()
             assert await pool.prepare(version(1)) is None
             await pool.serve(Plan())
-            assert fakes.who_got("prepare") == fakes.who_got("serve") == fakes.alive()
+            assert fakes.got("prepare") == fakes.got("serve") == fakes.alive()
             assert set(pool.pids) == fakes.alive()
             assert len(pool.pids) == 3
 
     run(test)
 
 
-def test_what_one_worker_refuses_is_refused(fakes: Fakes) -> None:
+def test_a_version_that_one_worker_refuses_is_refused(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
@@ -131,7 +131,7 @@ def test_metrics_are_the_sum_over_all_workers_dead_ones_included(fakes: Fakes) -
     run(test)
 
 
-def test_a_drain_counts_the_requests_of_all_and_leaves_nobody(fakes: Fakes) -> None:
+def test_a_drain_adds_up_the_requests_and_ends_every_process(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
@@ -142,13 +142,13 @@ def test_a_drain_counts_the_requests_of_all_and_leaves_nobody(fakes: Fakes) -> N
     run(test)
 
 
-def test_on_a_gpu_auto_is_one_worker(fakes: Fakes) -> None:
+def test_auto_is_one_worker_on_a_gpu(fakes: Fakes) -> None:
     fakes.shall("gpu")
 
     async def test() -> None:
         with socket.socket() as listener:
             environment = {**os.environ, "FAKE_WORKER": str(fakes.folder)}
-            pool = Pool(Settings(), listener, environment, nothing_to_ask, module=FAKE)
+            pool = Pool(Settings(), listener, environment, unexpected, module=FAKE)
             await pool.start()
             assert len(fakes.alive()) == 1
             await pool.kill()
@@ -156,7 +156,7 @@ def test_on_a_gpu_auto_is_one_worker(fakes: Fakes) -> None:
     run(test)
 
 
-def test_an_error_of_the_start_is_said_as_it_was(fakes: Fakes) -> None:
+def test_an_error_at_the_start_is_raised_unchanged(fakes: Fakes) -> None:
     fakes.shall("no-device")
 
     async def test() -> None:
@@ -167,7 +167,7 @@ def test_an_error_of_the_start_is_said_as_it_was(fakes: Fakes) -> None:
     run(test)
 
 
-def test_a_worker_that_dies_before_it_could_start_ends_the_service(fakes: Fakes) -> None:
+def test_a_worker_that_dies_before_it_has_started_fails_the_start(fakes: Fakes) -> None:
     fakes.shall("die-at-start")
 
     async def test() -> None:
@@ -186,15 +186,15 @@ def test_a_dead_worker_is_replaced_by_one_that_has_the_plan(fakes: Fakes, caplog
             before = fakes.alive()
             victim = min(before)
             os.kill(victim, signal.SIGKILL)
-            await until(lambda: len(fakes.who_got("serve")) == 3)
-            assert fakes.alive() == fakes.who_got("serve") - {victim}
+            await until(lambda: len(fakes.got("serve")) == 3)
+            assert fakes.alive() == fakes.got("serve") - {victim}
             assert f"worker process {victim} was ended by SIGKILL; a new one takes its place" in caplog.text
             await until(lambda: len(pool.pids) == 2)
 
     run(test)
 
 
-def test_a_call_ends_though_a_worker_dies_of_it(fakes: Fakes) -> None:
+def test_a_call_returns_if_every_worker_dies(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
@@ -205,7 +205,7 @@ def test_a_call_ends_though_a_worker_dies_of_it(fakes: Fakes) -> None:
     run(test)
 
 
-def test_a_version_that_kills_who_loads_it_costs_one_worker_and_is_refused(fakes: Fakes) -> None:
+def test_a_version_that_kills_its_process_costs_one_worker_and_is_refused(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool(workers=3) as pool:
             await pool.start()
@@ -222,12 +222,12 @@ def test_a_version_that_kills_who_loads_it_costs_one_worker_and_is_refused(fakes
     run(test)
 
 
-def test_who_gives_up_starting_a_worker_leaves_no_socket_open() -> None:
+def test_a_cancelled_spawn_leaves_no_socket_open() -> None:
     async def test() -> None:
         with socket.socket() as listener:
             before = open_files()
             for turns in range(4):  # of the event loop, before it gives up
-                starting = asyncio.create_task(WorkerProcess.spawn(FAKE, listener, dict(os.environ), nothing_to_ask))
+                starting = asyncio.create_task(WorkerProcess.spawn(FAKE, listener, dict(os.environ), unexpected))
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 starting.cancel()
@@ -238,7 +238,7 @@ def test_who_gives_up_starting_a_worker_leaves_no_socket_open() -> None:
     run(test)
 
 
-def test_where_nobody_is_left_a_version_waits_for_who_comes(fakes: Fakes) -> None:
+def test_without_any_worker_a_version_waits_for_a_replacement(fakes: Fakes) -> None:
     async def test() -> None:
         async with fakes.pool(workers=1) as pool:
             await pool.start()
@@ -246,12 +246,12 @@ def test_where_nobody_is_left_a_version_waits_for_who_comes(fakes: Fakes) -> Non
             assert await pool.prepare(version(DEADLY)) is not None
             await until(lambda: not fakes.alive())
             assert await pool.prepare(version(2)) is None
-            assert fakes.who_got("prepare") & fakes.alive()
+            assert fakes.got("prepare") & fakes.alive()
 
     run(test)
 
 
-def test_who_dies_at_once_again_and_again_is_replaced_after_growing_pauses(
+def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_pauses(
     fakes: Fakes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
@@ -264,7 +264,7 @@ def test_who_dies_at_once_again_and_again_is_replaced_after_growing_pauses(
             assert re.search(rf"worker process \d+ ended with status {DEAD}; this is death 2 in a row", caplog.text)
             assert "The next try is in 1 seconds" in caplog.text
             fakes.shall_no_more("die-at-serve")
-            await until(lambda: len(fakes.who_got("serve")) == 2)
+            await until(lambda: len(fakes.got("serve")) == 2)
 
     run(test)
 
@@ -275,7 +275,7 @@ def test_the_pauses_double_up_to_a_bound() -> None:
 
 
 def test_a_worker_whose_event_loop_hangs_is_replaced_though_nobody_calls_it(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool(hang_seconds=0.4) as pool:
             await pool.start()
             await pool.serve(PLAN)
@@ -283,11 +283,11 @@ def test_a_worker_whose_event_loop_hangs_is_replaced_though_nobody_calls_it(fake
             fakes.shall(f"hang-at-get_metrics-{hung}")
             await until(lambda: len(pool.pids) == 2 and hung not in pool.pids)
 
-    run(ask)
+    run(test)
 
 
 def test_a_worker_that_loads_for_long_is_not_taken_for_a_hung_one(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool(workers=1, hang_seconds=0.4) as pool:
             await pool.start()
             await pool.serve(PLAN)
@@ -301,37 +301,37 @@ def test_a_worker_that_loads_for_long_is_not_taken_for_a_hung_one(fakes: Fakes) 
             assert not loading.done()
             loading.cancel()
 
-    run(ask)
+    run(test)
 
 
 def test_a_lone_replacement_is_asked_to_prepare_each_version_by_a_call_of_its_own(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool(workers=1) as pool:
             await pool.start()
             await pool.serve(PLAN)
             (first,) = fakes.alive()
             os.kill(first, signal.SIGKILL)
             await until(lambda: len(pool.pids) == 1 and first not in pool.pids)
-            assert fakes.who_got("prepare") == set(pool.pids)
+            assert fakes.got("prepare") == set(pool.pids)
 
-    run(ask)
+    run(test)
 
 
 async def replacement_that_loads(fakes: Fakes) -> int:
     """Kills a worker; returns the process ID of its replacement, which goes on loading until its file is removed."""
-    before = fakes.who_got("start")
+    before = fakes.got("start")
     fakes.shall("hang-at-start")
     os.kill(min(fakes.alive()), signal.SIGKILL)
-    await until(lambda: len(fakes.who_got("start")) > len(before))
-    (replacement,) = fakes.who_got("start") - before
+    await until(lambda: len(fakes.got("start")) > len(before))
+    (replacement,) = fakes.got("start") - before
     fakes.shall(f"hang-at-prepare-{replacement}")
     fakes.shall_no_more("hang-at-start")
-    await until(lambda: replacement in fakes.who_got("prepare"))
+    await until(lambda: replacement in fakes.got("prepare"))
     return replacement
 
 
 def test_a_replacement_that_is_still_loading_gets_no_plan_that_would_make_it_listen(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
             await pool.serve(PLAN)
@@ -341,13 +341,13 @@ def test_a_replacement_that_is_still_loading_gets_no_plan_that_would_make_it_lis
             fakes.shall("refuse")
             fakes.shall_no_more(f"hang-at-prepare-{replacement}")
             await until_restarted(pool, Cause.UNFIT)
-            assert replacement not in fakes.who_got("serve") | fakes.alive()
+            assert replacement not in fakes.got("serve") | fakes.alive()
 
-    run(ask)
+    run(test)
 
 
 def test_a_replacement_also_loads_what_the_others_prepare_meanwhile(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
             await pool.serve(PLAN)
@@ -355,29 +355,29 @@ def test_a_replacement_also_loads_what_the_others_prepare_meanwhile(fakes: Fakes
             assert await pool.prepare(version(2)) is None
             fakes.shall_no_more(f"hang-at-prepare-{replacement}")
             await until(lambda: len(pool.pids) == 2)
-            assert replacement in fakes.who_got("prepare2")
+            assert replacement in fakes.got("prepare2")
 
-    run(ask)
+    run(test)
 
 
 def test_a_replacement_that_cannot_serve_what_the_others_do_takes_no_connections(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
             await pool.serve(PLAN)
             first, second = sorted(fakes.alive())
             fakes.shall("refuse")
             os.kill(first, signal.SIGKILL)
-            await until(lambda: len(fakes.who_got("start")) > 3)
-            assert fakes.who_got("serve") == {first, second}
+            await until(lambda: len(fakes.got("start")) > 3)
+            assert fakes.got("serve") == {first, second}
             fakes.shall_no_more("refuse")
             await until(lambda: len(pool.pids) == 2)
 
-    run(ask)
+    run(test)
 
 
 def test_each_death_is_counted_by_its_cause(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool(hang_seconds=0.4) as pool:
             await pool.start()
             await pool.serve(PLAN)
@@ -390,15 +390,15 @@ def test_each_death_is_counted_by_its_cause(fakes: Fakes) -> None:
             await until_restarted(pool, Cause.UNRESPONSIVE)
             assert await restarts(pool, Cause.KILLED) == 1
 
-    run(ask)
+    run(test)
 
 
 @pytest.mark.parametrize(
     ("trouble", "cause"),
     [("refuse", Cause.UNFIT), ("no-device", Cause.NOT_STARTED), ("die-at-start", Cause.NOT_STARTED)],
 )
-def test_a_replacement_that_does_not_come_to_serve_counts_too(fakes: Fakes, trouble: str, cause: Cause) -> None:
-    async def ask() -> None:
+def test_a_replacement_that_fails_counts_as_a_restart(fakes: Fakes, trouble: str, cause: Cause) -> None:
+    async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
             await pool.serve(PLAN)
@@ -407,15 +407,15 @@ def test_a_replacement_that_does_not_come_to_serve_counts_too(fakes: Fakes, trou
             await until_restarted(pool, cause)
             assert await restarts(pool, Cause.KILLED) == 1
 
-    run(ask)
+    run(test)
 
 
 def test_a_worker_that_ends_by_itself_counts_as_exited(fakes: Fakes) -> None:
-    async def ask() -> None:
+    async def test() -> None:
         async with fakes.pool() as pool:
             await pool.start()
             await pool.serve(PLAN)
             fakes.shall("die-at-get_metrics")
             await until_restarted(pool, Cause.EXITED, 2)
 
-    run(ask)
+    run(test)

@@ -62,7 +62,7 @@ async def shared(artifacts: Path) -> AsyncIterator[Shared]:
     settings = Settings(artifacts=artifacts, device=Device.CPU, workers=2, reload=Reload.EXPLICIT)
 
     async def nothing(call: messages.Call) -> messages.Answer:
-        raise NotReadyError(f"Nobody should ask {call}.")
+        raise NotReadyError(f"Unexpected call {call}.")
 
     listener: socket.socket
     with bind("127.0.0.1", 0) as listener:
@@ -78,7 +78,7 @@ async def shared(artifacts: Path) -> AsyncIterator[Shared]:
 
 
 @pytest.mark.timeout(90)
-def test_what_is_loaded_and_unloaded_holds_in_every_worker_when_the_call_is_answered(artifacts: Path) -> None:
+def test_a_load_or_unload_returns_once_every_worker_has_applied_it(artifacts: Path) -> None:
     async def test() -> None:
         async with shared(artifacts) as service:
             assert await service.in_each() == [[(1, "ready")]] * 2
@@ -98,7 +98,7 @@ def test_what_is_loaded_and_unloaded_holds_in_every_worker_when_the_call_is_answ
 
 
 @pytest.mark.timeout(90)
-def test_who_takes_the_place_of_a_dead_worker_serves_what_the_others_do(artifacts: Path) -> None:
+def test_a_replacement_serves_what_the_others_do(artifacts: Path) -> None:
     async def test() -> None:
         async with shared(artifacts) as service:
             write_bundle(artifacts, version=2)

@@ -30,7 +30,7 @@ def refusal(**settings: object) -> tuple[int, str]:
 
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_it_becomes_ready_answers_and_ends_on_sigterm(artifacts: Path, workers: int) -> None:
+def test_the_service_becomes_ready_answers_and_ends_on_sigterm(artifacts: Path, workers: int) -> None:
     with serving(artifacts=artifacts, workers=workers) as service:
         answer = service.get("/predict", {"instances": [b64(solid("green"))]})
         assert answer["predictions"][0]["label"] == "green"
@@ -45,14 +45,14 @@ def test_it_becomes_ready_answers_and_ends_on_sigterm(artifacts: Path, workers: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_sigint_and_sighup_end_it_as_sigterm_does(artifacts: Path, number: signal.Signals) -> None:
+def test_sigint_and_sighup_end_the_service_as_sigterm_does(artifacts: Path, number: signal.Signals) -> None:
     with serving(artifacts=artifacts, workers=1) as service:
         service.process.send_signal(number)
         assert service.wait() == 0
         assert "Traceback" not in "".join(service.log)
 
 
-def test_an_interrupt_before_the_imports_are_done_ends_it_quietly(tmp_path: Path) -> None:
+def test_an_interrupt_during_the_imports_ends_quietly(tmp_path: Path) -> None:
     (tmp_path / "pydantic_settings.py").write_text("import time\nprint('imported', flush=True)\ntime.sleep(3600)\n")
     process = start({"PYTHONPATH": str(tmp_path)})
     try:
@@ -66,7 +66,7 @@ def test_an_interrupt_before_the_imports_are_done_ends_it_quietly(tmp_path: Path
         process.communicate()
 
 
-def test_a_signal_while_models_load_ends_it_too(artifacts: Path) -> None:
+def test_a_signal_while_models_load_ends_the_service(artifacts: Path) -> None:
     process = start(artifacts=artifacts, port=0, device="cpu", workers=2)
     assert process.stderr
     assert "serving on" in process.stderr.readline()
@@ -76,7 +76,7 @@ def test_a_signal_while_models_load_ends_it_too(artifacts: Path) -> None:
     assert "Traceback" not in error
 
 
-def test_a_second_signal_ends_it_at_once(artifacts: Path) -> None:
+def test_a_second_signal_ends_the_service_at_once(artifacts: Path) -> None:
     with serving(artifacts=artifacts, workers=2, drain_delay=10 * SOON) as service:
         service.wait_for_log("ready")
         workers = service.workers()
@@ -91,7 +91,7 @@ def test_a_second_signal_ends_it_at_once(artifacts: Path) -> None:
         assert "requests accepted" not in log  # nobody counted them
 
 
-def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artifacts: Path, tmp_path: Path) -> None:
+def test_a_killed_supervisor_leaves_no_worker_and_no_file_behind(artifacts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
     with serving({"TMPDIR": str(folder)}, artifacts=artifacts, workers=2) as service:
@@ -105,7 +105,7 @@ def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_folder_behind(artif
     assert list(folder.iterdir()) == []
 
 
-def test_nohup_keeps_it_from_ending_on_sighup(artifacts: Path) -> None:
+def test_under_nohup_sighup_is_ignored(artifacts: Path) -> None:
     process = start(None, ("nohup", *SERVICE), artifacts=artifacts, port=0, device="cpu", workers=1)
     service = Service(process)
     try:
@@ -157,7 +157,7 @@ def test_an_idle_connection_is_kept_as_long_as_the_setting_says(artifacts: Path)
         assert connection.sock.recv(1) == b""
 
 
-def test_a_misspelt_variable_is_said(artifacts: Path) -> None:
+def test_a_misspelt_variable_is_logged(artifacts: Path) -> None:
     with serving(artifacts=artifacts, prot=1) as service:
         assert any("CONVOY_PROT is not a setting" in line for line in service.log)
 
@@ -183,7 +183,7 @@ def test_a_port_that_is_taken_is_one_sentence_and_status_1(artifacts: Path) -> N
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_cuda_where_there_is_none_is_one_sentence_and_status_1(artifacts: Path, workers: int) -> None:
+def test_requesting_cuda_without_a_gpu_is_one_sentence_and_status_1(artifacts: Path, workers: int) -> None:
     if OnnxRuntime(Device.AUTO, threads=1, spin=False).provider == CUDA:
         pytest.skip("CUDA works here")
     status, said = refusal(artifacts=artifacts, port=0, device="cuda", workers=workers)
@@ -191,7 +191,7 @@ def test_cuda_where_there_is_none_is_one_sentence_and_status_1(artifacts: Path, 
     assert said.startswith("convoy: CONVOY_DEVICE=cuda, but CUDA cannot be used: ")
 
 
-def test_without_any_model_it_takes_requests_and_says_so(tmp_path: Path) -> None:
+def test_without_any_model_the_service_answers_503_and_logs_the_reason(tmp_path: Path) -> None:
     process = start(artifacts=tmp_path, port=0, device="cpu", workers=2)
     try:
         service = Service(process)
@@ -206,7 +206,7 @@ def test_without_any_model_it_takes_requests_and_says_so(tmp_path: Path) -> None
         process.communicate()
 
 
-def test_callers_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
+def test_connections_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
     process = start(artifacts=artifacts, port=0, device="cpu", workers=1)
     try:
         assert process.stderr
@@ -218,7 +218,7 @@ def test_callers_are_refused_until_a_worker_is_ready(artifacts: Path) -> None:
         process.communicate()
 
 
-def test_a_worker_that_was_killed_is_counted_where_the_figures_of_the_others_are(artifacts: Path) -> None:
+def test_metrics_count_a_killed_worker(artifacts: Path) -> None:
     with serving(artifacts=artifacts, workers=2) as service:
         service.wait_for_log("ready: 2 worker")
         assert 'convoy_worker_restarts_total{cause="killed"} 0.0' in service.metrics()
