@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class Model:
             capacity=queue,
             ahead=1 if decode_threads else 0,
             max_wait=max_wait,
-            report=self._report,
+            report=partial(_report, self._metrics),  # holds no reference to the model: a cycle would delay its memory
             count_waiting=self._metrics.waiting,
         )
 
@@ -165,5 +166,6 @@ class Model:
         rows = [part.output.probabilities[part.start : part.stop] for part in parts]
         return rows[0] if len(rows) == 1 else np.concatenate(rows), errors
 
-    def _report(self, answers: Answers) -> None:
-        self._metrics.batch(len(answers.probabilities) - len(answers.errors), answers.timings)
+
+def _report(metrics: ModelMetrics, answers: Answers) -> None:
+    metrics.batch(len(answers.probabilities) - len(answers.errors), answers.timings)
