@@ -1,5 +1,6 @@
-"""Compares inference on the event loop with inference in the worker thread: `python -m
-benchmarks.execution_modes BUNDLE`.
+"""Compares inference on the event loop with inference in the worker thread.
+
+    python -m benchmarks.execution_modes BUNDLE
 
 Clients in the same process predict one image after another. Work that releases the GIL delays each batch by 0 to 10
 ms. Prints the CPU time per request, and the delay of a timer on the event loop, which a call of /livez would see too.

@@ -93,11 +93,7 @@ def test_every_line_of_the_log_is_json_and_one_is_the_request(service: Service) 
 
 
 @pytest.mark.timeout(120)
-<<<<<<< HEAD
 def test_metrics_cover_all_workers(bundles: Path) -> None:
-=======
-def test_the_figures_of_several_workers_are_whole(bundles: Path) -> None:
->>>>>>> room-workers
     with serving_bundles(bundles, CONVOY_WORKERS="2") as service, service.client() as client:
         for _ in range(12):
             # A connection each, so that both workers get some.
