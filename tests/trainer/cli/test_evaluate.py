@@ -14,7 +14,8 @@ from trainer.cli.main import main
 def test_digits_are_scored_on_their_test_split_as_the_manifest_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "digits", "--epochs", "1", "--artifacts", str(tmp_path)]) == 0
+    where = ["--artifacts", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    assert main(["train", "digits", "--epochs", "1", *where]) == 0
     manifest = open_bundle(tmp_path / "digits" / "1").manifest
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "digits"), "--data", "digits", "--json"]) == 0

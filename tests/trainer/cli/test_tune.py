@@ -44,7 +44,8 @@ def test_the_best_of_a_search_is_trained_and_shown_by_its_file(
     best = read_recipe(tmp_path / "best.json")
     assert (best.name, best.seed, best.epochs) == ("digits-tuned", 2, 1)
     data = ["--data", str(tmp_path / "mine.npz")]
-    assert main(["train", str(tmp_path / "best.json"), *data, "--artifacts", str(tmp_path / "artifacts")]) == 0
+    where = ["--artifacts", str(tmp_path / "artifacts"), "--runs", str(tmp_path / "runs")]
+    assert main(["train", str(tmp_path / "best.json"), *data, *where]) == 0
     manifest = open_bundle(tmp_path / "artifacts" / "digits-tuned" / "1").manifest
     assert manifest.provenance.recipe == best.model_dump(mode="json")
     picture = ["--out", str(tmp_path / "show.png"), "--count", "4"]
