@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 
 from service.api.auth import Guard
 from service.api.body import BodyMemory
+from service.api.direct_routes import DirectRoutes, handlers
 from service.api.exception_handlers import HANDLED, answer_exception
 from service.api.flow import InferenceFlow
 from service.api.middleware import REFUSALS, RequestMiddleware, refusals
@@ -16,6 +17,7 @@ from service.api.problems import problems
 from service.api.routes import evaluate, health, metrics, models, predict, promote, v1
 from service.api.routes.health import Drain
 from service.api.routes.pages import add_pages
+from service.api.routes.v2 import infer
 from service.api.routes.v2 import router as v2
 from service.backends.base import Runtime
 from service.backends.onnx import OnnxRuntime
@@ -82,18 +84,21 @@ def create_app(
     app.state.control = control or own
     memory = BodyMemory(settings.body_memory_bytes, telemetry.body_refused)
     flow = InferenceFlow(registry, settings, memory)
-    app.include_router(predict.router(flow))
+    predictions, inferences = predict.router(flow), infer.router(flow)
+    app.include_router(predictions)
     app.include_router(evaluate.router(flow))
     app.include_router(models.router(registry))
     app.include_router(promote.router(settings, memory))
     app.include_router(health.router(registry, drain, guard))
     app.include_router(metrics.router(telemetry))
-    app.include_router(v2.router(registry, flow, memory, drain, telemetry))
+    app.include_router(v2.router(registry, inferences, settings, memory, drain, telemetry))
     app.include_router(v1.router(registry, flow))
     add_pages(app)
     describe(app)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer_exception)
+    if not settings.otel:  # spans come from FastAPI's routing
+        app.add_middleware(DirectRoutes, guard, handlers(predictions) | handlers(inferences, v2.PREFIX))
     app.add_middleware(RequestMiddleware, telemetry, access_log=settings.access_log)
     return app
 

@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import ParamSpec, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -168,7 +169,10 @@ def _content_coding(headers: Headers) -> str | None:
 
 def _codings(headers: Headers, name: str, neutral: str) -> str:
     """Returns the header's codings, without the neutral one, which leaves a body as it is."""
-    codings = (coding.strip().lower() for coding in ",".join(headers.getlist(name)).split(","))
+    values = headers.getlist(name)
+    if not values:
+        return ""
+    codings = (coding.strip().lower() for coding in ",".join(values).split(","))
     return ", ".join(coding for coding in codings if coding not in {"", neutral})
 
 
@@ -210,7 +214,11 @@ async def run_off_loop(large: bool, work: Callable[P, T], /, *args: P.args, **kw
 
 def choose_format(request: Request, purpose: Purpose) -> BodyFormat:
     """Returns the format that the Content-Type names. Raises UnsupportedMediaTypeError."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return _format(request.headers.get("content-type", "").partition(";")[0].strip().lower(), purpose)
+
+
+@lru_cache(maxsize=64)  # clients send the same few types
+def _format(media_type: str, purpose: Purpose) -> BodyFormat:
     for body_format in FORMATS:
         if purpose in body_format.openapi and body_format.matches(media_type):
             return body_format

@@ -19,6 +19,7 @@ from service.telemetry.timings import Timings
 from service.validation import PLAIN_NUMBER
 
 TIMEOUT_HEADER = "X-Request-Timeout"
+WATCH_AFTER = 0.01  # seconds
 
 
 class _Headers(Frozen):
@@ -49,7 +50,7 @@ def request_context(request: Request, limit: float) -> RequestContext:
     """
     header = request.headers.get(TIMEOUT_HEADER)
     timeout = limit if header is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: header}).timeout
-    timings = getattr(request.state, "timings", None)  # from the middleware, if there is one
+    timings = request.scope.get("state", {}).get("timings")  # from the middleware, if there is one
     own = timings if isinstance(timings, Timings) else Timings()
     return RequestContext(time.monotonic() + min(timeout, limit), timings=own)
 
@@ -93,7 +94,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """
     try:
         async with asyncio.timeout(None) as connected:
-            watcher = asyncio.create_task(_expire_on_disconnect(request, connected))
+            watcher = _Watcher(request, connected)
             try:
                 return await work
             finally:
@@ -104,7 +105,24 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-async def _expire_on_disconnect(request: Request, connected: asyncio.Timeout) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    connected.reschedule(0)
+class _Watcher:
+    """Expires `connected` when the client disconnects. Starts its task late: most work is done by then."""
+
+    def __init__(self, request: Request, connected: asyncio.Timeout) -> None:
+        self._request = request
+        self._connected = connected
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        if self._task:
+            self._task.cancel()
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._connected.reschedule(0)

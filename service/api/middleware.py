@@ -8,9 +8,9 @@ scope     state["timings"]: the Timings of the request, which inference fills
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.problem import ProblemCode
 from service.api.exception_handlers import answer_exception
+from service.api.headers import request_headers
 from service.api.problems import problem_response
 from service.api.route_template import route_template
 from service.errors import NotReadyError
@@ -77,7 +78,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         scope["path"] = without_trailing_slash(scope["path"])
-        headers = Headers(scope=scope)
+        headers = request_headers(scope)
         ids = request_ids(headers)
         current_request.set(ids)  # the task belongs to the request: the server's later log lines have the IDs too
         response = _Response(send, ids.request_id, bodiless=scope["method"] == "HEAD")
@@ -162,7 +163,7 @@ def request_ids(headers: Headers) -> RequestIds:
     sent = headers.get("x-request-id", "")
     traced = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     trace_id = traced[2] if traced and (traced[1] != "00" or not traced[3]) else None
-    return RequestIds(sent if _SANE_ID.fullmatch(sent) else uuid.uuid4().hex, current_trace_id() or trace_id)
+    return RequestIds(sent if _SANE_ID.fullmatch(sent) else os.urandom(16).hex(), current_trace_id() or trace_id)
 
 
 def server_timing(timings: Timings, total: float) -> str:

@@ -20,6 +20,8 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 
 def read_query(request: Request, model: type[Parameters]) -> Parameters:
     """Returns the query. Raises RequestValidationError, or InvalidRequestError for a repeated parameter."""
+    if not request.scope["query_string"]:
+        return model()
     values = dict(request.query_params)
     times = Counter(name for name, _ in request.query_params.multi_items())
     if times.total() > len(values):

@@ -6,7 +6,7 @@ neither written to disk nor copied twice, as a general form parser must do.
 
 import re
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import unquote
 
@@ -43,27 +43,26 @@ T = TypeVar("T")
 _EXTENDED_FILENAME = re.compile(rb"filename\*\s*=\s*([\w-]+)'[^']*'([^;\s]+)", re.IGNORECASE)
 
 
+# The head of a part as nearly all clients write it. Any other head is left to python_multipart.
+_PLAIN_HEAD = re.compile(
+    rb'\r\nContent-Disposition: form-data; name="([\w-]+)"(?:; filename="([^"\\\x00-\x1f\x7f]*)")?'
+    rb"(\r\nContent-Type: [\w.+/-]+)?\r\n\r\n",
+    re.IGNORECASE,
+)
+_PLAIN_BOUNDARY = re.compile(r"multipart/form-data; ?boundary=([\w-]+)", re.ASCII)
+
+
 @dataclass
 class _Part:
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    name: str = ""
-    filename: str | None = None
-    data: bytearray = field(default_factory=bytearray)
-
-    def read_headers(self) -> None:
-        disposition = self.headers.get(b"content-disposition", b"")
-        _, options = parse_options_header(disposition)
-        self.name = options.get(b"name", b"").decode("utf-8", "replace")
-        if b"filename" in options:
-            self.filename = options[b"filename"].decode("utf-8", "replace")
-        elif extended := _EXTENDED_FILENAME.search(disposition):
-            charset = "utf-8" if extended[1].lower() == b"utf-8" else "latin-1"
-            self.filename = unquote(extended[2].decode("latin-1"), charset)
+    name: str
+    filename: str | None
+    typed: bool  # it has a Content-Type
+    data: bytes | bytearray = b""
 
     @property
     def is_plain_text(self) -> bool:
         """Whether a part that should be a file is a field: curl's -F files=a.png in place of -F files=@a.png."""
-        if self.filename is not None or b"content-type" in self.headers or len(self.data) > MAX_FIELD_BYTES:
+        if self.filename is not None or self.typed or len(self.data) > MAX_FIELD_BYTES:
             return False
         try:
             return self.data.decode("utf-8").isprintable()
@@ -71,20 +70,82 @@ class _Part:
             return False
 
 
-class _Form:
-    """The parser's callbacks. An exception in a callback ends the parsing."""
+class Form:
+    """The files and fields so far. A part is checked before and added after its data."""
 
     def __init__(self, purpose: Purpose, max_images: int) -> None:
         self.uploads: dict[str, list[EncodedImage]] = {name: [] for name in _UPLOADS[purpose]}
         self.values: dict[str, list[str]] = {name: [] for name in _FIELDS[purpose]}
         self._max_images = max_images
-        self._part = _Part()
+
+    def check(self, part: _Part) -> None:
+        name = part.name
+        fields: dict[str, Sized] = {**self.uploads, **self.values}
+        if name not in fields:
+            others = [other for other in fields if other != FILES]
+            raise InvalidRequestError(
+                f"Unknown field '{shortened(name)}'; send each image as {FILES}=@image.png. "
+                f"Other known fields: {', '.join(others)}."
+            )
+        if name in self.values and part.filename is not None:
+            raise InvalidRequestError(f"The field '{name}' must be plain text (curl -F {name}=...).")
+        if name in {ARCHIVE, TOP_K, ON_ERROR, REJECT} and len(fields[name]):
+            raise InvalidRequestError(f"The field '{name}' occurs more than once; send it once.")
+        if len(fields[name]) >= self._max_images:
+            raise TooManyImagesError(self._max_images)
+
+    def check_size(self, name: str, size: int) -> None:
+        if name in self.values and size > MAX_FIELD_BYTES:
+            raise InvalidRequestError(f"The field '{name}' is longer than {MAX_FIELD_BYTES} bytes; shorten it.")
+
+    def add(self, part: _Part) -> None:
+        if part.name in self.uploads:
+            if part.is_plain_text:
+                raise InvalidRequestError(f"The field '{part.name}' must be a file (curl -F {part.name}=@...).")
+            self.uploads[part.name].append(EncodedImage(bytes(part.data), part.filename or None))
+            return
+        try:
+            self.values[part.name].append(part.data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError(f"The field '{part.name}' is not UTF-8 text; send UTF-8.") from error
+
+
+def read_plain(form: Form, data: bytes, boundary: bytes) -> bool:
+    """Reads the usual kind of form with a few searches. Returns False at anything unusual: read it by read_any."""
+    delimiter = b"\r\n--" + boundary
+    if not data.startswith(delimiter[2:]):
+        return False
+    position = len(delimiter) - 2
+    while head := _PLAIN_HEAD.match(data, position):
+        end = data.find(delimiter, head.end())
+        if end < 0:
+            return False
+        name, filename, content_type = head.groups()
+        part = _Part(
+            name.decode(), None if filename is None else filename.decode("utf-8", "replace"), content_type is not None
+        )
+        form.check(part)
+        form.check_size(part.name, end - head.end())
+        part.data = data[head.end() : end]
+        form.add(part)
+        position = end + len(delimiter)
+    return data[position:] in {b"--", b"--\r\n"}
+
+
+class _Callbacks:
+    """What python_multipart calls. An exception in a callback ends the parsing."""
+
+    def __init__(self, form: Form) -> None:
+        self.ended = False
+        self._form = form
+        self._headers: dict[bytes, bytes] = {}
         self._header = b""
         self._value = b""
-        self.ended = False
+        self._part = _Part("", None, typed=False)
+        self._data = bytearray()
 
     def on_part_begin(self) -> None:
-        self._part = _Part()
+        self._headers = {}
 
     def on_header_begin(self) -> None:
         self._header = self._value = b""
@@ -96,63 +157,55 @@ class _Form:
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
-        self._part.headers[self._header.lower()] = self._value
+        self._headers[self._header.lower()] = self._value
 
     def on_headers_finished(self) -> None:
-        self._part.read_headers()
-        self._check_part(self._part.name)
+        disposition = self._headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
+        filename = None
+        if b"filename" in options:
+            filename = options[b"filename"].decode("utf-8", "replace")
+        elif extended := _EXTENDED_FILENAME.search(disposition):
+            charset = "utf-8" if extended[1].lower() == b"utf-8" else "latin-1"
+            filename = unquote(extended[2].decode("latin-1"), charset)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._data = bytearray()
+        self._part = _Part(name, filename, b"content-type" in self._headers, self._data)
+        self._form.check(self._part)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        part = self._part
-        if part.name in self.values and len(part.data) + end - start > MAX_FIELD_BYTES:
-            raise InvalidRequestError(f"The field '{part.name}' is longer than {MAX_FIELD_BYTES} bytes; shorten it.")
-        part.data += data[start:end]
+        self._form.check_size(self._part.name, len(self._data) + end - start)
+        self._data += data[start:end]
 
     def on_part_end(self) -> None:
-        part = self._part
-        if part.name in self.uploads:
-            if part.is_plain_text:
-                raise InvalidRequestError(f"The field '{part.name}' must be a file (curl -F {part.name}=@...).")
-            self.uploads[part.name].append(EncodedImage(bytes(part.data), part.filename or None))
-            return
-        try:
-            self.values[part.name].append(part.data.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise InvalidRequestError(f"The field '{part.name}' is not UTF-8 text; send UTF-8.") from error
+        self._form.add(self._part)
 
     def on_end(self) -> None:
         self.ended = True
 
-    def _check_part(self, name: str) -> None:
-        fields: dict[str, Sized] = {**self.uploads, **self.values}
-        if name not in fields:
-            others = [other for other in fields if other != FILES]
-            raise InvalidRequestError(
-                f"Unknown field '{shortened(name)}'; send each image as {FILES}=@image.png. "
-                f"Other known fields: {', '.join(others)}."
-            )
-        if name in self.values and self._part.filename is not None:
-            raise InvalidRequestError(f"The field '{name}' must be plain text (curl -F {name}=...).")
-        if name in {ARCHIVE, TOP_K, ON_ERROR, REJECT} and len(fields[name]):
-            raise InvalidRequestError(f"The field '{name}' occurs more than once; send it once.")
-        if len(fields[name]) >= self._max_images:
-            raise TooManyImagesError(self._max_images)
 
-
-def _parse(body: RequestBody) -> Submission:
-    form = _Form(body.purpose, body.settings.max_images)
-    callbacks = cast("MultipartCallbacks", {name: getattr(form, name) for name in dir(form) if name.startswith("on_")})
-    _, options = parse_options_header(body.content_type)
-    if b"boundary" not in options:
-        raise MalformedBodyError("The Content-Type has no boundary; let the HTTP client set this header.")
+def read_any(form: Form, data: bytes, boundary: bytes) -> None:
+    """Raises MalformedBodyError."""
+    callbacks = _Callbacks(form)
+    names = [name for name in dir(callbacks) if name.startswith("on_")]
     try:
-        parser = MultipartParser(options[b"boundary"], callbacks)
-        parser.write(_without_preamble(body.data, options[b"boundary"]))
+        parser = MultipartParser(
+            boundary, cast("MultipartCallbacks", {name: getattr(callbacks, name) for name in names})
+        )
+        parser.write(_without_preamble(data, boundary))
         parser.finalize()
     except FormParserError as error:
         raise MalformedBodyError(f"The body is not a multipart form: {error}.") from error
-    if not form.ended:
+    if not callbacks.ended:
         raise MalformedBodyError("The multipart form is truncated: its last boundary is missing; send all of it.")
+
+
+def _parse(body: RequestBody) -> Submission:
+    boundary = _boundary(body.content_type)
+    form = Form(body.purpose, body.settings.max_images)
+    if not read_plain(form, body.data, boundary):
+        form = Form(body.purpose, body.settings.max_images)
+        read_any(form, body.data, boundary)
     images, labels = _images(form, body.settings)
     return Submission(
         images=images,
@@ -163,6 +216,16 @@ def _parse(body: RequestBody) -> Submission:
     )
 
 
+def _boundary(content_type: str) -> bytes:
+    """Raises MalformedBodyError."""
+    if plain := _PLAIN_BOUNDARY.fullmatch(content_type):
+        return plain[1].encode()
+    _, options = parse_options_header(content_type)
+    if b"boundary" not in options:
+        raise MalformedBodyError("The Content-Type has no boundary; let the HTTP client set this header.")
+    return options[b"boundary"]
+
+
 def _without_preamble(body: bytes, boundary: bytes) -> bytes:
     """Returns the body from its first boundary; RFC 2046, 5.1.1 allows a preamble, and the parser does not."""
     first = b"--" + boundary
@@ -171,7 +234,7 @@ def _without_preamble(body: bytes, boundary: bytes) -> bytes:
     return body[max(body.find(b"\r\n" + first), 0) :]
 
 
-def _images(form: _Form, settings: Settings) -> tuple[Sequence[Image], Sequence[Label]]:
+def _images(form: Form, settings: Settings) -> tuple[Sequence[Image], Sequence[Label]]:
     files, labels = form.uploads[FILES], form.values.get(LABELS, [])
     for archive in form.uploads.get(ARCHIVE, ()):
         if files or labels:
@@ -184,7 +247,7 @@ def _images(form: _Form, settings: Settings) -> tuple[Sequence[Image], Sequence[
     return files, labels
 
 
-def _once(form: _Form, name: str, kind: TypeAdapter[T]) -> T | None:
+def _once(form: Form, name: str, kind: TypeAdapter[T]) -> T | None:
     values = form.values.get(name)
     if not values:
         return None

@@ -33,7 +33,7 @@ class Predictions:
         """One prediction per image, with the fields of PredictResponse.predictions."""
         # A stable sort of the negated values puts the lowest index first among equals, like argmax.
         indices = np.argsort(-self.probabilities, axis=1, kind="stable")[:, : self.top_k]
-        values = np.take_along_axis(self.probabilities, indices, axis=1)
+        values = self.probabilities[np.arange(len(indices))[:, None], indices]
         rows = zip(indices.tolist(), values.tolist(), strict=True)
         return [
             {"error": {"index": i, "reason": str(self.errors[i])}} if i in self.errors else self._prediction(*row)

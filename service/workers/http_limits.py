@@ -247,13 +247,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _AfterBody:
-    """The transport of one response: the protocol decides when to close it."""
+    """The transport of one response: it writes the head with the first of the body, and the protocol closes it."""
 
     def __init__(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
-        self.write = protocol.transport.write
         self.is_closing = protocol.transport.is_closing
         self._protocol = protocol
         self._cycle = cycle
+        self._head: bytes | None = None
+        self._holds_head = cycle.scope["method"] != "HEAD"  # uvicorn writes nothing after the head
+
+    def write(self, data: bytes) -> None:
+        if self._holds_head and self._cycle.response_started:
+            self._holds_head = False
+            self._head = data
+        elif self._head is None:
+            self._protocol.transport.write(data)
+        else:
+            self._protocol.transport.writelines([self._head, data])
+            self._head = None
 
     def close(self) -> None:
+        if self._head is not None:  # the application failed before the body
+            self.write(b"")
         self._protocol.end(body_arrives=self._cycle.response_complete and self._cycle.more_body)

@@ -66,6 +66,8 @@ def submission_parser(
 def _with_options(submission: Submission, query: BaseModel) -> Submission:
     """Raises InvalidRequestError if the query and the body give an option different values."""
     options = {name: value for name, value in query if value is not None and hasattr(submission, name)}
+    if not options:
+        return submission
     for name, value in options.items():
         in_body = getattr(submission, name)
         if in_body not in {None, value}:

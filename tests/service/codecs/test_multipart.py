@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from contextlib import suppress
 
 import httpx2
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.prediction import OnError
 from service.codecs.base import Purpose, Submission
-from service.codecs.multipart import MAX_FIELD_BYTES, MULTIPART
+from service.codecs.multipart import MAX_FIELD_BYTES, MULTIPART, Form, read_any, read_plain
 from service.errors import InvalidRequestError, MalformedBodyError, ServiceError, TooManyImagesError
 from service.inference.inputs import EncodedImage
 from tests.support.bundles import solid
@@ -144,3 +145,44 @@ def test_no_body_raises_anything_but_our_own_errors(body: bytes) -> None:
     for prefix in (b"", b"--x\r\n", b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'):
         with suppress(ServiceError):
             MULTIPART.parse(request_body(prefix + body, FORM))
+
+
+_HEADERS = st.sampled_from(
+    [
+        'Content-Disposition: form-data; name="files"; filename="{}"',
+        'Content-Disposition: form-data; name="files"; filename="{}"\r\nContent-Type: image/png',
+        'content-disposition: form-data; name="files"',
+        'Content-Disposition: form-data; name="{}"',
+        'Content-Disposition: form-data; name="top_k"',
+        'Content-Type: image/png\r\nContent-Disposition: form-data; name="files"',
+        "Content-Disposition: form-data; name=files; filename={}",
+        "{}",
+    ]
+)
+_NAMES = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["a.png", "x;y=1", "%22", "a\\b", "--x"])
+_DATA = st.lists(st.sampled_from([b"\r\n", b"--x", b"--", b"-", b"x", b"\r", b"\n", b"\xff", b"a" * 600])).map(b"".join)
+_PARTS = st.tuples(_HEADERS, _NAMES, _DATA).map(
+    lambda part: b"--x\r\n" + part[0].format(part[1]).encode() + b"\r\n\r\n" + part[2] + b"\r\n"
+)
+_ENDS = st.sampled_from([b"--x--\r\n", b"--x--", b"--x", b"", b"--x--\r\nepilogue", b"--x-"])
+
+
+@given(st.lists(_PARTS, max_size=4).map(b"".join), _ENDS)
+def test_the_search_for_boundaries_reads_a_form_as_the_parser_does_or_leaves_it_to_the_parser(
+    parts: bytes, end: bytes
+) -> None:
+    def outcome(read: Callable[[Form, bytes, bytes], bool | None]) -> object:
+        form = Form(Purpose.PREDICT, max_images=3)
+        try:
+            return read(form, parts + end, b"x") is not False and (form.uploads, form.values)
+        except ServiceError as error:
+            return type(error), str(error)
+
+    plain = outcome(read_plain)
+    assert plain is False or plain == outcome(read_any)
+
+
+def test_the_form_of_a_usual_client_needs_no_parser() -> None:
+    request = httpx2.Request("POST", "http://test", files=form(b"a", b"b"), data={"top_k": "2"})
+    boundary = request.headers["content-type"].partition("boundary=")[2].encode()
+    assert read_plain(Form(Purpose.PREDICT, max_images=3), request.read(), boundary)

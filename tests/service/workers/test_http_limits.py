@@ -1,5 +1,6 @@
 """What comes before there is a request: real connections to a real listener."""
 
+import asyncio
 import json
 import re
 import socket
@@ -7,10 +8,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+import uvicorn
 from fastapi import FastAPI, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from service.api.app import create_app
 from service.api.problems import TITLES
@@ -276,3 +282,57 @@ def test_a_connection_closes_after_a_final_status_in_place_of_100_continue(
         answer = answer_on(connection)
     assert answer.startswith(b"HTTP/1.1 %d" % status)
     assert b"connection: close" in answer
+
+
+class RecordingTransport(asyncio.Transport):
+    """Keeps what each call writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.closed = asyncio.Event()
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"".join(list_of_data))
+
+    def is_closing(self) -> bool:
+        return self.closed.is_set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+async def writes_of(app: ASGIApp, method: str) -> list[bytes]:
+    config = uvicorn.Config(app, http=BoundedProtocol, log_config=None)
+    config.load()
+    protocol, transport = BoundedProtocol(config, ServerState(), {}), RecordingTransport()
+    protocol.connection_made(transport)
+    protocol.data_received(f"{method} / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n".encode())
+    await transport.closed.wait()
+    return transport.writes
+
+
+def test_writes_the_head_together_with_the_body() -> None:
+    (written,) = asyncio.run(writes_of(PlainTextResponse("body"), "GET"))
+    head, _, body = written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert body == b"body"
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204)])
+def test_writes_the_head_of_a_response_without_a_body(method: str, status: int) -> None:
+    written = b"".join(asyncio.run(writes_of(Response(status_code=status), method)))
+    assert written.startswith(f"HTTP/1.1 {status}".encode())
+    assert written.endswith(b"\r\n\r\n")
+
+
+def test_writes_the_head_if_the_application_fails_before_the_body() -> None:
+    async def fail(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        raise ValueError
+
+    (written,) = asyncio.run(writes_of(fail, "GET"))
+    assert written.startswith(b"HTTP/1.1 200")
