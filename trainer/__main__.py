@@ -1,4 +1,4 @@
-"""`convoy-train` and `python -m trainer`: the command line, with what its libraries read when they are imported."""
+"""`convoy-train` and `python -m trainer`: the command line. Sets the variables that libraries read on import."""
 
 import os
 import signal

@@ -72,5 +72,5 @@ NetworkConfig = Annotated[
 
 
 def network_named(name: str) -> AnyNetwork:
-    """Returns the network's default settings. A name that is not one of ours is taken for one of timm's."""
+    """Returns the network's default settings. A name of no built-in network is a timm model name."""
     return NETWORKS[name]() if name in NETWORKS else BackboneConfig(name=name)

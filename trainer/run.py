@@ -79,7 +79,7 @@ def train(
             check_writable(artifacts, recipe.name)
             if not relabel:
                 check_labels(artifacts / recipe.name, data.labels)
-    for sentence in data.told:
+    for sentence in data.notes:
         reporter.note(sentence)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe, data, weights)

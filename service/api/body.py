@@ -177,7 +177,7 @@ def _codings(headers: Headers, name: str, neutral: str) -> str:
 
 
 def decompress(body: bytes, coding: str, limit: int) -> bytes:
-    """Returns what gzip (all members, RFC 1952, 2.2) or deflate data holds; at most limit + 1 bytes of it.
+    """Returns the content of gzip (all members, RFC 1952, 2.2) or deflate data, at most limit + 1 bytes.
 
     Raises MalformedBodyError.
     """

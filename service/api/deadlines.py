@@ -56,9 +56,9 @@ def request_context(request: Request, limit: float) -> RequestContext:
 
 
 async def within(deadline: float, work: Coroutine[Any, Any, T], message: str) -> T:
-    """Returns or raises what work does. After the deadline (in time.monotonic() seconds), work goes on by itself.
+    """Returns the result of work. deadline is in seconds of time.monotonic().
 
-    Raises DeadlineError(message).
+    Raises DeadlineError(message) after the deadline, while work continues in the background.
     """
     task = asyncio.create_task(work)
     try:
@@ -88,9 +88,9 @@ def _log_outcome(task: asyncio.Task[Any]) -> None:
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Returns or raises what work does. If the client disconnects first, cancels work and raises ClientDisconnect.
+    """Returns the result of work. If the client disconnects first, cancels work and raises ClientDisconnect.
 
-    The body must have been read to its end.
+    The request body must have been read completely.
     """
     try:
         async with asyncio.timeout(None) as connected:

@@ -30,7 +30,7 @@ async def answer_exception(request: Request, error: Exception) -> Response:
             return _routing_error(request, error)
         case RequestValidationError():
             return error_response(path, 422, ProblemCode.INVALID_REQUEST, _invalid_parameter(error))
-        case ClientDisconnect():  # nobody reads this response, but 499 keeps it out of the failures
+        case ClientDisconnect():  # the client is gone; 499 only keeps the request out of the failures
             detail = "The client closed the connection before the response."
             return error_response(path, 499, ProblemCode.INVALID_REQUEST, detail)
         case _:

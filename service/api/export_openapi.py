@@ -1,4 +1,4 @@
-"""`python -m service.api.export_openapi [--check] PATH`: writes what /openapi.json serves, or finds the file old."""
+"""`python -m service.api.export_openapi [--check] PATH`: writes /openapi.json, or checks the file."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     if not options.check:
         options.path.write_text(text, encoding="utf-8")
     elif not options.path.is_file() or options.path.read_text(encoding="utf-8") != text:
-        sys.stderr.write(f"{options.path} is not what the service serves; run make openapi.\n")
+        sys.stderr.write(f"{options.path} differs from the service's /openapi.json; run make openapi.\n")
         return 1
     return 0
 

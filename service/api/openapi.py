@@ -1,4 +1,4 @@
-"""What OpenAPI says beyond what FastAPI sees: codecs/ reads the bodies, problems.py writes the errors."""
+"""Adds to FastAPI's OpenAPI document the bodies that codecs/ reads and the errors that problems.py writes."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from service.api.auth import Access, required_access
 from service.api.problems import errors_below
 
 DESCRIPTION = """\
-Image classifiers over HTTP. Each model was checked against its own golden samples before it answers here.
+Image classifiers over HTTP. Each model is checked against its golden samples before it serves.
 
-Send images as JSON, as a form, as one raw image or as a numpy array; they are resized to what the model takes.
-Labelled images for /evaluate also come as a zip of class-named folders or as an .npz.
-Every error is a problem document (RFC 9457) whose `detail` says in one sentence what is wrong and what to do.
+Send images as JSON, as a form, as one raw image or as a NumPy array; they are resized to the model's input size.
+/evaluate also accepts labelled images as a zip archive of class folders or as an .npz file.
+Every error is a problem document (RFC 9457); its `detail` states what is wrong and what to do.
 """
 
 _MESSAGES = (
@@ -33,9 +33,9 @@ _MESSAGES = (
     LoadRequest,
     UnloadRequest,
 )
-# FastAPI's own shape of a 422; ours is Problem.
+# FastAPI's schemas of a 422; this service sends Problem.
 _UNUSED = ("HTTPValidationError", "ValidationError")
-# The empty one: whether a key is needed is up to whoever runs the service.
+# The empty entry: keys are optional, because the operator decides whether they are required.
 _KEYS: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"apiKey": []}]
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key of CONVOY_API_KEYS or CONVOY_ADMIN_KEYS."},
@@ -43,21 +43,21 @@ _SCHEMES = {
         "type": "apiKey",
         "in": "header",
         "name": "X-API-Key",
-        "description": "The same, in a header of its own.",
+        "description": "The same key in a separate header.",
     },
 }
 _REF = "#/components/schemas/{model}"
 
 
 def describe(app: FastAPI) -> None:
-    """Makes app.openapi() the whole truth; the same for every configuration of the service."""
+    """Makes app.openapi() return the complete document, which is the same for every configuration of the service."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _schema(app)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way
+    app.openapi = openapi  # type: ignore[method-assign]  # the extension point that FastAPI documents
 
 
 def _schema(app: FastAPI) -> dict[str, Any]:

@@ -168,12 +168,12 @@ def _choose(device: Device) -> tuple[str, str]:
 
 
 def _cuda_problem() -> str | None:
-    """Returns None if a convolution ran on CUDA, else what is missing. get_available_providers() does not tell."""
+    """Returns None if a convolution ran on CUDA, else the missing part. get_available_providers() is not reliable."""
     if CUDA not in ort.get_available_providers():
         return "this build of onnxruntime does not include CUDA; install the package onnxruntime-gpu."
     if os.name == "posix" and _load_error("libcuda.so.1"):
         return "no NVIDIA driver is installed (libcuda.so.1); start a container with access to the GPU."
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; _missing_library is clearer
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints missing libraries; _missing_library is clearer
         ort.preload_dlls()
     ort.set_default_logger_severity(_LOG_FATAL)
     try:

@@ -26,7 +26,7 @@ def _parse(body: RequestBody) -> Submission:
     shape, fortran_order, dtype = read_header(stream, "The body", WANTED)
     if dtype != np.uint8 or len(shape) not in _DIMENSIONS or min(shape) < 1:
         raise InvalidRequestError(
-            f"The body is an array of {dtype} {shortened(list(shape))}; send {WANTED}, none empty."
+            f"The body is an array of {dtype} {shortened(list(shape))}; send {WANTED}, not empty."
         )
     if shape[0] > settings.max_images:
         raise TooManyImagesError(settings.max_images, shape[0])
@@ -44,10 +44,10 @@ def _parse(body: RequestBody) -> Submission:
     return Submission([PixelArray(image) for image in array])
 
 
-def read_header(stream: IO[bytes], what: str, wanted: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+def read_header(stream: IO[bytes], name: str, wanted: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Returns (shape, whether in Fortran order, type), and leaves the stream at the values.
 
-    what and wanted are for the message of the MalformedBodyError that it raises.
+    Raises MalformedBodyError, whose message contains name (of the array) and wanted (the expected array).
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -56,7 +56,7 @@ def read_header(stream: IO[bytes], what: str, wanted: str) -> tuple[tuple[int, .
         if version == (2, 0):
             return np.lib.format.read_array_header_2_0(stream, max_header_size=_MAX_HEADER)
     except Exception as error:  # the header is a Python literal: a hostile one can raise any exception
-        raise MalformedBodyError(f"{what} is not an .npy file; send {wanted}, written by numpy.save.") from error
+        raise MalformedBodyError(f"{name} is not an .npy file; send {wanted}, written by numpy.save.") from error
     raise MalformedBodyError(f"The .npy format {version} is not supported; numpy.save writes 1.0 for {wanted}.")
 
 

@@ -54,7 +54,7 @@ class _Rows:
         fits = len(self._shape) == 3 or (len(self._shape) == 4 and self._shape[3] in _CHANNELS)
         if dtype != np.uint8 or not fits or min(self._shape) < 1:
             raise InvalidRequestError(
-                f"The array {IMAGES} is {dtype} {shortened(list(self._shape))}; send {WANTED_IMAGES}, none empty."
+                f"The array {IMAGES} is {dtype} {shortened(list(self._shape))}; send {WANTED_IMAGES}, not empty."
             )
         n, height, width = self._shape[:3]
         if n > settings.max_images:

@@ -1,7 +1,7 @@
 """A zip archive in a body: checked by its directory, and unpacked one file at a time, in memory.
 
 Nothing is written to disk, so no path can do harm. Paths out of the archive, links and encrypted files are still
-refused, since the service cannot do what they mean.
+refused, since the service cannot interpret them.
 
 Limits: the unpacked size in the directory, and the number of files. A file never yields more bytes than the directory
 announces. Hidden files and files that desktops create are ignored.

@@ -24,7 +24,7 @@ class Mode(StrEnum):
 
 
 class Execution(Frozen):
-    """Where and in what batches a model runs."""
+    """The thread that runs a model, and its batch size."""
 
     mode: Annotated[
         Mode,

@@ -110,7 +110,7 @@ class Model:
         reject: bool = False,
         context: RequestContext | None = None,
     ) -> EvaluationReport:
-        """Returns the metrics on labelled images, one label per image; with reject, also those of rejecting.
+        """Returns the metrics on labelled images, one label per image; with reject, also the effect of the threshold.
 
         Raises as predict, and InvalidRequestError if the labels do not fit the images or the model.
         """
@@ -125,7 +125,7 @@ class Model:
         *,
         context: RequestContext | None = None,
     ) -> Scores:
-        """Returns what evaluate measures. Images enter the queue one window at a time, behind all predictions."""
+        """Returns the data for evaluate. Images enter the queue one window at a time, behind all predictions."""
         context = replace(context or RequestContext(), priority=Priority.EVALUATE)
         with self._metrics.request(context.timings):
             indices = label_indices(labels, images, self.manifest.labels)

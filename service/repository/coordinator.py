@@ -1,7 +1,7 @@
 """The desired state: one per service, however many processes serve it.
 
-It scans the artifacts folder, has the workers prepare what is new, and then has them serve it. version_policy.py makes
-every decision. promoted.json records a promotion. Pins and unloads live in memory alone, as artifacts/ may be
+It scans the artifacts folder, has the workers prepare new versions, and then has them serve these. version_policy.py
+makes every decision. promoted.json records a promotion. Pins and unloads are kept only in memory, as artifacts/ may be
 read-only: a restart returns to CONVOY_VERSIONS.
 """
 
@@ -53,7 +53,7 @@ class Coordinator:
         self._models: dict[str, KnownModel] = {}
         self._refused: dict[VersionRef, Refused] = {}
         self._fingerprints: dict[VersionRef, object] = {}  # of the refused versions, to notice when their files change
-        self._held: set[VersionRef] = set()  # what every worker has loaded, serving or not
+        self._held: set[VersionRef] = set()  # versions that every worker has loaded, serving or not
         self._outdated = False  # workers hold versions that the plan does not have, or not yet
         self._plan = Plan()
         self._manifests: dict[VersionRef, ModelManifest | None] = {}  # of the versions that do not serve
@@ -72,7 +72,7 @@ class Coordinator:
             logger.warning("CONVOY_DEFAULT_MODEL=%s names no model in %s", self._configured_default, self._artifacts)
         for name, version in self._policy.pins.items():
             if name not in self._models:
-                logger.warning("CONVOY_VERSIONS pins %s, but there is no such model", name)
+                logger.warning("CONVOY_VERSIONS pins %s, but this model does not exist", name)
             elif version not in {ref.version for ref in self._models[name].versions}:
                 logger.warning("CONVOY_VERSIONS pins %s to version %d, which does not exist", name, version)
         if self._reload is Reload.POLL:
@@ -94,7 +94,9 @@ class Coordinator:
                 self._log_once(self._artifacts, str(error))
                 return
             if self._models and not seen.models:
-                self._log_once(self._artifacts, f"{self._artifacts} has lost all its models; what serves goes on")
+                self._log_once(
+                    self._artifacts, f"{self._artifacts} contains no models any more; the loaded ones continue to serve"
+                )
                 return
             await self._apply(seen)
 
@@ -186,7 +188,7 @@ class Coordinator:
         return KnownModel(seen.models[name], promotion, Override() if by_hand else before.override)
 
     async def _settle(self) -> None:
-        """Prepares what the plan lacks until it lacks nothing, as each refusal changes the plan; then serves it."""
+        """Prepares the plan's versions, again after each refusal (which changes the plan); then serves the plan."""
         while True:
             plan = make_plan(self._models, self._policy, self._refused, self._plan)
             lacking = [ref for ref in plan.serving if ref not in self._held]

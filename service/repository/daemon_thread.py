@@ -1,4 +1,4 @@
-"""Work on files that may never return, such as those of a network mount that hangs."""
+"""Runs file operations in daemon threads, because they may never return, for example on a network mount that hangs."""
 
 import threading
 from collections.abc import Callable

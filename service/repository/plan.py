@@ -78,7 +78,7 @@ class Workers(Protocol):
         """Loads, warms and checks a version beside those that serve. Returns None if every worker accepts it."""
 
     async def serve(self, plan: Plan) -> None:
-        """Serves exactly what the plan names, from what was prepared, and releases everything else."""
+        """Serves exactly the plan's versions, which have been prepared, and releases all others."""
 
 
 class ModelControl(Protocol):

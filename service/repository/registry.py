@@ -52,7 +52,7 @@ class Registry:
         self._telemetry = telemetry or Telemetry(runtime.provider)
         self._loader = Loader(settings, runtime, self._telemetry)
         self._load_seconds = load_seconds
-        self._prepared: dict[VersionRef, Loaded | Refused] = {}  # what serves, and what was prepared since
+        self._prepared: dict[VersionRef, Loaded | Refused] = {}  # the serving versions, and those prepared since
         self._models: Mapping[str, _Served] = {}
         self._default: str | None = None
         self._open: set[Loaded] = set()
@@ -174,7 +174,7 @@ class Registry:
         return loaded
 
     async def _load(self, ref: VersionRef) -> Loaded | Refused:
-        """Gives up after the time limit; the thread goes on, and what it still loads is closed."""
+        """Refuses the version after the time limit. The thread continues, and a model that it still loads is closed."""
         future: Future[Loaded | Refused] = in_daemon_thread(lambda: self._loader.load(ref))
         try:
             async with asyncio.timeout(self._load_seconds):
@@ -195,7 +195,7 @@ class Registry:
         return _Served(entries, current if isinstance(current, Loaded) else None)
 
     def _report(self, before: set[Loaded], gone: set[str]) -> None:
-        """Logs and counts what a new plan changed."""
+        """Logs and counts the changes of a new plan."""
         for loaded in self.loaded:
             if loaded not in before:
                 model = loaded.model
@@ -226,7 +226,7 @@ class Registry:
 def _not_served(
     name: str, version: int | None, served: _Served, policy: str
 ) -> ModelNotFoundError | ModelRefusedError | NotReadyError:
-    """Why this version of the model, or any current one, does not serve. policy is CONVOY_VERSIONS."""
+    """Returns the reason why this version, or any current one, does not serve. policy is CONVOY_VERSIONS."""
     for entry in reversed(served.entries):
         if isinstance(entry, Unloaded) and version in {None, entry.ref.version}:
             return NotReadyError(f"{entry.ref} was unloaded; POST /v2/repository/models/{name}/load loads it again.")

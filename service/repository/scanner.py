@@ -23,10 +23,10 @@ _BAD_VERSION = "a version is a positive integer, directly below its model: <arti
 
 @dataclass(frozen=True)
 class Scan:
-    """What is in the artifacts folder.
+    """The content of the artifacts folder.
 
-    models has each model's versions in rising order, and promotions the records of promoted.json. unreadable says why a
-    model's folder cannot be listed, and ignored why another file or folder is not what it seems to be.
+    models lists each model's versions in ascending order; promotions holds the records of promoted.json. unreadable
+    gives the reason why a model's folder cannot be listed; ignored, why a file or folder is not used.
     """
 
     models: dict[str, tuple[VersionRef, ...]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ def _scan_promotion(folder: Path, seen: Scan) -> None:
     try:
         stat = path.stat()
         promotion = _read_promotion(folder, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    except OSError:  # there is none
+    except OSError:  # the model has no record
         return
     except PromotionError as error:
         seen.ignored[path] = str(error)

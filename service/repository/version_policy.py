@@ -1,4 +1,4 @@
-"""Which versions serve. Pure: the models in the folder, the policy, the calls and the refusals in; a plan out."""
+"""Decides which versions serve: a pure function from models, policy, calls and refusals to a plan."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class KnownModel:
 
 
 def make_plan(models: Mapping[str, KnownModel], policy: Policy, refused: Refusals, before: Plan) -> Plan:
-    """before is what serves now: if a bad bundle replaces a good one under the same number, the good one stays."""
+    """Returns the plan. before is the current plan: a bad bundle does not replace a serving one of the same number."""
     serving = {model.name: model.serving for model in before.models}
     return Plan(
         models=tuple(plan_model(name, models[name], policy, refused, serving.get(name, ())) for name in sorted(models))
@@ -66,7 +66,7 @@ def plan_model(
 
     shown = chosen([number for number in order if number > override.unloaded_up_to])
     good = tuple(ref for ref in shown if ref not in refused)
-    if not good:  # show what would serve without the unload
+    if not good:  # show the version that would serve without the unload
         shown = chosen(order)
     requested = [ref for ref in candidates if ref in refused and ref.version in override.refused]
     return PlannedModel(
@@ -88,10 +88,10 @@ def _candidates(found: Sequence[VersionRef], refused: Refusals, before: Sequence
 
 
 def _order(model: KnownModel, rule: Rule) -> Sequence[int]:
-    """The versions in the order in which they may serve: the next one does if those before it are refused.
+    """Returns the versions in order of preference: if one is refused, the next one serves.
 
-    A promoted version is replaced by the one that served before it, then by older ones, and never by a newer one that
-    nobody promoted.
+    A promoted version is followed by the one that served before it, then by older ones, and never by a newer version
+    that was not promoted.
     """
     falling = [ref.version for ref in reversed(model.versions)]
     promotion = model.promotion if rule is Rule.PROMOTED else None

@@ -29,7 +29,7 @@ def change_a_golden_value_and_mend_its_hash(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "reason"), [(flip_a_byte, "sha256"), (change_a_golden_value_and_mend_its_hash, "golden sample")]
+    ("damage", "reason"), [(flip_a_byte, "SHA-256"), (change_a_golden_value_and_mend_its_hash, "Golden sample")]
 )
 def test_a_damaged_model_is_refused_and_the_others_serve(
     artifacts: Path, tmp_path: Path, damage: Callable[[Path], None], reason: str

@@ -80,4 +80,4 @@ def test_falls_back_to_fp32_if_int8_fails_its_golden_samples(bundle: Path, load:
     write(bundle, manifest.model_copy(update={"variants": (manifest.fp32, mended)}))
     choice = load().model("colours").choice
     assert choice.variant.name == "fp32"
-    assert "int8 was refused: The golden sample" in choice.reason
+    assert "int8 was refused: Golden sample" in choice.reason

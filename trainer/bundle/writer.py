@@ -83,7 +83,7 @@ def check_labels(model_folder: Path, labels: tuple[str, ...]) -> None:
     """Raises ArtifactsError if the newest version of the model has other labels, or the same in another order."""
     try:
         newest = open_newest_bundle(model_folder)
-    except (DataError, SchemaError):  # there is none, or the service refuses it too
+    except (DataError, SchemaError):  # there is no bundle, or the service refuses it too
         return
     if newest.manifest.labels != labels:
         raise ArtifactsError(

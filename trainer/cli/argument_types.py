@@ -7,7 +7,7 @@ from pathlib import Path
 
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number from 1")
+        raise argparse.ArgumentTypeError(f"'{text}' must be a positive integer")
     return int(text)
 
 

@@ -31,10 +31,10 @@ def run(options: argparse.Namespace) -> int:
     data = location.load(config, models[0].manifest)
     same_size = models[0].manifest.input == models[1].manifest.input
     other = data if same_size else location.load(config, models[1].manifest)
-    asked = list(zip(models, (data, other), strict=True))
-    selection = select_images(asked, config, Part(options.split) if options.split else None)
-    say(*data.told, *selection.notes)
-    a, b = ((str(model), score(model, images, selection.positions).correct) for model, images in asked)
+    pairs = list(zip(models, (data, other), strict=True))
+    selection = select_images(pairs, config, Part(options.split) if options.split else None)
+    say(*data.notes, *selection.notes)
+    a, b = ((str(model), score(model, images, selection.positions).correct) for model, images in pairs)
     comparison = compare(a, b)
     if options.json:
         print(comparison.model_dump_json(indent=2))

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     config = choose_data_config(location, [model.manifest])
     data = location.load(config, model.manifest)
     selection = select_images([(model, data)], config, Part(options.split) if options.split else None)
-    say(*data.told, *selection.notes)
+    say(*data.notes, *selection.notes)
     metrics = score(model, data, selection.positions).metrics
     if options.json:
         print(metrics.model_dump_json(indent=2))

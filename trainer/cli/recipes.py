@@ -7,7 +7,7 @@ from trainer.cli.settings_help import RECIPE_COLUMNS, SETTING_COLUMNS, claims, r
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Adds nothing: the command has no options."""
 
 
 def run(_: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = with_settings(recipe, settings_of(options))
     check_data_option(recipe.data.source, options.data)
     data = split(source_of(recipe, options).load(), recipe.data)
-    say(*data.told)
+    say(*data.notes)
     from trainer.bundle.preview import write_show  # noqa: PLC0415 - PyTorch takes seconds; errors come without it
 
     shown = write_show(Path(options.out), recipe, data, options.count)

@@ -93,7 +93,7 @@ class CsvSource:
         height, width, channels = parts["train"].images.shape[1:]
         spec = config.input.spec or InputSpec(height=height, width=width, channels=channels)
         name = self.place.resolve().name if self.place.is_dir() else self.place.stem
-        return SourceData(name, labels, spec, parts["train"], parts.get("test"), entry.told, parts.get("validation"))
+        return SourceData(name, labels, spec, parts["train"], parts.get("test"), entry.notes, parts.get("validation"))
 
     def _files(self) -> list[Path]:
         if self.place.is_file():
@@ -161,15 +161,15 @@ class CsvSource:
             parts[name] = _usage(images) if images.usage is not None else np.full(len(values), name)
             labels |= {part: values[parts[name] == part] for part in np.unique(parts[name]).tolist()}
         classes, indices = index_classes(labels)
-        told = []
+        notes = []
         for name, (images, _) in tables.items():
             shape = shapes[images.path.name]
             self._write(writer, images, parts[name], indices, shape, value_range)
-            told.append(
+            notes.append(
                 f"{images.path.name}: {len(parts[name]):,} images of {_shown(shape)}, "
                 f"{'a' if images.names else 'no'} header, values {shown_range(value_range)}"
             )
-        return Decoded(told=(*told, *left_out), classes=classes)
+        return Decoded(notes=(*notes, *left_out), classes=classes)
 
     def _labels(self, images: Table, table: Table) -> Values:
         """Raises DataError unless there is one label per image."""
@@ -234,7 +234,7 @@ def _usage(table: Table) -> Texts:
     words = np.char.lower(np.char.strip(read_texts(table, (table.usage or 0,))[:, 0]))
     unknown = sorted(set(words.tolist()) - set(_PART_WORDS))
     if unknown:
-        raise DataError(f"{table.path.name}: the split '{unknown[0]}' is none of {', '.join(_PART_WORDS)}.")
+        raise DataError(f"{table.path.name}: the split '{unknown[0]}' is unknown; use {', '.join(_PART_WORDS)}.")
     parts = np.array([_PART_WORDS[word] for word in words.tolist()])
     if "test" not in parts:
         parts[words == "publictest"] = "test"

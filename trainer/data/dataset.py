@@ -130,7 +130,7 @@ class LabelledImages:
 class SourceData:
     """All images of a data set. validation and test are None if the data set publishes no such split.
 
-    told holds one sentence for each decision about how the data was read.
+    notes holds one sentence for each decision about how the data was read.
     """
 
     name: str
@@ -138,7 +138,7 @@ class SourceData:
     input: InputSpec
     train: LabelledImages
     test: LabelledImages | None
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     validation: LabelledImages | None = None
 
     @property

@@ -54,12 +54,12 @@ class Unreadable(Frozen):
 
 
 class EntryFile(Frozen):
-    """entry.json. told has a sentence per decision about the reading; classes are the data's own, if any."""
+    """entry.json. notes has one sentence per decision about how the data was read; classes may be empty."""
 
     format: Literal[1] = 1
     parts: Annotated[dict[str, dict[str, Stamp]], Field(description="part -> its files")]
     classes: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
 
 
@@ -69,7 +69,7 @@ class Entry:
 
     parts: dict[str, LabelledImages]
     classes: tuple[str, ...]
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
     unreadable: tuple[Unreadable, ...]
 
 
@@ -139,11 +139,11 @@ def write_entry(folder: Path, entry: EntryFile) -> None:
 
 
 def read_entry(folder: Path) -> Entry | None:
-    """Returns None if there is no entry, or one of its files is missing, cut short or changed."""
+    """Returns the entry, or None if it or one of its files is missing, cut short or changed."""
     try:
         entry = EntryFile.model_validate_json((folder / ENTRY_FILE).read_bytes(), strict=True)
         parts = {name: _part(folder, name, files) for name, files in entry.parts.items()}
-        return Entry(parts, entry.classes, entry.told, entry.unreadable)
+        return Entry(parts, entry.classes, entry.notes, entry.unreadable)
     except (OSError, ValueError, EOFError):
         return None
 
@@ -210,7 +210,7 @@ class EntryWriter:
 class Decoded:
     """A source's notes on the images that it wrote."""
 
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -229,7 +229,7 @@ def decode_once(decoding: Decoding, place: Path | None, decode: Callable[[EntryW
     for where in places:
         found = read_entry(where / name)
         if found is not None:
-            return replace(found, told=(*found.told, f"decoded before, read from {where}"))
+            return replace(found, notes=(*found.notes, f"decoded before, read from {where}"))
     _wait_for_the_clock(decoding.files)
     reasons = []
     for where in places:
@@ -242,7 +242,7 @@ def decode_once(decoding: Decoding, place: Path | None, decode: Callable[[EntryW
             reasons.append(f"{where} ({error.strerror})")
             continue
         if found is not None:
-            return replace(found, told=(*found.told, f"decoded in {seconds:.1f} s, kept in {where}"))
+            return replace(found, notes=(*found.notes, f"decoded in {seconds:.1f} s, kept in {where}"))
         reasons.append(f"{where} (removed by another process)")
     raise DataError(
         f"The decoded images of {decoding.folder} could not be kept in {' nor in '.join(reasons)}. Free some space, or "
@@ -256,8 +256,10 @@ def _write(where: Path, name: str, decoding: Decoding, decode: Callable[[EntryWr
     new.mkdir(parents=True)
     try:
         writer = EntryWriter(new)
-        said = decode(writer)
-        entry = EntryFile(parts=writer.parts, classes=said.classes, told=said.told, unreadable=said.unreadable)
+        decoded = decode(writer)
+        entry = EntryFile(
+            parts=writer.parts, classes=decoded.classes, notes=decoded.notes, unreadable=decoded.unreadable
+        )
         write_entry(new, entry)
         if read_entry(where / name) is None:
             shutil.rmtree(where / name, ignore_errors=True)  # a damaged one

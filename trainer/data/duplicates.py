@@ -13,34 +13,34 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Found:
-    """told has one sentence per finding; it is empty if all images differ."""
+    """notes has one sentence per finding; it is empty if all images differ."""
 
     duplicates: Duplicates
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def find_duplicates(train: LabelledImages, validation: LabelledImages, test: LabelledImages) -> Found:
     """Compares the sha256 of the images."""
-    counts, told = {}, []
+    counts, notes = {}, []
     for name, part in (("validation", validation), ("test", test)):
         pairs = _in_both(part, train)
         counts[name] = len(pairs)
         if pairs:
             examples = ", ".join(f"{part.name(here)} = {train.name(there)}" for here, there in pairs[:_SHOWN])
-            told.append(
+            notes.append(
                 f"{len(pairs):,} of {len(part):,} {name} images are training images too: {examples}{_more(pairs)}"
             )
     both = len(_in_both(test, validation))
     if both:
-        told.append(f"{both:,} of {len(test):,} test images are validation images too")
+        notes.append(f"{both:,} of {len(test):,} test images are validation images too")
     contradictions = _contradictions([train, validation, test])
     if contradictions:
         examples = ", ".join(f"{first} = {second}" for first, second in contradictions[:_SHOWN])
-        told.append(
+        notes.append(
             f"{len(contradictions):,} images occur twice with different labels, one of which must be wrong: "
             f"{examples}{_more(contradictions)}"
         )
-    return Found(Duplicates(validation=counts["validation"], test=counts["test"]), tuple(told))
+    return Found(Duplicates(validation=counts["validation"], test=counts["test"]), tuple(notes))
 
 
 def _in_both(part: LabelledImages, other: LabelledImages) -> list[tuple[int, int]]:

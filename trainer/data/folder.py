@@ -79,17 +79,17 @@ class FolderSource:
             )
         read = entry.parts
         size = f"{self.input.height}x{self.input.width} ({self.input.resize})"
-        told = [
+        notes = [
             f"{sum(map(len, read.values())):,} images of {len(classes)} classes below {self.folder}, resized to {size}"
         ]
         if documents:
-            told.append(f"left out {len(documents)} files that are not photos by their names: {documents[0]}, ...")
+            notes.append(f"left out {len(documents)} files that are not photos by their names: {documents[0]}, ...")
         if bad:
-            told.append(f"left out {len(bad)} unreadable files: {_listed(bad)}")
-        told += entry.told
+            notes.append(f"left out {len(bad)} unreadable files: {_listed(bad)}")
+        notes += entry.notes
         name = self.folder.resolve().name
         return SourceData(
-            name, classes, self.input, read["train"], read.get("test"), tuple(told), read.get("validation")
+            name, classes, self.input, read["train"], read.get("test"), tuple(notes), read.get("validation")
         )
 
     def _parts(self) -> dict[str, Path]:

@@ -154,12 +154,12 @@ class NpzSource:
             names = _class_names(arrays)
             unknown = [name for name in entry.classes if names and not name.isdecimal() and name not in names]
             if unknown:
-                raise DataError(f"the label '{unknown[0]}' is none of the classes ({', '.join(names)}).")
+                raise DataError(f"the label '{unknown[0]}' is not one of the classes ({', '.join(names)}).")
             labels, parts = rename_classes(entry.classes, names or config.labels, entry.parts)
         height, width, channels = parts["train"].images.shape[1:]
         spec = config.input.spec or InputSpec(height=height, width=width, channels=channels)
         return SourceData(
-            path.stem, labels, spec, parts["train"], parts.get("test"), entry.told, parts.get("validation")
+            path.stem, labels, spec, parts["train"], parts.get("test"), entry.notes, parts.get("validation")
         )
 
     def _decode(self, arrays: Arrays, writer: EntryWriter) -> Decoded:
@@ -173,8 +173,8 @@ class NpzSource:
             {images.name: images.blocks() for images, _ in parts.values()},
             bytes_by_type=all(images.dtype == np.uint8 for images, _ in parts.values()),
         )
-        told = [self._write(parts[part][0], indices[part], value_range, part, writer) for part in parts]
-        return Decoded(tuple(told), classes)
+        notes = [self._write(parts[part][0], indices[part], value_range, part, writer) for part in parts]
+        return Decoded(tuple(notes), classes)
 
     def _write(
         self, images: ZippedArray, labels: Labels, value_range: ValueRange, name: str, writer: EntryWriter

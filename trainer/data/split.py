@@ -27,7 +27,7 @@ class Splits:
     input: InputSpec
     content_hash: str
     duplicates: Duplicates
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
     train: LabelledImages
     validation: LabelledImages
     test: LabelledImages
@@ -84,7 +84,7 @@ def split(data: SourceData, config: DataConfig) -> Splits:
         input=data.input,
         content_hash=data.content_hash(),
         duplicates=found.duplicates,
-        told=(*data.told, _class_sizes(train, data.labels), *_shared(data, config), *found.told),
+        notes=(*data.notes, _class_sizes(train, data.labels), *_shared(data, config), *found.notes),
         train=train,
         validation=validation,
         test=test,

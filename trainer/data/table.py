@@ -117,7 +117,7 @@ def _readable(path: Path) -> Iterator[None]:
 def read_pixels(table: Table, *, watched: bool = False) -> Iterator[Numbers]:
     """Yields blocks [rows, values] of uint8 or float32; empty lines do not count. watched shows a progress bar.
 
-    Raises DataError naming the line and column of what is not a number, and the line of another length.
+    Raises DataError naming the line and column of a value that is not a number, or a line of another length.
     """
     columns, whole = None, True
     with _readable(table.path):
@@ -205,7 +205,7 @@ def place_of_label(table: Table, row: int) -> str:
 def first_fault(table: Table, fault: Callable[[float], str | None] = lambda _: None) -> str:
     """Returns a sentence with line and column, from a second, slow look at a file that is known to be wrong.
 
-    fault returns what is wrong with a value, None if it is right.
+    fault describes what is wrong with a value, or returns None.
     """
     columns = 0
     try:

@@ -63,11 +63,11 @@ class PublishedSource:
             "train": self._part(train=True, count=self.published.train),
             "test": self._part(train=False, count=self.published.test),
         }
-        told: tuple[str, ...] = ()
+        notes: tuple[str, ...] = ()
         if self.input is not None and self.input.shape != own.shape:
-            parts, told = self._resized(parts, self.input)
+            parts, notes = self._resized(parts, self.input)
         spec = self.input or own
-        return SourceData(self.published.name, self.published.labels, spec, parts["train"], parts["test"], told)
+        return SourceData(self.published.name, self.published.labels, spec, parts["train"], parts["test"], notes)
 
     def _resized(
         self, parts: dict[str, LabelledImages], spec: InputSpec
@@ -86,7 +86,7 @@ class PublishedSource:
         entry = decode_once(
             Decoding(self.published.name, self.folder, files, settings, (__name__,)), self.cache, decode
         )
-        return entry.parts, (f"images resized to {spec.height}x{spec.width} ({spec.resize})", *entry.told)
+        return entry.parts, (f"images resized to {spec.height}x{spec.width} ({spec.resize})", *entry.notes)
 
     def _part(self, *, train: bool, count: int) -> LabelledImages:
         published, place = self.published, self.folder / self.published.place

@@ -84,7 +84,7 @@ def search(
     recipe = as_run(recipe, start)
     own = own_values(space, recipe)
     data = without_test(split(source.load(), recipe.data))
-    for sentence in data.told:
+    for sentence in data.notes:
         say(sentence)
     facts = {
         "recipe": recipe.model_dump(mode="json"),

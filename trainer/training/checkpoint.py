@@ -101,7 +101,7 @@ class Checkpoints:
 
 
 class _ChangedError(ValueError):
-    """Names the file whose content differs from what was written."""
+    """Names the file whose content has changed since it was written."""
 
 
 def _read(folder: Path) -> TrainingState:

@@ -37,7 +37,7 @@ Forward = Callable[[Pixels], FloatArray]
 
 @dataclass(frozen=True)
 class Features:
-    """images and mirrored are float32 [n, features]; seconds is what computing them took, now or in an earlier run."""
+    """images and mirrored are float32 [n, features]; seconds is the time to compute them."""
 
     images: FloatArray
     mirrored: FloatArray
@@ -60,7 +60,7 @@ def compute_features(
     body = body.eval()
     file = None if cache is None else cache / f"{_key(body, parts)}.npz"
     if file is not None and (found := _read(file)) is not None:
-        reporter.note(f"features taken from an earlier run ({file})")
+        reporter.note(f"features of an earlier run are used ({file})")
         return found
     started, count = time.perf_counter(), sum(map(len, parts))
     exported = device.type == "cpu" and count >= _LEAST_FOR_EXPORT

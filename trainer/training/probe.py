@@ -136,7 +136,7 @@ class _Problem:
         self._random = np.random.default_rng(seed)
 
     def folds(self) -> list[tuple[Rows, Rows]]:
-        """Divides the images into those to learn from and those to predict, such that each is predicted once."""
+        """Returns (training rows, held-out rows) per fold; each image is held out once."""
         count = min(_FOLDS, int(np.bincount(self.labels).max()))
         if count < 2:  # one image per class: there is nothing to predict with
             everything = np.arange(len(self.labels))
@@ -182,6 +182,6 @@ class _Problem:
 
 def _set_head(backbone: Backbone, head: _Head, *, one_neuron: bool) -> None:
     weight, bias = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
-    if one_neuron:  # its logit is that of the second class against the first
+    if one_neuron:  # its logit compares the second class with the first
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
     backbone.head.load_state_dict({"weight": weight, "bias": bias})

@@ -70,7 +70,7 @@ class Schedule:
         return self.elapsed / self._recipe.max_seconds if self._recipe.max_seconds else 0.0
 
     def learning_rate(self) -> float:
-        """Returns the next step's rate, which is that of the step's middle, so that no step has a rate of exactly 0."""
+        """Returns the rate at the middle of the next step, so that no step has a rate of exactly 0."""
         progress = min(1.0, max((self.step + 0.5) / self.steps, self._spent))
         return self._recipe.optimizer.learning_rate * learning_rate_factor(self._recipe.schedule, progress)
 

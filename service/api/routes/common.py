@@ -1,4 +1,4 @@
-"""What the routes of /predict and /evaluate share: their description, their options and the parsing of their bodies."""
+"""Shared by the routes of /predict and /evaluate: descriptions, options and the parsing of bodies."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,6 +77,6 @@ def _with_options(submission: Submission, query: BaseModel) -> Submission:
 
 
 def control_of(request: Request) -> ModelControl:
-    """Returns what loads, unloads and counts in all workers."""
+    """Returns the object that loads and unloads models in all workers and adds up their statistics."""
     control: ModelControl = request.app.state.control
     return control

@@ -1,4 +1,4 @@
-"""Files over HTTP."""
+"""File responses."""
 
 import asyncio
 import os
@@ -12,9 +12,9 @@ _CONDITIONS = StaticFiles()
 
 
 class WholeFileResponse(FileResponse):
-    """Answers 304 where the caller has the file already (If-None-Match, If-Modified-Since).
+    """Returns 304 if the client already has the file (If-None-Match, If-Modified-Since).
 
-    Ignores Range, as RFC 9110 allows: the files are small, and a bad range would not be answered as a problem.
+    Ignores Range, as RFC 9110 allows: the files are small, and Starlette would not report a bad range as a problem.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""/livez: the process answers. /readyz: a model does, and callers should come here."""
+"""GET /livez: the process responds. GET /readyz: a model serves, so load balancers may send requests."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +23,7 @@ class RefusedModel(Frozen):
 
 
 class Ready(Frozen):
-    """All that a caller learns who may not ask for models."""
+    """The response to clients without access to the models."""
 
     status: Literal["ready"] = "ready"
 
@@ -35,7 +35,7 @@ class ReadyModels(Ready):
 
 @dataclass
 class Drain:
-    """Set by the worker, once. Until the end requests are answered, but nobody should come here any more."""
+    """The worker sets begun when shutdown starts: /readyz then fails, while other requests are still answered."""
 
     begun: bool = False
 
@@ -50,7 +50,7 @@ def router(registry: Registry, drain: Drain, guard: Guard) -> APIRouter:
     @routes.get("/readyz", summary="Does at least one model serve?", responses=problems(503))
     async def readyz(request: Request) -> ReadyModels | Ready:
         if drain.begun:
-            raise NotReadyError("The service is going down; ask another instance, or again in a moment.")
+            raise NotReadyError("The service is shutting down; use another instance, or try again in a moment.")
         if not guard.has_client_access(request):
             if registry.loaded:
                 return Ready()

@@ -1,4 +1,4 @@
-"""GET /metrics: figures for Prometheus."""
+"""GET /metrics: metrics in the Prometheus format."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""GET /models: what serves, what was refused and why, and the plots of each."""
+"""GET /models: all models and versions, the reasons why versions do not serve, and the files of their reports."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ from service.repository.registry import Registry
 from service.repository.report import report_files
 from service.validation import shortened
 
-# A bundle may come from a stranger: no file of its report may run as a page of this host.
+# A bundle may be untrusted: the browser must not run scripts in its report files.
 _REPORT_HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
@@ -46,21 +46,23 @@ _STATES: dict[type[Entry], State] = {Loaded: State.READY, Refused: State.REFUSED
 
 
 class ModelSummary(Frozen):
-    """What was found of a version of a model. A refused one has its reason, and what its manifest still tells."""
+    """A version of a model. A refused version has a reason, and the manifest's fields if the manifest is readable."""
 
     name: str
     version: int
     state: State
-    current: Annotated[bool, Field(description="it answers where the model is asked without a version")]
+    current: Annotated[bool, Field(description="whether it serves requests that name no version")]
     reason: Annotated[str | None, Field(description="why it does not serve")] = None
     task: Task | None = None
     labels: tuple[str, ...] = ()
     input: InputSpec | None = None
-    accuracy: Annotated[float | None, Field(description="of the fp32 variant on the test split, in the trainer")] = None
-    variant: Annotated[VariantName | None, Field(description="the variant that answers")] = None
-    variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
-    provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
-    execution: Annotated[Execution | None, Field(description="where and in what batches this worker runs it")] = None
+    accuracy: Annotated[
+        float | None, Field(description="of the fp32 variant on the test split, measured by the trainer")
+    ] = None
+    variant: Annotated[VariantName | None, Field(description="the variant that serves")] = None
+    variant_reason: Annotated[str | None, Field(description="why this variant was chosen")] = None
+    provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider")] = None
+    execution: Annotated[Execution | None, Field(description="the thread that runs it, and its batch size")] = None
     report: Annotated[
         tuple[str, ...],
         Field(description="files at /models/{name}/versions/{version}/report/{file}"),
@@ -68,7 +70,7 @@ class ModelSummary(Frozen):
 
 
 class ModelDetail(ModelSummary):
-    """All that the bundle says of itself."""
+    """A version of a model, with the details of its manifest."""
 
     variants: tuple[Variant, ...] = ()
     dropped_variants: tuple[DroppedVariant, ...] = ()
@@ -127,8 +129,9 @@ def router(registry: Registry) -> APIRouter:
     def send(file: str, name: str, version: int | None = None) -> WholeFileResponse:
         files = report_files(registry.entry(name, version))
         if file not in files:
-            said = shortened(file)
-            raise ReportNotFoundError(f"The report of {name} has no file '{said}'; GET /models/{name} lists them.")
+            raise ReportNotFoundError(
+                f"The report of {name} has no file '{shortened(file)}'; GET /models/{name} lists its files."
+            )
         return WholeFileResponse(files[file], headers=_REPORT_HEADERS)
 
     return routes

@@ -91,5 +91,5 @@ def header_of(shape: tuple[int, ...]) -> bytes:
 
 @pytest.mark.parametrize("shape", [(1, -8, -8, 1), (-1, 8, 8), (1, 0, 8)])
 def test_a_dimension_below_one_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidRequestError, match="none empty"):
+    with pytest.raises(InvalidRequestError, match="not empty"):
         parse(header_of(shape) + bytes(64))

@@ -95,7 +95,7 @@ HOSTILE = {
     "floats": (npz(images=IMAGES / 255, labels=np.arange(100)), r"images is float64 \[100, 8, 8\]; send uint8"),
     "one image": (npz(images=IMAGES[0], labels=np.arange(1)), r"images is uint8 \[8, 8\]; send uint8"),
     "two channels": (npz(images=np.zeros((1, 8, 8, 2), np.uint8), labels=[0]), r"images is uint8 \[1, 8, 8, 2\]; send"),
-    "no images": (npz(images=IMAGES[:0], labels=np.arange(0)), "none empty"),
+    "no images": (npz(images=IMAGES[:0], labels=np.arange(0)), "not empty"),
     "fewer labels": (npz(images=IMAGES, labels=np.arange(99)), "for 100 images it must be integers or strings"),
     "one-hot labels": (npz(images=IMAGES, labels=np.eye(100)), "for 100 images it must be"),
     "float labels": (npz(images=IMAGES, labels=np.arange(100.0)), "for 100 images it must be"),
@@ -113,7 +113,7 @@ HOSTILE = {
     "column by column": (npz(images=np.asfortranarray(IMAGES), labels=np.arange(100)), "numpy.ascontiguousarray"),
     "header that announces more": (with_header("(1000, 8, 8)"), r"announces uint8 \[1000, 8, 8\], but has 64 bytes"),
     "header that announces terabytes": (with_header("(1, 2000000, 2000000)"), "but has 64 bytes"),
-    "header that announces less than nothing": (with_header("(-1, -8, 8)"), "none empty"),
+    "header that announces less than nothing": (with_header("(-1, -8, 8)"), "not empty"),
     "header that is code": (with_header("__import__('os').getcwd()"), "not an .npy file"),
     "no array": (with_header("(1, 8, 8)").replace(b"NUMPY", b"NIMPY"), "not an .npy file"),
     "damaged labels": (

@@ -741,4 +741,4 @@ def test_poll_serves_new_versions_and_survives_failing_workers(
 
 def test_warns_about_a_pin_of_an_unknown_model(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     asyncio.run(Service(service.artifacts, versions="a=1,dogs=3").coordinator.start())
-    assert "pins dogs, but there is no such model" in caplog.text
+    assert "pins dogs, but this model does not exist" in caplog.text

@@ -156,7 +156,7 @@ def test_models_shows_why_a_load_was_refused_after_its_caller_stopped_waiting(ar
     await_true(lambda: len(client.get("/models").json()["models"]) == 2)
     pinned, refused = client.get("/models").json()["models"]
     assert (pinned["state"], pinned["current"], refused["state"]) == ("ready", True, "refused")
-    assert "golden sample" in refused["reason"]
+    assert "Golden sample" in refused["reason"]
     assert [entry["version"] for entry in client.post("/v2/repository/index").json()] == ["1", "2"]
     problem_of(client.post("/models/colours/versions/2/predict", json=BODY), 503, "model_refused")
 

@@ -43,7 +43,7 @@ def test_rows_become_images_in_the_order_of_height_width_channels(folder: Path) 
     assert np.array_equal(data.test.images, images(2))
     assert data.labels == NAMES
     assert data.input == InputSpec(height=4, width=4, channels=3)
-    assert data.told[0] == "input.csv: 4 images of 4x4 RGB, no header, values 0 to 255"
+    assert data.notes[0] == "input.csv: 4 images of 4x4 RGB, no header, values 0 to 255"
 
 
 def test_a_header_is_passed_over_and_said(folder: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_header_is_passed_over_and_said(folder: Path) -> None:
     (folder / "input.csv").write_text(",".join(f"pixel{i}" for i in range(48)) + "\n" + text)
     data = source(folder).load()
     assert np.array_equal(data.train.images, images(4))
-    assert "a header" in data.told[0]
+    assert "a header" in data.notes[0]
 
 
 def test_values_from_0_to_1_are_scaled_and_said(folder: Path) -> None:
@@ -59,7 +59,7 @@ def test_values_from_0_to_1_are_scaled_and_said(folder: Path) -> None:
         (folder / f"{name}.csv").write_text(rows(np.round(images(count) / 255, 5)))
     data = source(folder).load()
     assert np.array_equal(data.train.images, images(4))
-    assert data.told[0].endswith("values 0 to 1")
+    assert data.notes[0].endswith("values 0 to 1")
 
 
 def test_the_test_split_is_read_with_the_value_range_of_the_training_images(folder: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_value_range_that_is_given_is_taken(folder: Path) -> None:
         (folder / f"{name}.csv").write_text(rows(images(count).astype(int) - 128))
     data = source(folder, value_range=(-128, 127)).load()
     assert np.array_equal(data.train.images, images(4))
-    assert "values -128 to 127" in data.told[0]
+    assert "values -128 to 127" in data.notes[0]
     with pytest.raises(DataError, match=r"line 1, column \d+: '-\d+' is outside 0 to 1"):
         source(folder, value_range=(0, 1)).load()
 
@@ -260,7 +260,7 @@ def test_kaggle_s_files_without_labels_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n2,0\n")
     data = source(tmp_path, labels=()).load()
     assert (len(data.train), data.test) == (9, None)
-    assert [told.split(":")[0] for told in data.told[1:3]] == ["left out sample_submission.csv", "left out test.csv"]
+    assert [note.split(":")[0] for note in data.notes[1:3]] == ["left out sample_submission.csv", "left out test.csv"]
 
 
 def test_a_label_column_that_could_be_several_asks_for_the_setting(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def load(photos: Path, **changes: object) -> SourceData:
 
 
 def decoded_now(data: SourceData) -> bool:
-    before = any(told.startswith("decoded before") for told in data.told)
-    assert before != any(told.startswith("decoded in ") for told in data.told)
+    before = any(note.startswith("decoded before") for note in data.notes)
+    assert before != any(note.startswith("decoded in ") for note in data.notes)
     return not before
 
 
@@ -215,7 +215,7 @@ def test_where_the_data_cannot_be_written_the_users_cache_is_used(photos: Path, 
     (photos / FOLDER_NAME).write_text("in the way")  # root writes through a folder's permissions
     first = load(photos)
     assert decoded_now(first)
-    assert str(user_cache) in first.told[-1]
+    assert str(user_cache) in first.notes[-1]
     assert not decoded_now(load(photos))
 
 
@@ -228,7 +228,7 @@ def test_where_nothing_can_be_written_it_is_said(photos: Path, user_cache: Path)
 
 def test_the_cache_goes_where_it_is_told(photos: Path, tmp_path: Path) -> None:
     first = load(photos, cache=tmp_path / "here")
-    assert str(tmp_path / "here") in first.told[-1]
+    assert str(tmp_path / "here") in first.notes[-1]
     assert not (photos / FOLDER_NAME).exists()
     assert not decoded_now(load(photos, cache=tmp_path / "here"))
 
@@ -241,4 +241,4 @@ def test_unreadable_files_are_named_again_by_the_second_run(photos: Path) -> Non
     data = load(photos, skip_bad=True)
     assert not decoded_now(data)
     assert len(data.train) == 6
-    assert "left out 1 unreadable files: red/page.gif" in data.told[1]
+    assert "left out 1 unreadable files: red/page.gif" in data.notes[1]

@@ -64,11 +64,11 @@ def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path, published: Publ
 
 def test_published_images_are_resized_where_a_size_is_set(real_data: Path, tmp_path: Path) -> None:
     config = with_settings(find_recipe("mnist", "default"), {"data.input": "10,12,3"}).data
-    for told in ("decoded in", "decoded before"):
+    for start in ("decoded in", "decoded before"):
         data = open_source(config, real_data, cache=tmp_path).load()
         assert data.train.images.shape == (60_000, 10, 12, 3)
-        assert data.told[0] == "images resized to 10x12 (stretch)"
-        assert data.told[1].startswith(told)
+        assert data.notes[0] == "images resized to 10x12 (stretch)"
+        assert data.notes[1].startswith(start)
 
 
 # What each source needs beside the recipe's own settings: sources differ in what they bring with them.

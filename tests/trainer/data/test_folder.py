@@ -38,7 +38,7 @@ def test_folders_are_classes_and_every_file_is_decoded_by_the_shared_function(ph
     assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert np.array_equal(data.train.images[4], decode_image((photos / "red" / "a.png").read_bytes(), SPEC))
     assert data.test is None
-    assert data.told[0] == f"6 images of 3 classes below {photos}, resized to 6x6 (stretch)"
+    assert data.notes[0] == f"6 images of 3 classes below {photos}, resized to 6x6 (stretch)"
 
 
 def test_an_unreadable_file_stops_the_run_with_its_name_and_reason(photos: Path) -> None:
@@ -54,7 +54,7 @@ def test_skip_bad_leaves_unreadable_files_out_and_says_so(photos: Path) -> None:
     (photos / "red" / "page.gif").write_text("image not found")
     data = FolderSource(photos, SPEC, skip_bad=True).load()
     assert len(data.train) == 6
-    assert "left out 1 unreadable files: red/page.gif" in data.told[1]
+    assert "left out 1 unreadable files: red/page.gif" in data.notes[1]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_is_no_file_is_listed_with_its_reason_and_never_waited_for(photos: 
     assert dict(part.split(": ", 1) for part in listed) == reasons
     data = FolderSource(photos, SPEC, skip_bad=True).load()
     assert len(data.train) == 7
-    assert data.told[1].startswith("left out 5 unreadable files: red/deep/pipe.png: It is a pipe")
+    assert data.notes[1].startswith("left out 5 unreadable files: red/deep/pipe.png: It is a pipe")
 
 
 def test_a_folder_without_a_single_image_is_said_even_where_bad_files_are_left_out(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_passes_over_what_systems_leave_and_documents(photos: Path) -> None:
         (photos / "red" / name).write_text("not a photo")
     data = FolderSource(photos, SPEC).load()
     assert (data.labels, len(data.train)) == (("blue", "green", "red"), 6)
-    assert "left out 2 files that are not photos by their names: red/Icon" in data.told[1]
+    assert "left out 2 files that are not photos by their names: red/Icon" in data.notes[1]
 
 
 def test_published_splits_are_not_classes(photos: Path) -> None:

@@ -33,7 +33,7 @@ def test_images_and_labels_are_read_as_they_are(tmp_path: Path, compressed: bool
     assert data.train.labels.tolist() == LABELS.tolist()
     assert data.labels == ("0", "1", "2")
     assert (data.name, data.input, data.test) == ("pets", InputSpec(height=4, width=5, channels=3), None)
-    assert data.told[0] == "images: 6 images of 4x5 RGB, values 0 to 255"
+    assert data.notes[0] == "images: 6 images of 4x5 RGB, values 0 to 255"
 
 
 def test_kerass_names_and_columns_of_labels_do_as_well(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_numbers_of_other_types_become_bytes(tmp_path: Path, kind: type[np.gener
 def test_fractions_from_0_to_1_are_scaled_and_said(tmp_path: Path) -> None:
     data = source(write(tmp_path, images=IMAGES / 255, labels=LABELS)).load()
     assert np.array_equal(data.train.images, IMAGES)
-    assert data.told[0].endswith("values 0 to 1")
+    assert data.notes[0].endswith("values 0 to 1")
     halved = source(tmp_path / "pets.npz", value_range=(0, 2)).load()
     assert np.array_equal(halved.train.images, np.round(IMAGES / 2))
 
@@ -143,7 +143,10 @@ OBJECTS = np.array([{}, [], None, 1, "a", 2.0], dtype=object)
             {"images": IMAGES, "labels": LABELS, "classes": np.array(["a", "b"])},
             "but there are 2 names",
         ),
-        ({"images": IMAGES, "labels": np.full(6, "fly"), "classes": np.array(["a", "b"])}, "'fly' is none of the cla"),
+        (
+            {"images": IMAGES, "labels": np.full(6, "fly"), "classes": np.array(["a", "b"])},
+            "'fly' is not one of the cla",
+        ),
         ({"images": IMAGES[0], "labels": LABELS[:4]}, None),
         ({"images": IMAGES[0, 0], "labels": LABELS[:5]}, r"images is uint8 \[5, 3\]; images are numbers \[n, height"),
         ({"images": IMAGES[..., :2], "labels": LABELS}, r"\[6, 4, 5, 2\]; images are numbers"),
@@ -224,7 +227,7 @@ def test_published_validation_splits_are_read(tmp_path: Path, names: str) -> Non
 def test_channels_first_is_read(tmp_path: Path) -> None:
     data = source(write(tmp_path, images=np.moveaxis(IMAGES, 3, 1), labels=LABELS)).load()
     assert np.array_equal(data.train.images, IMAGES)
-    assert "channels first" in data.told[0]
+    assert "channels first" in data.notes[0]
 
 
 @pytest.mark.parametrize("labels", [LABELS.astype(float), np.eye(3)[LABELS], LABELS.astype(str)])

@@ -72,11 +72,11 @@ def test_a_published_test_split_is_taken_whole() -> None:
 
 
 def test_the_sizes_of_the_classes_are_told() -> None:
-    told = split(numbered([0] * 100 + [1] * 300 + [2] * 50, 3), shares(0.1, 0.1, 0)).told
-    assert told == (
+    notes = split(numbered([0] * 100 + [1] * 300 + [2] * 50, 3), shares(0.1, 0.1, 0)).notes
+    assert notes == (
         "training images per class: class 0: 80, class 1: 240, class 2: 40 (the largest is 6.0 times the smallest)",
     )
-    many = split(numbered(list(range(30)) * 10 + [7] * 20, 30), shares(0.1, 0.1, 0)).told
+    many = split(numbered(list(range(30)) * 10 + [7] * 20, 30), shares(0.1, 0.1, 0)).notes
     assert many == ("training images per class: class 0: 8, class 7: 24 (the largest is 3.0 times the smallest)",)
 
 
@@ -86,7 +86,7 @@ def test_duplicates_across_the_splits_are_counted_and_told() -> None:
     parts = split(replace(data, train=twice), shares(0.2, 0.2, 0))
     train, test = set(positions(parts.train)), positions(parts.test)
     assert parts.duplicates.test == sum(position in train for position in test) > 0
-    assert any(f"{parts.duplicates.test} of 20 test images are training images too" in told for told in parts.told)
+    assert any(f"{parts.duplicates.test} of 20 test images are training images too" in note for note in parts.notes)
 
 
 def test_digits_split_70_20_10() -> None:
@@ -125,7 +125,7 @@ def test_every_class_is_in_every_split_however_few_images_it_has(count: int) -> 
     sizes = [int((part.labels == 1).sum()) for part in (parts.train, parts.validation, parts.test)]
     assert min(sizes) == 1
     assert sum(sizes) == max(count, 3)
-    assert any("splits share them" in told and "class 1" in told for told in parts.told) == (count < 3)
+    assert any("splits share them" in note and "class 1" in note for note in parts.notes) == (count < 3)
 
 
 def test_a_published_validation_split_is_taken_whole() -> None:

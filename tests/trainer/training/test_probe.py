@@ -92,7 +92,7 @@ def test_features_are_taken_from_the_cache_until_images_or_weights_change(tmp_pa
     def reuses(source_count: int, used: Recipe) -> bool:
         reporter = Recorder()
         train_bundle(used, tmp_path / "artifacts", probe_runs.source(source_count), reporter=reporter, runs=runs)
-        return any(note.startswith("features taken from an earlier run") for note in reporter.notes)
+        return any(note.startswith("features of an earlier run are used") for note in reporter.notes)
 
     assert not reuses(60, recipe)
     assert reuses(60, recipe)

@@ -1,4 +1,4 @@
-"""Health in the protocol's way: 200 or 400, and nothing in the body. Just a version that is none is said in words."""
+"""Health endpoints of the protocol: 200 or 400 with an empty body. Only an invalid version gets an error message."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from service.api.routes.health import Drain
 from service.errors import ServiceError
 from service.repository.registry import Registry
 
-_NOT = "It does not, and the body is empty; or the version is no whole number from 1, which the body says."
+_NOT = "No; the body is empty. If the version is not a positive integer, the body contains an error message."
 _ABOUT: dict[str, Any] = {
     "response_class": Response,
-    "response_description": "It does.",
+    "response_description": "Yes.",
     "responses": {400: {"description": _NOT}, **protocol_errors(405, 500)},
 }
 

@@ -1,4 +1,4 @@
-"""What the server is, what a model takes and gives, and how it is configured (in the words of Triton's ModelConfig)."""
+"""Describes the server, and the inputs, outputs and configuration (Triton's ModelConfig) of models."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from service.settings import Settings
 from service.version import __version__
 
 _OUTPUT_NAME = OUTPUT_NAMES[0]
-# The protocol knows one datatype an input; clients that send what they read here send the first.
+# The protocol allows one datatype per input; the alternative is described in the parameters.
 _ALTERNATIVE = {
     "alternative_datatype": Datatype.BYTES.value,
     "alternative_shape": "[-1]",
-    "alternative_content": "one encoded image an element (PNG, JPEG, ...) of any size; in JSON as base64",
+    "alternative_content": "one encoded image of any size (PNG, JPEG, ...) per element; base64 in JSON",
 }
 
 
@@ -47,7 +47,7 @@ class ConfigParameter(Frozen):
 
 
 class ModelConfig(Frozen):
-    """dims are without the batch, which max_batch_size bounds for one request."""
+    """dims exclude the batch dimension; max_batch_size limits the batch of one request."""
 
     name: str
     platform: str = PLATFORM
@@ -67,12 +67,12 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     async def server() -> ServerMetadata:
         return ServerMetadata(name="convoy", version=__version__, extensions=EXTENSIONS)
 
-    @routes.get("/models/{name}", summary="What a model takes and gives", **about)
+    @routes.get("/models/{name}", summary="Describe a model's inputs and outputs", **about)
     async def model(name: ModelName) -> ModelMetadata:
         with registry.lease(name) as leased:
             return _metadata(leased, versions(name))
 
-    @routes.get("/models/{name}/versions/{version}", summary="What a version takes and gives", **about)
+    @routes.get("/models/{name}/versions/{version}", summary="Describe a version's inputs and outputs", **about)
     async def model_version(name: ModelName, version: Version) -> ModelMetadata:
         with registry.lease(name, version) as leased:
             return _metadata(leased, versions(name))

@@ -59,7 +59,7 @@ def test_the_reason_for_another_variant_is_shown(artifacts: Path, serve: Serve) 
     add_variant(artifacts / "colours" / "1", "int8", scale=1.0)
     model = serve().get("/models/colours").json()
     assert model["variant"] == "fp32"
-    assert "int8 was refused: The golden sample" in model["variant_reason"]
+    assert "int8 was refused: Golden sample" in model["variant_reason"]
 
 
 def test_names_the_default_model(artifacts: Path, serve: Serve) -> None:
