@@ -3,7 +3,7 @@
 import gzip
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi.testclient import TestClient
@@ -75,7 +75,9 @@ class Pair:
         for direct in (True, False):
             app = create_app(Settings(device=Device.CPU, max_body_bytes=20_000, **settings))
             if not direct:
-                app.user_middleware = [each for each in app.user_middleware if each.cls is not DirectRoutes]
+                app.user_middleware = [
+                    each for each in app.user_middleware if cast("object", each.cls) is not DirectRoutes
+                ]
             client = TestClient(app, "http://127.0.0.1", raise_server_exceptions=False, client=("127.0.0.1", 50000))
             self._apps.append(stack.enter_context(client))
 
