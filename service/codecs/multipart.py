@@ -17,7 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from schemas.prediction import OnError
 from service.codecs.archive import NPZ_DESCRIPTION, ZIP_DESCRIPTION, read_archive
 from service.codecs.base import BodyFormat, OpenApi, Purpose, RequestBody, Submission, TopK
-from service.errors import InvalidRequestError, MalformedBodyError, TooManyImagesError
+from service.errors import InvalidRequestError, MalformedBodyError, RequestError, TooManyImagesError
 from service.inference.evaluation import Label
 from service.inference.inputs import EncodedImage, Image
 from service.settings import Settings
@@ -124,10 +124,13 @@ def read_plain(form: Form, data: bytes, boundary: bytes) -> bool:
         part = _Part(
             name.decode(), None if filename is None else filename.decode("utf-8", "replace"), content_type is not None
         )
-        form.check(part)
-        form.check_size(part.name, end - head.end())
         part.data = data[head.end() : end]
-        form.add(part)
+        try:
+            form.check(part)
+            form.check_size(part.name, len(part.data))
+            form.add(part)
+        except RequestError:
+            return False  # a malformed rest of the form is the error to report, and only the parser sees that
         position = end + len(delimiter)
     return data[position:] in {b"--", b"--\r\n"}
 
