@@ -19,7 +19,7 @@ from service.telemetry.timings import Timings
 from service.validation import PLAIN_NUMBER
 
 TIMEOUT_HEADER = "X-Request-Timeout"
-WATCH_AFTER = 0.01  # seconds
+WATCH_AFTER = 0.1  # seconds
 
 
 class _Headers(Frozen):
