@@ -92,7 +92,7 @@ def replace_graph(bundle: Path) -> None:
         (lambda bundle: flip_byte(bundle / "golden" / "0.png"), r"The SHA-256 of golden/0\.png differs"),
         (remove_weights, r"model\.onnx is missing"),
         (break_manifest, "manifest.json is not JSON"),
-        (rename, "The manifest says other version 1"),
+        (rename, "The manifest is of other version 1"),
         (future_format, "The bundle has format version 99"),
         (another_size, r"The graph's input 'images' is"),
         (replace_graph, "ONNX Runtime cannot open the graph"),
@@ -147,7 +147,7 @@ def test_a_variant_that_fails_its_golden_samples_falls_back_to_fp32(
     add_variant(write_bundle(tmp_path), "int8", scale=1.0)
     model = load().model()
     assert model.choice.variant.name == "fp32"
-    assert "int8 was refused: The golden sample" in model.choice.reason
+    assert "int8 was refused: Golden sample" in model.choice.reason
 
 
 def test_a_variant_that_passes_serves(tmp_path: Path, load: Callable[..., Registry]) -> None:
@@ -173,7 +173,7 @@ def unready(images: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
         (lambda images: np.zeros((len(images), 2), np.float32), r"shape \[1, 2\] instead of \[1, 3\]"),
         (lambda images: np.full((len(images), 3), np.nan, np.float32), "nan for class 0 of image 0"),
         (lambda images: np.full((len(images), 3), np.inf, np.float32), "inf for class 0 of image 0"),
-        (lambda images: np.full((len(images), 3), 1 / 3, np.float32), "The golden sample"),
+        (lambda images: np.full((len(images), 3), 1 / 3, np.float32), "Golden sample"),
         (unready, "failed unexpectedly"),
     ],
 )

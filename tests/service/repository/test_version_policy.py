@@ -73,14 +73,14 @@ def test_the_policy_selects_the_versions(policy: str, versions: list[int]) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' is not promoted, latest, all, or pins"),
-        ("newest", "'newest' is not promoted, latest, all, or pins"),
-        ("latest,m=1", "'latest' is not promoted, "),
-        ("M=1", "'M' is no name of a model"),
-        ("../m=1", "'../m' is no name of a model"),
-        ("m=0", "'0' is no version of m"),
-        ("m=01", "'01' is no version of m"),
-        ("m=\N{ARABIC-INDIC DIGIT FIVE}", "is no version of m"),
+        ("", "'' must be promoted, latest, all, or pins"),
+        ("newest", "'newest' must be promoted, latest, all, or pins"),
+        ("latest,m=1", "'latest' must be promoted, "),
+        ("M=1", "'M' is not a model name"),
+        ("../m=1", "'../m' is not a model name"),
+        ("m=0", "'0' must be a version of m: a positive integer"),
+        ("m=01", "'01' must be a version of m: a positive integer"),
+        ("m=\N{ARABIC-INDIC DIGIT FIVE}", "must be a version of m: a positive integer"),
         ("m=1,m=2", "m is pinned twice"),
     ],
 )
