@@ -78,9 +78,9 @@ def test_the_policy_selects_the_versions(policy: str, versions: list[int]) -> No
         ("latest,m=1", "'latest' must be promoted, "),
         ("M=1", "'M' is not a model name"),
         ("../m=1", "'../m' is not a model name"),
-        ("m=0", "'0' must be a version of m"),
-        ("m=01", "'01' must be a version of m"),
-        ("m=\N{ARABIC-INDIC DIGIT FIVE}", "must be a version of m"),
+        ("m=0", "'0' must be a version of m: a positive integer"),
+        ("m=01", "'01' must be a version of m: a positive integer"),
+        ("m=\N{ARABIC-INDIC DIGIT FIVE}", "must be a version of m: a positive integer"),
         ("m=1,m=2", "m is pinned twice"),
     ],
 )
