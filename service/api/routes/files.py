@@ -1,4 +1,4 @@
-"""Files over HTTP."""
+"""A response that is one file."""
 
 import asyncio
 import os
@@ -12,9 +12,10 @@ _CONDITIONS = StaticFiles()
 
 
 class WholeFileResponse(FileResponse):
-    """Answers 304 where the caller has the file already (If-None-Match, If-Modified-Since).
+    """Responds 304 if the client has the file already (If-None-Match, If-Modified-Since).
 
-    Ignores Range, as RFC 9110 allows: the files are small, and a bad range would not be answered as a problem.
+    Ignores Range, as RFC 9110 allows: the files are small, and Starlette's error for a bad range is not a problem
+    document.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

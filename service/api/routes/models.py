@@ -1,4 +1,4 @@
-"""GET /models: what serves, what was refused and why, and the plots of each."""
+"""GET /models: every version with its state, and the files of its report."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -46,17 +46,17 @@ _STATES: dict[type[Entry], State] = {Loaded: State.READY, Refused: State.REFUSED
 
 
 class ModelSummary(Frozen):
-    """What was found of a version of a model. A refused one has its reason, and what its manifest still tells."""
+    """A version of a model. A refused one has its reason, and the fields that its manifest still gives."""
 
     name: str
     version: int
     state: State
-    current: Annotated[bool, Field(description="it answers where the model is asked without a version")]
+    current: Annotated[bool, Field(description="it answers requests that name no version")]
     reason: Annotated[str | None, Field(description="why it does not serve")] = None
     task: Task | None = None
     labels: tuple[str, ...] = ()
     input: InputSpec | None = None
-    accuracy: Annotated[float | None, Field(description="of the fp32 variant on the test split, in the trainer")] = None
+    accuracy: Annotated[float | None, Field(description="of the fp32 variant on the test split")] = None
     variant: Annotated[VariantName | None, Field(description="the variant that answers")] = None
     variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
     provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
@@ -68,7 +68,7 @@ class ModelSummary(Frozen):
 
 
 class ModelDetail(ModelSummary):
-    """All that the bundle says of itself."""
+    """A version with everything from its manifest."""
 
     variants: tuple[Variant, ...] = ()
     dropped_variants: tuple[DroppedVariant, ...] = ()
@@ -127,8 +127,10 @@ def router(registry: Registry) -> APIRouter:
     def send(file: str, name: str, version: int | None = None) -> WholeFileResponse:
         files = report_files(registry.entry(name, version))
         if file not in files:
-            said = shortened(file)
-            raise ReportNotFoundError(f"The report of {name} has no file '{said}'; GET /models/{name} lists them.")
+            missing = shortened(file)
+            raise ReportNotFoundError(
+                f"The report of {name} has no file '{missing}'; GET /models/{name} lists its files."
+            )
         return WholeFileResponse(files[file], headers=_REPORT_HEADERS)
 
     return routes

@@ -48,7 +48,7 @@ def test_json_has_every_value_row_by_row(manifest: ModelManifest) -> None:
     }
 
 
-def test_binary_data_is_little_endian_behind_the_json(manifest: ModelManifest) -> None:
+def test_binary_data_follows_the_json_in_little_endian(manifest: ModelManifest) -> None:
     output, raw = split(write(manifest, {"binary_data": True}, PROBABILITIES.astype(">f4")))
     assert output["parameters"] == {"binary_data_size": 24}
     assert "data" not in output
@@ -65,7 +65,7 @@ def test_binary_data_is_little_endian_behind_the_json(manifest: ModelManifest) -
         ({"binary_data": True}, False, True),
     ],
 )
-def test_what_an_output_says_goes_before_what_the_request_says(
+def test_the_outputs_parameters_override_the_requests(
     manifest: ModelManifest, output: dict[str, Any] | None, request_: bool | None, binary: bool
 ) -> None:
     more: dict[str, Any] = {} if request_ is None else {"parameters": {"binary_data_output": request_}}
@@ -88,23 +88,23 @@ def test_among_many_equals_the_lowest_index_comes_first(manifest: ModelManifest)
     assert output["data"] == [f"0.02:{index}:{index}" for index in range(2, 99, 3)]
 
 
-def test_classes_as_binary_data_each_have_their_length_before_them(manifest: ModelManifest) -> None:
+def test_binary_classes_have_a_length_prefix(manifest: ModelManifest) -> None:
     output, raw = split(write(manifest, {"classification": 1, "binary_data": True}))
     assert raw == b"\x0a\x00\x00\x000.7:2:blue\x09\x00\x00\x000.4:0:red"
     assert output["parameters"] == {"binary_data_size": len(raw)}
 
 
-def test_more_classes_than_there_are_is_all_of_them(manifest: ModelManifest) -> None:
+def test_a_classification_count_above_the_classes_returns_all(manifest: ModelManifest) -> None:
     (output,) = json.loads(write(manifest, {"classification": 10**30}).body)["outputs"]
     assert output["shape"] == [2, 3]
 
 
 @pytest.mark.parametrize("identity", ["42", "", 'ü\n"\\\u2028', "x" * 10_000])
-def test_an_id_comes_back_and_none_is_made_up(manifest: ModelManifest, identity: str) -> None:
+def test_the_id_is_returned_and_never_invented(manifest: ModelManifest, identity: str) -> None:
     assert json.loads(write(manifest, id=identity).body)["id"] == identity
     assert "id" not in json.loads(write(manifest).body)
 
 
-def test_the_length_is_that_of_the_bytes_not_of_the_characters(manifest: ModelManifest) -> None:
+def test_the_json_length_counts_bytes_not_characters(manifest: ModelManifest) -> None:
     encoded = write(manifest, {"binary_data": True}, id="üüü")
     assert json.loads(encoded.body[: int(encoded.headers["Inference-Header-Content-Length"])])["id"] == "üüü"

@@ -1,4 +1,4 @@
-"""Health in the protocol's way: 200 or 400, and nothing in the body. Just a version that is none is said in words."""
+"""Health of the server and of models: 200 or 400 with an empty body, as the protocol requires."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from service.api.routes.health import Drain
 from service.errors import ServiceError
 from service.repository.registry import Registry
 
-_NOT = "It does not, and the body is empty; or the version is no whole number from 1, which the body says."
+_NOT = "No, with an empty body; or the version is not a positive integer, which the body then says."
 _ABOUT: dict[str, Any] = {
     "response_class": Response,
-    "response_description": "It does.",
+    "response_description": "Yes.",
     "responses": {400: {"description": _NOT}, **protocol_errors(405, 500)},
 }
 
@@ -21,7 +21,7 @@ _ABOUT: dict[str, Any] = {
 def router(registry: Registry, drain: Drain) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/health/live", summary="Does the process answer?", **_ABOUT)
+    @routes.get("/health/live", summary="Is the process alive?", **_ABOUT)
     async def live() -> Response:
         return Response()
 

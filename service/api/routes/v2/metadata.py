@@ -1,4 +1,4 @@
-"""What the server is, what a model takes and gives, and how it is configured (in the words of Triton's ModelConfig)."""
+"""Metadata of the server and of models, and a model's configuration in the fields of Triton's ModelConfig."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from service.settings import Settings
 from service.version import __version__
 
 _OUTPUT_NAME = OUTPUT_NAMES[0]
-# The protocol knows one datatype an input; clients that send what they read here send the first.
+# The protocol allows one datatype per input, which clients then send.
 _ALTERNATIVE = {
     "alternative_datatype": Datatype.BYTES.value,
     "alternative_shape": "[-1]",
-    "alternative_content": "one encoded image an element (PNG, JPEG, ...) of any size; in JSON as base64",
+    "alternative_content": "one encoded image (PNG, JPEG, ...) of any size per element; in JSON as base64",
 }
 
 
@@ -47,7 +47,7 @@ class ConfigParameter(Frozen):
 
 
 class ModelConfig(Frozen):
-    """dims are without the batch, which max_batch_size bounds for one request."""
+    """dims exclude the batch; max_batch_size is the limit of images in one request."""
 
     name: str
     platform: str = PLATFORM
@@ -67,22 +67,22 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     async def server() -> ServerMetadata:
         return ServerMetadata(name="convoy", version=__version__, extensions=EXTENSIONS)
 
-    @routes.get("/models/{name}", summary="What a model takes and gives", **about)
+    @routes.get("/models/{name}", summary="Inputs and outputs of a model", **about)
     async def model(name: ModelName) -> ModelMetadata:
         with registry.lease(name) as leased:
             return _metadata(leased, versions(name))
 
-    @routes.get("/models/{name}/versions/{version}", summary="What a version takes and gives", **about)
+    @routes.get("/models/{name}/versions/{version}", summary="Inputs and outputs of a version", **about)
     async def model_version(name: ModelName, version: Version) -> ModelMetadata:
         with registry.lease(name, version) as leased:
             return _metadata(leased, versions(name))
 
-    @routes.get("/models/{name}/config", summary="How a model is configured", **about)
+    @routes.get("/models/{name}/config", summary="Configuration of a model", **about)
     async def config(name: ModelName) -> ModelConfig:
         with registry.lease(name) as leased:
             return _config(leased, settings)
 
-    @routes.get("/models/{name}/versions/{version}/config", summary="How a version is configured", **about)
+    @routes.get("/models/{name}/versions/{version}/config", summary="Configuration of a version", **about)
     async def config_version(name: ModelName, version: Version) -> ModelConfig:
         with registry.lease(name, version) as leased:
             return _config(leased, settings)
