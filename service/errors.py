@@ -47,22 +47,19 @@ class RequestError(ServiceError):
 class MalformedBodyError(RequestError):
     """The body does not match its Content-Type."""
 
-    status = 400
-    code = ProblemCode.INVALID_REQUEST
+    status, code = 400, ProblemCode.INVALID_REQUEST
 
 
 class InvalidRequestError(RequestError):
     """The body is well-formed, but a value in it, or in the query, is invalid."""
 
-    status = 422
-    code = ProblemCode.INVALID_REQUEST
+    status, code = 422, ProblemCode.INVALID_REQUEST
 
 
 class InvalidImagesError(RequestError):
     """Some images of the request cannot be decoded; `errors` has each."""
 
-    status = 422
-    code = ProblemCode.INVALID_IMAGE
+    status, code = 422, ProblemCode.INVALID_IMAGE
 
     def __init__(self, errors: tuple[ItemError, ...], images: int) -> None:
         self.errors = errors
@@ -77,15 +74,13 @@ class InvalidImagesError(RequestError):
 class UnsupportedMediaTypeError(RequestError):
     """The Content-Type or the Content-Encoding is not supported."""
 
-    status = 415
-    code = ProblemCode.UNSUPPORTED_MEDIA_TYPE
+    status, code = 415, ProblemCode.UNSUPPORTED_MEDIA_TYPE
 
 
 class BodyTooLargeError(RequestError):
     """The body exceeds CONVOY_MAX_BODY_BYTES."""
 
-    status = 413
-    code = ProblemCode.BODY_TOO_LARGE
+    status, code = 413, ProblemCode.BODY_TOO_LARGE
 
     def __init__(self, limit: int, size: int | None = None) -> None:
         body = "The body" if size is None else f"The body of {size:,} bytes"
@@ -95,8 +90,7 @@ class BodyTooLargeError(RequestError):
 class TooManyImagesError(RequestError):
     """The request exceeds CONVOY_MAX_IMAGES."""
 
-    status = 413
-    code = ProblemCode.TOO_MANY_IMAGES
+    status, code = 413, ProblemCode.TOO_MANY_IMAGES
 
     def __init__(self, limit: int, images: int | None = None) -> None:
         count = "" if images is None else f"{images:,} images, "
@@ -106,36 +100,31 @@ class TooManyImagesError(RequestError):
 class TooManyValuesError(RequestError):
     """Parsing the JSON body would take far more memory than the body itself."""
 
-    status = 413
-    code = ProblemCode.BODY_TOO_LARGE
+    status, code = 413, ProblemCode.BODY_TOO_LARGE
 
 
 class ModelNotFoundError(RequestError):
     """No model or version has this name."""
 
-    status = 404
-    code = ProblemCode.MODEL_NOT_FOUND
+    status, code = 404, ProblemCode.MODEL_NOT_FOUND
 
 
 class ReportNotFoundError(RequestError):
     """The model's report has no such file."""
 
-    status = 404
-    code = ProblemCode.NOT_FOUND
+    status, code = 404, ProblemCode.NOT_FOUND
 
 
 class UnsupportedFeatureError(RequestError):
     """The request uses a protocol extension that the service does not implement."""
 
-    status = 501
-    code = ProblemCode.NOT_IMPLEMENTED
+    status, code = 501, ProblemCode.NOT_IMPLEMENTED
 
 
 class UnauthorizedError(RequestError):
     """The request needs an API key and has none, or an unknown one."""
 
-    status = 401
-    code = ProblemCode.UNAUTHORIZED
+    status, code = 401, ProblemCode.UNAUTHORIZED
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -145,8 +134,7 @@ class UnauthorizedError(RequestError):
 class ForbiddenError(RequestError):
     """The client may not make this request."""
 
-    status = 403
-    code = ProblemCode.FORBIDDEN
+    status, code = 403, ProblemCode.FORBIDDEN
 
 
 class ConflictError(RequestError):
@@ -159,8 +147,7 @@ class ConflictError(RequestError):
 class ModelRefusedError(ServiceError):
     """The version was found and failed its checks, so it does not serve."""
 
-    status = 503
-    code = ProblemCode.MODEL_REFUSED
+    status, code = 503, ProblemCode.MODEL_REFUSED
 
 
 class UnavailableError(ServiceError):
@@ -203,8 +190,7 @@ class DeadlineError(UnavailableError):
     model is the value of the label under which convoy_deadline_missed counts the request; None: it is not counted.
     """
 
-    status = 504
-    code = ProblemCode.DEADLINE_EXCEEDED
+    status, code = 504, ProblemCode.DEADLINE_EXCEEDED
 
     def __init__(self, message: str, model: str | None = None) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""`python -m service.api.export_openapi [--check] PATH`: writes /openapi.json, or checks the file."""
+"""`python -m service.api.export_openapi [--check] PATH` writes the schema of /openapi.json, or checks that file."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from service.settings import Settings
 
 
 def render() -> str:
-    """The same on every machine: neither the environment nor the models are looked at."""
+    """Returns the schema. It depends neither on the environment nor on the models."""
 
     def no_session(_: bytes) -> Session:
         raise NotImplementedError
@@ -24,13 +24,13 @@ def render() -> str:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m service.api.export_openapi", description="Writes openapi.json.")
     parser.add_argument("path", type=Path)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the file is old")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the file is out of date")
     options = parser.parse_args(arguments)
     text = render()
     if not options.check:
         options.path.write_text(text, encoding="utf-8")
     elif not options.path.is_file() or options.path.read_text(encoding="utf-8") != text:
-        sys.stderr.write(f"{options.path} differs from the service's /openapi.json; run make openapi.\n")
+        sys.stderr.write(f"{options.path} is out of date; run make openapi.\n")
         return 1
     return 0
 

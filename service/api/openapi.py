@@ -1,4 +1,4 @@
-"""Adds to FastAPI's OpenAPI document the bodies that codecs/ reads and the errors that problems.py writes."""
+"""Completes FastAPI's OpenAPI schema with the bodies that codecs/ reads and the errors that problems.py writes."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from service.api.auth import Access, required_access
 from service.api.problems import errors_below
 
 DESCRIPTION = """\
-Image classifiers over HTTP. Each model is checked against its golden samples before it serves.
+Image classifiers over HTTP. Each model has reproduced its golden samples before it serves.
 
-Send images as JSON, as a form, as one raw image or as a NumPy array; they are resized to the model's input size.
-/evaluate also accepts labelled images as a zip archive of class folders or as an .npz file.
-Every error is a problem document (RFC 9457); its `detail` states what is wrong and what to do.
+Send images as JSON, as a form, as one image file or as a numpy array; the service resizes them to the model's input.
+/evaluate also accepts labelled images as a zip of class-named folders or as an .npz.
+Every error is a problem document (RFC 9457). Its `detail` says in one sentence what is wrong and what to do.
 """
 
 _MESSAGES = (
@@ -33,9 +33,9 @@ _MESSAGES = (
     LoadRequest,
     UnloadRequest,
 )
-# FastAPI's schemas of a 422; this service sends Problem.
+# FastAPI's model of a 422, which Problem replaces.
 _UNUSED = ("HTTPValidationError", "ValidationError")
-# The empty entry: keys are optional, because the operator decides whether they are required.
+# {}: the operator decides whether keys are needed.
 _KEYS: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"apiKey": []}]
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key of CONVOY_API_KEYS or CONVOY_ADMIN_KEYS."},
@@ -43,21 +43,21 @@ _SCHEMES = {
         "type": "apiKey",
         "in": "header",
         "name": "X-API-Key",
-        "description": "The same key in a separate header.",
+        "description": "The same key in another header.",
     },
 }
 _REF = "#/components/schemas/{model}"
 
 
 def describe(app: FastAPI) -> None:
-    """Makes app.openapi() return the complete document, which is the same for every configuration of the service."""
+    """Replaces app.openapi(). The schema does not depend on the service's settings."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _schema(app)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]  # the extension point that FastAPI documents
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents
 
 
 def _schema(app: FastAPI) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     schemas = schema["components"]["schemas"] | messages["$defs"]
     for operation in (operation for path in schema["paths"].values() for operation in path.values()):
         if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-            del operation["responses"]["422"]  # FastAPI's own, for a path parameter that takes any text
+            del operation["responses"]["422"]  # FastAPI's own, for a path parameter that accepts any text
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             _add_keys(path, operation, required_access(method.upper(), path))
@@ -77,10 +77,10 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     return schema
 
 
-def _add_keys(path: str, operation: dict[str, Any], wanted: Access) -> None:
-    if wanted is Access.PUBLIC:
+def _add_keys(path: str, operation: dict[str, Any], needed: Access) -> None:
+    if needed is Access.PUBLIC:
         return
     operation["security"] = _KEYS
-    statuses = (401, 403) if wanted is Access.ADMIN else (401,)
+    statuses = (401, 403) if needed is Access.ADMIN else (401,)
     described = {str(status): response for status, response in errors_below(path, *statuses).items()}
     operation["responses"] = dict(sorted((described | operation["responses"]).items()))

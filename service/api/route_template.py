@@ -1,18 +1,18 @@
-"""Which route of ours a request led to: the name under which it is counted, logged and guarded."""
+"""The template of a request's route, under which the request is counted, logged and authorized."""
 
 from starlette.types import Scope
 
 UNMATCHED = "unmatched"
-"""Stands for whatever leads nowhere: its paths are a caller's to choose."""
+"""Every path without a route, since clients choose these paths."""
 
 
 def route_template(scope: Scope) -> str:
-    """As in /models/{name}/predict, once the request was routed; a mounted folder is one route."""
-    # Where a router was included under a prefix, only FastAPI's own note has the whole of the path.
+    """Returns for example /models/{name}/predict, after routing. A mounted folder is one route."""
+    # For a router under a prefix, only FastAPI's own entry has the whole path.
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     if route is not None:
         return str(route.path)
     if "app_root_path" in scope:
         return str(scope["root_path"])
-    fixed = "endpoint" in scope and not scope.get("path_params")  # a plain route of Starlette's: /openapi.json
+    fixed = "endpoint" in scope and not scope.get("path_params")  # a plain Starlette route: /openapi.json
     return str(scope["path"]) if fixed else UNMATCHED

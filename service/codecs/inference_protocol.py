@@ -8,8 +8,7 @@ binary tensor is a view of the body. Images are decoded after admission.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -219,16 +218,8 @@ def _binary_elements(binary: memoryview, count: int) -> list[bytes]:
 # Probabilities -> the body of an infer response: JSON, followed by the binary data that the request asks for.
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A body, and the headers that describe it."""
-
-    body: bytes
-    headers: Mapping[str, str]
-
-
-def write_infer(request: InferRequest, values: FloatArray, manifest: ModelManifest) -> Encoded:
-    """values are probabilities float32 [images, classes]; request comes from read_infer."""
+def write_infer(request: InferRequest, values: FloatArray, manifest: ModelManifest) -> tuple[bytes, dict[str, str]]:
+    """Returns the body and its headers. values are probabilities float32 [images, classes]."""
     wanted = request.outputs[0].parameters if request.outputs else OutputParameters()
     binary = request.parameters.binary_data_output if wanted.binary_data is None else wanted.binary_data
     output, raw = (
@@ -241,8 +232,8 @@ def write_infer(request: InferRequest, values: FloatArray, manifest: ModelManife
     )
     text = response.model_dump_json(exclude_none=True).encode()
     if not binary:
-        return Encoded(text, {"Content-Type": "application/json"})
-    return Encoded(text + raw, {"Content-Type": "application/octet-stream", BINARY_HEADER: str(len(text))})
+        return text, {"Content-Type": "application/json"}
+    return text + raw, {"Content-Type": "application/octet-stream", BINARY_HEADER: str(len(text))}
 
 
 def _values(values: FloatArray, *, binary: bool) -> tuple[ResponseOutput, bytes]:

@@ -1,4 +1,4 @@
-"""The application behind a real listener, in a thread of the test's own process."""
+"""The application behind a real listener, in a thread of the test process."""
 
 import socket
 import threading
@@ -51,7 +51,7 @@ def listening(app: FastAPI, **options: Any) -> Iterator[Address]:
 
 
 def request_bytes(path: str, body: bytes, **headers: str) -> bytes:
-    """POST, as it goes over the wire."""
+    """Returns the bytes of a POST request."""
     said = {"host": "test", "content-type": "application/json", "content-length": str(len(body))}
     said |= {name.replace("_", "-"): value for name, value in headers.items()}
     head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in said.items())
@@ -59,7 +59,7 @@ def request_bytes(path: str, body: bytes, **headers: str) -> bytes:
 
 
 def answer_on(connection: socket.socket) -> bytes:
-    """What comes until the service closes the connection."""
+    """Returns the bytes that arrive until the service closes the connection."""
     received = b""
     while chunk := connection.recv(65536):
         received += chunk

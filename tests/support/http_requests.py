@@ -1,4 +1,4 @@
-"""What tests ask, and what they expect of every answer."""
+"""Requests that tests send, and what they expect of every response."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ def labels_of(response: httpx2.Response) -> list[str]:
 
 
 def problem_of(response: httpx2.Response, status: int, code: str) -> Problem:
-    """The problem document, which must be one sentence for a person and fit its status."""
+    """Returns the problem document. Its detail must be one sentence, and its status that of the response."""
     assert response.headers["content-type"] == MEDIA_TYPE, response.text
     problem = Problem.model_validate_json(response.content)
     assert (response.status_code, problem.status, problem.code) == (status, status, code), problem

@@ -1,4 +1,4 @@
-"""What tests ask in the Open Inference Protocol, and the answers that they read."""
+"""Requests and responses of the Open Inference Protocol."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def uint8(array: Pixels, data: Any = None) -> dict[str, Any]:
 
 
 def body_of(request: Any, binary: bytes = b"") -> dict[str, Any]:
-    """The keyword arguments of a post: JSON, and where there is a tensor behind it, the header with its length."""
+    """Returns the keyword arguments of a post: JSON, and the header with its length if a binary tensor follows."""
     text = json.dumps(request).encode()
     headers = {"Inference-Header-Content-Length": str(len(text))} if binary else {}
     return {"content": text + binary, "headers": headers}
@@ -39,7 +39,7 @@ def elements(*items: bytes) -> bytes:
 
 
 def error_of(response: httpx2.Response, status: int) -> str:
-    """The protocol's error, which must be one sentence for a person."""
+    """Returns the protocol's error, which must be one sentence."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert set(response.json()) == {"error"}

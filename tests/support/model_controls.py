@@ -1,4 +1,4 @@
-"""What stands for the coordinator."""
+"""Replacements of the coordinator."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from service.errors import ModelNotFoundError
 
 @dataclass
 class RecordingControl:
-    """A ModelControl that knows one model and does nothing but remember."""
+    """A ModelControl that knows one model and records its calls."""
 
     calls: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -35,7 +35,7 @@ class RecordingControl:
 
 @dataclass
 class SlowControl(RecordingControl):
-    """Does what it is asked for when it is let; finished is set once something is done."""
+    """Waits for `let` before it acts; sets `finished` afterwards."""
 
     let: asyncio.Event = field(default_factory=asyncio.Event)
     finished: threading.Event = field(default_factory=threading.Event)

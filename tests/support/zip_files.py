@@ -1,4 +1,4 @@
-"""Archives for tests: well-made ones, and ones whose directory lies."""
+"""Valid archives, and archives with a wrong directory."""
 
 import io
 import struct
@@ -31,14 +31,14 @@ def zipped(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
 
 
 def entry(name: str, mode: int = 0, extra: bytes = b"") -> zipfile.ZipInfo:
-    """mode is what a Unix file system would say of it."""
+    """mode is the file's Unix mode."""
     info = zipfile.ZipInfo(name)
     info.external_attr, info.extra = mode << 16, extra
     return info
 
 
 def lying(archive: bytes, place: int = 0, **fields: int) -> bytes:
-    """The archive with other values in a field of its directory's place-th entry; the files stay as they are."""
+    """Returns the archive with other values in one entry of its directory; the files stay unchanged."""
     changed, at = bytearray(archive), -1
     for _ in range(place + 1):
         at = changed.index(_DIRECTORY_ENTRY, at + 1)
@@ -49,7 +49,7 @@ def lying(archive: bytes, place: int = 0, **fields: int) -> bytes:
 
 
 def zip64_saying(size: int) -> bytes:
-    """One red/1.png whose directory entry gives its size in 64 bits."""
+    """An archive with one red/1.png whose directory entry has a 64-bit size."""
     extra = struct.pack("<HHQ", 1, 8, size)
     return lying(zipped([(entry("red/1.png", extra=extra), b"x")]), size=0xFFFFFFFF)
 

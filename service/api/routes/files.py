@@ -1,4 +1,4 @@
-"""File responses."""
+"""A response that is one file."""
 
 import asyncio
 import os
@@ -12,9 +12,10 @@ _CONDITIONS = StaticFiles()
 
 
 class WholeFileResponse(FileResponse):
-    """Returns 304 if the client already has the file (If-None-Match, If-Modified-Since).
+    """Responds 304 if the client has the file already (If-None-Match, If-Modified-Since).
 
-    Ignores Range, as RFC 9110 allows: the files are small, and Starlette would not report a bad range as a problem.
+    Ignores Range, as RFC 9110 allows: the files are small, and Starlette's error for a bad range is not a problem
+    document.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""GET /livez: the process responds. GET /readyz: a model serves, so load balancers may send requests."""
+"""/livez: the process responds. /readyz: a model serves, and clients should use this instance."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +23,7 @@ class RefusedModel(Frozen):
 
 
 class Ready(Frozen):
-    """The response to clients without access to the models."""
+    """The response for clients without access to models."""
 
     status: Literal["ready"] = "ready"
 
@@ -35,7 +35,7 @@ class ReadyModels(Ready):
 
 @dataclass
 class Drain:
-    """The worker sets begun when shutdown starts: /readyz then fails, while other requests are still answered."""
+    """The worker sets `begun` at shutdown. Requests are still answered, but clients should use another instance."""
 
     begun: bool = False
 
@@ -50,7 +50,7 @@ def router(registry: Registry, drain: Drain, guard: Guard) -> APIRouter:
     @routes.get("/readyz", summary="Does at least one model serve?", responses=problems(503))
     async def readyz(request: Request) -> ReadyModels | Ready:
         if drain.begun:
-            raise NotReadyError("The service is shutting down; use another instance, or try again in a moment.")
+            raise NotReadyError("The service is shutting down; use another instance, or retry in a moment.")
         if not guard.has_client_access(request):
             if registry.loaded:
                 return Ready()
@@ -61,7 +61,7 @@ def router(registry: Registry, drain: Drain, guard: Guard) -> APIRouter:
         )
         if not registry.loaded:
             why = " ".join(f"{model.name} was refused: {model.reason}" for model in refused)
-            advice = "Load one that was unloaded." if registry.entries else "Train one (make train)."
+            advice = "Load one." if registry.entries else "Train one (make train)."
             raise NotReadyError(f"No model serves. {why or advice}")
         return ReadyModels(models=tuple(dict.fromkeys(entry.ref.name for entry in registry.loaded)), refused=refused)
 

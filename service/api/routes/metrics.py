@@ -1,4 +1,4 @@
-"""GET /metrics: metrics in the Prometheus format."""
+"""GET /metrics for Prometheus."""
 
 import asyncio
 
@@ -16,11 +16,11 @@ def router(telemetry: Telemetry) -> APIRouter:
 
     @routes.get(
         "/metrics",
-        summary="Figures for Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
         responses={
             200: {
-                "description": "Prometheus's text format, or OpenMetrics where Accept names it.",
+                "description": "Prometheus's text format, or OpenMetrics if Accept names it.",
                 "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT},
             },
             **problems(503),

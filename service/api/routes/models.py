@@ -1,4 +1,4 @@
-"""GET /models: all models and versions, the reasons why versions do not serve, and the files of their reports."""
+"""GET /models: every version with its state, and the files of its report."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -46,23 +46,21 @@ _STATES: dict[type[Entry], State] = {Loaded: State.READY, Refused: State.REFUSED
 
 
 class ModelSummary(Frozen):
-    """A version of a model. A refused version has a reason, and the manifest's fields if the manifest is readable."""
+    """A version of a model. A refused one has its reason, and the fields that its manifest still gives."""
 
     name: str
     version: int
     state: State
-    current: Annotated[bool, Field(description="whether it serves requests that name no version")]
+    current: Annotated[bool, Field(description="it answers requests that name no version")]
     reason: Annotated[str | None, Field(description="why it does not serve")] = None
     task: Task | None = None
     labels: tuple[str, ...] = ()
     input: InputSpec | None = None
-    accuracy: Annotated[
-        float | None, Field(description="of the fp32 variant on the test split, measured by the trainer")
-    ] = None
-    variant: Annotated[VariantName | None, Field(description="the variant that serves")] = None
-    variant_reason: Annotated[str | None, Field(description="why this variant was chosen")] = None
-    provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider")] = None
-    execution: Annotated[Execution | None, Field(description="the thread that runs it, and its batch size")] = None
+    accuracy: Annotated[float | None, Field(description="of the fp32 variant on the test split")] = None
+    variant: Annotated[VariantName | None, Field(description="the variant that answers")] = None
+    variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
+    provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
+    execution: Annotated[Execution | None, Field(description="where and in what batches this worker runs it")] = None
     report: Annotated[
         tuple[str, ...],
         Field(description="files at /models/{name}/versions/{version}/report/{file}"),
@@ -70,7 +68,7 @@ class ModelSummary(Frozen):
 
 
 class ModelDetail(ModelSummary):
-    """A version of a model, with the details of its manifest."""
+    """A version with everything from its manifest."""
 
     variants: tuple[Variant, ...] = ()
     dropped_variants: tuple[DroppedVariant, ...] = ()
@@ -129,8 +127,9 @@ def router(registry: Registry) -> APIRouter:
     def send(file: str, name: str, version: int | None = None) -> WholeFileResponse:
         files = report_files(registry.entry(name, version))
         if file not in files:
+            missing = shortened(file)
             raise ReportNotFoundError(
-                f"The report of {name} has no file '{shortened(file)}'; GET /models/{name} lists its files."
+                f"The report of {name} has no file '{missing}'; GET /models/{name} lists its files."
             )
         return WholeFileResponse(files[file], headers=_REPORT_HEADERS)
 

@@ -1,4 +1,4 @@
-// The page: images -> POST /models/{name}/predict -> bars; GET /models -> what serves and how well.
+// The page: images -> POST /models/{name}/predict -> bars; GET /models -> cards of the models.
 
 const SHOWN_CLASSES = 5;
 const SHOWN_LABELS = 12;
@@ -6,8 +6,8 @@ const $ = (id) => document.getElementById(id);
 const percent = (rate) => `${(100 * rate).toFixed(1)} %`;
 const copyOf = (template) => $(template).content.firstElementChild.cloneNode(true);
 
-// A service with keys says 401; the key is kept until the tab is closed.
-async function asked(path, options) {
+// A service with keys responds 401; the page keeps the key until the tab is closed.
+async function fetchJson(path, options) {
   let response = await fetch(path, { ...options, headers: keyHeader() });
   if (response.status === 401) {
     sessionStorage.setItem("key", window.prompt("This service needs a key:") ?? "");
@@ -33,15 +33,15 @@ async function classify(files) {
   const images = [...files];
   const model = $("model").value;
   if (!images.length) return;
-  if (!model) return say("No model serves; see below why.", true);
+  if (!model) return say("No model serves; the reasons are below.", true);
   const form = new FormData();
   for (const image of images) form.append("files", image);
-  say(`Asking ${model} about ${images.length} ${images.length === 1 ? "image" : "images"} …`);
+  say(`Classifying ${images.length} ${images.length === 1 ? "image" : "images"} with ${model} …`);
   try {
     const path = `models/${model}/predict?top_k=${SHOWN_CLASSES}&on_error=item`;
-    const answer = await asked(path, { method: "POST", body: form });
+    const answer = await fetchJson(path, { method: "POST", body: form });
     clearPredictions();
-    $("predictions").replaceChildren(...answer.predictions.map((said, i) => predictionCard(said, images[i])));
+    $("predictions").replaceChildren(...answer.predictions.map((prediction, i) => predictionCard(prediction, images[i])));
     say("");
   } catch (error) {
     say(error.message, true);
@@ -52,18 +52,18 @@ function clearPredictions() {
   for (const image of $("predictions").querySelectorAll("img")) URL.revokeObjectURL(image.src);
 }
 
-function predictionCard(said, file) {
+function predictionCard(prediction, file) {
   const card = copyOf("prediction-card");
   const image = card.querySelector("img");
   image.addEventListener("error", () => image.remove());
   image.src = URL.createObjectURL(file);
   card.querySelector(".file").textContent = file.name;
-  card.querySelector("h3").textContent = said.error ? "Not readable" : said.label;
-  if (said.error) {
+  card.querySelector("h3").textContent = prediction.error ? "Not readable" : prediction.label;
+  if (prediction.error) {
     card.classList.add("refused");
-    card.querySelector(".bars").replaceWith(element("p", said.error.reason));
+    card.querySelector(".bars").replaceWith(element("p", prediction.error.reason));
   } else {
-    card.querySelector(".bars").replaceChildren(...said.top.map(bar));
+    card.querySelector(".bars").replaceChildren(...prediction.top.map(bar));
   }
   return card;
 }
@@ -92,7 +92,7 @@ function modelCard(model) {
   const isPlot = (file) => file.endsWith(".png");
   card.querySelector(".plots").replaceChildren(...model.report.filter(isPlot).map((file) => plot(address(file), file)));
   card.querySelector(".files").replaceChildren(
-    link(home, "all about it"),
+    link(home, "details"),
     ...model.report.filter((file) => !isPlot(file)).map((file) => link(address(file), file)),
   );
   return card;
@@ -131,7 +131,7 @@ function link(address, text) {
   return anchor;
 }
 
-// The browser itself sends no key: with one, a file is fetched and handed to it as a blob.
+// The browser sends no key for links and images, so with a key they are fetched here and shown as blobs.
 async function loadable(address) {
   if (!sessionStorage.getItem("key")) return address;
   const response = await fetch(address, { headers: keyHeader() });
@@ -146,13 +146,13 @@ function element(tag, text) {
 
 async function showModels() {
   try {
-    const list = await asked("models");
+    const list = await fetchJson("models");
     const { default: preferred, models } = list;
     const ready = models.filter((model) => model.current);
     $("model").replaceChildren(...ready.map((model) => new Option(model.name, model.name, false, model.name === preferred)));
     $("device").textContent = `Models run on ${list.provider}: ${list.provider_reason}`;
     $("models").replaceChildren(...models.map(modelCard));
-    if (!models.length) $("models").textContent = "There is no model yet; make train makes one.";
+    if (!models.length) $("models").textContent = "No model is there yet; train one with make train.";
   } catch (error) {
     say(error.message, true);
   }

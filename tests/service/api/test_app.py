@@ -30,7 +30,7 @@ def test_every_error_has_a_status_with_a_title() -> None:
 @pytest.mark.parametrize(
     "path", ["/nothing", "/models/colours/nothing", "/predict/nothing", "/static/nothing.js", "/static"]
 )
-def test_what_is_not_there_is_404(client: TestClient, path: str) -> None:
+def test_an_unknown_path_is_404(client: TestClient, path: str) -> None:
     assert path in problem_of(client.get(path), 404, "not_found").detail
 
 
@@ -45,9 +45,7 @@ def test_what_is_not_there_is_404(client: TestClient, path: str) -> None:
         ("PATCH", "/openapi.json", "GET"),
     ],
 )
-def test_another_method_is_405_with_those_that_are_allowed(
-    client: TestClient, method: str, path: str, allow: str
-) -> None:
+def test_another_method_is_405_with_the_allowed_methods(client: TestClient, method: str, path: str, allow: str) -> None:
     response = client.request(method, path)
     assert allow in problem_of(response, 405, "method_not_allowed").detail
     assert allow in response.headers["allow"]
@@ -57,7 +55,7 @@ YELLOW: dict[str, Any] = {"instances": [[[[255, 255, 0]] * 8] * 8]}
 
 
 @pytest.mark.parametrize("kind", [errors.InferenceError, ValueError])
-def test_a_failure_is_500_that_tells_nothing_of_the_inside_and_the_next_request_is_answered(
+def test_a_failure_is_500_without_details_and_the_next_request_succeeds(
     serve: Serve, kind: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(images: Pixels) -> None:
@@ -72,7 +70,7 @@ def test_a_failure_is_500_that_tells_nothing_of_the_inside_and_the_next_request_
     assert labels_of(client.post("/predict", json=BODY)) == ["red"]
 
 
-def test_overload_says_when_to_come_again(serve: Serve) -> None:
+def test_overload_is_503_with_retry_after(serve: Serve) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     def wait(images: Pixels) -> None:
@@ -94,7 +92,7 @@ def test_overload_says_when_to_come_again(serve: Serve) -> None:
         assert len(labels_of(running.result(20)) + labels_of(admitted.result(20))) == 3
 
 
-def test_the_service_loads_nothing_of_the_training_stack() -> None:
+def test_the_service_imports_nothing_of_the_training_stack() -> None:
     code = (
         "import sys, service.api.app, service.workers.supervisor;"
         "found = {'torch', 'torchvision', 'onnx', 'sklearn', 'matplotlib', 'trainer'} & set(sys.modules);"
@@ -103,6 +101,6 @@ def test_the_service_loads_nothing_of_the_training_stack() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
-def test_the_version_is_the_projects() -> None:
+def test_the_version_equals_that_of_pyproject() -> None:
     pyproject = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert f'version = "{__version__}"' in pyproject

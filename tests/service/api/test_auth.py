@@ -32,7 +32,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def with_admin_route(app: FastAPI) -> FastAPI:
-    """A POST that no list knows is for admins, as load and unload are; also of a router within a router."""
+    """Adds an unlisted POST, which needs admin access, in a router within a router."""
     inner, outer = APIRouter(), APIRouter()
 
     @inner.post(ADMIN_PATH.removeprefix("/nested"))
@@ -50,15 +50,15 @@ def caller(client: tuple[str, int], host: str = "127.0.0.1:8000", **settings: An
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """(method, template) of all that the application answers."""
+    """Yields (method, template) of every route."""
     for context in iter_route_contexts(app.routes):
         if isinstance(context.original_route, APIRoute):
             for method in context.methods or ():
                 yield method, str(context.path)
 
 
-def test_every_route_is_where_it_belongs() -> None:
-    """Whoever adds a route decides here who may ask for it: a GET that nobody decided on needs a key."""
+def test_every_route_has_the_expected_access() -> None:
+    """A new route must be listed here with its access: an unlisted GET needs a key."""
     app = create_app(Settings(), NO_MODELS)
     found = {f"{method} {template}": required_access(method, template) for method, template in routes(app)}
     assert {name for name, wanted in found.items() if wanted is Access.PUBLIC} >= {"GET /livez", "GET /", "GET /docs"}
@@ -91,7 +91,7 @@ def test_every_route_is_where_it_belongs() -> None:
         ("DELETE", "/predict", Access.ADMIN),
     ],
 )
-def test_what_is_not_listed_is_closed(method: str, template: str, wanted: Access) -> None:
+def test_an_unlisted_route_is_closed(method: str, template: str, wanted: Access) -> None:
     assert required_access(method, template) is wanted
 
 
@@ -131,7 +131,7 @@ def test_any_valid_key_of_the_request_gives_client_access(serve: Serve, headers:
         bearer(f"{API},other"),
     ],
 )
-def test_without_a_key_that_is_known_nothing_of_the_models_is_told(serve: Serve, headers: dict[str, str]) -> None:
+def test_without_a_known_key_nothing_about_models_is_shown(serve: Serve, headers: dict[str, str]) -> None:
     client = serve(**KEYS)
     for path in ("/models", "/models/colours", "/models/colours/report/curves.png", "/metrics"):
         problem_of(client.get(path, headers=headers), 401, "unauthorized")
@@ -143,16 +143,16 @@ def test_without_a_key_that_is_known_nothing_of_the_models_is_told(serve: Serve,
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/docs", "/openapi.json", "/static/page.css"])
-def test_health_page_and_documentation_are_open_whatever_is_set(serve: Serve, path: str) -> None:
+def test_health_the_page_and_the_documentation_never_need_a_key(serve: Serve, path: str) -> None:
     assert serve(**KEYS).get(path).status_code == 200
 
 
-def test_without_keys_predictions_are_open_to_all(serve: Serve) -> None:
+def test_without_api_keys_predictions_need_no_key(serve: Serve) -> None:
     client = serve(admin_keys=ADMIN)
     assert labels_of(client.post("/predict", json=BODY)) == ["red"]
 
 
-def test_a_prediction_key_is_no_admin_key() -> None:
+def test_an_api_key_gives_no_admin_access() -> None:
     client = caller(LOCAL, **KEYS)
     problem_of(client.post(ADMIN_PATH, headers=bearer(API)), 403, "forbidden")
     problem_of(client.post(ADMIN_PATH), 401, "unauthorized")
@@ -169,7 +169,7 @@ def test_an_admin_key_works_from_anywhere_and_beside_another_credential() -> Non
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "localhost", "[::1]:8000", "127.0.0.2"])
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
-def test_without_admin_keys_the_service_s_own_machine_is_admin(peer: str, host: str) -> None:
+def test_without_admin_keys_clients_on_this_machine_have_admin_access(peer: str, host: str) -> None:
     assert caller((peer, 5), host).post(ADMIN_PATH).status_code == 200
     assert caller((peer, 5), host).post(ADMIN_PATH, headers={"Origin": f"http://{host}"}).status_code == 200
 
@@ -205,16 +205,18 @@ def test_without_admin_keys_the_service_s_own_machine_is_admin(peer: str, host: 
         (LOCAL, "127.0.0.1:8000", {"Origin": ""}, "''"),
     ],
 )
-def test_and_nobody_else_is(peer: tuple[str, int], host: str, headers: dict[str, str], said: str) -> None:
+def test_without_admin_keys_all_other_clients_are_forbidden(
+    peer: tuple[str, int], host: str, headers: dict[str, str], said: str
+) -> None:
     assert said in problem_of(caller(peer, host).post(ADMIN_PATH, headers=headers), 403, "forbidden").detail
 
 
-def test_a_key_for_predictions_does_not_close_admin_to_this_machine() -> None:
+def test_api_keys_do_not_end_admin_access_from_this_machine() -> None:
     assert caller(LOCAL, api_keys=API).post(ADMIN_PATH).status_code == 200
     problem_of(caller(AFAR, api_keys=API).post(ADMIN_PATH, headers=bearer(API)), 403, "forbidden")
 
 
-def test_no_key_is_ever_written_down(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_appear_in_no_response_and_no_log_line(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     settings: dict[str, Any] = {"api_keys": "swordfish-1", "admin_keys": "swordfish-2", "access_log": True}
     with caplog.at_level(logging.DEBUG):
         client = serve(**settings)
@@ -240,5 +242,5 @@ def test_no_key_is_ever_written_down(serve: Serve, caplog: pytest.LogCaptureFixt
         ({"host": "0.0.0.0", "admin_keys": ADMIN}, True),  # noqa: S104
     ],
 )
-def test_an_address_that_others_reach_without_a_key_is_warned_of(settings: dict[str, Any], warned: bool) -> None:
+def test_listening_on_an_external_address_without_keys_logs_a_warning(settings: dict[str, Any], warned: bool) -> None:
     assert (exposure_warning(Settings(**settings)) is not None) == warned

@@ -188,7 +188,7 @@ def test_a_refused_body_holds_nothing_more_and_is_released() -> None:
 
 
 def ask(address: Address, body: bytes, **headers: str) -> tuple[bytes, bytes]:
-    """(head, body) of the answer, on a connection that the service must keep open."""
+    """Returns (head, body) of the response, on a connection that the service must keep open."""
     with address.connect() as connection:
         connection.sendall(request_bytes("/predict", body, **headers))
         received = b""

@@ -35,7 +35,7 @@ HANGS = {"instances": [[[77]]]}
 
 
 class Session:
-    """The colours model, which hangs on an image of 77 until it is let go, and remembers what it saw."""
+    """The colours model, which hangs on an image of 77 until `open` is set, and records the images that it runs."""
 
     def __init__(self) -> None:
         self.entered, self.open = threading.Event(), threading.Event()
@@ -65,13 +65,13 @@ def session() -> Iterator[Session]:
 
 @pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "soon", "1s", "", "1_0", "+1", "1."])
 @pytest.mark.parametrize("path", ["/predict", "/evaluate"])
-def test_a_time_that_is_none_is_said_of_its_header(client: TestClient, path: str, said: str) -> None:
+def test_an_invalid_timeout_header_is_422(client: TestClient, path: str, said: str) -> None:
     body = RED | ({"labels": ["red"]} if path == "/evaluate" else {})
     response = client.post(path, json=body, headers={"X-Request-Timeout": said})
     assert "X-Request-Timeout in the header" in problem_of(response, 422, "invalid_request").detail
 
 
-def test_a_time_that_suffices_changes_nothing(client: TestClient) -> None:
+def test_a_long_enough_timeout_changes_nothing(client: TestClient) -> None:
     assert labels_of(client.post("/predict", json=RED, headers={"X-Request-Timeout": "1e1"})) == ["red"]
 
 
@@ -85,7 +85,7 @@ def test_a_time_that_suffices_changes_nothing(client: TestClient) -> None:
     ids=["the caller's", "the service's", "the lesser"],
 )
 @pytest.mark.parametrize("path", ["/predict", "/evaluate"])
-def test_late_is_504_though_the_session_hangs(
+def test_a_hanging_session_is_504_at_the_deadline(
     serve: Serve, session: Session, path: str, settings: dict[str, float], headers: dict[str, str]
 ) -> None:
     with_labels = {"labels": ["red"]} if path == "/evaluate" else {}
@@ -96,14 +96,14 @@ def test_late_is_504_though_the_session_hangs(
     session.open.set()
 
 
-def test_predictions_and_evaluations_have_limits_of_their_own(serve: Serve, session: Session) -> None:
+def test_predictions_and_evaluations_have_separate_timeouts(serve: Serve, session: Session) -> None:
     client = serve(session.runtime, request_timeout=0.1, evaluate_timeout=100)
     problem_of(client.post("/predict", json=HANGS), 504, "deadline_exceeded")
     session.open.set()
     assert client.post("/evaluate", json=RED | {"labels": ["red"]}).status_code == 200
 
 
-def test_what_was_late_is_never_run(serve: Serve, session: Session) -> None:
+def test_a_late_request_is_never_run(serve: Serve, session: Session) -> None:
     client = serve(session.runtime)
     problem_of(client.post("/predict", json=HANGS, headers={"X-Request-Timeout": "0.3"}), 504, "deadline_exceeded")
     dropped = {"instances": [[[5]]]}
@@ -115,7 +115,7 @@ def test_what_was_late_is_never_run(serve: Serve, session: Session) -> None:
 
 @pytest.fixture
 def address(artifacts: Path, session: Session) -> Iterator[Address]:
-    """One image at a time, and room for one more."""
+    """Runs one image at a time, and queues one more."""
     settings = Settings(artifacts=artifacts, device=Device.CPU, max_batch=1, queue_images=1)
     with listening(create_app(settings, session.runtime)) as address:
         yield address
@@ -126,9 +126,9 @@ def post(address: Address, body: object, **headers: str) -> httpx2.Response:
     return httpx2.post(f"{address.url}/predict", json=body, headers=headers, timeout=30)
 
 
-def test_a_caller_that_hangs_up_frees_its_place_and_is_not_run(address: Address, session: Session) -> None:
+def test_a_disconnected_request_leaves_the_queue_and_is_not_run(address: Address, session: Session) -> None:
     def has_room() -> bool:
-        """Whether this request got the one place, where its time passes, or was turned away."""
+        """Whether this request entered the queue, where its deadline passes, or was refused."""
         response = post(address, RED, **{"X-Request-Timeout": "0.1"})
         return "before colours answered" in response.text
 
@@ -147,7 +147,7 @@ def test_a_caller_that_hangs_up_frees_its_place_and_is_not_run(address: Address,
     assert 5 not in session.seen
 
 
-def test_the_time_counts_from_the_requests_arrival_and_bounds_a_slow_body(address: Address) -> None:
+def test_the_deadline_counts_from_arrival_and_limits_a_slow_body(address: Address) -> None:
     with address.connect() as connection:
         connection.sendall(request_bytes("/predict", b'{"inst', content_length="1000", x_request_timeout="0.05"))
         head, _, body = answer_on(connection).partition(b"\r\n\r\n")
@@ -156,7 +156,7 @@ def test_the_time_counts_from_the_requests_arrival_and_bounds_a_slow_body(addres
     assert "before the request's body had arrived" in json.loads(body)["detail"]
 
 
-def test_every_504_is_counted_once_by_the_model_that_had_it(address: Address) -> None:
+def test_every_504_is_counted_once_under_its_model(address: Address) -> None:
     def counted() -> dict[str, float]:
         return {
             sample.labels["model"]: sample.value
@@ -215,7 +215,7 @@ def test_the_context_of_a_request_has_the_timings_in_its_state() -> None:
     ],
 )
 @pytest.mark.parametrize("how", ["late", "cancelled"])
-def test_what_goes_on_without_its_caller_ends_with_one_line_in_the_log(
+def test_abandoned_work_logs_its_outcome_in_one_line(
     caplog: pytest.LogCaptureFixture, how: str, error: Exception | None, level: int, said: str
 ) -> None:
     async def run() -> list[dict[str, object]]:
@@ -247,7 +247,7 @@ def test_what_goes_on_without_its_caller_ends_with_one_line_in_the_log(
     assert record.getMessage().endswith(said)
 
 
-def test_what_ends_in_its_time_leaves_no_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_work_that_ends_in_time_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async def work(error: Exception | None) -> int:
         if error:
             raise error

@@ -1,4 +1,4 @@
-"""Whatever the session does, every caller is answered: with what is its own, or with the reason."""
+"""Whatever the session does, every client gets its own response or an error."""
 
 import random
 import threading
@@ -32,7 +32,7 @@ def colours(images: Pixels) -> FloatArray:
 
 
 def faulty(fault: Callable[[FloatArray], FloatArray]) -> FakeRuntime:
-    """The colours model; what it says of a batch with the faulty image goes through fault."""
+    """The colours model; fault changes its output for a batch with the faulty image."""
 
     def answer(images: Pixels) -> FloatArray:
         probabilities = colours(images)
@@ -60,7 +60,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_session_that_fails_is_500_and_the_next_request_is_answered(
+def test_a_failing_session_is_500_and_the_next_request_succeeds(
     serve: Serve, fault: Callable[[FloatArray], FloatArray]
 ) -> None:
     client = serve(faulty(fault))
@@ -71,7 +71,7 @@ def test_a_session_that_fails_is_500_and_the_next_request_is_answered(
 
 
 @pytest.mark.parametrize("max_batch", [1, 4])
-def test_many_callers_at_once_each_get_their_own(serve: Serve, max_batch: int) -> None:
+def test_concurrent_clients_get_their_own_responses(serve: Serve, max_batch: int) -> None:
     client = serve(faulty(FAULTS["raises"]), max_batch=max_batch)
     kinds: dict[str, dict[str, Any]] = {
         "good": {},
@@ -104,7 +104,7 @@ def test_many_callers_at_once_each_get_their_own(serve: Serve, max_batch: int) -
     assert labels_of(client.post("/predict", json={"instances": [b64(solid("green"))]})) == ["green"]
 
 
-def test_overload_is_503_with_a_time_before_anything_is_decoded(serve: Serve) -> None:
+def test_overload_is_503_with_retry_after_before_decoding(serve: Serve) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     def hang(probabilities: FloatArray) -> FloatArray:
@@ -115,7 +115,7 @@ def test_overload_is_503_with_a_time_before_anything_is_decoded(serve: Serve) ->
     client = serve(faulty(hang), max_batch=1, queue_images=1)
 
     def wait() -> httpx2.Response:
-        """Takes the one place, from which the requests below may keep it for a moment."""
+        """Takes the only place in the queue, which the requests below may occupy for a moment."""
         while (response := client.post("/predict", json={"instances": [b64(solid("red"))]})).status_code == 503:
             pass
         return response
@@ -135,7 +135,7 @@ def test_overload_is_503_with_a_time_before_anything_is_decoded(serve: Serve) ->
     problem_of(client.post("/predict", json=undecodable), 422, "invalid_image")
 
 
-def test_a_session_that_hangs_answers_everybody_in_time_and_goes_on_when_it_comes_back(serve: Serve) -> None:
+def test_a_hanging_session_is_504_for_all_clients_and_recovers(serve: Serve) -> None:
     go_on = threading.Event()
 
     def hang(probabilities: FloatArray) -> FloatArray:

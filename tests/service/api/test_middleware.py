@@ -38,12 +38,12 @@ def test_a_request_id_is_echoed(serve: Serve, given: str) -> None:
 @pytest.mark.parametrize(
     "given", ["", "a" * 129, "a b", "a\tb", "<script>", "a,b", '"', "é".encode().decode("latin-1")]
 )
-def test_an_odd_request_id_is_replaced(serve: Serve, given: str) -> None:
+def test_an_unusual_request_id_is_replaced(serve: Serve, given: str) -> None:
     answer = serve().get("/livez", headers={b"x-request-id": given.encode("latin-1")})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
-def test_each_request_without_an_id_gets_one_of_its_own(serve: Serve) -> None:
+def test_each_request_without_an_id_gets_a_unique_id(serve: Serve) -> None:
     client = serve()
     assert len({client.get("/livez").headers["x-request-id"] for _ in range(3)}) == 3
 
@@ -63,21 +63,21 @@ def test_each_request_without_an_id_gets_one_of_its_own(serve: Serve) -> None:
         ("", None),
     ],
 )
-def test_a_trace_is_taken_up_where_it_is_well_formed(header: str, trace: str | None) -> None:
+def test_a_well_formed_traceparent_gives_the_trace_id(header: str, trace: str | None) -> None:
     assert request_ids(Headers({"traceparent": header})).trace_id == trace
 
 
 @pytest.mark.parametrize("path", ["/livez", "/nothing", "/models/dogs", "/static/page.css", "/openapi.json"])
-def test_every_answer_says_what_it_took(serve: Serve, path: str) -> None:
+def test_every_response_has_a_server_timing(serve: Serve, path: str) -> None:
     assert re.fullmatch(r"total;dur=\d+\.\d{3}", serve().get(path).headers["server-timing"])
 
 
-def test_the_stages_are_shown_in_milliseconds() -> None:
+def test_server_timing_has_the_stages_in_milliseconds() -> None:
     said = server_timing(Timings(decode=0.001, queue=0.0205, inference=1.5), 1.6)
     assert said == "decode;dur=1.000, queue;dur=20.500, inference;dur=1500.000, total;dur=1600.000"
 
 
-def test_the_core_finds_the_timings_of_the_request_in_its_state(serve: Serve) -> None:
+def test_timings_in_the_requests_state_appear_in_server_timing(serve: Serve) -> None:
     client = serve()
     app = client.app
     assert isinstance(app, FastAPI)
@@ -90,7 +90,7 @@ def test_the_core_finds_the_timings_of_the_request_in_its_state(serve: Serve) ->
     assert "inference;dur=250.000, total" in client.get("/livez/slowly").headers["server-timing"]
 
 
-def test_what_nobody_foresaw_is_an_answer_with_all_headers_and_a_log_entry(
+def test_an_unexpected_exception_is_a_500_with_all_headers_and_a_log_entry(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = serve()
@@ -109,7 +109,7 @@ def test_what_nobody_foresaw_is_an_answer_with_all_headers_and_a_log_entry(
     assert 'convoy_requests_total{route="/livez/broken",status="500"} 1.0' in client.get("/metrics").text
 
 
-def test_the_access_log_has_one_line_a_request_with_its_ids(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_access_log_has_one_line_per_request_with_its_ids(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     formatter = JsonFormatter()
     lines: list[dict[str, Any]] = []
     handler = logging.Handler()
@@ -150,7 +150,7 @@ def test_without_the_setting_there_is_no_access_log(serve: Serve, caplog: pytest
 @pytest.mark.parametrize(
     ("error", "status"), [(ClientDisconnect(), CLIENT_CLOSED_REQUEST), (asyncio.CancelledError(), 503)]
 )
-def test_a_request_that_ends_early_is_counted_and_its_ids_reach_what_is_logged_after_it(
+def test_a_request_that_ends_early_is_counted_and_later_log_lines_have_its_ids(
     error: BaseException, status: int
 ) -> None:
     telemetry = Telemetry("CPU")
@@ -193,7 +193,7 @@ CHANGING = {"x-request-id", "server-timing"}
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-def test_head_is_get_without_the_body(client: TestClient, path: str, encoding: str) -> None:
+def test_head_has_the_headers_of_get_and_no_body(client: TestClient, path: str, encoding: str) -> None:
     headers = {"accept-encoding": encoding}
     get, head = client.get(path, headers=headers), client.head(path, headers=headers)
     assert head.content == b""
@@ -203,17 +203,17 @@ def test_head_is_get_without_the_body(client: TestClient, path: str, encoding: s
     }
 
 
-def test_where_there_is_no_get_there_is_no_head(client: TestClient) -> None:
+def test_head_is_405_on_a_route_without_get(client: TestClient) -> None:
     answer = client.head("/predict")
     assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "POST")
 
 
-def test_a_405_names_head_where_it_names_get(client: TestClient) -> None:
+def test_a_405_that_allows_get_allows_head(client: TestClient) -> None:
     assert client.post("/models").headers["allow"] == "GET, HEAD"
     assert client.post("/static/page.css").headers["allow"] == "GET, HEAD"
 
 
-def test_it_is_counted_by_its_route(serve: Serve) -> None:
+def test_head_is_counted_by_its_route(serve: Serve) -> None:
     client = serve()
     client.head("/models/dogs")
     assert 'convoy_requests_total{route="/models/{name}",status="404"} 1.0' in client.get("/metrics").text
@@ -223,7 +223,7 @@ def test_it_is_counted_by_its_route(serve: Serve) -> None:
     "path",
     ["/", "/docs", "/redoc", "/livez", "/models", "/nothing", "/static/page.js", "/models/colours/report/curves.png"],
 )
-def test_no_answer_is_guessed_at_framed_or_embedded_elsewhere(client: TestClient, path: str) -> None:
+def test_every_response_has_the_security_headers(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     assert headers.get_list("x-content-type-options") == ["nosniff"]
     assert headers["referrer-policy"] == "no-referrer"
@@ -232,7 +232,7 @@ def test_no_answer_is_guessed_at_framed_or_embedded_elsewhere(client: TestClient
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
-def test_a_page_forbids_being_framed_by_its_policy_too(client: TestClient, path: str) -> None:
+def test_a_pages_policy_forbids_framing(client: TestClient, path: str) -> None:
     assert "frame-ancestors 'none'" in client.get(path).headers["content-security-policy"]
 
 

@@ -65,14 +65,14 @@ def test_a_query_is_read_as_fastapi_reads_it(query: str) -> None:
     assert (ours.status_code, ours.json()) == (fastapis.status_code, fastapis.json())
 
 
-def test_what_is_there_twice_is_refused_also_where_it_is_the_same() -> None:
+def test_a_repeated_parameter_is_refused_even_with_the_same_value() -> None:
     for query in ("count=1&count=2", "count=1&name=a&count=1", "other=1&other=2"):
         request = Request({"type": "http", "headers": [], "query_string": query.encode()})
         with pytest.raises(InvalidRequestError, match=f"{query[:5]} is in the query more than once"):
             read_query(request, Asked)
 
 
-def test_and_described_as_fastapi_describes_it() -> None:
+def test_a_query_is_described_as_fastapi_describes_it() -> None:
     def described(app: FastAPI) -> Any:
         return app.openapi()["paths"]["/"]["get"]["parameters"]
 

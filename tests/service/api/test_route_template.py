@@ -8,7 +8,7 @@ from service.api.route_template import UNMATCHED, route_template
 
 
 def app() -> FastAPI:
-    """A route of each kind that there is, below prefixes too."""
+    """Returns an application with every type of route, with and without prefixes."""
     inner, outer = APIRouter(prefix="/own"), APIRouter()
 
     @inner.get("/models/{name}")
@@ -42,7 +42,7 @@ def app() -> FastAPI:
         ("GET", "/nothing", UNMATCHED),
     ],
 )
-def test_the_whole_template_is_found_whatever_the_router(method: str, path: str, template: str) -> None:
+def test_the_whole_template_is_found_under_any_router(method: str, path: str, template: str) -> None:
     served, found = app(), []
 
     async def around(scope: Scope, receive: Receive, send: Send) -> None:

@@ -23,7 +23,7 @@ def test_the_folders_are_the_labels_in_the_archives_order() -> None:
         assert tuple(image.decode(SPEC, 100)[0, 0].tolist()) == COLOURS[colour]
 
 
-def test_one_common_top_folder_is_passed_over() -> None:
+def test_one_common_top_folder_is_ignored() -> None:
     images, labels = read({"data/": b"", "data/red/": b"", "data/red/1.png": b"", "data/blue/2.png": b""})
     assert labels == ["red", "blue"]
     assert name_of(images[0]) == "data/red/1.png"
@@ -33,14 +33,14 @@ def test_a_single_folder_is_a_label() -> None:
     assert read({"red/1.png": b"", "red/2.png": b""})[1] == ["red", "red"]
 
 
-def test_a_label_may_have_any_alphabet_whether_or_not_the_packer_says_utf_8() -> None:
+def test_a_label_may_have_any_alphabet_with_or_without_the_utf_8_flag() -> None:
     files = {"grün/1.png": b"", "猫/2.png": b""}
     assert read(files)[1] == ["grün", "猫"]
     unsaid = lying(lying(zipped(files), 0, flags=0), 1, flags=0)
     assert read_archive(unsaid, Settings())[1] == ["grün", "猫"]
 
 
-def test_backslashes_part_folders_too() -> None:
+def test_backslashes_separate_folders() -> None:
     assert read({"red\\1.png": b""})[1] == ["red"]
 
 
@@ -57,7 +57,7 @@ def test_an_image_is_unpacked_when_it_is_decoded_and_not_before() -> None:
     assert unpacked == ["now"]
 
 
-def test_a_bad_image_is_told_by_its_name() -> None:
+def test_an_invalid_image_is_named() -> None:
     (image,), _ = read({"red/broken.png": b"this is no image"})
     with pytest.raises(UnreadableImageError, match=r"^red/broken\.png: The bytes are no image"):
         image.decode(SPEC, 100)

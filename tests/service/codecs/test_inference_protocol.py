@@ -22,7 +22,7 @@ BOTH = pixels("red", "blue")
 HUGE = 2**62
 
 
-def test_pixels_come_nested_flat_or_binary(read: Reader) -> None:
+def test_pixels_may_be_nested_flat_or_binary(read: Reader) -> None:
     for images in (
         read(asking(uint8(BOTH, BOTH.tolist()))),
         read(asking(uint8(BOTH, BOTH.ravel().tolist()))),
@@ -31,7 +31,7 @@ def test_pixels_come_nested_flat_or_binary(read: Reader) -> None:
         assert np.array_equal(arrays(images), BOTH)
 
 
-def test_encoded_images_come_as_base64_or_binary(read: Reader) -> None:
+def test_encoded_images_may_be_base64_or_binary(read: Reader) -> None:
     images = read(encoded(2, parameters={"binary_data_size": 13}), elements(b"", b"12345"))
     assert images == [EncodedImage(b""), EncodedImage(b"12345")]
     assert read(encoded(1, data=["MTIz"])) == [JsonInstance({"b64": "MTIz"})]
@@ -40,7 +40,7 @@ def test_encoded_images_come_as_base64_or_binary(read: Reader) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[" * 100_000, b"\xff", b'{"id": "\xed\xa0\x80"}', b'{"id": "\\ud800"}', b"NaN"]
 )
-def test_what_is_no_json_is_said(read: Reader, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_malformed(read: Reader, body: bytes) -> None:
     with pytest.raises((MalformedBodyError, InvalidRequestError), match=r"not JSON|must be a JSON object"):
         read.raw(body)
 
@@ -69,7 +69,7 @@ def test_another_shape_than_the_models_is_refused_whatever_the_data(
 
 
 @pytest.mark.parametrize("count", [4, 10**9, HUGE, 10**40])
-def test_a_shape_of_more_images_than_allowed_makes_nothing(read: Reader, count: int) -> None:
+def test_a_shape_over_the_limit_allocates_nothing(read: Reader, count: int) -> None:
     with pytest.raises(TooManyImagesError):
         read(asking(uint8(RED) | {"shape": [count, 8, 8, 3]}), RED.tobytes(), max_images=3)
     with pytest.raises(TooManyImagesError):
@@ -84,7 +84,7 @@ def test_a_dimension_is_an_integer(read: Reader, dimension: Any) -> None:
 
 @pytest.mark.parametrize("value", [-1, 256, 1.0, 0.5, True, False, None, "1", [1], {}, HUGE, -HUGE, 10**400, 1e300])
 @pytest.mark.parametrize("flat", [True, False])
-def test_an_element_that_is_no_uint8_is_named(read: Reader, value: Any, flat: bool) -> None:
+def test_an_element_that_is_not_uint8_is_named(read: Reader, value: Any, flat: bool) -> None:
     data: Any = RED.ravel().tolist() if flat else RED.tolist()
     if flat:
         data[5] = value
@@ -176,7 +176,7 @@ def test_another_datatype_is_refused(read: Reader, datatype: Any) -> None:
         (asking(uint8(RED, []), model_version="2"), "model_name or model_version in the body differs from the path"),
     ],
 )
-def test_what_is_wrong_is_said_by_name(read: Reader, request_: Any, said: str) -> None:
+def test_an_invalid_field_is_named(read: Reader, request_: Any, said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said):
         read(request_)
 
@@ -193,7 +193,7 @@ def test_the_model_may_be_named_in_the_body_too(read: Reader) -> None:
         asking(uint8(RED, []), outputs=[{"name": "probabilities", "parameters": {"shared_memory_byte_size": 3}}]),
     ],
 )
-def test_what_other_extensions_have_is_not_supported(read: Reader, request_: Any) -> None:
+def test_parameters_of_other_extensions_are_not_supported(read: Reader, request_: Any) -> None:
     with pytest.raises(UnsupportedFeatureError, match="belongs to an extension that is not implemented"):
         read(request_)
 
@@ -220,7 +220,7 @@ def test_a_number_of_thousands_of_digits_is_refused(read: Reader) -> None:
         assert len(str(caught.value)) < 300
 
 
-def test_hostile_text_comes_back_short(read: Reader) -> None:
+def test_an_error_quotes_hostile_text_shortened(read: Reader) -> None:
     for request in (
         asking(uint8(RED, []) | {"name": "x" * 10_000}),
         asking(uint8(RED, []) | {"y" * 10_000: 1}),

@@ -20,7 +20,7 @@ def test_a_length_of_zero_is_one_bare_tensor_whose_outputs_are_binary(read: Read
 
 
 @pytest.mark.parametrize("size", [0, 1, 191, 193, 384])
-def test_a_bare_tensor_is_just_one_image(read: Reader, size: int) -> None:
+def test_a_bare_tensor_has_exactly_one_image(read: Reader, size: int) -> None:
     with pytest.raises(InvalidRequestError, match=f"192 bytes, but the binary data has {size}"):
         read.raw(bytes(size), "0")
 
@@ -28,7 +28,7 @@ def test_a_bare_tensor_is_just_one_image(read: Reader, size: int) -> None:
 @pytest.mark.parametrize(
     "header", ["", "-1", "+1", " 1", "1 ", "1_0", "0x10", "1.0", "1e3", "²", "\u0661", "NaN", "9" * 30, "9" * 100_000]
 )
-def test_a_length_that_is_no_number_of_bytes_is_refused(read: Reader, header: str) -> None:
+def test_a_json_length_that_is_not_a_number_is_refused(read: Reader, header: str) -> None:
     with pytest.raises(MalformedBodyError, match="it must be the length of the JSON in bytes") as caught:
         read.raw(json.dumps(asking(uint8(RED))).encode() + RED.tobytes(), header)
     assert len(str(caught.value)) < 300
@@ -42,7 +42,7 @@ def test_a_length_beyond_the_body_is_refused(read: Reader, beyond: int) -> None:
 
 
 @pytest.mark.parametrize("header", ["1", "10", "01"])
-def test_a_length_within_the_json_cuts_it(read: Reader, header: str) -> None:
+def test_a_json_length_inside_the_json_truncates_it(read: Reader, header: str) -> None:
     with pytest.raises(MalformedBodyError, match="The body is not JSON"):
         read.raw(json.dumps(asking(uint8(RED))).encode(), header)
 
@@ -61,7 +61,7 @@ def test_an_announced_size_that_cannot_be_is_refused(read: Reader, size: Any) ->
         read(asking(uint8(RED) | {"parameters": {"binary_data_size": size}}), RED.tobytes())
 
 
-def test_a_tensor_comes_once(read: Reader) -> None:
+def test_a_tensor_is_json_or_binary_not_both(read: Reader) -> None:
     both = uint8(RED) | {"data": RED.tolist()}
     with pytest.raises(InvalidRequestError, match=r"must have either data, or parameters\.binary_data_size"):
         read(asking(both), RED.tobytes())
@@ -84,7 +84,7 @@ def test_a_tensor_comes_once(read: Reader) -> None:
         (elements(b"x", b"y", b"z"), "5 bytes follow the 2 elements"),
     ],
 )
-def test_bytes_are_as_many_elements_as_announced_and_as_long(read: Reader, binary: bytes, said: str) -> None:
+def test_bytes_data_must_match_its_announced_elements(read: Reader, binary: bytes, said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said):
         read(encoded(2, parameters={"binary_data_size": len(binary)}), binary)
 

@@ -40,7 +40,7 @@ def test_labels_keep_their_kind() -> None:
         ([1, 2], "must be a JSON object with the fields instances, top_k, on_error"),
     ],
 )
-def test_a_wrong_field_is_said_by_name(body: Any, said: str) -> None:
+def test_an_invalid_field_is_named(body: Any, said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said):
         parse(body)
 
@@ -52,7 +52,7 @@ def test_a_label_is_a_name_or_an_index(label: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"instances": [1,]}', b"\xff\xfe", b"[" * 100_000])
-def test_what_is_no_json_is_said(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedBodyError, match="The body is not JSON"):
         parse(body)
 
@@ -92,7 +92,7 @@ def test_a_body_of_more_objects_than_images_are_allowed_is_refused_before_it_is_
         parse(b'{"instances":[' + b'{"":[]},' * 10 + b"this is no JSON", max_images=4)
 
 
-def test_what_a_caller_sent_is_not_said_back_at_length() -> None:
+def test_an_error_quotes_the_clients_text_shortened() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse({"instances": [1], "x" * 5000: 1})
     assert len(str(caught.value)) < 200

@@ -60,7 +60,7 @@ def test_labels_are_names_in_order_whatever_the_alphabet() -> None:
         (form(b"a"), {"top_k": "1" * (MAX_FIELD_BYTES + 1)}, "longer than 1024 bytes"),
     ],
 )
-def test_a_wrong_field_is_said_by_name(
+def test_an_invalid_field_is_named(
     files: list[tuple[str, tuple[str, bytes, str]]], data: dict[str, str | list[str]] | None, said: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=said):
@@ -108,7 +108,7 @@ def test_a_request_of_the_default_limit_of_images_passes() -> None:
     assert len(parse(form(*[b"a"] * 10_000), max_images=10_000).images) == 10_000
 
 
-def test_no_files_is_said() -> None:
+def test_a_form_without_files_is_refused() -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n--x--\r\n'
     with pytest.raises(InvalidRequestError, match="The form has no images"):
         MULTIPART.parse(request_body(body, FORM))
@@ -118,7 +118,7 @@ def test_no_files_is_said() -> None:
     "preamble",
     [b"\r\n", b"This is a message in MIME format.\r\n", b"two\r\nlines, -- and --x, which is no boundary\r\n\r\n"],
 )
-def test_what_stands_before_the_first_boundary_and_behind_the_last_says_nothing(preamble: bytes) -> None:
+def test_a_preamble_and_an_epilogue_are_ignored(preamble: bytes) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc\r\n'
     body = preamble + part * 2 + b"--x--\r\nepilogue\r\n--x"
     assert MULTIPART.parse(request_body(body, FORM)).images == [EncodedImage(b"abc", "a")] * 2
@@ -135,13 +135,13 @@ def test_what_stands_before_the_first_boundary_and_behind_the_last_says_nothing(
         (b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc', FORM, "truncated"),
     ],
 )
-def test_what_is_no_form_is_said(body: bytes, content_type: str, said: str) -> None:
+def test_a_body_that_is_not_a_form_is_malformed(body: bytes, content_type: str, said: str) -> None:
     with pytest.raises(MalformedBodyError, match=said):
         MULTIPART.parse(request_body(body, content_type))
 
 
 @given(st.binary(max_size=300))
-def test_no_body_raises_anything_but_our_own_errors(body: bytes) -> None:
+def test_any_body_parses_or_raises_a_service_error(body: bytes) -> None:
     for prefix in (b"", b"--x\r\n", b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'):
         with suppress(ServiceError):
             MULTIPART.parse(request_body(prefix + body, FORM))

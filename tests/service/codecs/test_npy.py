@@ -42,7 +42,7 @@ def test_format_2_is_read() -> None:
     [PIXELS.astype(np.float32), PIXELS[0, 0], PIXELS[:0], np.zeros((1, 0, 4, 3), np.uint8), PIXELS.astype(bool)],
     ids=["float", "two dimensions", "no images", "no height", "bool"],
 )
-def test_another_array_is_refused_with_what_is_wanted(array: np.ndarray[Any, Any]) -> None:
+def test_another_array_is_refused_with_the_expected_shape(array: np.ndarray[Any, Any]) -> None:
     with pytest.raises(InvalidRequestError, match=r"send an array of uint8 \[images, height, width"):
         parse(npy(array))
 
@@ -58,7 +58,7 @@ def test_objects_are_never_unpickled() -> None:
         parse(buffer.getvalue())
 
 
-def test_limits_are_checked_on_the_header_before_the_pixels_are_there() -> None:
+def test_limits_are_checked_from_the_header_alone() -> None:
     with pytest.raises(TooManyImagesError):
         parse(header_of((101, 1, 1)))
     with pytest.raises(InvalidRequestError, match="200 x 100 pixels; at most 10,000"):
@@ -78,7 +78,7 @@ def test_a_body_of_another_length_than_announced_is_refused(change: int) -> None
     "body",
     [b"", b"\x93NUMPY", b"PK\x03\x04", b"\x93NUMPY\x01\x00\x05\x00[[[[[", b"\x93NUMPY\x01\x00\x00\x08" + b"(" * 2048],
 )
-def test_what_is_no_npy_file_is_said(body: bytes) -> None:
+def test_data_that_is_not_an_npy_file_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedBodyError, match=r"not an \.npy file"):
         parse(body)
 

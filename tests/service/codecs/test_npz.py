@@ -52,13 +52,13 @@ def test_labels_are_integers_or_strings(labels: np.ndarray[Any, Any], expected: 
 
 @given(st.lists(st.integers(0, 59), min_size=1, max_size=8))
 @settings(BOUNDED, max_examples=20)
-def test_rows_may_be_asked_for_in_any_order_and_again(order: list[int]) -> None:
+def test_rows_may_be_read_in_any_order_and_repeatedly(order: list[int]) -> None:
     images = parse(LARGE_NPZ).images
     for i in order:
         assert np.array_equal(images[i].decode(spec(600, 600, 1), 360_000)[:, :, 0], LARGE[i])
 
 
-def test_rows_may_be_asked_for_by_several_threads() -> None:
+def test_several_threads_may_read_rows() -> None:
     images = parse(LARGE_NPZ).images
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda image: image.decode(spec(600, 600, 1), 360_000)[:, :, 0], images))
@@ -69,14 +69,14 @@ LARGE_NPZ = npz(images=LARGE, labels=np.zeros(60, int))
 
 
 class Opens:
-    """Pickling this would run code when it is read."""
+    """Unpickling this runs code."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pytest.fail, ("unpickled",)
 
 
 def with_header(shape: str, dtype: str = "|u1") -> bytes:
-    """An .npz whose images are 64 zeros, and whose header announces something else."""
+    """An .npz whose images are 64 zeros, with another header."""
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
     array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(64)
     labels = io.BytesIO()
@@ -124,13 +124,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("data", "said"), HOSTILE.values(), ids=HOSTILE)
-def test_what_is_no_set_of_labelled_images_is_said(data: bytes, said: str) -> None:
+def test_invalid_arrays_are_refused_in_one_sentence(data: bytes, said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said) as refused:
         parse(data)
     assert str(refused.value).endswith(".")
 
 
-def test_images_of_too_many_pixels_or_too_many_of_them_are_refused() -> None:
+def test_too_many_images_or_pixels_are_refused() -> None:
     data = npz(images=IMAGES, labels=np.arange(100))
     with pytest.raises(InvalidRequestError, match="8 x 8 pixels; at most 63"):
         parse(data, max_pixels=63)
@@ -138,7 +138,7 @@ def test_images_of_too_many_pixels_or_too_many_of_them_are_refused() -> None:
         parse(data, max_images=99)
 
 
-def test_damage_that_only_the_checksum_tells_is_found_before_a_row_is_used() -> None:
+def test_a_checksum_error_is_found_before_a_row_is_used() -> None:
     damaged = bytearray(LARGE_NPZ)
     damaged[len(damaged) // 2] ^= 1
     with pytest.raises(InvalidRequestError, match=r"images\.npy is damaged: It cannot be unpacked"):

@@ -90,13 +90,13 @@ def test_a_hostile_archive_is_refused_in_one_sentence_before_anything_is_unpacke
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_is_there_twice_is_refused() -> None:
+def test_a_repeated_name_is_refused() -> None:
     data = zipped([("red/1.png", RED), ("red/1.png", BLUE)])
     with pytest.raises(InvalidRequestError, match="more than once"):
         read_archive(data, limits())
 
 
-def test_a_few_bytes_that_many_entries_share_are_refused() -> None:
+def test_entries_that_share_bytes_are_refused() -> None:
     """A bomb of overlapping files: each of 50 entries is the same megabyte of zeros."""
     data = zipped([(f"red/{i}.png", b"") for i in range(49)] + [("red/last.png", bytes(1_000_000))])
     offset = data.index(b"red/last.png") - 30
@@ -107,7 +107,7 @@ def test_a_few_bytes_that_many_entries_share_are_refused() -> None:
         read_archive(data, limits(max_archive_bytes=10**9))
 
 
-def test_a_file_never_gives_more_than_it_announced() -> None:
+def test_a_file_never_yields_more_bytes_than_announced() -> None:
     data = lying(zipped({"red/1.png": ZEROS}), size=1000)
     archive = Archive(data, limits())
     (file,) = archive.files
@@ -134,7 +134,7 @@ def test_a_file_never_gives_more_than_it_announced() -> None:
         pytest.param(b"XX" + TWO[2:], id="no file where the directory says"),
     ],
 )
-def test_a_file_that_is_not_what_the_directory_says_is_a_bad_image_and_the_others_are_good(data: bytes) -> None:
+def test_a_file_that_differs_from_the_directory_is_invalid_and_others_stay_valid(data: bytes) -> None:
     bad, good = read_archive(data, limits())[0]
     assert good.decode(SPEC, 10**6)[0, 0].tolist() == [20, 30, 240]
     with pytest.raises(UnreadableImageError, match=r"^red/1\.png: It cannot be unpacked"):
@@ -142,7 +142,7 @@ def test_a_file_that_is_not_what_the_directory_says_is_a_bad_image_and_the_other
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"no zip", TWO[:-22], RED])
-def test_what_is_no_zip_is_malformed(data: bytes) -> None:
+def test_data_that_is_not_a_zip_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedBodyError, match="not a zip"):
         read_archive(data, limits())
 
@@ -161,7 +161,7 @@ def test_a_directory_of_very_many_entries_is_not_parsed() -> None:
         read_archive(data, limits(max_images=400))
 
 
-def test_hidden_files_and_what_desktops_leave_are_passed_over() -> None:
+def test_hidden_files_and_desktop_files_are_ignored() -> None:
     data = zipped(
         {
             "red/1.png": RED,
@@ -181,7 +181,7 @@ def test_hidden_files_and_what_desktops_leave_are_passed_over() -> None:
 
 @given(st.data())
 @BOUNDED
-def test_no_bytes_raise_anything_but_our_own_errors(data: st.DataObject) -> None:
+def test_any_archive_parses_or_raises_a_service_error(data: st.DataObject) -> None:
     for whole in (TWO, npz(images=[[[1]]], labels=[0])):
         changed = bytearray(whole)
         for place in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=4)):

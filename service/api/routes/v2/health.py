@@ -1,4 +1,4 @@
-"""Health endpoints of the protocol: 200 or 400 with an empty body. Only an invalid version gets an error message."""
+"""Health of the server and of models: 200 or 400 with an empty body, as the protocol requires."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from service.api.routes.health import Drain
 from service.errors import ServiceError
 from service.repository.registry import Registry
 
-_NOT = "No; the body is empty. If the version is not a positive integer, the body contains an error message."
+_NOT = "No, with an empty body; or the version is not a positive integer, which the body then says."
 _ABOUT: dict[str, Any] = {
     "response_class": Response,
     "response_description": "Yes.",
@@ -21,7 +21,7 @@ _ABOUT: dict[str, Any] = {
 def router(registry: Registry, drain: Drain) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/health/live", summary="Does the process answer?", **_ABOUT)
+    @routes.get("/health/live", summary="Is the process alive?", **_ABOUT)
     async def live() -> Response:
         return Response()
 

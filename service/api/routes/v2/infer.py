@@ -107,8 +107,8 @@ async def _respond(model: Model, parsed: Parsed, context: RequestContext) -> Res
     request, images = parsed
     probabilities = await model.infer(images, _with_timeout(context, request.parameters))
     large = len(images) > INLINE_IMAGES
-    encoded = await run_off_loop(large, write_infer, request, probabilities, model.manifest)
-    return Response(encoded.body, headers=dict(encoded.headers))
+    body, headers = await run_off_loop(large, write_infer, request, probabilities, model.manifest)
+    return Response(body, headers=headers)
 
 
 def _with_timeout(context: RequestContext, parameters: RequestParameters) -> RequestContext:

@@ -1,4 +1,4 @@
-"""Describes the server, and the inputs, outputs and configuration (Triton's ModelConfig) of models."""
+"""Metadata of the server and of models, and a model's configuration in the fields of Triton's ModelConfig."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from service.settings import Settings
 from service.version import __version__
 
 _OUTPUT_NAME = OUTPUT_NAMES[0]
-# The protocol allows one datatype per input; the alternative is described in the parameters.
+# The protocol allows one datatype per input, which clients then send.
 _ALTERNATIVE = {
     "alternative_datatype": Datatype.BYTES.value,
     "alternative_shape": "[-1]",
-    "alternative_content": "one encoded image of any size (PNG, JPEG, ...) per element; base64 in JSON",
+    "alternative_content": "one encoded image (PNG, JPEG, ...) of any size per element; in JSON as base64",
 }
 
 
@@ -47,7 +47,7 @@ class ConfigParameter(Frozen):
 
 
 class ModelConfig(Frozen):
-    """dims exclude the batch dimension; max_batch_size limits the batch of one request."""
+    """dims exclude the batch; max_batch_size is the limit of images in one request."""
 
     name: str
     platform: str = PLATFORM
@@ -67,22 +67,22 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
     async def server() -> ServerMetadata:
         return ServerMetadata(name="convoy", version=__version__, extensions=EXTENSIONS)
 
-    @routes.get("/models/{name}", summary="Describe a model's inputs and outputs", **about)
+    @routes.get("/models/{name}", summary="Inputs and outputs of a model", **about)
     async def model(name: ModelName) -> ModelMetadata:
         with registry.lease(name) as leased:
             return _metadata(leased, versions(name))
 
-    @routes.get("/models/{name}/versions/{version}", summary="Describe a version's inputs and outputs", **about)
+    @routes.get("/models/{name}/versions/{version}", summary="Inputs and outputs of a version", **about)
     async def model_version(name: ModelName, version: Version) -> ModelMetadata:
         with registry.lease(name, version) as leased:
             return _metadata(leased, versions(name))
 
-    @routes.get("/models/{name}/config", summary="How a model is configured", **about)
+    @routes.get("/models/{name}/config", summary="Configuration of a model", **about)
     async def config(name: ModelName) -> ModelConfig:
         with registry.lease(name) as leased:
             return _config(leased, settings)
 
-    @routes.get("/models/{name}/versions/{version}/config", summary="How a version is configured", **about)
+    @routes.get("/models/{name}/versions/{version}/config", summary="Configuration of a version", **about)
     async def config_version(name: ModelName, version: Version) -> ModelConfig:
         with registry.lease(name, version) as leased:
             return _config(leased, settings)

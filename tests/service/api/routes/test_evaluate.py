@@ -20,7 +20,7 @@ IMAGES = [solid(colour, (8 + i % 5, 9)) for i, colour in enumerate(ALL * 20)]
 LABELS = [ALL[(i + (i % 7 == 0)) % 3] for i in range(60)]
 
 
-def test_json_and_form_give_the_figures_that_the_same_file_gives(client: TestClient, artifacts: Path) -> None:
+def test_json_and_form_give_the_metrics_of_the_model_file(client: TestClient, artifacts: Path) -> None:
     pixels = np.stack([decode_image(image, SPEC) for image in IMAGES])
     probabilities = run(artifacts / "colours" / "1" / "model.onnx", pixels)
     expected = measure(np.array([ALL.index(label) for label in LABELS]), probabilities, ALL).model_dump()
@@ -53,7 +53,7 @@ def test_an_unknown_model_is_404(client: TestClient) -> None:
         ([], "There are 2 images and 0 labels"),
     ],
 )
-def test_labels_that_do_not_fit_are_422(client: TestClient, labels: list[Any], said: str) -> None:
+def test_invalid_labels_are_422(client: TestClient, labels: list[Any], said: str) -> None:
     body = {"instances": [b64(solid("red"))] * 2, "labels": labels}
     assert problem_of(client.post("/evaluate", json=body), 422, "invalid_request").detail.startswith(said)
 
@@ -73,7 +73,7 @@ def test_a_form_without_labels_is_422(client: TestClient) -> None:
     assert "1 images and 0 labels" in problem.detail
 
 
-def test_a_bad_image_fails_the_request_or_is_left_out(client: TestClient) -> None:
+def test_an_invalid_image_fails_the_request_or_is_excluded(client: TestClient) -> None:
     body = {"instances": [b64(solid("red")), b64(BROKEN)], "labels": ["red", "red"]}
     assert problem_of(client.post("/evaluate", json=body), 422, "invalid_image").errors[0].index == 1
     report = client.post("/evaluate?on_error=item", json=body).json()
@@ -96,7 +96,7 @@ def arrays() -> bytes:
     return npz(images=np.stack([decode_image(image, SPEC) for image in IMAGES]), labels=np.array(LABELS))
 
 
-def test_every_kind_of_body_gives_the_same_report(client: TestClient) -> None:
+def test_every_body_format_gives_the_same_report(client: TestClient) -> None:
     expected = client.post("/evaluate", files=form(*IMAGES), data={"labels": LABELS}).json()
     assert len(expected["worst_mistakes"]) == 9
     for request in (
@@ -115,7 +115,7 @@ def test_every_kind_of_body_gives_the_same_report(client: TestClient) -> None:
         assert found == expected
 
 
-def test_a_hostile_archive_is_422_and_what_is_no_archive_400(client: TestClient) -> None:
+def test_a_hostile_archive_is_422_and_other_data_400(client: TestClient) -> None:
     escaping = zipped({"../red/1.png": IMAGES[0]})
     for request in (archive(escaping), raw(escaping, "application/zip")):
         problem = problem_of(client.post("/evaluate", **request), 422, "invalid_request")
@@ -124,7 +124,7 @@ def test_a_hostile_archive_is_422_and_what_is_no_archive_400(client: TestClient)
         problem_of(client.post("/evaluate", **request), 400, "invalid_request")
 
 
-def test_what_an_archive_unpacks_to_is_bounded_by_a_setting(serve: Serve) -> None:
+def test_a_setting_limits_the_unpacked_size_of_an_archive(serve: Serve) -> None:
     client = serve(max_archive_bytes=1000, max_images=60)
     problem = problem_of(client.post("/evaluate", **archive(folders())), 422, "invalid_request")
     assert "more than the 1,000 allowed" in problem.detail
@@ -132,7 +132,7 @@ def test_what_an_archive_unpacks_to_is_bounded_by_a_setting(serve: Serve) -> Non
     problem_of(client.post("/evaluate", **archive(one_more)), 413, "too_many_images")
 
 
-def test_an_image_in_an_archive_may_be_as_large_as_a_body_and_no_larger(serve: Serve) -> None:
+def test_the_body_limit_applies_to_each_image_of_an_archive(serve: Serve) -> None:
     client = serve(max_body_bytes=10_000)
     problem = problem_of(
         client.post("/evaluate", **archive(zipped({"red/1.png": bytes(10_001)}))), 422, "invalid_request"
@@ -140,7 +140,7 @@ def test_an_image_in_an_archive_may_be_as_large_as_a_body_and_no_larger(serve: S
     assert "unpacks to 10,001 bytes; at most 10,000" in problem.detail
 
 
-def test_a_bad_image_in_an_archive_is_named_by_its_file(client: TestClient) -> None:
+def test_an_invalid_image_in_an_archive_is_named_by_its_file(client: TestClient) -> None:
     data = archive(zipped({"red/1.png": solid("red"), "red/2.png": BROKEN}))
     problem = problem_of(client.post("/evaluate", **data), 422, "invalid_image")
     assert (problem.errors[0].index, problem.errors[0].reason[:11]) == (1, "red/2.png: ")
@@ -153,12 +153,12 @@ def test_a_bad_image_in_an_archive_is_named_by_its_file(client: TestClient) -> N
     ("files", "data"),
     [([("archive", ("a.zip", b""))], {"labels": "red"}), ([("archive", ("a.zip", b"")), *form(b"")], None)],
 )
-def test_an_archive_stands_alone_in_its_form(client: TestClient, files: Any, data: dict[str, str] | None) -> None:
+def test_an_archive_excludes_files_and_labels(client: TestClient, files: Any, data: dict[str, str] | None) -> None:
     problem = problem_of(client.post("/evaluate", files=files, data=data), 422, "invalid_request")
     assert problem.detail.startswith("Send either the archive")
 
 
-def test_archives_are_for_evaluate_alone(client: TestClient) -> None:
+def test_archives_are_for_evaluate_only(client: TestClient) -> None:
     problem_of(client.post("/predict", **raw(folders(), "application/zip")), 415, "unsupported_media_type")
     problem = problem_of(client.post("/predict", **archive(folders())), 422, "invalid_request")
     assert problem.detail.startswith("Unknown field 'archive'")
@@ -166,23 +166,21 @@ def test_archives_are_for_evaluate_alone(client: TestClient) -> None:
 
 @pytest.fixture
 def two(tmp_path: Path, serve: Serve) -> TestClient:
-    """colours 2, which is right, and colours 3, whose probabilities are turned: it takes blue for red."""
+    """colours 2, which is correct, and colours 3, with inverted logits: it predicts blue for red."""
     root = tmp_path / "two"
     write_bundle(root, version=2)
     write_bundle(root, version=3, scale=-20.0)
     return serve(artifacts=root, versions="all")
 
 
-def test_two_versions_of_which_one_does_not_serve_are_404_with_the_setting_that_helps(
-    artifacts: Path, serve: Serve
-) -> None:
+def test_comparing_a_version_that_does_not_serve_is_404_with_advice(artifacts: Path, serve: Serve) -> None:
     write_bundle(artifacts, version=2)
     response = serve().post("/models/colours/evaluate?versions=1,2", files=form(IMAGES[0]))
     assert "CONVOY_VERSIONS=all serves every version" in problem_of(response, 404, "model_not_found").detail
 
 
 @pytest.mark.parametrize("path", ["/evaluate", "/models/colours/evaluate"])
-def test_two_versions_are_measured_and_compared_in_one_request(two: TestClient, path: str) -> None:
+def test_two_versions_are_evaluated_and_compared_in_one_request(two: TestClient, path: str) -> None:
     images, labels = IMAGES[:30], (ALL * 10)
     response = two.post(f"{path}?versions=2,3", files=form(*images), data={"labels": labels})
     assert response.status_code == 200, response.text
@@ -212,12 +210,12 @@ def test_a_version_in_the_path_is_not_compared(two: TestClient) -> None:
     problem_of(two.post(path, files=form(IMAGES[0])), 422, "invalid_request")
 
 
-def test_kinds_of_body_without_labels_are_415(client: TestClient) -> None:
+def test_body_formats_without_labels_are_415(client: TestClient) -> None:
     for content_type in ("image/png", "application/x-npy"):
         body = npy(np.zeros((1, 8, 8), np.uint8))
         response = client.post("/evaluate", content=body, headers={"content-type": content_type})
         problem_of(response, 415, "unsupported_media_type")
 
 
-def test_top_k_is_no_option_of_evaluate(client: TestClient) -> None:
+def test_evaluate_has_no_top_k(client: TestClient) -> None:
     problem_of(client.post("/evaluate?top_k=1", json={}), 422, "invalid_request")

@@ -9,11 +9,11 @@ from tests.support.bundles import write_bundle
 from tests.support.http_requests import problem_of
 
 
-def test_ready_names_what_serves(client: TestClient) -> None:
+def test_readyz_lists_the_models(client: TestClient) -> None:
     assert client.get("/readyz").json() == {"status": "ready", "models": ["colours"], "refused": []}
 
 
-def test_ready_while_at_least_one_model_serves_and_names_the_refused(artifacts: Path, serve: Serve) -> None:
+def test_readyz_is_200_while_one_model_serves_and_lists_refused_ones(artifacts: Path, serve: Serve) -> None:
     flip_byte(write_bundle(artifacts, "bad") / "model.onnx")
     ready = serve().get("/readyz")
     assert (ready.status_code, ready.json()["models"]) == (200, ["colours"])
@@ -22,7 +22,7 @@ def test_ready_while_at_least_one_model_serves_and_names_the_refused(artifacts: 
     assert "sha256" in refused["reason"]
 
 
-def test_where_keys_are_set_who_has_none_learns_the_status_and_nothing_else(artifacts: Path, serve: Serve) -> None:
+def test_readyz_shows_only_the_status_without_a_key(artifacts: Path, serve: Serve) -> None:
     flip_byte(write_bundle(artifacts, "bad") / "model.onnx")
     client = serve(api_keys="key", admin_keys="admin")
     for headers in ({}, {"X-API-Key": "wrong"}):
@@ -33,7 +33,7 @@ def test_where_keys_are_set_who_has_none_learns_the_status_and_nothing_else(arti
         assert (ready["models"], ready["refused"][0]["name"]) == (["colours"], "bad")
 
 
-def test_where_keys_are_set_who_has_none_does_not_learn_why_nothing_serves(artifacts: Path, serve: Serve) -> None:
+def test_readyz_hides_the_reasons_without_a_key(artifacts: Path, serve: Serve) -> None:
     flip_byte(artifacts / "colours" / "1" / "model.onnx")
     client = serve(api_keys="key")
     assert problem_of(client.get("/readyz"), 503, "not_ready").detail == "No model serves."
@@ -42,15 +42,15 @@ def test_where_keys_are_set_who_has_none_does_not_learn_why_nothing_serves(artif
 
 
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready"])
-def test_the_protocol_s_health_names_nothing(serve: Serve, path: str) -> None:
+def test_protocol_health_has_an_empty_body(serve: Serve, path: str) -> None:
     assert serve(api_keys="key").get(path).content == b""
 
 
-def test_with_admin_keys_alone_asking_is_open_and_so_is_what_is_ready(serve: Serve) -> None:
+def test_readyz_lists_the_models_if_only_admin_keys_are_set(serve: Serve) -> None:
     assert serve(admin_keys="admin").get("/readyz").json()["models"] == ["colours"]
 
 
-def test_not_ready_where_every_model_was_refused_but_alive(artifacts: Path, serve: Serve) -> None:
+def test_readyz_is_503_and_livez_200_if_every_model_is_refused(artifacts: Path, serve: Serve) -> None:
     flip_byte(artifacts / "colours" / "1" / "model.onnx")
     client = serve()
     problem = problem_of(client.get("/readyz"), 503, "not_ready")
@@ -58,7 +58,7 @@ def test_not_ready_where_every_model_was_refused_but_alive(artifacts: Path, serv
     assert client.get("/livez").status_code == 200
 
 
-def test_not_ready_without_models(tmp_path: Path, serve: Serve) -> None:
+def test_readyz_is_503_without_models(tmp_path: Path, serve: Serve) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     client = serve(artifacts=empty)

@@ -13,7 +13,7 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 def requests(client: TestClient) -> dict[tuple[str, str], float]:
-    """(route, status) -> how often."""
+    """Returns counts by (route, status)."""
     return {
         (sample.labels["route"], sample.labels["status"]): sample.value
         for family in text_string_to_metric_families(client.get("/metrics").text)
@@ -34,7 +34,7 @@ def test_requests_are_counted_by_route_and_status(client: TestClient) -> None:
     assert counted["/openapi.json", "200"] == 1
 
 
-def test_no_caller_can_make_a_label(client: TestClient) -> None:
+def test_no_client_can_create_a_metric_label(client: TestClient) -> None:
     known = set(requests(client))
     for i in range(20):
         client.get(f"/nothing/{i}")
@@ -61,7 +61,7 @@ def test_a_loaded_model_is_shown(client: TestClient) -> None:
     assert 'convoy_model_refused_versions{model="colours"} 0.0' in text
 
 
-def test_prometheus_text_or_open_metrics_as_it_is_asked_for(client: TestClient) -> None:
+def test_accept_selects_prometheus_text_or_open_metrics(client: TestClient) -> None:
     plain = client.get("/metrics")
     assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     asked = client.get("/metrics", headers={"accept": OPEN_METRICS})
@@ -71,13 +71,13 @@ def test_prometheus_text_or_open_metrics_as_it_is_asked_for(client: TestClient) 
 
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=abc", "text/plain;version=9;escaping=x", "*"])
-def test_an_odd_accept_is_answered_all_the_same(client: TestClient, accept: str) -> None:
+def test_an_unusual_accept_gets_prometheus_text(client: TestClient, accept: str) -> None:
     answer = client.get("/metrics", headers={"accept": accept})
     assert answer.status_code == 200
     assert "abc" not in answer.headers["content-type"]
 
 
-def test_each_application_has_its_own_figures(serve: Serve) -> None:
+def test_each_application_has_its_own_metrics(serve: Serve) -> None:
     first, second = serve(), serve()
     first.get("/livez")
     assert ("/livez", "200") not in requests(second)
@@ -87,7 +87,7 @@ def test_each_application_has_its_own_figures(serve: Serve) -> None:
     ("variant", "scale", "said"),
     [("auto", 1.0, "int8 was refused: "), ("fp16", 20.0, "CONVOY_VARIANT=fp16, but the bundle has no fp16")],
 )
-def test_fp32_in_place_of_the_variant_that_should_run_is_warned_of_once_and_shown(
+def test_a_fallback_to_fp32_is_logged_once_and_shown(
     artifacts: Path, serve: Serve, caplog: pytest.LogCaptureFixture, variant: str, scale: float, said: str
 ) -> None:
     add_variant(artifacts / "colours" / "1", "int8", scale)
@@ -106,7 +106,9 @@ def test_a_fallback_of_a_version_that_is_not_current_is_shown_too(artifacts: Pat
     assert 'convoy_model_fallback{model="colours",variant="int8"} 1.0' in figures
 
 
-def test_the_variant_of_choice_is_no_fallback(artifacts: Path, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_preferred_variant_is_not_a_fallback(
+    artifacts: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     add_variant(artifacts / "colours" / "1", "int8")
     assert "convoy_model_fallback{" not in serve().get("/metrics").text
     assert not [record for record in caplog.records if record.levelname == "WARNING"]

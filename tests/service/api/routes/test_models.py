@@ -11,7 +11,7 @@ from tests.support.bundles import COLOURS, solid, write_bundle
 from tests.support.http_requests import problem_of
 
 
-def test_a_model_tells_what_it_is_and_where_it_runs(client: TestClient) -> None:
+def test_models_lists_each_model_with_its_device(client: TestClient) -> None:
     listed = client.get("/models").json()
     assert (listed["default"], listed["provider"]) == ("colours", "CPUExecutionProvider")
     (model,) = listed["models"]
@@ -93,7 +93,7 @@ def test_an_unknown_model_is_404(client: TestClient) -> None:
     problem_of(client.get("/models/dogs/report/curves.png"), 404, "model_not_found")
 
 
-def test_a_report_that_is_a_link_to_elsewhere_has_no_files(artifacts: Path, serve: Serve) -> None:
+def test_a_report_that_links_out_of_the_bundle_has_no_files(artifacts: Path, serve: Serve) -> None:
     report = artifacts / "colours" / "1" / "report"
     shutil.rmtree(report)
     report.symlink_to("/etc")
@@ -137,7 +137,7 @@ def test_a_refused_bundle_cannot_open_other_folders_by_links_of_its_own(
     problem_of(client.get("/models/bad/report/secret.txt"), 404, "not_found")
 
 
-def test_a_range_is_ignored_and_hidden_files_are_not_there(artifacts: Path, serve: Serve) -> None:
+def test_a_range_is_ignored_and_hidden_files_are_404(artifacts: Path, serve: Serve) -> None:
     (artifacts / "colours" / "1" / "report" / ".hidden").write_text("secret")
     client = serve()
     whole = client.get("/models/colours/report/history.csv")

@@ -11,7 +11,7 @@ PAGES = ("/", "/docs", "/redoc")
 
 
 class Loads(HTMLParser):
-    """Addresses that a page makes the browser load, and script or style that stands in the page itself."""
+    """The addresses that a page loads, and its inline scripts and styles."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Loads(HTMLParser):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_loads_nothing_from_another_host_and_all_of_it_is_there(client: TestClient, page: str) -> None:
+def test_a_page_loads_only_existing_files_of_this_host(client: TestClient, page: str) -> None:
     response = client.get(page)
     assert response.status_code == 200
     loads = Loads(response.text)
@@ -43,8 +43,8 @@ def test_a_page_loads_nothing_from_another_host_and_all_of_it_is_there(client: T
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_browser_is_told_to_load_nothing_from_another_host(client: TestClient, page: str) -> None:
-    """ReDoc's script asks for a logo of its maker's host; only this policy keeps the browser from it."""
+def test_the_policy_forbids_loading_from_other_hosts(client: TestClient, page: str) -> None:
+    """Without this policy, ReDoc's script would load a logo from its maker's host."""
     policy = client.get(page).headers["content-security-policy"]
     directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     assert directives["default-src"] == "'self'"
@@ -55,16 +55,16 @@ def test_the_browser_is_told_to_load_nothing_from_another_host(client: TestClien
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_holds_no_script_or_style_of_its_own(client: TestClient, page: str) -> None:
+def test_a_page_has_no_inline_script_or_style(client: TestClient, page: str) -> None:
     assert Loads(client.get(page).text).inline == []
 
 
-def test_our_own_files_name_no_other_host() -> None:
+def test_static_files_name_no_other_host() -> None:
     # The XML namespace of SVG is a name, not an address.
     for file in STATIC.iterdir():
         hosts = set(re.findall(r"https?://[^\s\"'`)]+", file.read_text())) - {"http://www.w3.org/2000/svg"}
         assert hosts == set(), file.name
 
 
-def test_the_favicon_is_ours(client: TestClient) -> None:
+def test_the_favicon_is_an_svg(client: TestClient) -> None:
     assert client.get("/favicon.ico").headers["content-type"].startswith("image/svg+xml")

@@ -28,7 +28,7 @@ def bomb(width: int = 50_000, height: int = 50_000, size: int = 20_000) -> bytes
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", bytes(size)) + chunk(b"IEND", b"")
 
 
-def test_json_takes_encoded_images_and_pixels_side_by_side(client: TestClient) -> None:
+def test_json_may_mix_encoded_images_and_pixels(client: TestClient) -> None:
     instances = [b64(solid("red")), pixels("green"), b64(solid("blue", (31, 17), "JPEG"))]
     response = client.post("/predict", json={"instances": instances})
     assert labels_of(response) == ALL
@@ -76,7 +76,7 @@ def test_an_unknown_model_is_404(client: TestClient, path: str, detail: str) -> 
     assert problem_of(client.post(path, json={}), 404, "model_not_found").detail == detail
 
 
-def test_a_version_that_is_no_number_is_422(client: TestClient) -> None:
+def test_a_version_that_is_not_a_number_is_422(client: TestClient) -> None:
     problem_of(client.post("/models/colours/versions/latest/predict", json={}), 422, "invalid_request")
 
 
@@ -112,7 +112,7 @@ def test_with_on_error_item_the_good_images_are_answered(client: TestClient, whe
     assert answered["label"] == "blue"
 
 
-def test_an_option_said_twice_must_agree(client: TestClient) -> None:
+def test_an_option_in_query_and_body_must_agree(client: TestClient) -> None:
     body = {"instances": [pixels("red")], "top_k": 2}
     assert client.post("/predict?top_k=2", json=body).status_code == 200
     problem = problem_of(client.post("/predict?top_k=1", json=body), 422, "invalid_request")
@@ -131,7 +131,7 @@ def test_an_option_said_twice_must_agree(client: TestClient) -> None:
         ("top_k=1&on_error=item&top_k=1", "top_k is in the query more than once; send it once."),
     ],
 )
-def test_a_wrong_query_is_said(client: TestClient, query: str, said: str) -> None:
+def test_an_invalid_query_is_described(client: TestClient, query: str, said: str) -> None:
     problem = problem_of(client.post(f"/predict?{query}", json={"instances": [1]}), 422, "invalid_request")
     assert problem.detail.startswith(said)
 
@@ -139,7 +139,7 @@ def test_a_wrong_query_is_said(client: TestClient, query: str, said: str) -> Non
 @pytest.mark.parametrize(
     ("version", "said"), [("latest", "must be an integer, not 'latest'."), ("0", "must be 1 or more, not '0'.")]
 )
-def test_a_version_that_is_no_number_is_said(client: TestClient, version: str, said: str) -> None:
+def test_an_invalid_version_is_described(client: TestClient, version: str, said: str) -> None:
     response = client.post(f"/models/colours/versions/{version}/predict", json={"instances": [1]})
     assert problem_of(response, 422, "invalid_request").detail == f"version in the path {said}"
 
@@ -153,7 +153,7 @@ def test_an_image_that_claims_too_many_pixels_is_not_decoded(client: TestClient)
     assert "50,000,000" in problem.detail
 
 
-def test_the_limit_of_images_holds_for_every_kind(serve: Serve) -> None:
+def test_the_limit_of_images_applies_to_every_body_format(serve: Serve) -> None:
     client = serve(max_images=2)
     three = [b64(solid("red"))] * 3
     answers = [
@@ -170,7 +170,7 @@ def test_the_limit_of_images_holds_for_every_kind(serve: Serve) -> None:
     assert len(labels_of(client.post("/predict", files=form(*[solid("red")] * 2)))) == 2
 
 
-def test_a_request_of_the_limit_of_images_is_admitted_when_idle(serve: Serve) -> None:
+def test_an_idle_model_admits_a_request_at_the_limit_of_images(serve: Serve) -> None:
     client = serve(max_images=300, queue_images=10, max_batch=8)
     assert len(labels_of(client.post("/predict", json={"instances": [pixels("red")] * 300}))) == 300
 
@@ -185,7 +185,7 @@ def test_a_body_over_the_limit_is_413(serve: Serve, chunked: bool) -> None:
     problem_of(client.post("/predict", content=body[:1000], headers=headers), 422, "invalid_image")
 
 
-def test_who_asks_before_sending_is_refused_at_once(serve: Serve) -> None:
+def test_an_expect_100_request_over_the_limit_is_refused_at_once(serve: Serve) -> None:
     headers = {"content-type": "image/png", "expect": "100-continue"}
     response = serve(max_body_bytes=10).post("/predict", content=b"x" * 11, headers=headers)
     problem_of(response, 413, "body_too_large")
@@ -203,7 +203,7 @@ def test_who_asks_before_sending_is_refused_at_once(serve: Serve) -> None:
         (b"x", "", 415),
     ],
 )
-def test_a_body_that_is_not_what_it_says_is_a_problem(
+def test_a_body_that_does_not_match_its_content_type_is_a_problem(
     client: TestClient, content: bytes, content_type: str, status: int
 ) -> None:
     response = client.post("/predict", content=content, headers={"content-type": content_type})

@@ -29,12 +29,12 @@ def change_manifest(artifacts: Path, **fields: object) -> None:
 
 @pytest.fixture
 def client(artifacts: Path, serve: Serve) -> TestClient:
-    """Of a model with a threshold."""
+    """Serves a model with a reject threshold."""
     change_manifest(artifacts, reject=REJECT)
     return serve()
 
 
-def test_what_is_below_the_threshold_has_no_label_but_the_reason_and_its_probabilities(client: TestClient) -> None:
+def test_a_prediction_below_the_threshold_has_a_reason_in_place_of_a_label(client: TestClient) -> None:
     red, yellow, blue = client.post("/predict?reject=true", json={"instances": IMAGES}).json()["predictions"]
     assert (red["label"], blue["label"]) == ("red", "blue")
     assert "reason" not in red
@@ -44,7 +44,7 @@ def test_what_is_below_the_threshold_has_no_label_but_the_reason_and_its_probabi
     assert [(entry["label"], entry["index"]) for entry in yellow["top"]] == [("red", 0), ("green", 1), ("blue", 2)]
 
 
-def test_without_reject_everything_has_its_label(client: TestClient) -> None:
+def test_without_reject_every_prediction_has_a_label(client: TestClient) -> None:
     for options in ({}, {"reject": False}):
         predictions = client.post("/predict", json={"instances": IMAGES, **options}).json()["predictions"]
         assert [prediction["label"] for prediction in predictions] == ["red", "red", "blue"]
@@ -60,11 +60,11 @@ def test_without_reject_everything_has_its_label(client: TestClient) -> None:
     ],
     ids=["query", "JSON", "both", "named"],
 )
-def test_reject_is_said_in_the_query_or_in_the_body(client: TestClient, ask: Callable[[TestClient], Any]) -> None:
+def test_reject_is_read_from_the_query_or_the_body(client: TestClient, ask: Callable[[TestClient], Any]) -> None:
     assert ask(client).json()["predictions"][0]["label"] is None
 
 
-def test_a_form_may_carry_it(artifacts: Path, serve: Serve) -> None:
+def test_reject_is_read_from_a_form(artifacts: Path, serve: Serve) -> None:
     change_manifest(artifacts, reject=REJECT.model_copy(update={"threshold": 1.0}))
     client = serve()
     for said, label in (("true", None), ("false", "red")):
@@ -76,20 +76,20 @@ def test_a_form_may_carry_it(artifacts: Path, serve: Serve) -> None:
     assert "must be true or false, not 'perhaps'" in problem_of(response, 422, "invalid_request").detail
 
 
-def test_query_and_body_that_differ_are_said(client: TestClient) -> None:
+def test_a_reject_that_differs_between_query_and_body_is_422(client: TestClient) -> None:
     response = client.post("/predict?reject=false", json={"instances": [YELLOW], "reject": True})
     assert "reject is false in the query and true in the body" in problem_of(response, 422, "invalid_request").detail
     response = client.post("/predict", json={"instances": [YELLOW], "reject": 1})
     assert problem_of(response, 422, "invalid_request").detail == "reject must be true or false."
 
 
-def test_what_just_reaches_the_threshold_is_answered(artifacts: Path, serve: Serve) -> None:
+def test_a_prediction_at_the_threshold_has_a_label(artifacts: Path, serve: Serve) -> None:
     change_manifest(artifacts, reject=REJECT.model_copy(update={"threshold": 0.5}))
     (prediction,) = serve().post("/predict?reject=true", json={"instances": [YELLOW]}).json()["predictions"]
     assert prediction["label"] == "red"
 
 
-def test_a_bad_image_beside_a_rejected_one_keeps_its_own_error(client: TestClient) -> None:
+def test_an_invalid_image_beside_a_rejected_one_keeps_its_error(client: TestClient) -> None:
     body = {"instances": [YELLOW, b64(b"no image")], "reject": True, "on_error": "item"}
     rejected, failed = client.post("/predict", json=body).json()["predictions"]
     assert rejected["label"] is None
@@ -107,7 +107,7 @@ def test_a_bad_image_beside_a_rejected_one_keeps_its_own_error(client: TestClien
     ],
 )
 @pytest.mark.parametrize("path", ["/predict", "/evaluate"])
-def test_a_model_without_a_threshold_says_so_and_how_to_get_one(
+def test_reject_without_a_threshold_is_422_with_advice(
     artifacts: Path, serve: Serve, path: str, reject: Reject | None, said: str
 ) -> None:
     change_manifest(artifacts, reject=reject)
@@ -116,7 +116,7 @@ def test_a_model_without_a_threshold_says_so_and_how_to_get_one(
     assert said in problem_of(response, 422, "invalid_request").detail
 
 
-def test_evaluate_reports_coverage_and_the_accuracy_of_what_was_answered(client: TestClient) -> None:
+def test_evaluate_reports_coverage_and_accuracy_at_the_threshold(client: TestClient) -> None:
     body = {"instances": [*IMAGES, b64(solid("red"))], "labels": ["red", "green", "red", "red"]}
     plain = client.post("/evaluate", json=body).json()
     report = client.post("/evaluate?reject=true", json=body).json()
@@ -126,12 +126,12 @@ def test_evaluate_reports_coverage_and_the_accuracy_of_what_was_answered(client:
     assert client.post("/evaluate", json=body | {"reject": True}).json()["reject"]["coverage"] == 0.75
 
 
-def test_evaluate_where_nothing_is_answered_has_no_accuracy(client: TestClient) -> None:
+def test_evaluate_has_no_accuracy_if_every_image_is_rejected(client: TestClient) -> None:
     report = client.post("/evaluate?reject=true", json={"instances": [YELLOW], "labels": ["red"]}).json()
     assert report["reject"] == {"threshold": THRESHOLD, "coverage": 0, "accuracy": None}
 
 
-def test_the_model_shows_its_threshold_and_what_was_dropped(artifacts: Path, serve: Serve) -> None:
+def test_the_model_shows_its_threshold_and_dropped_variants(artifacts: Path, serve: Serve) -> None:
     dropped = (DroppedVariant(name=VariantName.INT8, reason="It was no faster."),)
     change_manifest(artifacts, reject=REJECT, dropped_variants=dropped)
     detail = serve().get("/models/colours").json()

@@ -14,7 +14,7 @@ PREDICT = "/v1/models/colours:predict"
 ALL = [b64(solid(colour)) for colour in COLOURS]
 
 
-def test_instances_are_answered_as_by_predict_without_the_rest(client: TestClient) -> None:
+def test_v1_predictions_equal_those_of_predict(client: TestClient) -> None:
     body = {"instances": [*ALL, [[[255, 0, 0]]]], "top_k": 2}
     answered = client.post(PREDICT, json=body).json()
     assert set(answered) == {"predictions"}
@@ -28,7 +28,7 @@ def test_no_content_type_is_needed(client: TestClient) -> None:
         assert response.status_code == 200
 
 
-def test_on_error_item_answers_the_good_ones(client: TestClient) -> None:
+def test_on_error_item_answers_the_valid_images(client: TestClient) -> None:
     body: dict[str, Any] = {"instances": [b64(BROKEN), *ALL]}
     assert "Image 0 of 4" in error_of(client.post(PREDICT, json=body), 400)
     failed, *good = client.post(PREDICT, json=body | {"on_error": "item"}).json()["predictions"]
@@ -39,7 +39,7 @@ def test_on_error_item_answers_the_good_ones(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("body", "status"), [(b"", 400), (b"{", 400), (b"{}", 400), (b'{"instances": []}', 400), (b'{"inputs": [1]}', 400)]
 )
-def test_what_cannot_be_answered_is_said_in_the_protocols_shape(client: TestClient, body: bytes, status: int) -> None:
+def test_an_invalid_body_has_the_protocols_error(client: TestClient, body: bytes, status: int) -> None:
     error_of(client.post(PREDICT, content=body), status)
 
 
@@ -66,7 +66,7 @@ def test_models_are_listed_by_name_and_ready_when_they_serve(artifacts: Path, se
         ("GET", "/v1/nothing", 404),
     ],
 )
-def test_what_is_not_there_has_the_protocols_shape(client: TestClient, method: str, path: str, status: int) -> None:
+def test_an_unknown_path_has_the_protocols_error(client: TestClient, method: str, path: str, status: int) -> None:
     error_of(client.request(method, path), status)
 
 

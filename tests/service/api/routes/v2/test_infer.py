@@ -29,7 +29,7 @@ RED = pixels("red")
 GOOD = body_of({"inputs": [uint8(RED)]}, RED.tobytes())
 
 
-def test_no_content_type_is_needed_and_any_is_taken(client: TestClient) -> None:
+def test_any_content_type_or_none_is_accepted(client: TestClient) -> None:
     headers: list[dict[str, str]] = [{}, {"content-type": "application/octet-stream"}, {"content-type": "text/plain"}]
     for more in headers:
         response = client.post(INFER, content=GOOD["content"], headers=GOOD["headers"] | more)
@@ -61,7 +61,7 @@ def test_a_bare_tensor_is_answered_in_binary(client: TestClient) -> None:
     )
 )
 @settings(max_examples=25, deadline=None)
-def test_every_way_to_send_a_tensor_has_the_answer_of_predict(served: TestClient, images: Pixels) -> None:
+def test_every_tensor_encoding_gives_the_probabilities_of_predict(served: TestClient, images: Pixels) -> None:
     predicted = served.post(
         "/predict?top_k=3", content=npy(images), headers={"content-type": "application/x-npy"}
     ).json()["predictions"]
@@ -120,12 +120,12 @@ def test_lengths_count_bytes_before_compression(
 
 
 @pytest.mark.parametrize("header", ["-1", "x", str(2**64), "99999999999999999999999999"])
-def test_a_hostile_length_is_400(client: TestClient, header: str) -> None:
+def test_an_invalid_json_length_is_400(client: TestClient, header: str) -> None:
     response = client.post(INFER, content=GOOD["content"], headers={"Inference-Header-Content-Length": header})
     assert "must be the length of the JSON" in error_of(response, 400)
 
 
-def test_a_bad_body_costs_the_next_one_nothing(client: TestClient) -> None:
+def test_a_bad_body_does_not_affect_the_next_request(client: TestClient) -> None:
     content = GOOD["content"]
     for cut in range(0, len(content), 17):
         error_of(client.post(INFER, content=content[:cut], headers=GOOD["headers"]), 400)
@@ -152,18 +152,18 @@ def test_a_bad_body_costs_the_next_one_nothing(client: TestClient) -> None:
         ("POST", "/v2/models/%2e%2e%2fsecret/infer", 404),
     ],
 )
-def test_every_error_has_the_shape_of_the_protocol(client: TestClient, method: str, path: str, status: int) -> None:
+def test_every_error_has_the_format_of_the_protocol(client: TestClient, method: str, path: str, status: int) -> None:
     response = client.request(method, path)
     error_of(response, status)
     assert (status == 405) == ("allow" in response.headers)
 
 
-def test_paths_that_only_begin_alike_keep_their_problems(client: TestClient) -> None:
+def test_similar_paths_outside_the_protocol_get_problem_documents(client: TestClient) -> None:
     assert client.get("/v22").headers["content-type"] == "application/problem+json"
     assert client.get("/v3").headers["content-type"] == "application/problem+json"
 
 
-def test_a_failure_is_500_that_tells_nothing_of_the_inside(serve: Serve) -> None:
+def test_a_failure_is_500_without_details(serve: Serve) -> None:
     def fail(images: Pixels) -> None:
         if (images == 77).all():
             raise InferenceError("secret of the inside")
@@ -175,7 +175,7 @@ def test_a_failure_is_500_that_tells_nothing_of_the_inside(serve: Serve) -> None
     assert client.post(INFER, **GOOD).status_code == 200
 
 
-def test_overload_is_503_and_says_when_to_come_again(serve: Serve) -> None:
+def test_overload_is_503_with_retry_after(serve: Serve) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     def wait(images: Pixels) -> None:
@@ -199,7 +199,7 @@ def test_overload_is_503_and_says_when_to_come_again(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(("allowed", "microseconds"), [(60.0, 1000), (0.3, 60_000_000)])
-def test_the_deadline_is_the_shorter_of_what_is_asked_and_what_is_allowed(
+def test_the_deadline_is_the_shorter_of_the_requested_and_the_allowed(
     serve: Serve, allowed: float, microseconds: int
 ) -> None:
     entered, go_on = threading.Event(), threading.Event()

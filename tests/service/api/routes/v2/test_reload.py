@@ -1,4 +1,4 @@
-"""Loads and unloads by the protocol, down to the models that answer."""
+"""Loads and unloads through the protocol, with real models."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def answering(client: TestClient) -> str:
     return version
 
 
-def test_every_version_that_serves_is_named_and_can_be_asked(client: TestClient) -> None:
+def test_every_served_version_is_listed_and_answers(client: TestClient) -> None:
     assert client.get("/v2/models/colours").json()["versions"] == ["1", "2"]
     assert answering(client) == "2"
     assert client.post("/v2/models/colours/versions/1/infer", **GOOD).json()["model_version"] == "1"
@@ -45,7 +45,7 @@ def test_a_load_of_a_version_pins_it_until_the_next_load(client: TestClient) -> 
     assert answering(client) == "2"
 
 
-def test_what_is_unloaded_is_listed_as_unavailable_and_loaded_again(client: TestClient) -> None:
+def test_an_unloaded_model_is_unavailable_until_it_is_loaded_again(client: TestClient) -> None:
     assert client.post(f"{REPOSITORY}/unload").status_code == 200
     error_of(client.post(INFER, **GOOD), 503)
     assert client.get("/v2/models/colours/ready").status_code == 400
@@ -55,9 +55,7 @@ def test_what_is_unloaded_is_listed_as_unavailable_and_loaded_again(client: Test
     assert answering(client) == "2"
 
 
-def test_a_load_after_an_unload_serves_the_newest_good_version_and_says_what_is_bad(
-    artifacts: Path, serve: Serve
-) -> None:
+def test_a_load_serves_the_newest_valid_version_and_describes_the_refused_one(artifacts: Path, serve: Serve) -> None:
     write_bundle(artifacts, version=2)
     (write_bundle(artifacts, version=3) / "model.onnx").write_bytes(b"no graph")
     client = serve(reload=Reload.EXPLICIT)
@@ -68,7 +66,7 @@ def test_a_load_after_an_unload_serves_the_newest_good_version_and_says_what_is_
     assert answering(client) == "2"
 
 
-def test_what_was_asked_is_counted(client: TestClient) -> None:
+def test_inferences_are_counted(client: TestClient) -> None:
     before = counted(client)
     client.post(INFER, **GOOD)
     both = pixels("red", "blue")

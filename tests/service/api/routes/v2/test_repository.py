@@ -35,7 +35,7 @@ def control(client: TestClient) -> RecordingControl:
     "body",
     [b"", b"{}", b'{"parameters": {}}', b' {"parameters":{"version":null}}\n', b"\xef\xbb\xbf", b"\xef\xbb\xbf{}"],
 )
-def test_a_load_with_nothing_to_say_is_of_the_model(client: TestClient, control: RecordingControl, body: bytes) -> None:
+def test_a_load_without_parameters_loads_the_model(client: TestClient, control: RecordingControl, body: bytes) -> None:
     response = client.post(LOAD, content=body)
     assert (response.status_code, response.content) == (200, b"")
     assert control.calls == [("load", "colours", None)]
@@ -47,7 +47,7 @@ def test_a_load_can_pin_a_version(client: TestClient, control: RecordingControl)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"parameters": {"unload_dependents": true}}'])
-def test_an_unload_is_of_the_model(client: TestClient, control: RecordingControl, body: bytes) -> None:
+def test_an_unload_unloads_the_model(client: TestClient, control: RecordingControl, body: bytes) -> None:
     response = client.post(UNLOAD, content=body)
     assert (response.status_code, response.content) == (200, b"")
     assert control.calls == [("unload", "colours")]
@@ -67,7 +67,7 @@ def test_an_unload_is_of_the_model(client: TestClient, control: RecordingControl
         ([], "parameters must be a JSON object"),
     ],
 )
-def test_nothing_can_name_a_file_or_bring_a_model(
+def test_no_load_can_name_or_send_a_file(
     client: TestClient, control: RecordingControl, parameters: Any, said: str
 ) -> None:
     assert said in error_of(client.post(LOAD, json={"parameters": parameters}), 400)
@@ -89,12 +89,12 @@ def test_a_large_body_is_413(client: TestClient, control: RecordingControl) -> N
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2f..%2fetc", "a%00b", "dogs"])
-def test_a_name_that_is_no_models_is_404(client: TestClient, control: RecordingControl, name: str) -> None:
+def test_an_unknown_name_is_404(client: TestClient, control: RecordingControl, name: str) -> None:
     error_of(client.post(f"/v2/repository/models/{name}/load"), 404)
     assert control.calls == []
 
 
-def test_the_index_has_what_is_refused_with_its_reason(artifacts: Path, serve: Serve) -> None:
+def test_the_index_lists_refused_versions_with_their_reason(artifacts: Path, serve: Serve) -> None:
     flip_byte(write_bundle(artifacts, "bad") / "model.onnx")
     client = serve()
     bad, good = client.post(INDEX).json()
@@ -114,7 +114,7 @@ def test_statistics_of_a_version_that_does_not_serve_are_404(client: TestClient,
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.1, {}), (60, {"x_request_timeout": "0.1"})], ids=["ours", "theirs"])
 @pytest.mark.parametrize("path", [INDEX, LOAD, UNLOAD])
-def test_a_body_that_does_not_come_is_504(artifacts: Path, path: str, seconds: float, said: dict[str, str]) -> None:
+def test_a_body_that_does_not_arrive_is_504(artifacts: Path, path: str, seconds: float, said: dict[str, str]) -> None:
     control = RecordingControl()
     settings = Settings(artifacts=artifacts, device=Device.CPU, request_timeout=seconds)
     with listening(create_app(settings, control=control)) as address, address.connect() as connection:
@@ -126,7 +126,7 @@ def test_a_body_that_does_not_come_is_504(artifacts: Path, path: str, seconds: f
 
 
 @pytest.mark.parametrize("path", [LOAD, UNLOAD])
-def test_who_waits_no_longer_for_a_change_is_told_so_and_it_goes_on(client: TestClient, path: str) -> None:
+def test_a_load_or_unload_continues_after_its_504(client: TestClient, path: str) -> None:
     assert isinstance(client.app, FastAPI)
     control = client.app.state.control = SlowControl()
     late = client.post(path, headers={"X-Request-Timeout": "0.05"})
@@ -137,7 +137,7 @@ def test_who_waits_no_longer_for_a_change_is_told_so_and_it_goes_on(client: Test
     assert len(control.calls) == 1
 
 
-def test_a_change_may_take_longer_than_a_request(serve: Serve) -> None:
+def test_a_load_may_take_longer_than_the_request_timeout(serve: Serve) -> None:
     client = serve(request_timeout=0.05)
     assert isinstance(client.app, FastAPI)
     control = client.app.state.control = SlowControl()
@@ -148,7 +148,7 @@ def test_a_change_may_take_longer_than_a_request(serve: Serve) -> None:
 
 @pytest.mark.parametrize("path", ["models/stats", "models/colours/stats", "models/colours/versions/1/stats"])
 @pytest.mark.parametrize(("seconds", "said"), [(0.05, {}), (60, {"X-Request-Timeout": "0.05"})], ids=["ours", "theirs"])
-def test_statistics_that_are_late_are_504(artifacts: Path, path: str, seconds: float, said: dict[str, str]) -> None:
+def test_late_statistics_are_504(artifacts: Path, path: str, seconds: float, said: dict[str, str]) -> None:
     async def never() -> Report:
         await asyncio.Event().wait()
         return Report({}, {})

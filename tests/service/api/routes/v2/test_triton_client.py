@@ -57,7 +57,7 @@ def colours_of(answer: Any) -> list[str]:
     return [ALL[index] for index in probabilities.argmax(axis=1)]
 
 
-def test_the_server_is_live_ready_and_says_what_it_is(client: "http.InferenceServerClient") -> None:
+def test_the_server_is_live_and_ready_and_has_metadata(client: "http.InferenceServerClient") -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     metadata = client.get_server_metadata()
@@ -84,7 +84,7 @@ def test_metadata_names_inputs_and_outputs(client: "http.InferenceServerClient")
     assert client.get_model_metadata("colours", "1") == metadata
 
 
-def test_the_configuration_is_in_tritons_words(client: "http.InferenceServerClient") -> None:
+def test_the_configuration_has_tritons_fields(client: "http.InferenceServerClient") -> None:
     config = client.get_model_config("colours")
     assert (config["name"], config["platform"], config["max_batch_size"]) == ("colours", "onnxruntime_onnx", 10_000)
     assert (config["input"][0]["data_type"], config["input"][0]["dims"]) == ("TYPE_UINT8", [8, 8, 3])
@@ -103,7 +103,9 @@ def test_uint8_tensors_are_answered(client: "http.InferenceServerClient", binary
     assert ("data" in response["outputs"][0]) is not binary_out
 
 
-def test_outputs_that_are_not_named_all_come_and_a_version_can_be(client: "http.InferenceServerClient") -> None:
+def test_without_requested_outputs_all_are_returned_and_a_version_may_be_named(
+    client: "http.InferenceServerClient",
+) -> None:
     assert colours_of(client.infer("colours", [tensor(pixels("green"))], model_version="1")) == ["green"]
 
 
@@ -112,11 +114,11 @@ def test_encoded_images_are_resized(client: "http.InferenceServerClient") -> Non
     assert colours_of(client.infer("colours", [encoded(*images)])) == ALL
 
 
-def test_encoded_images_may_differ_in_nothing_but_their_number(client: "http.InferenceServerClient") -> None:
+def test_encoded_images_of_any_number_are_answered(client: "http.InferenceServerClient") -> None:
     assert colours_of(client.infer("colours", [encoded(*[solid("blue")] * 50)])) == ["blue"] * 50
 
 
-def test_many_requests_at_a_time_are_each_answered_with_their_own(client: "http.InferenceServerClient") -> None:
+def test_concurrent_requests_get_their_own_answers(client: "http.InferenceServerClient") -> None:
     asked = [ALL[i % 3] for i in range(24)]
     requests = [client.async_infer("colours", [tensor(pixels(colour))], request_id=colour) for colour in asked]
     answers = [request.get_result() for request in requests]
@@ -160,7 +162,7 @@ def test_classification_names_the_highest(client: "http.InferenceServerClient", 
         ("colours", "x", "400", "version"),
     ],
 )
-def test_who_is_not_there_is_said_in_the_clients_own_error(
+def test_an_unknown_model_or_version_raises_the_clients_error(
     client: "http.InferenceServerClient", model: str, version: str, status: str, said: str
 ) -> None:
     with pytest.raises(InferenceServerException) as caught:
@@ -187,7 +189,7 @@ def test_a_timeout_is_in_microseconds(client: "http.InferenceServerClient") -> N
     assert colours_of(client.infer("colours", [tensor(pixels("red"))], timeout=20_000_000)) == ["red"]
 
 
-def test_what_is_not_here_is_501(client: "http.InferenceServerClient") -> None:
+def test_an_unsupported_extension_is_501(client: "http.InferenceServerClient") -> None:
     shared = http.InferInput("images", [1, 8, 8, 3], "UINT8")
     shared.set_shared_memory("region", 192)
     with pytest.raises(InferenceServerException, match="belongs to an extension that is not implemented") as caught:
@@ -211,7 +213,7 @@ def test_the_repository_is_listed_loaded_and_unloaded(
     assert caught.value.status() == "404"
 
 
-def test_a_load_brings_no_configuration_and_no_files(
+def test_a_load_with_configuration_or_files_is_refused(
     client: "http.InferenceServerClient", control: RecordingControl
 ) -> None:
     control.calls.clear()
