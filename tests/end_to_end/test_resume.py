@@ -98,7 +98,7 @@ def test_a_run_killed_before_its_bundle_is_written_writes_it_on_resume(uninterru
 def test_resuming_a_finished_run_names_its_bundle_and_writes_nothing(uninterrupted: Path) -> None:
     before = everything_below(uninterrupted)
     ended = subprocess.run(command(uninterrupted, "--resume"), check=True, capture_output=True, text=True)
-    assert f"{uninterrupted / 'runs' / 'digits-1'} is finished" in ended.stderr
+    assert f"{uninterrupted / 'runs' / 'digits-1'} has finished" in ended.stderr
     assert ended.stdout.startswith(f"{uninterrupted / 'artifacts' / 'digits' / '1'}: test accuracy")
     assert everything_below(uninterrupted) == before
 

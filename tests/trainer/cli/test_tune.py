@@ -39,14 +39,14 @@ def test_the_best_of_a_search_is_trained_and_shown_by_its_file(
     assert "trial 1/5: " in said.err
     assert "(the recipe's own values)" in said.err
     assert f"{tmp_path / 'best.json'}: validation accuracy " in said.out
-    assert "of the recipe's own, after 5 trials" in said.out
+    assert "with the recipe's own values, after 5 trials" in said.out
     assert len((tmp_path / "best-trials.csv").read_text().splitlines()) == 6
     best = read_recipe(tmp_path / "best.json")
-    assert (best.name, best.seed, best.epochs) == ("digits-tuned", 2, 1)
+    assert (best.name, best.seed, best.epochs) == ("mine-tuned", 2, 1)
     data = ["--data", str(tmp_path / "mine.npz")]
     where = ["--artifacts", str(tmp_path / "artifacts"), "--runs", str(tmp_path / "runs")]
     assert main(["train", str(tmp_path / "best.json"), *data, *where]) == 0
-    manifest = open_bundle(tmp_path / "artifacts" / "digits-tuned" / "1").manifest
+    manifest = open_bundle(tmp_path / "artifacts" / "mine-tuned" / "1").manifest
     assert manifest.provenance.recipe == best.model_dump(mode="json")
     picture = ["--out", str(tmp_path / "show.png"), "--count", "4"]
     assert main(["show", str(tmp_path / "best.json"), *data, *picture]) == 0
@@ -73,7 +73,7 @@ def test_the_same_command_goes_on_and_another_search_is_refused(
         (["--space", "seed=0:9"], "A search cannot vary 'seed'"),
         (["--space", "optimizer.learning_rate=1:2"], "excludes the recipe's own value"),
         (["--set", "epochs"], "KEY=VALUE"),
-        (["--preset", "best"], "it has default"),
+        (["--preset", "best"], "Its presets: default"),
     ],
 )
 def test_a_mistake_is_one_clear_sentence(
@@ -92,4 +92,4 @@ def test_without_optuna_it_says_what_to_install() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert ended.stderr == "error: tune needs Optuna, which is not installed; install it with: make .venv/.extras\n"
+    assert ended.stderr == "error: tune needs Optuna, which is not installed. Install it with: make .venv/.extras\n"
