@@ -83,7 +83,7 @@ def test_names_the_file_of_a_mistake_and_of_an_error_in_an_archive(model_of: Mak
     submission = parse(zipped({"blue/7.png": picture, "red/8.png": picture, "red/9.png": b"this is no image"}))
     report = asyncio.run(model_of().evaluate(submission.images, submission.labels, OnError.ITEM))
     assert [(one.index, one.name) for one in report.worst_mistakes] == [(0, "blue/7.png")]
-    assert [(error.index, error.reason[:20]) for error in report.errors] == [(2, "red/9.png: The bytes")]
+    assert [(error.index, error.reason[:20]) for error in report.errors] == [(2, "red/9.png: The data ")]
 
 
 def test_the_worst_mistakes_are_bounded(model_of: MakeModel) -> None:

@@ -19,7 +19,7 @@ def test_readyz_is_200_while_one_model_serves_and_lists_refused_ones(artifacts: 
     assert (ready.status_code, ready.json()["models"]) == (200, ["colours"])
     (refused,) = ready.json()["refused"]
     assert refused["name"] == "bad"
-    assert "sha256" in refused["reason"]
+    assert "SHA-256" in refused["reason"]
 
 
 def test_readyz_shows_only_the_status_without_a_key(artifacts: Path, serve: Serve) -> None:
