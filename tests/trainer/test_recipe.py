@@ -8,7 +8,7 @@ from trainer.errors import RecipeError, WriteError
 from trainer.models.layers import Shape
 from trainer.models.registry import build
 from trainer.models.summary import parameter_count
-from trainer.network_config import InceptionConfig
+from trainer.network_config import BackboneConfig, InceptionConfig
 from trainer.recipe import OptimizerName, Recipe, read_recipe, with_settings, write_recipe
 from trainer.recipes.registry import RECIPES, claim, find_recipe, presets
 
@@ -33,6 +33,10 @@ def test_setting_the_network_brings_its_own_defaults(key: str) -> None:
     assert recipe.network == InceptionConfig(stem=4)
 
 
+def test_any_other_name_is_a_network_of_timm() -> None:
+    assert with_settings(DIGITS, {"network": "resnet18"}).network == BackboneConfig(name="resnet18")
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -42,7 +46,8 @@ def test_setting_the_network_brings_its_own_defaults(key: str) -> None:
         ({"optimizer": "sgd"}, "optimizer.name"),
         ({"epochs": "many"}, "epochs"),
         ({"epochs": "0"}, "epochs"),
-        ({"network": "transformer"}, "plain, inception, fast"),
+        ({"transfer.fine_tune": "long"}, "transfer.fine_tune"),
+        ({"transfer.probe": "true"}, "without starting weights"),
         ({"network.widths": "a"}, "network.widths"),
         ({"optimizer.name": "sgdd"}, "optimizer.name"),
         ({"data.validation": "0.95"}, "no images to train on"),

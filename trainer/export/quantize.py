@@ -133,7 +133,7 @@ def to_int8(reference: Reference) -> bytes:
             quantised,
             _Batches(reference.calibration_images),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Clip", "Relu"],  # activations narrow the range
             per_channel=True,
             reduce_range=saturates(),
             activation_type=QuantType.QUInt8,

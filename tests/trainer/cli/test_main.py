@@ -16,6 +16,7 @@ from schemas.manifest import Duplicates
 from tests.support import colour_images
 from tests.support.bundles import solid, write_bundle
 from trainer.cli.main import main
+from trainer.recipe import TransferConfig
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -60,11 +61,11 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         (["digits", "--set", "data.source=folder"], 2, "--set data.input=64,64,3"),
         (["digits", "--set", "data.source=npz", "--data", "tests"], 2, "add --set data.source=folder"),
         (["digits", "--set", "data.test=0"], 2, "--set data.test=0.2"),
-        (["digits", "--network", "resnet"], 2, "Known networks: plain, inception, fast, resnet18"),
+        (["digits", "--network", "resnet"], 2, "Unknown network 'resnet'. Did you mean resnet"),
         (["digits", "--weights", "nowhere"], 2, "Give 'pretrained', a file of safetensors, or the folder of a bundle"),
         (["digits", "--weights", "tests"], 2, "tests is not a bundle"),
         (["digits", "--weights", "pretrained"], 2, "no pretrained weights for the network plain"),
-        (["digits", "--set", "transfer.head_epochs=1"], 2, "without weights to start from"),
+        (["digits", "--set", "transfer.head_epochs=1"], 2, "without starting weights, also set head_epochs=0"),
         (["digits", "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.name=sgd"], 1, "at step"),
     ],
 )
@@ -94,8 +95,8 @@ def test_a_bundle_brings_its_network_which_settings_still_change(tmp_path: Path)
     recipe = second.provenance.recipe
     assert isinstance(recipe["network"], dict)
     assert (recipe["network"]["widths"], recipe["network"]["dropout"]) == ([4, 8], 0.5)
-    started = {"weights": str(tmp_path / "digits"), "sha256": first.weights.sha256, "head_epochs": 0, "body_rate": 1.0}
-    assert recipe["transfer"] == started
+    started = TransferConfig(weights=str(tmp_path / "digits"), sha256=first.weights.sha256)
+    assert recipe["transfer"] == started.model_dump(mode="json")
     card = (tmp_path / "digits" / "2" / "README.md").read_text()
     assert f"Training started from `{tmp_path / 'digits'}` (sha256 `{first.weights.sha256}`)" in card
 

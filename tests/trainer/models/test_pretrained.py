@@ -188,7 +188,8 @@ def test_a_file_that_is_not_there_or_holds_no_weights_is_said(tmp_path: Path) ->
 
 def test_without_a_network_connection_one_sentence_names_the_alternatives(tmp_path: Path) -> None:
     unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "trainer", "train", "digits", "--network", "resnet18", "--weights", "pretrained"]
+    network = ["--network", "resnet18", "--weights", "pretrained", "--set", "data.input=64,64,1"]
+    command = [sys.executable, "-m", "trainer", "train", "digits", *network]
     ended = subprocess.run(command, env=os.environ | unreachable, capture_output=True, text=True, cwd=ROOT, check=False)
     assert ended.returncode == 2
     last = ended.stderr.splitlines()[-1]

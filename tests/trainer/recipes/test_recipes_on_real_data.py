@@ -15,7 +15,7 @@ from trainer.data.detect import open_source
 from trainer.data.split import split
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.models.build import build_network
-from trainer.network_config import NETWORKS
+from trainer.network_config import NETWORKS, BackboneConfig
 from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_settings
 from trainer.recipes.registry import RECIPES, presets
 from trainer.training.loop import fit
@@ -48,7 +48,9 @@ def few_steps(name: str, preset: str, data: Path) -> tuple[Recipe, FakeSource]:
         "variants": (),
     }
     recipe = with_settings(presets(name)[preset], settings)
-    if recipe.transfer.weights is not None:  # which are not here
+    if isinstance(recipe.network, BackboneConfig):
+        recipe = with_settings(recipe, {"data.input": "64,64,3"})
+    if recipe.transfer.weights is not None:  # which take long to read
         recipe = recipe.model_copy(update={"transfer": TransferConfig()})
     whole = read(recipe.data, data)
     test = slice_of(whole.test) if whole.test is not None else None

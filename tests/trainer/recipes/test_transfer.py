@@ -28,18 +28,20 @@ def train(photos: Path, artifacts: Path, recipe: str, *settings: str) -> None:
 
 
 def test_it_starts_from_a_bundle_trained_on_other_photos(photos: Path, tmp_path: Path) -> None:
-    small = ["--network", "fast", "--set", "network.widths=8", "--epochs", "1"]
-    train(photos, tmp_path / "art", "photos", *small)
-    train(photos, tmp_path / "art", "transfer", "--weights", str(tmp_path / "art" / "photos"), "--epochs", "4")
+    small = ["--preset", "scratch", "--network", "fast", "--set", "network.widths=8", "--epochs", "1"]
+    train(photos, tmp_path / "art", "photos", "--name", "photos", *small)
+    more = ["--weights", str(tmp_path / "art" / "photos"), "--epochs", "4", "--set", "data.test=0.3"]
+    train(photos, tmp_path / "art", "transfer", "--name", "transfer", *more)
     first, second = (open_bundle(tmp_path / "art" / name / "1").manifest for name in ("photos", "transfer"))
     assert second.provenance.recipe["network"] == first.provenance.recipe["network"]
     transfer = second.provenance.recipe["transfer"]
     assert isinstance(transfer, dict)
-    assert (transfer["sha256"], transfer["head_epochs"]) == (first.weights.sha256, 3)
+    assert (transfer["sha256"], transfer["head_epochs"]) == (first.weights.sha256, 5)
 
 
-def test_by_default_it_starts_from_published_weights_and_trains_the_head_first_and_the_body_slower() -> None:
-    transfer = find_recipe("transfer", "default").transfer
-    assert transfer.weights == "pretrained"
-    assert transfer.head_epochs > 0
+@pytest.mark.parametrize("name", ["photos", "cats-dogs"])
+def test_photos_start_from_pretrained_weights_with_a_linear_probe(name: str) -> None:
+    transfer = find_recipe(name, "default").transfer
+    assert (transfer.weights, transfer.probe, transfer.fine_tune) == ("pretrained", True, "auto")
     assert transfer.body_rate < 1
+    assert find_recipe(name, "scratch").transfer.weights is None
