@@ -59,5 +59,5 @@ def test_an_image_is_unpacked_when_it_is_decoded_and_not_before() -> None:
 
 def test_a_bad_image_is_told_by_its_name() -> None:
     (image,), _ = read({"red/broken.png": b"this is no image"})
-    with pytest.raises(UnreadableImageError, match=r"^red/broken\.png: The bytes are no image"):
+    with pytest.raises(UnreadableImageError, match=r"^red/broken\.png: The data is not an image"):
         image.decode(SPEC, 100)

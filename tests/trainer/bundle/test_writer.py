@@ -97,7 +97,7 @@ def test_a_bundle_that_the_service_would_refuse_is_not_published(tmp_path: Path,
     with new_bundle(tmp_path / "artifacts", "colours") as folder:
         manifest = prepared(folder, template)
         (folder / "model.onnx").write_bytes(colour_model(scale=5))
-        with pytest.raises(ExportError, match="golden sample"):
+        with pytest.raises(ExportError, match="Golden sample"):
             publish(folder, manifest, OnnxModel(colour_model(scale=5)))
     assert list((tmp_path / "artifacts").iterdir()) == []
 

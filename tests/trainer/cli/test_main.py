@@ -276,7 +276,7 @@ def test_predict_refuses_a_damaged_bundle(tmp_path: Path, photos: Path) -> None:
     (bundle / "model.onnx").write_bytes(model)
     ended = trainer("predict", bundle, photos)
     assert ended.returncode == 2
-    assert "sha256" in ended.stderr
+    assert "SHA-256" in ended.stderr
 
 
 def test_predict_does_not_need_pytorch(tmp_path: Path, photos: Path) -> None:

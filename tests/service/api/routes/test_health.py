@@ -19,7 +19,7 @@ def test_ready_while_at_least_one_model_serves_and_names_the_refused(artifacts: 
     assert (ready.status_code, ready.json()["models"]) == (200, ["colours"])
     (refused,) = ready.json()["refused"]
     assert refused["name"] == "bad"
-    assert "sha256" in refused["reason"]
+    assert "SHA-256" in refused["reason"]
 
 
 def test_where_keys_are_set_who_has_none_learns_the_status_and_nothing_else(artifacts: Path, serve: Serve) -> None:

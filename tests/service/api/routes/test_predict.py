@@ -149,7 +149,7 @@ def test_an_image_that_claims_too_many_pixels_is_not_decoded(client: TestClient)
     assert len(image) > 20_000
     response = client.post("/predict", content=image, headers={"content-type": "image/png"})
     problem = problem_of(response, 422, "invalid_image")
-    assert "pixels; the limit is" in problem.detail
+    assert "The image is far larger than the limit of" in problem.detail
     assert "50,000,000" in problem.detail
 
 
