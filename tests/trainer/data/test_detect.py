@@ -1,6 +1,7 @@
 import gzip
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_published_images_are_resized_where_a_size_is_set(real_data: Path, tmp_p
 
 # What each source needs beside the recipe's own settings: sources differ in what they bring with them.
 DIVIDED = {"data.test": "0.2", "data.validation": "0.2"}
-NEEDED = {
+NEEDED: dict[Source, dict[str, Any]] = {
     Source.DIGITS: DIVIDED,
     Source.CSV: {"data.test": 0},
     Source.FOLDER: {**DIVIDED, "data.input": "12,12,3"},
