@@ -287,7 +287,10 @@ def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
     if key in {"network", "network.name"}:
         tree["network"] = network_named(str(value)).model_dump(mode="json")
     elif key == "data.input":  # height,width,channels leave resize and interpolation as they are
-        sides = _input_from_sides(_parsed(value, []))
+        try:
+            sides = _input_from_sides(_parsed(value, []))
+        except ValueError as error:
+            raise RecipeError(f"Setting {key} = {value!r}: {error}.") from error
         node[last] = node[last] | sides if sides else dict.fromkeys(node[last])
     elif isinstance(node[last], dict):
         raise RecipeError(f"'{key}' is a group; set one of {', '.join(f'{key}.{name}' for name in node[last])}.")

@@ -87,6 +87,8 @@ def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
     """Returns the recipe's data, checked but not read."""
     place, config = options.data or DEFAULT_DATA, recipe.data
     if isinstance(recipe.network, BackboneConfig):
+        if not place.exists():
+            open_source(config, place)  # reports it without PyTorch
         from trainer.models.input_size import with_size  # noqa: PLC0415 - PyTorch takes seconds
 
         config, reasons = with_size(recipe, place)

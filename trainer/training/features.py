@@ -116,7 +116,7 @@ def _key(body: nn.Module, parts: Sequence[LabelledImages]) -> str:
 def _read(file: Path) -> Features | None:
     """Returns None if there is no file, or if it is damaged."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return Features(arrays["images"], arrays["mirrored"], float(arrays["seconds"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -42,7 +42,7 @@ def test_bundles_of_different_sizes_each_see_the_images_at_their_own(
     train = ["train", "photos", "--data", str(photos), "--artifacts", str(tmp_path / "artifacts"), "--epochs", "2"]
     train += ["--runs", str(tmp_path / "runs")]
     settings = ["data.input=16,16,3", "data.validation=0.2", "data.test=0.2", "batch_size=16", "precision=fp32"]
-    network = ["--network", "plain", "--set", "network.widths=4", "--set", "network.dense=8"]
+    network = ["--preset", "scratch", "--network", "plain", "--set", "network.widths=4", "--set", "network.dense=8"]
     assert main([*train, *network, *(word for each in settings for word in ("--set", each))]) == 0
     capsys.readouterr()
     large = tmp_path / "artifacts" / "photos"

@@ -308,5 +308,5 @@ def test_what_cannot_be_written_or_shown_is_said_before_the_work(arguments: list
 def test_a_world_that_torchrun_did_not_make_is_one_sentence(tmp_path: Path) -> None:
     ended = trainer(*quick(tmp_path / "artifacts"), environment={"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"})
     assert ended.returncode == 1
-    assert "start several processes with torchrun" in ended.stderr
+    assert "Start several processes with torchrun" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -46,5 +46,5 @@ def test_a_very_large_image_is_read(kind: str) -> None:
 def test_an_image_of_unknown_range_is_refused_with_advice(mode: str) -> None:
     buffer = io.BytesIO()
     Image.new(mode, (4, 4)).save(buffer, "TIFF")
-    with pytest.raises(ImageError, match="save it as 8-bit RGB or grey"):
+    with pytest.raises(ImageError, match="Save the image as 8-bit RGB or grey"):
         decode_photo(buffer.getvalue(), SPEC)

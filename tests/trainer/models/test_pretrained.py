@@ -177,7 +177,7 @@ def test_weights_for_grey_images_are_refused_for_colour(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_or_holds_no_weights_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"weights nowhere cannot be read \(No such file"):
+    with pytest.raises(DataError, match="weights nowhere do not exist"):
         starting_weights(recipe_from("nowhere", FAST))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")
     with pytest.raises(DataError, match=r"weights\.pth is not a file of safetensors .* unpickles nothing"):
