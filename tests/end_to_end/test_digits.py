@@ -13,6 +13,7 @@ from schemas.image import encode_png
 from schemas.manifest import ModelManifest
 from tests.support.http_requests import npy
 from tests.support.service_process import Service
+from tests.support.trainer_process import train
 from tests.support.zip_files import npz, zipped
 from trainer.data.dataset import LabelledImages
 from trainer.data.digits import DigitsSource
@@ -30,9 +31,16 @@ def test_split(manifest: ModelManifest) -> LabelledImages:
     return split(DigitsSource().load(), Recipe.model_validate(manifest.provenance.recipe).data).test
 
 
-def test_the_default_recipe_reaches_98_percent(manifest: ModelManifest) -> None:
-    assert manifest.metrics.test.n == 179
-    assert manifest.metrics.test.accuracy >= 0.98
+@pytest.mark.slow
+def test_the_default_recipe_reaches_98_percent_on_average_over_seeds(tmp_path: Path) -> None:
+    """Each image of the small test split is half a percent, so that one seed shows little."""
+    accuracies = []
+    for seed in range(3):
+        train("digits", "--seed", str(seed), artifacts=tmp_path)
+        test = open_bundle(tmp_path / "digits" / str(seed + 1)).manifest.metrics.test
+        assert test.n == 179
+        accuracies.append(test.accuracy)
+    assert sum(accuracies) / len(accuracies) >= 0.98
 
 
 def test_the_service_is_ready_and_lists_its_model(service: Service) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from trainer.cli.output import say
 from trainer.data.dataset import DataSource
 from trainer.data.detect import check_data_option, model_name, open_source
-from trainer.errors import RecipeError
+from trainer.errors import DataError, RecipeError
 from trainer.network_config import BackboneConfig
 from trainer.recipe import Recipe, is_recipe_file
 from trainer.recipes.registry import configure
@@ -88,7 +88,7 @@ def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
     place, config = options.data or DEFAULT_DATA, recipe.data
     if isinstance(recipe.network, BackboneConfig):
         if not place.exists():
-            open_source(config, place)  # reports it without PyTorch
+            raise DataError(f"{place} is not a folder or file. Give the data with --data.")
         from trainer.models.input_size import with_size  # noqa: PLC0415 - PyTorch takes seconds
 
         config, reasons = with_size(recipe, place)

@@ -45,7 +45,7 @@ def test_bundles_of_different_sizes_each_see_the_images_at_their_own(
     network = ["--preset", "scratch", "--network", "plain", "--set", "network.widths=4", "--set", "network.dense=8"]
     assert main([*train, *network, *(word for each in settings for word in ("--set", each))]) == 0
     capsys.readouterr()
-    large = tmp_path / "artifacts" / "photos"
+    large = tmp_path / "artifacts" / "photos-scratch"
     assert main(["compare", str(small), str(large), "--data", str(photos), "--json"]) == 0
     said = capsys.readouterr()
     assert f"{large / '1'} was trained on this data: scored on its recipe's test split" in said.err

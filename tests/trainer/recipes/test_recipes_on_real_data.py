@@ -16,7 +16,7 @@ from trainer.data.split import split
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.models.build import build_network
 from trainer.network_config import NETWORKS, BackboneConfig
-from trainer.recipe import DataConfig, Recipe, Source, TransferConfig, with_settings
+from trainer.recipe import DataConfig, Precision, Recipe, Source, TransferConfig, with_settings
 from trainer.recipes.registry import RECIPES, presets
 from trainer.training.loop import fit
 
@@ -74,7 +74,9 @@ def test_its_bundle_is_good(name: str, real_data: Path, tmp_path: Path) -> None:
     recipe, source = few_steps(name, "default", real_data)
     bundle = train_bundle(recipe, tmp_path, source)
     bundle.check_golden(bundle.manifest.fp32, OnnxModel(bundle.read(bundle.manifest.fp32)).probabilities)
-    assert bundle.manifest.provenance.recipe == recipe.model_dump(mode="json")
+    recorded = Recipe.model_validate(bundle.manifest.provenance.recipe)
+    assert recorded == recipe.model_copy(update={"precision": recorded.precision})  # auto has become a choice
+    assert recorded.precision is not Precision.AUTO
 
 
 @pytest.mark.parametrize("network", NETWORKS)
