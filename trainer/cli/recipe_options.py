@@ -87,7 +87,7 @@ def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
     """Returns the recipe's data, checked but not read."""
     place, config = options.data or DEFAULT_DATA, recipe.data
     if isinstance(recipe.network, BackboneConfig):
-        if not place.exists():
+        if not place.exists() and "network" not in settings_of(options):  # the default network needs no check
             raise DataError(f"{place} is not a folder or file. Give the data with --data.")
         from trainer.models.input_size import with_size  # noqa: PLC0415 - PyTorch takes seconds
 
