@@ -13,9 +13,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Several processes run tests at the same time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# What a shell starts in the background ignores ^C, and so would the programs that tests start and interrupt.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a shell starts in the background ignores ^C, and what nohup starts ignores SIGHUP; the programs that tests start
+# would inherit that.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # The time of one example depends on what else the machine does.
 hypothesis.settings.register_profile("no deadline", deadline=None)
