@@ -119,6 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def end(self, *, body_arrives: bool) -> None:
         """Closes the connection after its last response, but not while bytes arrive: that would reset it."""
+        self.pipeline.clear()  # a request after the last response is not answered (RFC 9112, section 9.6)
         if body_arrives:
             self._close_after_body = True
         elif self._refused:

@@ -214,6 +214,14 @@ def test_data_after_connection_close_is_not_a_request(recorder: Recorder) -> Non
     assert recorder.send(LAST + HIDDEN) == ([("GET", "/last", b"")], [200])
 
 
+@pytest.mark.parametrize("ending", [b"connection: close\r\n", b"expect: 100-continue\r\n"])
+@pytest.mark.parametrize("rest", [b"!", HIDDEN + b"!", post(b"content-length : 5\r\n", HIDDEN)])
+def test_nothing_is_answered_after_the_last_response(recorder: Recorder, ending: bytes, rest: bytes) -> None:
+    seen, statuses = recorder.send(post(ending + b"content-length: 5\r\n", b"hello" + rest))
+    assert seen == [("POST", "/predict", b"hello")]
+    assert [status for status in statuses if status != 100] == [200]
+
+
 def test_data_after_the_announced_body_is_refused(recorder: Recorder) -> None:
     seen, statuses = recorder.send(post(b"content-length: 5\r\n", b"hello and more"))
     assert seen == [("POST", "/predict", b"hello")]
