@@ -259,7 +259,7 @@ class ModelManifest(Frozen):
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     dropped_variants: tuple[DroppedVariant, ...] = ()
     golden: Golden
-    weights: HashedFile
+    weights: Annotated[HashedFile | None, Field(description="null for an imported model")]
     metrics: SplitMetrics
     calibration: TemperatureScaling | None = None
     reject: Reject | None = None

@@ -6,6 +6,7 @@ TrainerError
 │   ├── DataError              missing, damaged or unsuitable data
 │   ├── StudyError             a study that is unreadable or belongs to another search
 │   ├── ArtifactsError         the folder for bundles is not writable, or its labels differ
+│   ├── ImportedModelError     a model file from elsewhere is not an image classifier that can be served
 │   ├── RunsError              the folder for checkpoints is not writable, or in use
 │   └── DeviceError            the requested device is not usable
 └── RunError                   the run itself failed: exit status 1
@@ -44,6 +45,10 @@ class StudyError(UsageError):
 
 
 class ArtifactsError(UsageError):
+    pass
+
+
+class ImportedModelError(UsageError):
     pass
 
 

@@ -8,25 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import JsonValue
 from scipy.special import softmax
 from torch import nn
 
-from schemas.bundle import Bundle, hash_file
-from schemas.manifest import ModelManifest, SplitMetrics, Task, Variant, VariantMetrics, VariantName
-from trainer.bundle.model_card import warnings_of
+from schemas.bundle import Bundle
+from schemas.manifest import Reject, Task
+from trainer.bundle.assemble import WEIGHTS_FILE, BundleSettings, Exported, assemble, spread_images
 from trainer.bundle.provenance import provenance
-from trainer.bundle.report import write_report
-from trainer.bundle.writer import check_labels, check_writable, new_bundle, publish, write_golden
-from trainer.data.dataset import DataSource, LabelledImages
+from trainer.bundle.report import write_training_report
+from trainer.bundle.writer import check_labels, check_writable
+from trainer.data.dataset import DataSource
 from trainer.data.split import Splits, split
-from trainer.evaluation.calibration import describe_scaling, find_reject, fit_temperature
-from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.onnx import NetworkOutput, check_parity, export, network_logits
-from trainer.export.quantize import Reference, make_variants
+from trainer.evaluation.calibration import fit_temperature
+from trainer.evaluation.evaluate import Evaluation
+from trainer.export.onnx import NetworkOutput, export, network_logits
 from trainer.models.build import build_network
 from trainer.models.pretrained import as_run, starting_weights
 from trainer.models.tta import with_views
@@ -38,10 +35,6 @@ from trainer.training.loop import Fitted, fit
 from trainer.training.progress import Reporter
 from trainer.training.run_dir import note_bundle, published_bundle, run_folder
 from trainer.training.tensorboard import TensorBoardReporter
-
-PARITY_IMAGES = 1024
-# Probabilities differ by about 1e-6 between CPUs; a difference of 1e-3 means another model.
-GOLDEN_TOLERANCE_FP32 = 1e-3
 
 
 @dataclass(frozen=True)
@@ -127,59 +120,23 @@ def _fit(
 def write_bundle(
     recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device, artifacts: Path, reporter: Reporter
 ) -> Bundle:
-    """Exports and measures a trained network and writes its bundle. Raises ExportError and WriteError."""
+    """Calibrates and exports a trained network, and writes its bundle. Raises ExportError and WriteError."""
     network = with_views(fitted.network, recipe.test_views)
     labels, logits = fitted.held or (data.validation.labels, network_logits(network, data.validation.images))
     temperature = fit_temperature(logits, labels)
-    content = export(network, data.input, temperature)
-    model = OnnxModel(content)
-    network_output = NetworkOutput.of(network, _spread(data.test, PARITY_IMAGES))
-    parity = check_parity(model, network_output)
-    validation, test = (evaluate(model, part, data.labels) for part in (data.validation, data.test))
-    # By cross-validation, the last layer has learnt from the validation images: those predictions count instead.
-    held = Evaluation.of(labels, softmax(logits / temperature, axis=1), logits, data.labels)
-    chosen = held if fitted.held else validation
-    reject = find_reject(recipe.target_accuracy, chosen, test)
-    with new_bundle(artifacts, recipe.name) as folder:
-        (folder / "model.onnx").write_bytes(content)
-        save_weights(fitted.network, folder / "weights.safetensors")
-        golden, golden_images, golden_probabilities = write_golden(folder, data.test, data.input, model)
-        reference = Reference(
-            content, data, validation.metrics.accuracy, network_output, golden_images, golden_probabilities
-        )
-        variants = make_variants(recipe.variants, reference, folder)
-        failures = write_report(folder / "report", recipe, data, fitted, test, reject)
-        fp32 = Variant(
-            name=VariantName.FP32,
-            **hash_file(folder / "model.onnx", folder).model_dump(),
-            metrics=VariantMetrics(accuracy=test.metrics.accuracy, log_loss=test.metrics.log_loss),
-            parity=parity,
-            golden_tolerance=GOLDEN_TOLERANCE_FP32,
-        )
-        manifest = ModelManifest(
-            name=recipe.name,
-            version=1,  # publish sets it
-            task=Task.BINARY if recipe.sigmoid else Task.MULTICLASS,
-            labels=data.labels,
-            input=data.input,
-            variants=(fp32, *variants.kept),
-            dropped_variants=variants.dropped,
-            golden=golden,
-            weights=hash_file(folder / "weights.safetensors", folder),
-            metrics=SplitMetrics(validation=chosen.metrics, test=test.metrics),
-            calibration=describe_scaling(temperature, chosen, test),
-            reject=reject,
-            provenance=provenance(recipe, data, fitted, device),
-        )
-        bundle = publish(folder, manifest, model)
-    for warning in (*warnings_of(bundle.manifest), *failures):
-        reporter.note(f"warning: {warning}")
-    return bundle
+    held = Evaluation.of(labels, softmax(logits / temperature, axis=1), logits, data.labels) if fitted.held else None
+    original = NetworkOutput.of(network, spread_images(data.test))
+    exported = Exported(export(network, data.input, temperature), temperature, original, held)
+    settings = BundleSettings(
+        recipe.name, Task.BINARY if recipe.sigmoid else Task.MULTICLASS, recipe.target_accuracy, recipe.variants
+    )
 
+    def write_files(folder: Path, test: Evaluation, reject: Reject | None) -> list[str]:
+        save_weights(fitted.network, folder / WEIGHTS_FILE)
+        return write_training_report(folder / "report", recipe, data, fitted, test, reject)
 
-def _spread(data: LabelledImages, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Returns at most count images from all over a split: it may be sorted by class."""
-    return data.images[np.linspace(0, len(data) - 1, min(count, len(data))).astype(np.int64)]
+    source = provenance(recipe, data, fitted, device)
+    return assemble(exported, data, settings, source, write_files, artifacts, reporter)
 
 
 @contextmanager

@@ -16,9 +16,7 @@ def model_card(manifest: ModelManifest, folder: Path) -> str:
     test, data = manifest.metrics.test, manifest.provenance.data
     spec = manifest.input
     kind = "grey" if spec.channels == 1 else "RGB"
-    network = manifest.provenance.recipe["network"]
     name = json.dumps(data.name, ensure_ascii=False)  # JSON strings are YAML too, whatever characters they contain
-    architecture = network["name"] if isinstance(network, dict) else network
     return f"""---
 library_name: onnx
 pipeline_tag: image-classification
@@ -38,10 +36,11 @@ model-index:
 
 Classifies {kind} images of {spec.height}x{spec.width} as one of {len(manifest.labels):,} classes:
 {_first(manifest.labels)}.
-{_views(manifest)}Network: {architecture}, {manifest.provenance.parameters:,} parameters.
+{_views(manifest)}{_network(manifest)}
 {_warnings(manifest)}
 ## Data
-{data.name}: {data.train:,} training images, {data.validation:,} validation images and {data.test:,} test images.
+{data.name}: {data.train:,} {"" if "network" in manifest.provenance.recipe else "unused "}training images, \
+{data.validation:,} validation images and {data.test:,} test images.
 Content hash `{data.content_hash}`.
 
 ## Metrics
@@ -63,12 +62,7 @@ The model distinguishes the classes above in images like those of the test split
 Measure it on your own images with `POST /evaluate`. It answers any image with one of its classes, also an image that
 shows none of them, and its confidence is then meaningless. Fairness towards the people in images was not measured.
 
-## Training
-{manifest.provenance.epochs} epochs in {manifest.provenance.duration_seconds:.1f} s on {manifest.provenance.device}\
-{_processes(manifest)}; seed {manifest.provenance.seed}. The weights are those of epoch \
-{manifest.provenance.best_epoch}, the best on validation.
-{_start(manifest)}{_steps(manifest)}The recipe is in `manifest.json`.
-
+{_training(manifest)}
 ## How to use it
 `make serve`, then
 
@@ -138,6 +132,30 @@ def _views(manifest: ModelManifest) -> str:
     if not isinstance(views, str) or views not in described:
         return ""
     return f"The graph averages its answer over test-time views: {described[views]}.\n"
+
+
+def _network(manifest: ModelManifest) -> str:
+    network = manifest.provenance.recipe.get("network")
+    if network is None:
+        return "The network was imported; see Origin."
+    name = network["name"] if isinstance(network, dict) else network
+    return f"Network: {name}, {manifest.provenance.parameters:,} parameters."
+
+
+def _training(manifest: ModelManifest) -> str:
+    source = manifest.provenance
+    if (origin := source.recipe.get("imported")) is not None:
+        assert isinstance(origin, dict)  # noqa: S101 - as provenance.imported writes it
+        return f"""## Origin
+Imported from `{origin["file"]}` (sha256 `{origin["sha256"]}`), which was trained elsewhere.
+If it was trained on some of the images above, the metrics are too good. The graph normalises with
+`{origin["normalisation"]}`.
+"""
+    return f"""## Training
+{source.epochs} epochs in {source.duration_seconds:.1f} s on {source.device}{_processes(manifest)}; \
+seed {source.seed}. The weights are those of epoch {source.best_epoch}, the best on validation.
+{_start(manifest)}{_steps(manifest)}The recipe is in `manifest.json`.
+"""
 
 
 def _start(manifest: ModelManifest) -> str:

@@ -5,8 +5,10 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from schemas.manifest import DataProvenance, Provenance
 from trainer.data.split import Splits
@@ -19,14 +21,7 @@ from trainer.training.loop import Fitted
 def provenance(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device) -> Provenance:
     return Provenance(
         recipe=recipe.model_dump(mode="json"),
-        data=DataProvenance(
-            name=data.name,
-            content_hash=data.content_hash,
-            train=len(data.train),
-            validation=len(data.validation),
-            test=len(data.test),
-            duplicates=data.duplicates,
-        ),
+        data=_data(data),
         seed=recipe.seed,
         epochs=len(fitted.history),
         best_epoch=fitted.best_epoch,
@@ -35,10 +30,42 @@ def provenance(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.devic
         processes=fitted.processes,
         duration_seconds=round(fitted.seconds, 3),
         steps=fitted.steps,
-        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        git_commit=_git_commit(),
-        libraries=_libraries(),
+        **_here_and_now(),
     )
+
+
+def imported(origin: dict[str, JsonValue], parameters: int, data: Splits) -> Provenance:
+    """Of a model that was trained elsewhere; origin describes its file."""
+    return Provenance(
+        recipe={"imported": origin},
+        data=_data(data),
+        seed=0,
+        epochs=0,
+        best_epoch=0,
+        parameters=parameters,
+        device="cpu",
+        duration_seconds=0,
+        **_here_and_now(),
+    )
+
+
+def _data(data: Splits) -> DataProvenance:
+    return DataProvenance(
+        name=data.name,
+        content_hash=data.content_hash,
+        train=len(data.train),
+        validation=len(data.validation),
+        test=len(data.test),
+        duplicates=data.duplicates,
+    )
+
+
+def _here_and_now() -> dict[str, Any]:
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "git_commit": _git_commit(),
+        "libraries": _libraries(),
+    }
 
 
 def _libraries() -> dict[str, str]:

@@ -30,29 +30,40 @@ _NAME_LENGTH = 22
 _CORRECT, _WRONG = "#1a7f37", "#cf222e"
 
 
-def write_report(
-    folder: Path, recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation, reject: Reject | None
-) -> list[str]:
-    """Creates the folder; returns a sentence for each plot that could not be drawn. Raises OSError."""
+def write_report(folder: Path, data: Splits, test: Evaluation, reject: Reject | None) -> list[str]:
+    """Describes the answers for the test split, in a new folder.
+
+    Returns a sentence for each plot that could not be drawn. Raises OSError.
+    """
     folder.mkdir()
     curve = coverage_of(test)
-    _write_history(folder / "history.csv", fitted.history)
     _write_coverage(folder / "coverage.csv", curve)
-    shape = Shape(**data.input.model_dump(include={"height", "width", "channels"}), classes=len(data.labels))
-    (folder / "model.txt").write_text(summary(fitted.network, shape), encoding="utf-8")
     (folder / "classification_report.json").write_text(render_json(test.metrics), encoding="utf-8")
     return write_plots(
         folder,
         {
-            "curves": lambda: plots.curves(fitted, data, recipe.augment),
             "confusion_matrix": lambda: plots.confusion(test.metrics),
             "coverage": lambda: plots.coverage(curve, reject, test.metrics.n),
             "reliability": lambda: plots.reliability(test),
-            "samples": lambda: samples(recipe, data),
-            "predictions": lambda: _predictions(data, test, recipe.seed),
+            "predictions": lambda: _predictions(data, test),
             "mistakes": lambda: _mistakes(data, test),
         },
     )
+
+
+def write_training_report(
+    folder: Path, recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation, reject: Reject | None
+) -> list[str]:
+    """Like write_report, and describes the network and its training."""
+    failures = write_report(folder, data, test, reject)
+    _write_history(folder / "history.csv", fitted.history)
+    shape = Shape(**data.input.model_dump(include={"height", "width", "channels"}), classes=len(data.labels))
+    (folder / "model.txt").write_text(summary(fitted.network, shape), encoding="utf-8")
+    training: dict[str, Callable[[], Figure]] = {
+        "curves": lambda: plots.curves(fitted, data, recipe.augment),
+        "samples": lambda: samples(recipe, data),
+    }
+    return failures + write_plots(folder, training)
 
 
 def write_plots(folder: Path, figures: dict[str, Callable[[], Figure]]) -> list[str]:
@@ -88,8 +99,8 @@ def _write_coverage(path: Path, curve: CoverageCurve) -> None:
         writer.writerows(zip(*columns, strict=True))
 
 
-def _predictions(data: Splits, test: Evaluation, seed: int) -> Figure:
-    chosen = np.random.default_rng(seed).permutation(test.metrics.n)[:GRID]
+def _predictions(data: Splits, test: Evaluation) -> Figure:
+    chosen = np.random.default_rng(0).permutation(test.metrics.n)[:GRID]
     title = f"{len(chosen)} of {test.metrics.n:,} test images, with the prediction and its probability"
     return image_grid(title, _answers(data, test, chosen))
 

@@ -1,8 +1,11 @@
 """Types of options for argparse: each checks its text before any work is done."""
 
 import argparse
+import re
 import tempfile
 from pathlib import Path
+
+from schemas.manifest import NAME_PATTERN
 
 
 def positive(text: str) -> int:
@@ -19,6 +22,35 @@ def seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' must be a number of seconds, 0 or more")
     return value
+
+
+def model_name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' must be up to 64 lower-case letters, digits, dots, hyphens and underscores, first a letter or a "
+            "digit"
+        )
+    return text
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """One number, or three between commas."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in {1, 3} or not all(abs(value) < float("inf") for value in values):
+        raise argparse.ArgumentTypeError(f"'{text}' must be one number, or one per channel as in 0.485,0.456,0.406")
+    return values
+
+
+def image_shape(text: str) -> tuple[int, int, int]:
+    """height,width,channels"""
+    sides = [int(part) for part in text.split(",") if part.isdecimal()]
+    if len(sides) != text.count(",") + 1 or len(sides) != 3 or min(sides) < 1 or sides[2] not in {1, 3}:
+        raise argparse.ArgumentTypeError(f"'{text}' must be height,width,channels, as in 224,224,3")
+    height, width, channels = sides
+    return height, width, channels
 
 
 def new_file(text: str) -> Path:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from schemas.errors import SchemaError
-from trainer.cli import compare, evaluate, lr_find, predict, recipes, show, train, tune
+from trainer.cli import compare, evaluate, import_model, lr_find, predict, recipes, show, train, tune
 from trainer.cli.output import say
 from trainer.errors import TrainerError, UsageError
 
@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "predict": (predict, "classify image files with a bundle"),
     "evaluate": (evaluate, "measure a bundle on labelled data"),
     "compare": (compare, "compare two bundles on the same labelled data"),
+    "import": (import_model, "make a bundle of an ONNX classifier from elsewhere"),
 }
 
 

@@ -61,6 +61,8 @@ def starting_weights(recipe: Recipe) -> StartingWeights | None:
         weights = _imagenet(recipe.network)
     elif Path(source).is_dir():
         bundle = open_newest_bundle(Path(source))
+        if bundle.manifest.weights is None:
+            raise DataError(f"{bundle.path} was imported as a graph, so it has no weights to continue from.")
         read = _from_safetensors(source, bundle.read(bundle.manifest.weights))
         weights = replace(read, labels=bundle.manifest.labels)
     else:

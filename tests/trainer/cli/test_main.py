@@ -93,6 +93,7 @@ def test_a_bundle_brings_its_network_which_settings_still_change(tmp_path: Path)
     assert main([*begin, "network.dropout=0.5", "--weights", str(tmp_path / "digits")]) == 0
     first, second = (open_bundle(tmp_path / "digits" / version).manifest for version in ("1", "2"))
     recipe = second.provenance.recipe
+    assert first.weights is not None
     assert isinstance(recipe["network"], dict)
     assert (recipe["network"]["widths"], recipe["network"]["dropout"]) == ([4, 8], 0.5)
     started = TransferConfig(weights=str(tmp_path / "digits"), sha256=first.weights.sha256)

@@ -36,6 +36,7 @@ def test_it_starts_from_a_bundle_trained_on_other_photos(photos: Path, tmp_path:
     assert second.provenance.recipe["network"] == first.provenance.recipe["network"]
     transfer = second.provenance.recipe["transfer"]
     assert isinstance(transfer, dict)
+    assert first.weights is not None
     assert (transfer["sha256"], transfer["head_epochs"]) == (first.weights.sha256, 5)
 
 

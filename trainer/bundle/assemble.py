@@ -1,0 +1,117 @@
+"""Measures an exported classifier, makes its variants, and writes its bundle."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from schemas.bundle import Bundle, hash_file
+from schemas.image import Pixels
+from schemas.manifest import (
+    ModelManifest,
+    Provenance,
+    Reject,
+    SplitMetrics,
+    Task,
+    Variant,
+    VariantMetrics,
+    VariantName,
+)
+from trainer.bundle.model_card import warnings_of
+from trainer.bundle.writer import new_bundle, publish, write_golden
+from trainer.data.dataset import LabelledImages
+from trainer.data.split import Splits
+from trainer.evaluation.calibration import describe_scaling, find_reject
+from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.onnx import NetworkOutput, check_parity
+from trainer.export.quantize import Reference, make_variants
+from trainer.training.progress import Reporter
+
+PARITY_IMAGES = 1024
+# Probabilities differ by about 1e-6 between CPUs; a difference of 1e-3 means another model.
+GOLDEN_TOLERANCE_FP32 = 1e-3
+WEIGHTS_FILE = "weights.safetensors"
+
+WriteFiles = Callable[[Path, Evaluation, Reject | None], list[str]]
+"""Writes weights and report into the bundle's folder, given the answers for the test split; returns what failed."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle's fp32 file, calibrated with a temperature.
+
+    original are the logits of what the file was made from, for spread_images of the test split. held are answers for
+    images that fitted no weights, where the validation split did.
+    """
+
+    content: bytes
+    temperature: float
+    original: NetworkOutput
+    held: Evaluation | None = None
+
+
+@dataclass(frozen=True)
+class BundleSettings:
+    name: str
+    task: Task
+    target_accuracy: float = 0.0
+    variants: Sequence[VariantName] = (VariantName.INT8, VariantName.FP16)
+
+
+def assemble(
+    exported: Exported,
+    data: Splits,
+    settings: BundleSettings,
+    provenance: Provenance,
+    write_files: WriteFiles,
+    artifacts: Path,
+    reporter: Reporter,
+) -> Bundle:
+    """Writes the model's next version. Raises ExportError and WriteError."""
+    model = OnnxModel(exported.content)
+    parity = check_parity(model, exported.original)
+    validation, test = (evaluate(model, part, data.labels) for part in (data.validation, data.test))
+    chosen = exported.held or validation
+    reject = find_reject(settings.target_accuracy, chosen, test)
+    with new_bundle(artifacts, settings.name) as folder:
+        (folder / "model.onnx").write_bytes(exported.content)
+        golden, golden_images, golden_probabilities = write_golden(folder, data.test, data.input, model)
+        reference = Reference(
+            exported.content, data, validation.metrics.accuracy, exported.original, golden_images, golden_probabilities
+        )
+        variants = make_variants(settings.variants, reference, folder)
+        failures = write_files(folder, test, reject)
+        weights = folder / WEIGHTS_FILE
+        fp32 = Variant(
+            name=VariantName.FP32,
+            **hash_file(folder / "model.onnx", folder).model_dump(),
+            metrics=VariantMetrics(accuracy=test.metrics.accuracy, log_loss=test.metrics.log_loss),
+            parity=parity,
+            golden_tolerance=GOLDEN_TOLERANCE_FP32,
+        )
+        manifest = ModelManifest(
+            name=settings.name,
+            version=1,  # publish sets it
+            task=settings.task,
+            labels=data.labels,
+            input=data.input,
+            variants=(fp32, *variants.kept),
+            dropped_variants=variants.dropped,
+            golden=golden,
+            weights=hash_file(weights, folder) if weights.exists() else None,
+            metrics=SplitMetrics(validation=chosen.metrics, test=test.metrics),
+            calibration=describe_scaling(exported.temperature, chosen, test),
+            reject=reject,
+            provenance=provenance,
+        )
+        bundle = publish(folder, manifest, model)
+    for warning in (*warnings_of(bundle.manifest), *failures):
+        reporter.note(f"warning: {warning}")
+    return bundle
+
+
+def spread_images(data: LabelledImages, count: int = PARITY_IMAGES) -> Pixels:
+    """Returns at most count images from all over a split: it may be sorted by class."""
+    return data.images[np.linspace(0, len(data) - 1, min(count, len(data))).astype(np.int64)]
