@@ -42,6 +42,22 @@ class ScheduleName(StrEnum):
     ONE_CYCLE = "one_cycle"
 
 
+class Sampling(StrEnum):
+    """How the images of an epoch are drawn."""
+
+    UNIFORM = "uniform"  # each image once
+    BALANCED = "balanced"  # with replacement, each class equally often
+
+
+class Monitor(StrEnum):
+    """What chooses the epoch on the validation split."""
+
+    ACCURACY = "accuracy"
+    MACRO_F1 = "macro_f1"
+    BALANCED_ACCURACY = "balanced_accuracy"
+    LOG_LOSS = "log_loss"
+
+
 class ClassWeights(StrEnum):
     OFF = "off"
     BALANCED = "balanced"
@@ -138,17 +154,32 @@ class AugmentConfig(Frozen):
     """Random changes to each training image, drawn anew in every epoch; 0 turns one off."""
 
     flip: Annotated[Flip, Field(description="mirror left and right")] = Flip.OFF
+    vertical_flip: Annotated[bool, Field(description="mirror top and bottom of half of the images")] = False
     translate: Annotated[
         float, Field(ge=0, description="largest shift, pixels; whole pixels unless rotate or scale is on")
     ] = 0.0
     rotate: Annotated[float, Field(ge=0, le=180, description="largest angle, degrees")] = 0.0
     scale: Annotated[float, Field(ge=0, lt=1, description="largest relative change of size")] = 0.0
     crop: Annotated[float, Field(ge=0, lt=1, description="largest share of the area that is removed")] = 0.0
+    aspect: Annotated[float, Field(ge=0, description="largest relative change of the crop's aspect ratio")] = 0.0
     reflect: Annotated[bool, Field(description="mirror at the border when resampling; else black")] = False
     colour: Annotated[float, Field(ge=0, le=1, description="largest change of brightness, contrast, saturation")] = 0.0
+    trivial: Annotated[bool, Field(description="one random change of random strength (TrivialAugment)")] = False
     cutout: Annotated[int, Field(ge=0, description="side of a black square, pixels")] = 0
+    erase: Annotated[float, Field(ge=0, le=1, description="share of images with a rectangle of noise")] = 0.0
     mixup: Annotated[float, Field(ge=0, description="alpha of mixup's beta distribution")] = 0.0
     cutmix: Annotated[float, Field(ge=0, description="alpha of CutMix's beta distribution")] = 0.0
+
+
+AUGMENT_POLICIES = {
+    "none": AugmentConfig(),
+    "light": AugmentConfig(flip=Flip.RANDOM, crop=0.3, reflect=True),
+    "strong": AugmentConfig(
+        flip=Flip.RANDOM, rotate=15, crop=0.6, aspect=1 / 3, reflect=True, colour=0.3, erase=0.25, mixup=0.2, cutmix=1
+    ),
+    "trivial": AugmentConfig(flip=Flip.RANDOM, crop=0.3, aspect=1 / 3, reflect=True, trivial=True, erase=0.1),
+}
+"""The values of augment.policy, which sets all of augment."""
 
 
 class OptimizerConfig(Frozen):
@@ -231,8 +262,15 @@ class Recipe(Frozen):
     class_weights: Annotated[
         ClassWeights, Field(description="balanced weights the loss of each class by 1 / its number of training images")
     ] = ClassWeights.OFF
+    sampling: Annotated[
+        Sampling, Field(description="balanced draws each class equally often, instead of each image once")
+    ] = Sampling.UNIFORM
+    monitor: Annotated[Monitor, Field(description="figure on the validation split that chooses the epoch")] = (
+        Monitor.ACCURACY
+    )
     patience: Annotated[
-        int, Field(ge=0, description="epochs without a better validation accuracy after which training stops; 0: never")
+        int,
+        Field(ge=0, description="epochs without a better figure on validation after which training stops; 0: never"),
     ] = 0
     ema_decay: Annotated[
         float, Field(ge=0, lt=1, description="of the averaged weights, which are then validated and exported; 0: off")
@@ -250,11 +288,18 @@ class Recipe(Frozen):
     ] = (VariantName.INT8, VariantName.FP16)
     seed: Seed = 0
 
+    @model_validator(mode="after")
+    def _balances_once(self) -> Self:
+        if self.sampling is Sampling.BALANCED and self.class_weights is ClassWeights.BALANCED:
+            raise ValueError("sampling=balanced and class_weights=balanced would balance twice; choose one")
+        return self
+
 
 def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
     """Returns the recipe with dotted keys replaced: {"optimizer.learning_rate": "0.1", "network": "plain"}.
 
-    Values may be strings from a command line. Raises RecipeError naming the wrong key or value.
+    network and augment.policy stand for all settings of their group, which later keys change further. Values may be
+    strings from a command line. Raises RecipeError naming the wrong key or value.
     """
     tree = recipe.model_dump(mode="json")
     for key, value in settings.items():
@@ -278,6 +323,11 @@ def first_fault(error: ValidationError) -> tuple[str, Any, str]:
 
 
 def _replace(tree: dict[str, Any], key: str, value: Any) -> None:
+    if key == "augment.policy":
+        if value not in AUGMENT_POLICIES:
+            raise RecipeError(f"Setting {key} = {value!r}: choose one of {', '.join(AUGMENT_POLICIES)}.")
+        tree["augment"] = AUGMENT_POLICIES[value].model_dump(mode="json")
+        return
     *path, last = key.split(".")
     node: Any = tree
     for part in path:

@@ -9,7 +9,7 @@ from trainer.models.layers import Shape
 from trainer.models.registry import build
 from trainer.models.summary import parameter_count
 from trainer.network_config import BackboneConfig, InceptionConfig
-from trainer.recipe import OptimizerName, Recipe, read_recipe, with_settings, write_recipe
+from trainer.recipe import AUGMENT_POLICIES, OptimizerName, Recipe, read_recipe, with_settings, write_recipe
 from trainer.recipes.registry import RECIPES, claim, find_recipe, presets
 
 DIGITS = find_recipe("digits", "default")
@@ -31,6 +31,22 @@ def test_settings_leave_the_recipe_as_it_was() -> None:
 def test_setting_the_network_brings_its_own_defaults(key: str) -> None:
     recipe = with_settings(DIGITS, {key: "inception", "network.stem": "4"})
     assert recipe.network == InceptionConfig(stem=4)
+
+
+@pytest.mark.parametrize("policy", AUGMENT_POLICIES)
+def test_an_augmentation_policy_sets_the_group_and_later_settings_change_it(policy: str) -> None:
+    recipe = with_settings(DIGITS, {"augment.policy": policy, "augment.rotate": "7"})
+    assert recipe.augment == AUGMENT_POLICIES[policy].model_copy(update={"rotate": 7.0})
+
+
+def test_an_unknown_augmentation_policy_names_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="choose one of none, light, strong, trivial"):
+        with_settings(DIGITS, {"augment.policy": "heavy"})
+
+
+def test_balancing_twice_is_refused() -> None:
+    with pytest.raises(RecipeError, match="would balance twice; choose one"):
+        with_settings(DIGITS, {"sampling": "balanced", "class_weights": "balanced"})
 
 
 def test_any_other_name_is_a_network_of_timm() -> None:

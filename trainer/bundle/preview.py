@@ -21,6 +21,10 @@ _COLUMNS = 8
 _TITLE_WIDTH = 120  # characters that fit above 8 columns
 _WORDS = {
     "flip": "{} flip",
+    "vertical_flip": "mirrored top to bottom",
+    "aspect": "aspect ratio changed by up to {:.0%}",
+    "trivial": "TrivialAugment",
+    "erase": "{:.0%} with a rectangle of noise",
     "translate": "shifted by up to {:g} pixels",
     "rotate": "rotated by up to {:g} degrees",
     "scale": "scaled by up to {:.0%}",

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from trainer.network_config import NETWORKS
-from trainer.recipe import Recipe
+from trainer.recipe import AUGMENT_POLICIES, Recipe
 from trainer.recipes.registry import RECIPES, claim, presets
 
 Row = tuple[str, ...]
@@ -38,6 +38,7 @@ def claims() -> str:
 def setting_rows() -> list[Row]:
     """Returns key, values and meaning of every setting that --set accepts for any recipe."""
     rows: list[Row] = [(key, _values(field.annotation), field.description or "") for key, field in _settings(Recipe)]
+    rows.append(("augment.policy", "|".join(AUGMENT_POLICIES), "replaces all of augment; later settings change it"))
     rows.append(("network", "|".join(NETWORKS), "the network; its own settings are:"))
     for network, config in NETWORKS.items():
         for key, field in _settings(config):

@@ -4,7 +4,7 @@ No method reads a value back from the device, because that would make the host w
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Augmenter:
     def __init__(self, config: AugmentConfig, count: int, generator: torch.Generator) -> None:
         self._config = config
         self._generator = generator
+        self._trivial = _trivial_augment() if config.trivial else None
         # Alternating flip: half of the images, drawn once, are mirrored in even epochs and the others in odd ones, so
         # that two epochs show every image both ways (Keller Jordan, arXiv 2404.00498).
         alternating = config.flip is Flip.ALTERNATING
@@ -35,24 +36,17 @@ class Augmenter:
         moves the whole image away.
         """
         config = self._config
-        height, width = images.shape[2:]
-        if config.translate >= min(height, width):
-            raise RecipeError(
-                f"augment.translate={config.translate:g} shifts images of {height}x{width} pixels out of the picture. "
-                f"Set it below {min(height, width)}."
-            )
-        if config.flip is not Flip.OFF:
-            images = self._flip(images, index, epoch)
-        if config.rotate or config.scale:
-            images = self._affine(images)
-        elif config.translate:
-            images = self._translate(images)
-        if config.crop:
+        images = self._move(self._flip(images, index, epoch))
+        if config.crop or config.aspect:
             images = self._crop(images)
+        if self._trivial is not None:
+            images = self._change_trivially(images)
         if config.colour:
             images = self._colour(images)
         if config.cutout:
             images = self._cutout(images)
+        if config.erase:
+            images = self._erase(images)
         return images
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Targets]:
@@ -84,10 +78,23 @@ class Augmenter:
 
     def _flip(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
         if self._config.flip is Flip.ALTERNATING:
-            mirrored = self._mirrored_first[index] ^ (epoch % 2 == 1)
-        else:
-            mirrored = self._uniform(len(images)) < 0.5
-        return torch.where(mirrored.reshape(-1, 1, 1, 1), images.flip(3), images)
+            images = _mirrored(images, self._mirrored_first[index] ^ (epoch % 2 == 1), axis=3)
+        elif self._config.flip is Flip.RANDOM:
+            images = _mirrored(images, self._uniform(len(images)) < 0.5, axis=3)
+        if self._config.vertical_flip:
+            images = _mirrored(images, self._uniform(len(images)) < 0.5, axis=2)
+        return images
+
+    def _move(self, images: Tensor) -> Tensor:
+        config, (height, width) = self._config, images.shape[2:]
+        if config.translate >= min(height, width):
+            raise RecipeError(
+                f"augment.translate={config.translate:g} shifts images of {height}x{width} pixels out of the picture. "
+                f"Set it below {min(height, width)}."
+            )
+        if config.rotate or config.scale:
+            return self._affine(images)
+        return self._translate(images) if config.translate else images
 
     def _translate(self, images: Tensor) -> Tensor:
         """Shifts by whole pixels, which blurs nothing, and by at least one; the border mirrors the image."""
@@ -114,13 +121,29 @@ class Augmenter:
         return self._resample(images, maps)
 
     def _crop(self, images: Tensor) -> Tensor:
-        """Enlarges a random part of at least (1 - crop) of the area, with the image's aspect ratio."""
+        """Enlarges a random part of at least (1 - crop) of the area, of another shape by up to aspect.
+
+        Source: Szegedy et al., 2015.
+        """
         batch = len(images)
         side = (1 - self._uniform(batch) * self._config.crop).sqrt()
-        right, down = (self._spread(batch, 1.0) * (1 - side) for _ in range(2))
+        stretch = self._spread(batch, math.log1p(self._config.aspect) / 2).exp() if self._config.aspect else 1
+        width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
+        right, down = self._spread(batch, 1.0) * (1 - width), self._spread(batch, 1.0) * (1 - height)
         zero = torch.zeros_like(side)
-        maps = torch.stack([side, zero, right, zero, side, down], dim=1).reshape(batch, 2, 3)
+        maps = torch.stack([width, zero, right, zero, height, down], dim=1).reshape(batch, 2, 3)
         return self._resample(images, maps)
+
+    def _change_trivially(self, images: Tensor) -> Tensor:
+        """Changes each image by one random operation of random strength (TrivialAugment; Müller & Hutter, 2021).
+
+        torchvision draws from PyTorch's global generator, which is seeded here by the step's own seed.
+        """
+        assert self._trivial is not None  # noqa: S101 - as the caller checks
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._generator.initial_seed())
+            changed = [self._trivial(image) for image in (images * 255).round().byte()]
+        return torch.stack(changed).to(images.dtype) / 255
 
     def _resample(self, images: Tensor, maps: Tensor) -> Tensor:
         grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
@@ -142,6 +165,19 @@ class Augmenter:
         """Blackens one square of cutout x cutout pixels in each image (DeVries & Taylor, 2017)."""
         side = self._config.cutout
         return images.masked_fill(self._box(len(images), images.shape[2:], [side, side]), 0)
+
+    def _erase(self, images: Tensor) -> Tensor:
+        """Fills a rectangle of 2% to 33% of the area with noise (random erasing; Zhong et al., 2020)."""
+        count, (height, width) = len(images), images.shape[2:]
+        area = 0.02 + 0.31 * self._uniform(count).reshape(-1, 1)
+        stretch = self._spread(count, math.log(10 / 3) / 2).exp().reshape(-1, 1)
+        size = [
+            (part * side).round().long().clamp(min=1)
+            for part, side in ((area.sqrt() * stretch, height), (area.sqrt() / stretch, width))
+        ]
+        chosen = (self._uniform(count) < self._config.erase).reshape(-1, 1, 1, 1)
+        noise = torch.rand(images.shape, device=self._generator.device, generator=self._generator).to(images.dtype)
+        return torch.where(chosen & self._box(count, (height, width), size), noise, images)
 
     def _box(self, count: int, shape: Sequence[int], size: Sequence[Tensor | int]) -> Tensor:
         """Returns bool [count, 1, height, width], true inside a box of `size` pixels around a random centre.
@@ -171,3 +207,14 @@ class Augmenter:
         first, second = torch._standard_gamma(concentration, generator=self._generator)
         share: Tensor = first / (first + second)
         return share
+
+
+def _mirrored(images: Tensor, chosen: Tensor, axis: int) -> Tensor:
+    return torch.where(chosen.reshape(-1, 1, 1, 1), images.flip(axis), images)
+
+
+def _trivial_augment() -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms.v2 import InterpolationMode, TrivialAugmentWide  # noqa: PLC0415 - few runs need it
+
+    transform: Callable[[Tensor], Tensor] = TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
+    return transform

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from trainer.errors import RunError, WriteError
 from trainer.files import sync_entry, sync_tree
 
-FORMAT = 2  # of a checkpoint's content; a run with checkpoints of another format cannot be resumed
+FORMAT = 3  # of a checkpoint's content; a run with checkpoints of another format cannot be resumed
 _STATE, _BEST, _FACTS = "state.safetensors", "best.safetensors", "state.json"
 _KEPT = 2
 _NEW = ".new-"

@@ -51,7 +51,7 @@ def fine_tune(
     budgeted = recipe.model_copy(update={"max_seconds": float(seconds)})
     tuned = fit(network, data, budgeted, device, reporter, checkpoints=checkpoints, world=world)
     best = tuned.history[tuned.best_epoch - 1]
-    kept = (best.validation_accuracy, -best.validation_loss) > (probe.held.accuracy, -probe.held.loss)
+    kept = (best.score, -best.validation_loss) > (probe.epoch.score, -probe.epoch.validation_loss)
     count = len(data.validation)
     step = TrainingStep(
         name="fine-tuning",

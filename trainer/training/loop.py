@@ -17,7 +17,7 @@ from schemas.manifest import TrainingStep
 from schemas.metrics import Labels
 from trainer.data.split import Splits
 from trainer.errors import NonFiniteError, RecipeError
-from trainer.recipe import ClassWeights, Precision, Recipe
+from trainer.recipe import ClassWeights, Precision, Recipe, Sampling
 from trainer.training.augment import Augmenter, Targets
 from trainer.training.checkpoint import (
     Checkpoints,
@@ -28,6 +28,7 @@ from trainer.training.checkpoint import (
 )
 from trainer.training.distributed import ALONE, World
 from trainer.training.loader import batches_on
+from trainer.training.monitor import ClassCounts, score
 from trainer.training.nan_check import check_step, largest_gradients, with_advice
 from trainer.training.optimizers import MovingAverage, body_parameters, build_optimizers, set_learning_rate
 from trainer.training.precision import autocast, with_precision
@@ -62,7 +63,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     world: World = ALONE,
 ) -> Fitted:
-    """Trains on data.train and keeps the epoch with the best validation accuracy, then the lowest validation loss.
+    """Trains on data.train and keeps the epoch with the best monitored figure, then the lowest validation loss.
 
     Resumes from the latest checkpoint, if there is one. Raises NonFiniteError at a loss or gradient that is not finite.
     """
@@ -123,9 +124,11 @@ class TrainingRun:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = build_optimizers(self.network, recipe.optimizer, recipe.transfer.body_rate)
         self.average = MovingAverage(self.network, recipe.ema_decay) if recipe.ema_decay else None
+        self.classes = len(data.labels)
         weights = _class_weights(recipe.class_weights, data)
         self.image_weights = weights[data.train.labels]
         self.class_weights = None if recipe.class_weights is ClassWeights.OFF else torch.from_numpy(weights).to(device)
+        self.shares = torch.from_numpy(_balanced(data)[data.train.labels])  # of a balanced epoch
         self.random = torch.Generator(device).manual_seed(recipe.seed)
         self.augmenter = Augmenter(recipe.augment, len(self.train), self.random)
         # Batch norm cannot compute the variance of one image, so a last batch that would leave one process with a
@@ -168,7 +171,7 @@ class TrainingRun:
         started = time.perf_counter() - self.sums.seconds
         self._train_batches(reporter, checkpoints)
         sums, self.sums = self.sums, EpochSums()
-        loss, accuracy = self.validate()
+        loss, accuracy, monitored = self.validate()
         self.schedule.tick()
         epoch = Epoch(
             epoch=len(self.history) + 1,
@@ -177,10 +180,11 @@ class TrainingRun:
             train_accuracy=sums.correct / sums.images,
             validation_loss=loss,
             validation_accuracy=accuracy,
+            score=monitored,
             seconds=time.perf_counter() - started,
             images_per_second=sums.images / sums.seconds,
         )
-        if not self.history or _score(epoch) > _score(self.history[self.best_epoch - 1]):
+        if not self.history or _rank(epoch) > _rank(self.history[self.best_epoch - 1]):
             self.best_epoch = epoch.epoch
             self.best = {name: value.detach().cpu().clone() for name, value in self.validated.state_dict().items()}
         self.history.append(epoch)
@@ -213,9 +217,12 @@ class TrainingRun:
                 break
 
     def batches(self, epoch: int) -> tuple[Tensor, ...]:
-        """Returns the positions of the training images of each batch, shuffled by the seed and the epoch."""
-        shuffling = torch.Generator().manual_seed(_seed(self.recipe.seed, epoch))
-        order = torch.randperm(len(self.train), generator=shuffling)[: self.images_per_epoch]
+        """Returns the positions of the training images of each batch, drawn by the seed and the epoch."""
+        drawing = torch.Generator().manual_seed(_seed(self.recipe.seed, epoch))
+        if self.recipe.sampling is Sampling.BALANCED:
+            order = torch.multinomial(self.shares, self.images_per_epoch, replacement=True, generator=drawing)
+        else:
+            order = torch.randperm(len(self.train), generator=drawing)[: self.images_per_epoch]
         return torch.split(order, self.recipe.batch_size)
 
     def step(self, batch: Tensor, learning_rate: float) -> Tensor:
@@ -279,10 +286,13 @@ class TrainingRun:
         self.schedule.tick()
 
     @torch.no_grad()
-    def validate(self) -> tuple[float, float]:
-        """Returns mean loss (without label smoothing) and accuracy on the validation split; each image counts once."""
+    def validate(self) -> tuple[float, float, float]:
+        """Returns mean loss (without label smoothing), accuracy and the monitored figure on the validation split.
+
+        Each image counts once.
+        """
         network = self.validated.eval()
-        sums = torch.zeros(2, device=self.device)
+        sums, counts = torch.zeros(2, device=self.device), ClassCounts(self.classes, self.device)
         for index in torch.split(
             self.world.shard(torch.arange(len(self.validation))), self.recipe.validation_batch_size
         ):
@@ -290,10 +300,12 @@ class TrainingRun:
             with autocast(self.device, self.recipe.precision):
                 logits = network(images)
             sums += _figures(logits.float(), ((labels, 1.0),))
+            counts.add(logits.argmax(dim=1), labels)
         loss, correct = self.world.sum(sums).tolist()
         if not math.isfinite(loss):
             raise NonFiniteError(with_advice(f"The validation loss is {loss} after step {self.schedule.step}"))
-        return loss / len(self.validation), correct / len(self.validation)
+        loss, accuracy = loss / len(self.validation), correct / len(self.validation)
+        return loss, accuracy, score(self.recipe.monitor, self.world.sum(counts.tensor), loss)
 
     def _save_if_due(self, checkpoints: Checkpoints | None) -> None:
         if checkpoints is None:
@@ -335,8 +347,8 @@ class TrainingRun:
         self.schedule.resume(state.step, facts["elapsed"])
 
 
-def _score(epoch: Epoch) -> tuple[float, float]:
-    return epoch.validation_accuracy, -epoch.validation_loss
+def _rank(epoch: Epoch) -> tuple[float, float]:
+    return epoch.score, -epoch.validation_loss
 
 
 def _figures(logits: Tensor, targets: Targets) -> Tensor:
@@ -358,11 +370,11 @@ def _seed(*parts: int) -> int:
 
 
 def _class_weights(kind: ClassWeights, data: Splits) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Returns float32 [classes]. Balanced weights give each class the same sum over the training images.
+    """Returns float32 [classes]; without weights, ones."""
+    return np.ones(len(data.labels), np.float32) if kind is ClassWeights.OFF else _balanced(data)
 
-    Source: King & Zeng, 2001.
-    """
-    if kind is ClassWeights.OFF:
-        return np.ones(len(data.labels), np.float32)
+
+def _balanced(data: Splits) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Returns float32 [classes] that give each class the same sum over the training images (King & Zeng, 2001)."""
     counts = np.bincount(data.train.labels, minlength=len(data.labels))
     return (len(data.train) / (len(data.labels) * counts)).astype(np.float32)

@@ -28,8 +28,9 @@ from schemas.manifest import TrainingStep
 from schemas.metrics import Labels, wilson_interval
 from trainer.data.split import Splits
 from trainer.models.backbones import Backbone
-from trainer.recipe import ClassWeights, FineTune, Recipe
+from trainer.recipe import ClassWeights, FineTune, Monitor, Recipe, Sampling
 from trainer.training.features import compute_features
+from trainer.training.monitor import ClassCounts, score
 from trainer.training.progress import Epoch, Reporter
 
 FEW_IMAGES = 30  # per class
@@ -56,6 +57,11 @@ class Held(NamedTuple):
     @property
     def loss(self) -> float:
         return float(-log_softmax(self.logits, axis=1)[np.arange(len(self.labels)), self.labels].mean())
+
+    def score(self, monitor: Monitor) -> float:
+        counts = ClassCounts(self.logits.shape[1])
+        counts.add(torch.from_numpy(self.logits.argmax(axis=1)), torch.from_numpy(self.labels))
+        return score(monitor, counts.tensor, self.loss)
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def fit_probe(
         features.mirrored,
         np.concatenate([data.train.labels, data.validation.labels]),
         len(data.labels),
-        balanced=recipe.class_weights is ClassWeights.BALANCED,
+        balanced=recipe.class_weights is ClassWeights.BALANCED or recipe.sampling is Sampling.BALANCED,
         seed=recipe.seed,
     )
     count = len(data.train)
@@ -121,7 +127,17 @@ def fit_probe(
         kept=True,
     )
     reporter.note(f"{step.sentence}; penalty 1/{strength:g}")
-    epoch = Epoch(1, 0.0, trained.loss, trained.accuracy, held.loss, held.accuracy, seconds, len(everything) / seconds)
+    epoch = Epoch(
+        epoch=1,
+        learning_rate=0.0,
+        train_loss=trained.loss,
+        train_accuracy=trained.accuracy,
+        validation_loss=held.loss,
+        validation_accuracy=held.accuracy,
+        score=held.score(recipe.monitor),
+        seconds=seconds,
+        images_per_second=len(everything) / seconds,
+    )
     return Probe(held, folds, seconds, epoch, step)
 
 

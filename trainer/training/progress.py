@@ -23,6 +23,7 @@ class Epoch:
     train_accuracy: float
     validation_loss: float
     validation_accuracy: float
+    score: float  # the recipe's monitor on validation, of which higher is better
     seconds: float
     images_per_second: float
 

@@ -53,13 +53,13 @@ def test_mixed_images_have_both_labels(data: Splits) -> None:
     assert np.abs(seen - expected).max() <= 1
 
 
-def test_augmentation_is_said_describe_augmentation() -> None:
+def test_every_augmentation_is_described() -> None:
     assert describe_augmentation(AugmentConfig()) == "no augmentation"
     assert describe_augmentation(AugmentConfig(flip=Flip.RANDOM, rotate=12, scale=0.15, mixup=0.2)) == (
         "random flip, rotated by up to 12 degrees, scaled by up to 15%, mixup 0.2"
     )
-    for name in AugmentConfig.model_fields:
-        value = "random" if name == "flip" else 1 if name in {"reflect", "cutout", "translate"} else 0.5
+    for name, default in AugmentConfig():
+        value = {bool: True, int: 1, float: 0.5}.get(type(default), "random")
         changed = AugmentConfig.model_validate({name: value})
         assert describe_augmentation(changed) != "no augmentation"
 

@@ -190,3 +190,46 @@ def test_with_mixup_and_cutmix_about_half_of_the_batches_get_each() -> None:
 def test_without_mixup_and_cutmix_images_keep_their_label() -> None:
     images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
     assert Augmenter(AugmentConfig(), 4, seeded()).mix(images, labels) == (images, ((labels, 1.0),))
+
+
+def test_a_vertical_flip_mirrors_about_half_of_the_images_top_to_bottom() -> None:
+    images = arrows().transpose(2, 3)
+    flipped = augment(images, AugmentConfig(vertical_flip=True), seeded())
+    mirrored = flipped[:, 0, 0, 0] == 1
+    assert 60 < int(mirrored.sum()) < 140
+    assert torch.equal(flipped[mirrored], images[mirrored].flip(2))
+    assert torch.equal(flipped[~mirrored], images[~mirrored])
+
+
+def test_a_crop_of_another_aspect_ratio_stretches_within_its_limit() -> None:
+    rows, columns = torch.linspace(0, 1, 64).reshape(1, 1, 64, 1), torch.linspace(0, 1, 64).reshape(1, 1, 1, 64)
+    ramps = torch.cat([rows.expand(1, 1, 64, 64), columns.expand(1, 1, 64, 64)], dim=1).repeat(200, 1, 1, 1)
+    cropped = augment(ramps, AugmentConfig(crop=0.5, aspect=1 / 3, reflect=True), seeded())
+    height = cropped[:, 0, -1, 0] - cropped[:, 0, 0, 0]
+    width = cropped[:, 1, 0, -1] - cropped[:, 1, 0, 0]
+    assert max((width / height).max(), (height / width).max()) <= 4 / 3 + 0.05
+    assert (width / height).max() > 1.2
+    assert (width / height).min() < 1 / 1.2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_trivial_augment_changes_images_differently_and_repeats_with_the_seed(channels: int) -> None:
+    images = torch.rand(1, channels, 16, 16, generator=seeded(5)).repeat(32, 1, 1, 1)
+    config = AugmentConfig(trivial=True)
+    before = torch.get_rng_state()
+    changed = augment(images, config, seeded(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(changed, augment(images, config, seeded(1)))
+    assert not torch.equal(changed, augment(images, config, seeded(2)))
+    assert len({tuple(image.flatten().tolist()) for image in changed}) > 10
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+
+
+def test_erasing_fills_a_rectangle_of_some_images_with_noise() -> None:
+    erased = augment(torch.full((400, 3, 32, 32), 2.0), AugmentConfig(erase=0.25), seeded()) != 2
+    areas = erased[:, 0].float().mean(dim=(1, 2))
+    assert 60 < int((areas > 0).sum()) < 140
+    assert areas.max() <= 0.33 + 0.03
+    for hole in erased[areas > 0, 0]:
+        assert int(hole.sum()) == int(hole.any(dim=0).sum()) * int(hole.any(dim=1).sum())

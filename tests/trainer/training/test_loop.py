@@ -16,7 +16,16 @@ from trainer.data.dataset import LabelledImages
 from trainer.errors import NonFiniteError, RecipeError
 from trainer.models.build import build_network
 from trainer.network_config import FastConfig
-from trainer.recipe import AugmentConfig, Flip, OptimizerConfig, OptimizerName, Precision, Recipe, TransferConfig
+from trainer.recipe import (
+    AugmentConfig,
+    Flip,
+    Monitor,
+    OptimizerConfig,
+    OptimizerName,
+    Precision,
+    Recipe,
+    TransferConfig,
+)
 from trainer.training.distributed import World
 from trainer.training.loop import Fitted, TrainingRun, fit
 from trainer.training.progress import Epoch, LineReporter
@@ -68,6 +77,29 @@ def test_the_epoch_with_the_best_validation_is_kept() -> None:
     loss = torch.nn.functional.cross_entropy(kept, torch.from_numpy(data.validation.labels)).item()
     assert loss == pytest.approx(-max(scores)[1], rel=1e-4)
     assert loss < 0.9 * fitted.history[-1].validation_loss
+
+
+@pytest.mark.parametrize("monitor", Monitor)
+def test_the_monitored_figure_chooses_the_epoch(monitor: Monitor) -> None:
+    fitted = run(colour_images.recipe(monitor=monitor, epochs=5, label_smoothing=0.3))
+    scores = [epoch.score for epoch in fitted.history]
+    assert scores[fitted.best_epoch - 1] == max(scores)
+    figures = {
+        Monitor.LOG_LOSS: [-epoch.validation_loss for epoch in fitted.history],
+        Monitor.ACCURACY: [epoch.validation_accuracy for epoch in fitted.history],
+    }
+    assert scores == pytest.approx(figures.get(monitor, scores))
+
+
+def test_balanced_sampling_draws_each_class_equally_often() -> None:
+    recipe = colour_images.recipe(sampling="balanced")
+    data = colour_images.splits(recipe, count=900)
+    rare = replace(data, train=data.train.take(np.flatnonzero((data.train.labels != 2) | (np.arange(540) % 60 < 3))))
+    images = TrainingRun(build_network(recipe, rare), rare, recipe, CPU)
+    drawn = rare.train.labels[torch.cat([*images.batches(0), *images.batches(1)]).numpy()]
+    assert len(drawn) == 2 * images.images_per_epoch
+    assert np.bincount(drawn) / len(drawn) == pytest.approx([1 / 3] * 3, abs=0.06)
+    assert np.bincount(rare.train.labels)[2] < 0.1 * len(rare.train)
 
 
 def test_averaged_weights_are_validated_and_kept() -> None:

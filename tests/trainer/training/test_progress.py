@@ -8,7 +8,7 @@ from trainer.models.build import build_network
 from trainer.training.loop import fit
 from trainer.training.progress import BarReporter, Epoch, LineReporter, Reporter
 
-EPOCH = Epoch(3, 0.1, 0.5, 0.9, 0.6, 0.8, 1.5, 2000)
+EPOCH = Epoch(3, 0.1, 0.5, 0.9, 0.6, 0.8, 0.8, 1.5, 2000)
 
 
 def test_a_line_numbers_the_epochs_only_without_a_time_budget() -> None:
