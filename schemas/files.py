@@ -1,10 +1,9 @@
 """Reads files that other programs wrote, and writes files that other programs may read at any time."""
 
-import contextlib
 import errno
 import os
 import stat
-import tempfile
+import uuid
 from pathlib import Path
 
 
@@ -15,28 +14,26 @@ def read_regular_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Replaces the file: a reader sees the old data or the new, even after a power failure. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    new = Path(name)
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Replaces the file: a reader sees the old content or the new, even after a power failure.
+
+    Text is written as UTF-8. Raises OSError.
+    """
+    new = path.with_name(f".new-{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)  # mkstemp creates files that only the owner can read
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync_entry(new)
         new.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise
-    _sync_folder(path.parent)
+    finally:
+        new.unlink(missing_ok=True)
+    sync_entry(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return  # Windows cannot open a folder, and need not sync it
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_entry(path: Path) -> None:
+    """Flushes a file or a folder's list of entries to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder, and does not need to.
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

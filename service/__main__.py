@@ -21,8 +21,8 @@ def main() -> int:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         # These imports are slow, and Ctrl-C must end them quietly.
-        from service.settings import settings_table  # noqa: PLC0415
-        from service.workers import supervisor  # noqa: PLC0415
+        from service.settings import settings_table  # noqa: PLC0415 - keeps --help fast
+        from service.workers import supervisor  # noqa: PLC0415 - keeps --help fast
 
         _parse(sys.argv[1:], settings_table())
         return supervisor.main()

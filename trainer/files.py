@@ -1,28 +1,13 @@
-"""Files and folders: durable writes, listing, and the newest version of a bundle."""
+"""Folders: flushing, listing, and the newest version of a bundle."""
 
 import os
 import stat
-import uuid
 from pathlib import Path
 
 from schemas.bundle import MANIFEST_FILE, Bundle, open_bundle
+from schemas.files import sync_entry
 from schemas.ignored_files import is_hidden
 from trainer.errors import DataError
-
-
-def atomic_write(path: Path, content: bytes | str) -> None:
-    """Writes a file so that a reader sees the old content or the new, also after a power failure.
-
-    Text is written as UTF-8. Raises OSError.
-    """
-    new = path.with_name(f".new-{uuid.uuid4().hex}")
-    try:
-        new.write_bytes(content.encode() if isinstance(content, str) else content)
-        sync_entry(new)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-    sync_entry(path.parent)
 
 
 def sync_tree(folder: Path) -> None:
@@ -30,17 +15,6 @@ def sync_tree(folder: Path) -> None:
     for entry in sorted(folder.rglob("*"), reverse=True):
         sync_entry(entry)
     sync_entry(folder)
-
-
-def sync_entry(path: Path) -> None:
-    """Flushes a file or a folder's list of entries to the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder, and does not need to.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def find_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from schemas.base import Frozen
+from schemas.files import atomic_write
 from schemas.manifest import InputSpec, Interpolation, ModelName, Resize, Sha256, VariantName
 from trainer.errors import RecipeError, WriteError
-from trainer.files import atomic_write
 from trainer.network_config import NetworkConfig, network_named
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

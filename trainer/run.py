@@ -33,7 +33,7 @@ from trainer.training.checkpoint import FORMAT, Checkpoints, save_weights
 from trainer.training.distributed import ALONE, World
 from trainer.training.loop import Fitted, fit
 from trainer.training.progress import Reporter
-from trainer.training.run_dir import note_bundle, published_bundle, run_folder
+from trainer.training.run_dir import has_checkpoint, note_bundle, published_bundle, run_folder
 from trainer.training.tensorboard import TensorBoardReporter
 
 
@@ -88,7 +88,7 @@ def train(
         if not world.is_main:
             return None
         recipe = recipe.model_copy(update={"precision": fitted.precision})  # for auto, the measured one
-        with _weights_kept_in(folder):
+        with _weights_kept_in(folder, fitted.network):
             bundle = write_bundle(recipe, data, fitted, device, artifacts, reporter)
         if folder is not None:
             note_bundle(folder, bundle.path, reporter)
@@ -110,7 +110,7 @@ def _fit(
     if not transfer.probe or transfer.keep_head or not isinstance(recipe.network, BackboneConfig):
         return fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
     from trainer.training.fine_tune import fine_tune  # noqa: PLC0415 - scikit-learn takes seconds
-    from trainer.training.probe import fit_probe  # noqa: PLC0415
+    from trainer.training.probe import fit_probe  # noqa: PLC0415 - imports PyTorch
 
     assert isinstance(network, nn.Sequential)  # noqa: S101 - as build_network returns it
     probe = fit_probe(network, data, recipe, device, reporter, None if runs is None else runs.folder / "features")
@@ -140,15 +140,19 @@ def write_bundle(
 
 
 @contextmanager
-def _weights_kept_in(folder: Path | None) -> Iterator[None]:
-    """Adds to an error after training where the trained weights are, and how to continue."""
+def _weights_kept_in(folder: Path | None, network: nn.Module) -> Iterator[None]:
+    """Keeps the weights at an error after training, and adds to the error where they are."""
     try:
         yield
     except Exception as error:
-        if folder is not None:
-            error.add_note(
-                f"The trained weights are in {folder}. Run the same command with --resume to continue after training."
-            )
+        if folder is None:
+            raise
+        if has_checkpoint(folder):
+            advice = f"in {folder}. Run the same command with --resume to continue after training."
+        else:  # a linear probe writes none
+            save_weights(network, folder / WEIGHTS_FILE)
+            advice = f"in {folder / WEIGHTS_FILE}, from which --weights starts another run."
+        error.add_note(f"The trained weights are {advice}")
         raise
 
 

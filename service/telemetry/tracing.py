@@ -54,15 +54,15 @@ def add_timings(timings: Timings) -> None:
 def _provider(exporter: "SpanExporter | None") -> "TracerProvider":
     """Sends to the exporter, or as OTLP over HTTP. OTEL_* variables override our name and version of the service."""
     try:  # the extra [otel] may not be installed
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.sdk.resources import (  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - only with the extra otel
+        from opentelemetry.sdk.resources import (  # noqa: PLC0415 - only with the extra otel
             SERVICE_NAME,
             SERVICE_VERSION,
             OTELResourceDetector,
             Resource,
         )
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - only with the extra otel
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415 - only with the extra otel
     except ImportError as error:
         raise StartError(
             "CONVOY_OTEL=true, but the OpenTelemetry SDK is not installed; install the extra [otel] "

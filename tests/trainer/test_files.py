@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from schemas.files import atomic_write
 from tests.support.bundles import write_bundle
 from trainer.errors import DataError
-from trainer.files import atomic_write, open_newest_bundle
+from trainer.files import open_newest_bundle
 
 
 def test_atomic_write_replaces_a_file_and_leaves_no_other(tmp_path: Path) -> None:

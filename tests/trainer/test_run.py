@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from schemas.bundle import Bundle, open_bundle
 from schemas.manifest import Task
 from schemas.metrics import measure
-from tests.support import colour_images
+from tests.support import colour_images, probe_runs
 from tests.support.recorder import Recorder
 from tests.support.training import train_bundle
 from trainer.data.dataset import FakeSource
@@ -151,6 +151,26 @@ def test_an_error_after_training_keeps_the_weights_and_explains_how_to_continue(
     bundle = train_bundle(recipe, artifacts, reporter=recorder, runs=Runs(runs, resume=True))
     assert recorder.epochs == []
     assert bundle.manifest.provenance.epochs == 2
+
+
+def test_an_error_after_a_linear_probe_keeps_its_weights(tmp_path: Path) -> None:
+    artifacts, runs = tmp_path / "artifacts", tmp_path / "runs"
+
+    class Blocking(Recorder):
+        def note(self, sentence: str) -> None:
+            super().note(sentence)
+            if sentence.startswith("linear probe"):
+                artifacts.rmdir()
+                artifacts.write_text("a file, not a folder")
+
+    artifacts.mkdir()
+    with pytest.raises(ArtifactsError, match="not writable") as caught:
+        train_bundle(
+            probe_runs.recipe(tmp_path), artifacts, probe_runs.source(60), reporter=Blocking(), runs=Runs(runs)
+        )
+    file = runs / "colours-1" / "weights.safetensors"
+    assert caught.value.__notes__ == [f"The trained weights are in {file}, from which --weights starts another run."]
+    assert load_file(file)
 
 
 def test_a_run_reports_its_warnings(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from PIL import Image
 
 from schemas.bundle import MANIFEST_FILE, Bundle, FloatArray, hash_file
 from schemas.errors import BundleError, SchemaError
+from schemas.files import sync_entry
 from schemas.image import Pixels, decode_image, encode_png
 from schemas.manifest import Golden, InputSpec, ModelManifest, render_json
 from trainer.bundle.model_card import model_card
 from trainer.data.dataset import LabelledImages
 from trainer.errors import ArtifactsError, DataError, ExportError, WriteError
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.files import open_newest_bundle, sync_entry, sync_tree, version_folders
+from trainer.files import open_newest_bundle, sync_tree, version_folders
 
 GOLDEN_SAMPLES = 8
 _SHOWN_LABELS = 10

@@ -13,6 +13,7 @@ from trainer.cli.train import ARTIFACTS
 from trainer.errors import DataError, ImportedModelError
 from trainer.evaluation.scoring import DataLocation
 from trainer.recipe import Source
+from trainer.training.progress import reporter_for
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -63,9 +64,8 @@ def run(options: argparse.Namespace) -> int:
     source = Source(options.source) if options.source else None
     location = DataLocation(options.data, options.skip_bad, options.cache, source)
     location.sources(labels)  # before PyTorch is imported
-    from trainer.export.imported import ImportedModel, Layout, Normalisation, read_model  # noqa: PLC0415
-    from trainer.import_onnx import import_onnx, open_data  # noqa: PLC0415
-    from trainer.training.progress import reporter_for  # noqa: PLC0415
+    from trainer.export.imported import ImportedModel, Layout, Normalisation, read_model  # noqa: PLC0415 - imports PyTorch
+    from trainer.import_onnx import import_onnx, open_data  # noqa: PLC0415 - imports PyTorch
 
     layout = Layout(options.layout) if options.layout else None
     model = ImportedModel(read_model(options.model), layout, options.input, gives_logits=options.logits)

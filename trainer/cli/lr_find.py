@@ -6,6 +6,7 @@ from pathlib import Path
 from trainer.cli.argument_types import new_file, positive
 from trainer.cli.output import say
 from trainer.cli.recipe_options import add_recipe_options, recipe_of, source_of
+from trainer.data.split import split
 from trainer.errors import UsageError
 
 LEAST_STEPS = 10
@@ -23,13 +24,12 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     source = source_of(recipe, options)
     # Imported here: PyTorch takes seconds, and a wrong option or path is reported without it.
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - takes seconds
 
-    from trainer.data.split import split  # noqa: PLC0415
-    from trainer.models.build import build_network  # noqa: PLC0415
-    from trainer.models.pretrained import as_run, starting_weights  # noqa: PLC0415
-    from trainer.training.device import choose_device, describe  # noqa: PLC0415
-    from trainer.training.lr_find import find_learning_rate, write_plot  # noqa: PLC0415
+    from trainer.models.build import build_network  # noqa: PLC0415 - imports PyTorch
+    from trainer.models.pretrained import as_run, starting_weights  # noqa: PLC0415 - imports PyTorch
+    from trainer.training.device import choose_device, describe  # noqa: PLC0415 - imports PyTorch
+    from trainer.training.lr_find import find_learning_rate, write_plot  # noqa: PLC0415 - imports PyTorch
 
     start = starting_weights(recipe)
     recipe = as_run(recipe, start)

@@ -42,12 +42,12 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     source = source_of(recipe, options)
     # Imported here: PyTorch and Optuna take seconds, and a wrong option or path is reported without them.
-    from trainer.search.search_space import default_space, format_distribution, parse_space  # noqa: PLC0415
+    from trainer.search.search_space import default_space, format_distribution, parse_space  # noqa: PLC0415 - imports PyTorch
 
     space = parse_space(options.space, recipe) or default_space(recipe)
-    from trainer.search.report import write_importance, write_trials  # noqa: PLC0415
-    from trainer.search.tune import describe_settings, search, value_of  # noqa: PLC0415
-    from trainer.training.device import choose_device, describe  # noqa: PLC0415
+    from trainer.search.report import write_importance, write_trials  # noqa: PLC0415 - imports PyTorch
+    from trainer.search.tune import describe_settings, search, value_of  # noqa: PLC0415 - imports PyTorch
+    from trainer.training.device import choose_device, describe  # noqa: PLC0415 - imports PyTorch
 
     device = choose_device(options.device)
     out = options.out or FOLDER / f"{recipe.name}.json"

@@ -24,10 +24,10 @@ from PIL import features
 from pydantic import Field, JsonValue
 
 from schemas.base import Frozen
+from schemas.files import sync_entry
 from schemas.image import Pixels
 from trainer.data.dataset import DIGEST_BYTES, Images, LabelledImages, digest
 from trainer.errors import DataError
-from trainer.files import sync_entry
 
 ENTRY_FILE = "entry.json"
 FOLDER_NAME = ".convoy-cache"

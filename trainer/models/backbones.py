@@ -62,7 +62,7 @@ def build(config: BackboneConfig, shape: Shape) -> Backbone:
 
 def create_body(config: BackboneConfig, height: int, width: int, **options: Any) -> nn.Module:
     """Returns timm's network without its classifier. Raises RecipeError for an unknown name."""
-    import timm  # noqa: PLC0415
+    import timm  # noqa: PLC0415 - takes a second
 
     if pretrained_config(config).fixed_input_size:
         options["img_size"] = (height, width)
@@ -76,7 +76,7 @@ def timm_name(config: BackboneConfig) -> str:
 
 def pretrained_config(config: BackboneConfig) -> Any:
     """Returns timm's description of the network's weights. Raises RecipeError for an unknown name."""
-    import timm  # noqa: PLC0415
+    import timm  # noqa: PLC0415 - takes a second
 
     found = timm.get_pretrained_cfg(timm_name(config))
     if found is None:

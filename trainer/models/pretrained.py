@@ -175,7 +175,7 @@ def _downloaded(network: BackboneConfig) -> dict[str, Tensor]:
 
 
 def _from_hub(repository: str, file: str | None) -> str:
-    from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache  # noqa: PLC0415
+    from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache  # noqa: PLC0415 - takes a second
 
     name = file or _HUB_FILE
     cached = try_to_load_from_cache(repository, name)

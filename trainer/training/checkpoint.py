@@ -24,8 +24,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from schemas.files import sync_entry
 from trainer.errors import RunError, WriteError
-from trainer.files import sync_entry, sync_tree
+from trainer.files import sync_tree
 
 FORMAT = 3  # of a checkpoint's content; a run with checkpoints of another format cannot be resumed
 _STATE, _BEST, _FACTS = "state.safetensors", "best.safetensors", "state.json"

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from schemas.bundle import FloatArray
+from schemas.files import atomic_write
 from schemas.image import Pixels
 from schemas.manifest import InputSpec
 from trainer.data.dataset import LabelledImages
 from trainer.data.progress_bar import tracked
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import export
-from trainer.files import atomic_write
 from trainer.models.layers import as_input
 from trainer.training.progress import Reporter
 
@@ -55,7 +55,7 @@ def compute_features(
     """Returns the features of the parts' images, one part after the other.
 
     body maps float images, [batch, channels, height, width] in 0..1, to features. cache is the folder for features of
-    earlier runs; None keeps none. Raises ExportError, and OSError if the cache cannot be written.
+    earlier runs; None keeps none. Raises ExportError.
     """
     body = body.eval()
     file = None if cache is None else cache / f"{_key(body, parts)}.npz"
@@ -75,7 +75,12 @@ def compute_features(
     images, mirrored = (np.concatenate(side) for side in zip(*rows, strict=True))
     features = Features(images, mirrored, time.perf_counter() - started)
     if file is not None:
-        _write(file, features)
+        try:
+            _write(file, features)
+        except OSError as error:
+            reporter.note(
+                f"the features are not kept for later runs: {file.parent} cannot be written ({error.strerror})"
+            )
     return features
 
 

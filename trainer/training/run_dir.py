@@ -13,8 +13,8 @@ from pydantic import JsonValue, ValidationError
 from schemas.base import Frozen
 from schemas.bundle import MANIFEST_FILE, Bundle, open_bundle
 from schemas.errors import SchemaError
+from schemas.files import atomic_write
 from trainer.errors import RunsError
-from trainer.files import atomic_write
 from trainer.training.progress import Reporter
 
 _RUN, _BUNDLE, _LOCK = "run.json", "bundle.json", ".lock"
@@ -44,8 +44,12 @@ def run_folder(runs: Path, name: str, facts: Facts, reporter: Reporter, *, resum
         yield folder
     finally:
         lock.release()
-        if not any(entry.is_dir() for entry in folder.iterdir()):  # there is no checkpoint to resume from
+        if not has_checkpoint(folder) and not any(folder.glob("*.safetensors")):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any(entry.is_dir() for entry in folder.iterdir())
 
 
 def _find(runs: Path, name: str, facts: Facts, reporter: Reporter) -> Path | None:
