@@ -34,7 +34,7 @@ from schemas.manifest import (
     VariantName,
     parse_manifest,
 )
-from trainer.recipe import PRETRAINED, InputConfig, Recipe, Source
+from trainer.recipe import PRETRAINED, InputConfig, Precision, Recipe, Source
 from trainer.recipes.registry import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -75,6 +75,8 @@ class Run(Frozen):
             return False
         device = "cpu" if self.provenance.device.startswith("cpu") else "cuda"
         same_data = row.data in {"", self.provenance.data.name}
+        if row.recipe.precision is Precision.AUTO:  # newer runs record the precision that auto chose
+            recipe = recipe.model_copy(update={"precision": Precision.AUTO})
         return device == row.device and same_data and _comparable(recipe) == _comparable(row.recipe)
 
 

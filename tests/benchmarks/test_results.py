@@ -63,6 +63,12 @@ def test_a_run_counts_only_for_the_current_recipe_on_the_rows_device() -> None:
     assert not run().belongs_to(Row("digits", data="flowers"))
 
 
+def test_a_run_counts_with_the_precision_that_auto_chose_but_not_with_another_than_the_rows() -> None:
+    automatic = find_recipe("cifar10", "default").model_dump()
+    assert run(**automatic | {"precision": "bf16"}).belongs_to(Row("cifar10"))
+    assert not run(precision="bf16").belongs_to(DIGITS)
+
+
 def test_a_run_records_the_name_but_not_the_path_of_starting_weights(tmp_path: Path) -> None:
     manifest = open_bundle(write_bundle(tmp_path)).manifest
     recipe: dict[str, JsonValue] = {"transfer": {"weights": "/home/someone/pre/trained", "sha256": "1" * 64}}
