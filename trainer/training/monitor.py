@@ -22,7 +22,8 @@ class ClassCounts:
 
 def score(monitor: Monitor, counts: Tensor, loss: float) -> float:
     """Returns the figure from class counts and the mean loss. Classes without images do not count."""
-    hits, predicted, images = (row[counts[2] > 0] for row in counts.double().cpu())
+    counts = counts.double().cpu()
+    hits, predicted, images = counts[:, counts[2] > 0]
     match monitor:
         case Monitor.ACCURACY:
             return float(hits.sum() / images.sum())
