@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
 from schemas.base import Frozen
 from schemas.files import atomic_write
@@ -353,7 +353,7 @@ def _known_settings(tree: dict[str, Any], key: str, group: Any) -> str:
     prefix, _, _ = key.rpartition(".")
     if prefix and isinstance(group, dict):
         return f"{prefix} has {', '.join(group)}"
-    known = _keys(tree)
+    known = list(_flat(tree))
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}" if close else f"known settings are {', '.join(known)}"
 
@@ -367,11 +367,16 @@ def _parsed(value: Any, present: Any) -> Any:
     return value
 
 
-def _keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
+def flat_settings(recipe: Recipe) -> dict[str, JsonValue]:
+    """Returns all settings by dotted key."""
+    return _flat(recipe.model_dump(mode="json"))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
-        keys += _keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
-    return keys
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def is_recipe_file(what: str) -> bool:

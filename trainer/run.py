@@ -3,7 +3,7 @@
 source -> split -> network -> loop (augments) -> calibrate -> export -> evaluate -> variants -> report -> bundle
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +28,13 @@ from trainer.models.build import build_network
 from trainer.models.pretrained import as_run, starting_weights
 from trainer.models.tta import with_views
 from trainer.network_config import BackboneConfig
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, flat_settings
 from trainer.training.checkpoint import FORMAT, Checkpoints, save_weights
 from trainer.training.distributed import ALONE, World
 from trainer.training.loop import Fitted, fit
 from trainer.training.progress import Reporter
 from trainer.training.run_dir import has_checkpoint, note_bundle, published_bundle, run_folder
-from trainer.training.tensorboard import TensorBoardReporter
+from trainer.training.trackers import TrackerName, TrackingReporter
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Runs:
 
     folder: Path
     resume: bool = False
-    tensorboard: bool = False
+    trackers: Sequence[TrackerName] = ()
     every_seconds: float = 30.0
 
 
@@ -82,8 +82,8 @@ def train(
         if world.broadcast(finished is not None):
             reporter.note(f"{folder} has finished and written its bundle. To train again, leave out --resume.")
             return finished
-        if runs is not None and runs.tensorboard and folder is not None:
-            reporter = TensorBoardReporter(reporter, folder / "tensorboard")
+        if runs is not None and runs.trackers and folder is not None:
+            reporter = TrackingReporter(reporter, runs.trackers, folder, recipe.name, flat_settings(recipe))
         fitted = _fit(network, data, recipe, device, reporter, checkpoints, world, runs)
         if not world.is_main:
             return None

@@ -9,8 +9,14 @@ from trainer.cli.argument_types import output_folder, seconds
 from trainer.cli.output import say
 from trainer.cli.recipe_options import add_recipe_options, recipe_of, source_of
 from trainer.recipe import Recipe, Views
+from trainer.training.trackers import TrackerName
 
 ARTIFACTS, RUNS = Path("artifacts"), Path("runs")
+TRACKERS = {
+    TrackerName.TENSORBOARD: "write TensorBoard's event files, beside the checkpoints",
+    TrackerName.MLFLOW: "log to MLflow (at MLFLOW_TRACKING_URI)",
+    TrackerName.WANDB: "log to Weights & Biases (WANDB_MODE=offline: to ./wandb)",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +37,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-seconds", type=seconds, default=30.0, metavar="S", help="between checkpoints (30); 0: each step"
     )
-    parser.add_argument("--tensorboard", action="store_true", help="also write event files, beside the checkpoints")
+    for name, what in TRACKERS.items():
+        parser.add_argument(
+            f"--{name}", dest="trackers", action="append_const", const=name, default=[], help=f"also {what}"
+        )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
             several = f", in {world.size} processes" if world.size > 1 else ""
             say(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}{several}.")
         reporter = reporter_for(sys.stderr) if world.is_main else SilentReporter()
-        runs = Runs(options.runs, options.resume, options.tensorboard, options.checkpoint_seconds)
+        runs = Runs(options.runs, options.resume, options.trackers, options.checkpoint_seconds)
         bundle = train(
             recipe, source, device, options.artifacts, reporter, runs=runs, world=world, relabel=options.relabel
         )

@@ -2,7 +2,7 @@ import pytest
 
 from trainer.cli.settings_help import claims, recipe_rows, setting_rows
 from trainer.network_config import NETWORKS
-from trainer.recipe import Recipe, _keys, with_settings
+from trainer.recipe import Recipe, _flat, with_settings
 from trainer.recipes.registry import RECIPES, find_recipe, presets
 
 VALUES = {key: values for key, values, _ in setting_rows()}
@@ -11,7 +11,7 @@ VALUES = {key: values for key, values, _ in setting_rows()}
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_setting_that_a_recipe_has_is_listed(name: str) -> None:
     for recipe in presets(name).values():
-        assert set(_keys(recipe.model_dump(mode="json"))) - {"network.name", "data.input"} <= set(VALUES)
+        assert set(_flat(recipe.model_dump(mode="json"))) - {"network.name", "data.input"} <= set(VALUES)
 
 
 def test_every_choice_that_is_listed_can_be_set() -> None:
