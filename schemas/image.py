@@ -12,7 +12,7 @@ reason:
     animation, many pages  refused: it is unclear which frame to use
     32-bit, float, LAB     refused: the range of values is unknown
     plain PNM, RLE BMP     refused: a small file can occupy the decoder for minutes
-    truncated, damaged     refused
+    truncated, damaged     refused; damaged metadata is ignored
 """
 
 import io
@@ -26,6 +26,7 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageEr
 
 from schemas.errors import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from schemas.manifest import InputSpec, Interpolation, Resize
+from schemas.png import without_metadata
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -81,10 +82,11 @@ def decode_image(data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIX
     """
     _raise_pillow_limit(max_pixels)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS) as image:
             _check_header(image, max_pixels)
             image.load()
-            return _to_model_input(_upright(image), spec)
+            turn = _TO_UPRIGHT.get(_orientation(image))
+            return _to_model_input(image if turn is None else image.transpose(turn), spec)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -187,9 +189,12 @@ def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
         image.info["transparency"] = transparent * _GREY_STEPS[str(kind)]
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _TO_UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    return image if turn is None else image.transpose(turn)
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """Returns the EXIF orientation; 1 without readable EXIF. Call this after loading: a PNG can end with its EXIF."""
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # damaged EXIF raises many types, and leaves the pixels intact
+        return 1
 
 
 def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:

@@ -1,0 +1,68 @@
+"""Leaves out of a PNG what neither its pixels nor its orientation need, so that damaged metadata cannot refuse it."""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+from PIL import PngImagePlugin
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_NEEDED = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # the last three make an animation
+# ImageMagick writes EXIF as text; Pillow reads the orientation of XMP, too.
+_ORIENTATION = re.compile(
+    rb"tEXtRaw profile type exif\0|zTXtRaw profile type exif\0\0|iTXtXML:com\.adobe\.xmp\0..[^\0]*\0[^\0]*\0",
+    re.DOTALL,
+)
+_TRANSPARENCY_BYTES = {0: 2, 2: 6}  # by colour type: grey, RGB
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Returns a PNG without its needless or damaged ancillary chunks, as libpng reads it; other data as it is.
+
+    Critical chunks stay as they are, so that the decoder refuses them if they are damaged.
+    """
+    if not data.startswith(_SIGNATURE):
+        return data
+    whole, start = memoryview(data), 0
+    kept: list[memoryview] = []
+    for begin, end in _chunks(data):
+        if not _is_kept(data, begin, end):
+            kept.append(whole[start:begin])
+            start = end
+    return b"".join([*kept, whole[start:]]) if kept else data
+
+
+def _chunks(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yields where each complete chunk begins and ends."""
+    begin = len(_SIGNATURE)
+    while begin + 12 <= len(data):
+        end = begin + 12 + int.from_bytes(data[begin : begin + 4])
+        if end > len(data):
+            return
+        yield begin, end
+        begin = end
+
+
+def _is_kept(data: bytes, begin: int, end: int) -> bool:
+    kind = data[begin + 4 : begin + 8]
+    if not kind[0] & 0x20:  # critical
+        return True
+    text = _ORIENTATION.match(data, begin + 4, end - 4)
+    if kind not in _NEEDED and not text:
+        return False
+    content = memoryview(data)[begin + 4 : end - 4]
+    if zlib.crc32(content) != struct.unpack_from(">I", data, end - 4)[0]:
+        return False
+    if kind == b"tRNS":
+        return end - begin - 12 >= _TRANSPARENCY_BYTES.get(data[25], 1)
+    return not text or _fits(data[text.end() : end - 4])
+
+
+def _fits(text: bytes) -> bool:
+    """Whether Pillow accepts the text: it refuses a PNG with more than MAX_TEXT_CHUNK, packed or not."""
+    try:
+        unpacked = zlib.decompressobj().decompress(text, PngImagePlugin.MAX_TEXT_CHUNK)
+    except zlib.error:  # not packed, or damaged, which Pillow ignores
+        unpacked = text
+    return len(unpacked) < PngImagePlugin.MAX_TEXT_CHUNK
