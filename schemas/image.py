@@ -9,7 +9,9 @@ reason:
     CMYK, YCbCr            converted to RGB
     transparency           laid over white
     MPO (phones' JPEG)     the main image
-    animation, many pages  refused: it is unclear which frame to use
+    HEIC                   the main image; needs pillow-heif
+    JPEG above 50 MP       decoded at reduced size, if max_pixels accepts it
+    animation, many pages  refused, unless the caller accepts the first frame
     32-bit, float, LAB     refused: the range of values is unknown
     plain PNM, RLE BMP     refused: a small file can occupy the decoder for minutes
     truncated, damaged     refused; damaged metadata is ignored
@@ -25,17 +27,25 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from schemas.errors import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
+from schemas.jpeg import decode_jpeg
 from schemas.manifest import InputSpec, Interpolation, Resize
 from schemas.png import without_metadata
+
+try:
+    import pillow_heif
+except ImportError:  # optional: the licence of its decoder differs
+    HEIC_DECODER = None
+else:
+    pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
+    HEIC_DECODER = pillow_heif.__version__
 
 Pixels = npt.NDArray[np.uint8]
 
 DEFAULT_MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535  # the limit of JPEG and GIF; resizing needs memory for each side, however short the other
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow opens MPO as JPEG
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"] + ["HEIF"] * bool(HEIC_DECODER)  # JPEG: also MPO
+_ISO_MEDIA = re.compile(rb"....ftyp((?P<heic>hei[cxms]|hev[cxms]|mif1|msf1)|avi[fs])", re.DOTALL)
 _UNSUPPORTED_FORMATS = {
-    rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)": "HEIC (the format of iPhone photos)",
-    rb"....ftypavi[fs]": "AVIF",
     rb"\xff\x0a|\x00\x00\x00\x0cJXL ": "JPEG XL",
     rb"%PDF-": "PDF",
     rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg\b": "SVG",
@@ -73,9 +83,12 @@ _pillow_limit_lock = threading.Lock()
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode_image(data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+def decode_image(
+    data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIXELS, *, first_frame: bool = False
+) -> Pixels:
     """Decodes an image and returns uint8 [height, width, channels] of the spec.
 
+    first_frame accepts an animation or a document and returns its first frame or page.
     Raises ImageTooLargeError, before decoding, if the header declares more than max_pixels or a side above MAX_SIDE;
     UnsupportedImageError for an unsupported or ambiguous kind; UnreadableImageError if the data is not a complete
     image.
@@ -83,10 +96,10 @@ def decode_image(data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIX
     _raise_pillow_limit(max_pixels)
     try:
         with Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS) as image:
-            _check_header(image, max_pixels)
-            image.load()
+            _check_header(image, max_pixels, first_frame)
+            pixels = _load(image, data, spec)
             turn = _TO_UPRIGHT.get(_orientation(image))
-            return _to_model_input(image if turn is None else image.transpose(turn), spec)
+            return _to_model_input(pixels if turn is None else pixels.transpose(turn), spec)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -100,6 +113,14 @@ def decode_image(data: bytes, spec: InputSpec, max_pixels: int = DEFAULT_MAX_PIX
 def _unidentified(data: bytes) -> ImageError:
     if not data:
         return UnreadableImageError("The file is empty.")
+    if found := _ISO_MEDIA.match(data):
+        name = "HEIC" if found["heic"] else "AVIF"
+        if name == "HEIC" and not HEIC_DECODER:
+            return UnsupportedImageError(
+                "HEIC (the format of iPhone photos) is read only with pillow-heif. "
+                "Install it (pip install pillow-heif), or save the image as JPEG or PNG."
+            )
+        return UnreadableImageError(f"The {name} image is damaged or cut short.")
     for signature, name in _UNSUPPORTED_FORMATS.items():
         if re.match(signature, data, re.DOTALL):
             return UnsupportedImageError(f"{name} is not supported; save the image as PNG or JPEG.")
@@ -143,12 +164,12 @@ def _check_sides(width: int, height: int) -> None:
         raise ImageTooLargeError(f"The image is {width} x {height} pixels; the limit is {MAX_SIDE:,} per side.")
 
 
-def _check_header(image: ImageFile.ImageFile, max_pixels: int) -> None:
+def _check_header(image: ImageFile.ImageFile, max_pixels: int, first_frame: bool) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageTooLargeError(f"The image is {width} x {height} pixels; the limit is {max_pixels:,} pixels.")
     _check_sides(width, height)
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    if getattr(image, "is_animated", False) and image.format not in {"MPO", "HEIF"} and not first_frame:
         raise UnsupportedImageError("The image has several frames or pages; send a single frame.")
     if any(tile.codec_name in _SLOW_DECODERS for tile in image.tile):
         raise UnsupportedImageError("Plain-text PNM and run-length BMP are not supported; save the image as PNG.")
@@ -189,6 +210,14 @@ def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
         image.info["transparency"] = transparent * _GREY_STEPS[str(kind)]
 
 
+def _load(image: ImageFile.ImageFile, data: bytes, spec: InputSpec) -> Image.Image:
+    if image.format in {"JPEG", "MPO"}:
+        reduced = (2 * spec.width, 2 * spec.height) if image.width * image.height > DEFAULT_MAX_PIXELS else None
+        return decode_jpeg(image, data, reduced)
+    image.load()
+    return image
+
+
 def _orientation(image: ImageFile.ImageFile) -> int:
     """Returns the EXIF orientation; 1 without readable EXIF. Call this after loading: a PNG can end with its EXIF."""
     try:
@@ -198,7 +227,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:
-    image = _over_white(_eight_bits(image)).convert(_MODE_OF_CHANNELS[spec.channels])
+    mode = _MODE_OF_CHANNELS[spec.channels]
+    image = _over_white(_eight_bits(image))
+    if (image.mode, mode) != ("RGBX", "RGB"):  # RGBX is resized as RGB is: a small copy later, not a large one now
+        image = image.convert(mode)
     size = (spec.width, spec.height)
     if image.size != size:
         method = _RESAMPLING[spec.interpolation]
@@ -208,7 +240,7 @@ def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:
             image = ImageOps.fit(image, size, method)
         else:
             image = _pad(image, size, method)
-    return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
+    return np.asarray(image if image.mode == mode else image.convert(mode), dtype=np.uint8).reshape(spec.shape)
 
 
 def _pad(image: Image.Image, size: tuple[int, int], method: Image.Resampling) -> Image.Image:

@@ -17,7 +17,7 @@ INSTANCE_SCHEMA: dict[str, Any] = {
     "oneOf": [
         {
             "title": "Encoded image",
-            "description": "An image file (PNG, JPEG, WebP, GIF, BMP, TIFF, PNM) in base64.",
+            "description": "An image file (PNG, JPEG, WebP, AVIF, HEIC, GIF, BMP, TIFF, PNM) in base64.",
             "type": "object",
             "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
             "required": ["b64"],

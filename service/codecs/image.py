@@ -6,7 +6,7 @@ from service.codecs.base import BodyFormat, Purpose, RequestBody, Submission
 from service.errors import InvalidRequestError
 from service.inference.inputs import EncodedImage
 
-# PNG, JPEG, GIF, BMP, TIFF, WebP, PNM, and HEIC, which the decoder refuses with a helpful message.
+# PNG, JPEG, GIF, BMP, TIFF, WebP, PNM, AVIF and HEIC.
 _SIGNATURE = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8|BM|II\*\x00|MM\x00\*|RIFF....WEBP|P[1-6]\s|....ftyp", re.DOTALL
 )

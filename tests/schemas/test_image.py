@@ -289,9 +289,9 @@ def test_every_image_error_is_one_sentence() -> None:
     ("data", "message"),
     [
         (b"", "The file is empty."),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
-        (b"\0\0\0\x1cftypmif1\0\0\0\0", "HEIC"),
-        (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF is not supported; save the image as PNG or JPEG."),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "The HEIC image is damaged or cut short."),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0", "The HEIC image is damaged or cut short."),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "The AVIF image is damaged or cut short."),
         (b"\xff\x0a\xfa\x3f", "JPEG XL"),
         (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", "PDF"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
@@ -304,3 +304,37 @@ def test_every_image_error_is_one_sentence() -> None:
 def test_names_an_empty_file_and_common_unsupported_formats(data: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         decode_image(data, spec(8, 8, 3))
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("image_format", ["AVIF", "HEIF"])
+def test_decodes_avif_and_heic_and_turns_them_upright(image_format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.zeros((32, 64, 3), dtype=np.uint8)
+    stored[:16, :32] = 255
+    stored[:16, 32:] = 90
+    image = Image.fromarray(stored)
+    image.info["exif"] = exif.tobytes()  # the encoders write it as a rotation of the container
+    upright = UPRIGHT[orientation](stored)
+    options = {} if image_format == "HEIF" else {"exif": exif}
+    decoded = decode_image(encode(image, image_format, quality=95, **options), spec_of(upright))
+    assert np.abs(decoded.astype(int) - upright).mean() < 3
+
+
+def test_heic_of_several_images_gives_the_main_one() -> None:
+    data = encode(Image.new("RGB", (32, 32), RED), "HEIF", save_all=True, append_images=[Image.new("RGB", (32, 32))])
+    assert np.abs(decode_image(data, spec(4, 4)).astype(int) - RED).max() < 5
+
+
+def test_heic_without_its_decoder_is_named_with_what_to_install() -> None:
+    data = encode(Image.new("RGB", (32, 32), RED), "HEIF")
+    program = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "from schemas.image import decode_image; from schemas.manifest import InputSpec\n"
+        "try: decode_image(sys.stdin.buffer.read(), InputSpec(height=8, width=8, channels=3))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=False)
+    assert done.stdout.startswith(b"UnsupportedImageError HEIC (the format of iPhone photos) is read only with"), done
+    assert b"pip install pillow-heif" in done.stdout

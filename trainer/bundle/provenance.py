@@ -77,6 +77,8 @@ def _libraries() -> dict[str, str]:
         "onnxruntime-gpu",
         "onnxscript",
         "pillow",
+        "pillow-heif",
+        "simplejpeg",
         "timm",
         "torch",
         "torchvision",

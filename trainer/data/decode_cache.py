@@ -20,18 +20,19 @@ from typing import Annotated, Any, BinaryIO, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import PIL
+import simplejpeg
 from PIL import features
 from pydantic import Field, JsonValue
 
 from schemas.base import Frozen
 from schemas.files import sync_entry
-from schemas.image import Pixels
+from schemas.image import HEIC_DECODER, Pixels
 from trainer.data.dataset import DIGEST_BYTES, Images, LabelledImages, digest
 from trainer.errors import DataError
 
 ENTRY_FILE = "entry.json"
 FOLDER_NAME = ".convoy-cache"
-_CODE = (__name__, "trainer.data.dataset")
+_CODE = (__name__, "trainer.data.dataset", "schemas.image", "schemas.jpeg", "schemas.png")
 _TICK = 0.05  # seconds; file systems' clocks tick every 10 ms or faster
 _FORGOTTEN = 24 * 3600  # seconds after which an unfinished entry counts as left by a crash
 
@@ -187,8 +188,9 @@ class Decoding:
     def key(self) -> str:
         """Raises OSError if a file's status cannot be read."""
         stamps = [[file.relative_to(self.folder).as_posix(), *_stamp(file)] for file in self.files]
-        decoders = [PIL.__version__, *(features.version(name) for name in ("libjpeg_turbo", "webp"))]
-        code = [_hash_of_module(name) for name in ("schemas.image", *_CODE, *self.code)]
+        libraries = [features.version(name) for name in ("webp", "avif")]
+        decoders = [PIL.__version__, simplejpeg.__version__, HEIC_DECODER, *libraries]
+        code = [_hash_of_module(name) for name in (*_CODE, *self.code)]
         return _short_hash([stamps, list(self.classes), decoders, code])
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from tests.service.conftest import Serve
 from tests.support.altered_bundles import flip_byte
 from tests.support.bundles import COLOURS, solid, write_bundle
+from tests.support.encoded_images import encode, noise
 from tests.support.http_requests import BROKEN, b64, form, labels_of, npy, problem_of
 
 ALL = list(COLOURS)
@@ -218,7 +220,7 @@ def test_the_error_of_a_forms_file_has_its_name(client: TestClient) -> None:
     problem = problem_of(client.post("/predict", files=files), 422, "invalid_image")
     assert [(error.index, error.reason) for error in problem.errors] == [
         (1, "a.png: The file is empty."),
-        (2, "IMG_1.HEIC: HEIC (the format of iPhone photos) is not supported; save the image as PNG or JPEG."),
+        (2, "IMG_1.HEIC: The HEIC image is damaged or cut short."),
     ]
     assert "a.png: The file is empty." in problem.detail
     failed = client.post("/predict?on_error=item", files=files).json()["predictions"][1]
@@ -227,3 +229,17 @@ def test_the_error_of_a_forms_file_has_its_name(client: TestClient) -> None:
 
 def test_an_image_without_content_type_is_classified(client: TestClient) -> None:
     assert labels_of(client.post("/predict", content=solid("red"))) == ["red"]
+
+
+@pytest.mark.parametrize("image_format", ["AVIF", "HEIF"])
+def test_a_photo_of_a_phone_is_classified(client: TestClient, image_format: str) -> None:
+    photo = encode(Image.new("RGB", (32, 32), "red"), image_format)
+    for content_type in ("image/heic", "image/avif", "application/octet-stream"):
+        answer = client.post("/predict", content=photo, headers={"content-type": content_type})
+        assert labels_of(answer) == ["red"]
+
+
+def test_a_jpeg_that_ends_early_is_refused(client: TestClient) -> None:
+    photo = encode(noise(64, 64), "JPEG")
+    assert client.post("/predict", content=photo).status_code == 200
+    problem_of(client.post("/predict", content=photo[: len(photo) // 2] + photo[-2:]), 422, "invalid_image")
