@@ -7,9 +7,11 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from schemas.base import Frozen
+from schemas.evaluation import WILSON, Interval
 from schemas.manifest import (
     DroppedVariant,
     InputSpec,
+    ModelManifest,
     Provenance,
     Reject,
     SplitMetrics,
@@ -18,6 +20,7 @@ from schemas.manifest import (
     Variant,
     VariantName,
 )
+from schemas.metrics import wilson_interval
 from service.api.problems import problems
 from service.api.routes.common import ModelName, Version
 from service.api.routes.files import WholeFileResponse
@@ -56,7 +59,12 @@ class ModelSummary(Frozen):
     task: Task | None = None
     labels: tuple[str, ...] = ()
     input: InputSpec | None = None
-    accuracy: Annotated[float | None, Field(description="of the fp32 variant on the test split")] = None
+    accuracy: Annotated[float | None, Field(description="of accuracy_variant on the test split")] = None
+    accuracy_interval: Annotated[Interval | None, Field(description=WILSON)] = None
+    accuracy_variant: Annotated[
+        VariantName | None, Field(description="the variant that answers; fp32 for a version that is not loaded")
+    ] = None
+    test_images: Annotated[int | None, Field(description="number of images in the test split")] = None
     variant: Annotated[VariantName | None, Field(description="the variant that answers")] = None
     variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
     provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
@@ -72,7 +80,7 @@ class ModelDetail(ModelSummary):
 
     variants: tuple[Variant, ...] = ()
     dropped_variants: tuple[DroppedVariant, ...] = ()
-    metrics: SplitMetrics | None = None
+    metrics: Annotated[SplitMetrics | None, Field(description="of the fp32 variant, whichever answers")] = None
     calibration: TemperatureScaling | None = None
     reject: Annotated[Reject | None, Field(description="the threshold that reject=true applies")] = None
     provenance: Provenance | None = None
@@ -151,8 +159,7 @@ def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
             "task": manifest.task,
             "labels": manifest.labels,
             "input": manifest.input,
-            "accuracy": manifest.metrics.test.accuracy,
-        }
+        } | _test_accuracy(manifest, entry.model.choice.variant if isinstance(entry, Loaded) else manifest.fp32)
     if isinstance(entry, Loaded):
         summary |= {
             "variant": entry.model.choice.variant.name,
@@ -161,3 +168,13 @@ def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
             "execution": entry.model.execution,
         }
     return summary
+
+
+def _test_accuracy(manifest: ModelManifest, variant: Variant) -> dict[str, object]:
+    accuracy, images = variant.metrics.accuracy, manifest.metrics.test.n
+    return {
+        "accuracy": accuracy,
+        "accuracy_interval": wilson_interval(round(accuracy * images), images),
+        "accuracy_variant": variant.name,
+        "test_images": images,
+    }

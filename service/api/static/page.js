@@ -100,7 +100,7 @@ function modelCard(model) {
 
 function facts(model) {
   const known = [];
-  if (model.accuracy !== null) known.push(["Test accuracy", `${(100 * model.accuracy).toFixed(2)} %`]);
+  if (model.accuracy !== null) known.push(["Test accuracy", accuracy(model)]);
   if (model.input) known.push(["Input", `${model.input.width} × ${model.input.height}, ${model.input.channels === 1 ? "grey" : "colour"}`]);
   if (model.labels.length) {
     const more = model.labels.length - SHOWN_LABELS;
@@ -109,6 +109,13 @@ function facts(model) {
   if (model.variant) known.push(["Variant", `${model.variant}: ${model.variant_reason}`]);
   if (model.provider) known.push(["Runs on", model.provider]);
   return known;
+}
+
+function accuracy(model) {
+  const percent = (rate) => `${(100 * rate).toFixed(2)} %`;
+  const { lower, upper } = model.accuracy_interval;
+  const images = model.test_images.toLocaleString("en");
+  return `${percent(model.accuracy)} of ${model.accuracy_variant}, 95% interval ${percent(lower)} to ${percent(upper)}, n = ${images}`;
 }
 
 function plot(address, file) {

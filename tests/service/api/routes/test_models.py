@@ -1,12 +1,13 @@
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from tests.service.conftest import Serve
-from tests.support.altered_bundles import add_variant, flip_byte
+from tests.support.altered_bundles import add_variant, change_manifest, flip_byte
 from tests.support.bundles import COLOURS, solid, write_bundle
 from tests.support.http_requests import problem_of
 
@@ -60,6 +61,32 @@ def test_the_reason_for_another_variant_is_shown(artifacts: Path, serve: Serve) 
     model = serve().get("/models/colours").json()
     assert model["variant"] == "fp32"
     assert "int8 was refused: Golden sample" in model["variant_reason"]
+
+
+def test_shows_the_accuracy_of_the_variant_that_answers(artifacts: Path, serve: Serve) -> None:
+    add_variant(artifacts / "colours" / "1", "int8")
+
+    def measured(manifest: dict[str, Any]) -> None:
+        manifest["metrics"]["test"]["n"] = 200
+        manifest["variants"][1]["metrics"]["accuracy"] = 0.93
+
+    change_manifest(artifacts / "colours" / "1", measured)
+    fields = ("variant", "accuracy_variant", "accuracy", "test_images")
+    for variant, accuracy, lower in (("int8", 0.93, 0.886), ("fp32", 1.0, 0.981)):
+        client = serve(variant=variant)
+        for model in (client.get("/models").json()["models"][0], client.get("/models/colours").json()):
+            assert tuple(model[field] for field in fields) == (variant, variant, accuracy, 200)
+            assert model["accuracy_interval"]["lower"] == pytest.approx(lower, abs=5e-4)
+
+
+def test_shows_the_accuracy_of_fp32_if_the_version_is_not_loaded(artifacts: Path, serve: Serve) -> None:
+    path = write_bundle(artifacts, "bad")
+    add_variant(path, "int8")
+    flip_byte(path / "model.onnx")
+    flip_byte(path / "model.int8.onnx")
+    model = serve().get("/models/bad").json()
+    shown = {field: model[field] for field in ("variant", "accuracy_variant", "accuracy", "test_images")}
+    assert shown == {"variant": None, "accuracy_variant": "fp32", "accuracy": 1.0, "test_images": 3}
 
 
 def test_names_the_default_model(artifacts: Path, serve: Serve) -> None:
