@@ -24,6 +24,7 @@ class BoundedProtocol(HttpToolsProtocol):
     dropping_bytes = 2**30
     unread_seconds = 30.0  # in which a client reads nothing of its response
     probe_seconds = 1.0
+    reading_seconds = 0.01  # more than zero, so that the loop reads what has arrived
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -62,6 +63,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False  # of the last request
         self.loop.call_later(self.probe_seconds, self._probe)
         return True
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes an idle connection, unless a busy loop has not read its next request yet: that would reset it."""
+        self.timeout_keep_alive_task = self.loop.call_later(self.reading_seconds, super().timeout_keep_alive_handler)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Drops trailers: uvicorn would make them headers of a request in progress."""

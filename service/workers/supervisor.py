@@ -61,10 +61,10 @@ class Supervisor:
         self._pool = Pool(settings, listener, os.environ, self.handle)
         self._coordinator = Coordinator(settings, self._pool)
         self._first_signal = asyncio.Event()
-        self._second_signal = asyncio.Event()
+        self._interrupt = asyncio.Event()
 
     async def run(self) -> int:
-        """Runs until the first signal and the drain, or until the second signal. Raises StartError."""
+        """Runs until the first signal and the drain, or until Ctrl-C during the drain. Raises StartError."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
@@ -77,10 +77,10 @@ class Supervisor:
                 await self._first_signal.wait()
             starting.cancel()
             draining = asyncio.create_task(self._drain())
-            await _first(draining, self._second_signal.wait())
-            if self._second_signal.is_set():
+            await _first(draining, self._interrupt.wait())
+            if self._interrupt.is_set():
                 draining.cancel()
-                logger.warning("ended at once by a second signal: requests in progress are lost")
+                logger.warning("ended at once by a second Ctrl-C: requests in progress are lost")
                 return ENDED_AT_ONCE
             await draining
         finally:
@@ -103,13 +103,14 @@ class Supervisor:
         return messages.Done()
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if self._first_signal.is_set():
-            self._second_signal.set()
-            return
-        logger.info(
-            "%s: the service answers the accepted requests and ends; a second signal ends it at once", number.name
-        )
-        self._first_signal.set()
+        """Only a person ends the drain: process managers repeat SIGTERM, or send it to the whole process group."""
+        if not self._first_signal.is_set():
+            logger.info("%s: the service answers the accepted requests and ends; Ctrl-C ends it at once", number.name)
+            self._first_signal.set()
+        elif number is signal.SIGINT:
+            self._interrupt.set()
+        else:
+            logger.info("%s: the service is already shutting down; Ctrl-C or SIGKILL ends it at once", number.name)
 
     async def _start(self) -> None:
         await self._pool.start()

@@ -336,3 +336,24 @@ def test_writes_the_head_if_the_application_fails_before_the_body() -> None:
 
     (written,) = asyncio.run(writes_of(fail, "GET"))
     assert written.startswith(b"HTTP/1.1 200")
+
+
+async def answers_of_a_busy_loop() -> bytes:
+    """The client's second request has arrived, but the loop has not read it when the connection's idle time ends."""
+    config = uvicorn.Config(PlainTextResponse("body"), http=BoundedProtocol, log_config=None)
+    config.load()
+    protocol = BoundedProtocol(config, ServerState(), {})
+    server = await asyncio.get_running_loop().create_server(lambda: protocol, "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(LIVE + b"\r\n")
+        first = await reader.readuntil(b"body")
+        writer.write(LIVE + b"connection: close\r\n\r\n")
+        protocol.timeout_keep_alive_handler()
+        answers = first + await reader.read()
+        writer.close()
+    return answers
+
+
+def test_a_request_that_has_arrived_when_the_idle_time_ends_is_answered() -> None:
+    assert asyncio.run(answers_of_a_busy_loop()).count(b"HTTP/1.1 200") == 2

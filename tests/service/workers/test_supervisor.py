@@ -1,6 +1,7 @@
 """The real program in a process of its own: how it starts, refuses to start, and stops."""
 
 import http.client
+import json
 import os
 import resource
 import signal
@@ -76,19 +77,39 @@ def test_a_signal_while_models_load_ends_the_service(artifacts: Path) -> None:
     assert "Traceback" not in error
 
 
-def test_a_second_signal_ends_the_service_at_once(artifacts: Path) -> None:
+def test_ctrl_c_during_the_drain_ends_the_service_at_once(artifacts: Path) -> None:
     with serving(artifacts=artifacts, workers=2, drain_delay=10 * SOON) as service:
         service.wait_for_log("ready")
         workers = service.workers()
         service.process.send_signal(signal.SIGTERM)
         service.wait_for_log("SIGTERM: the service answers the accepted requests")
         assert service.process.poll() is None
-        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGINT)
         assert service.wait() == 1
         assert not any(alive(worker) for worker in workers)
         log = "".join(service.log)
-        assert "ended at once by a second signal" in log
+        assert "ended at once by a second Ctrl-C" in log
         assert "requests accepted" not in log  # nobody counted them
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_repeated_sigterm_or_sighup_loses_no_accepted_request(artifacts: Path, first: signal.Signals) -> None:
+    body = json.dumps({"instances": [b64(solid("green"))]}).encode()
+    with (
+        serving(artifacts=artifacts, workers=1) as service,
+        socket.create_connection(("127.0.0.1", service.port()), timeout=SOON) as connection,
+    ):
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body[:-1])
+        service.process.send_signal(first)
+        service.wait_for_log("the service answers the accepted requests")
+        for again in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+            service.process.send_signal(again)
+            service.wait_for_log(f"{again.name}: the service is already shutting down")
+        connection.sendall(body[-1:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        assert service.wait() == 0
+        service.wait_for_log("requests accepted")
 
 
 def test_a_killed_supervisor_leaves_no_worker_and_no_file_behind(artifacts: Path, tmp_path: Path) -> None:

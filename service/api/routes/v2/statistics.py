@@ -1,4 +1,8 @@
-"""The statistics of each version, over all workers."""
+"""The statistics of each version that serves, over all workers.
+
+Every worker serves the versions of one plan. While a new plan is applied, the versions are those of the worker that
+answers.
+"""
 
 from typing import Any
 
