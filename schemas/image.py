@@ -30,6 +30,7 @@ from schemas.errors import ImageError, ImageTooLargeError, UnreadableImageError,
 from schemas.jpeg import decode_jpeg
 from schemas.manifest import InputSpec, Interpolation, Resize
 from schemas.png import without_metadata
+from schemas.tiff import check_tiff
 
 try:
     import pillow_heif
@@ -96,7 +97,7 @@ def decode_image(
     _raise_pillow_limit(max_pixels)
     try:
         with Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS) as image:
-            _check_header(image, max_pixels, first_frame)
+            _check_header(image, data, max_pixels, first_frame)
             pixels = _load(image, data, spec)
             turn = _TO_UPRIGHT.get(_orientation(image))
             return _to_model_input(pixels if turn is None else pixels.transpose(turn), spec)
@@ -164,7 +165,7 @@ def _check_sides(width: int, height: int) -> None:
         raise ImageTooLargeError(f"The image is {width} x {height} pixels; the limit is {MAX_SIDE:,} per side.")
 
 
-def _check_header(image: ImageFile.ImageFile, max_pixels: int, first_frame: bool) -> None:
+def _check_header(image: ImageFile.ImageFile, data: bytes, max_pixels: int, first_frame: bool) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageTooLargeError(f"The image is {width} x {height} pixels; the limit is {max_pixels:,} pixels.")
@@ -174,29 +175,9 @@ def _check_header(image: ImageFile.ImageFile, max_pixels: int, first_frame: bool
     if any(tile.codec_name in _SLOW_DECODERS for tile in image.tile):
         raise UnsupportedImageError("Plain-text PNM and run-length BMP are not supported; save the image as PNG.")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        _check_tiff(image, max_pixels)
+        check_tiff(image, data, max_pixels)
     if image.format == "PNG":
         _scale_transparent_colour(image)
-
-
-def _check_tiff(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
-    tags = image.tag_v2
-    if int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0)) > max_pixels:
-        raise ImageTooLargeError(f"The image has tiles above the limit of {max_pixels:,} pixels.")
-    black_is_zero = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 1
-    sixteen_bits = tags.get(TiffImagePlugin.BITSPERSAMPLE) == (16,)
-    if image.mode.startswith("I;16") and not (black_is_zero and sixteen_bits):
-        # Pillow does not scale 12 bits to 16, and does not invert images whose white is 0.
-        raise UnsupportedImageError(
-            "A grey TIFF of more than 8 bits must have 16 bits and black as 0; save it as 8-bit grey."
-        )
-    planes = len(image.getbands()) if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 else 1
-    covered = sum(
-        (right - left) * (lower - upper)
-        for left, upper, right, lower in (tile.extents for tile in image.tile if tile.extents)
-    )
-    if not image.use_load_libtiff and covered < image.width * image.height * planes:
-        raise UnreadableImageError("The image is damaged or cut short (part of it has no data).")
 
 
 def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:

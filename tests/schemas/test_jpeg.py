@@ -116,6 +116,16 @@ def test_answers_a_jpeg_with_stray_bytes_between_the_segments_of_its_header() ->
     np.testing.assert_array_equal(decoded(data[:tables] + bytes(40) + data[tables:]), decoded(data))
 
 
+def test_answers_a_jpeg_with_a_ratio_of_chroma_that_turbojpeg_lacks() -> None:
+    """Pillow decodes it, unchecked: the second chroma component now claims twice the blocks that it has."""
+    data = bytearray(JPEGS["baseline"])
+    frame = data.index(b"\xff\xc0")
+    assert data[frame + 11 : frame + 19 : 3] == bytes([0x22, 0x11, 0x11])
+    data[frame + 17] = 0x21
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(decoded(bytes(data)), np.asarray(image))
+
+
 def test_answers_a_jpeg_of_an_unknown_jfif_version() -> None:
     data = JPEGS["baseline"].replace(b"JFIF\0\1", b"JFIF\0\2")
     assert data != JPEGS["baseline"]
