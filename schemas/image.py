@@ -29,7 +29,7 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageEr
 from schemas.errors import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from schemas.jpeg import decode_jpeg
 from schemas.manifest import InputSpec, Interpolation, Resize
-from schemas.png import without_metadata
+from schemas.metadata import without_metadata
 from schemas.tiff import check_tiff
 
 try:

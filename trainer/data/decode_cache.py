@@ -32,7 +32,7 @@ from trainer.errors import DataError
 
 ENTRY_FILE = "entry.json"
 FOLDER_NAME = ".convoy-cache"
-_CODE = (__name__, "trainer.data.dataset", *(f"schemas.{name}" for name in ("image", "jpeg", "png", "tiff")))
+_CODE = (__name__, "trainer.data.dataset", *(f"schemas.{name}" for name in ("image", "jpeg", "metadata", "tiff")))
 _TICK = 0.05  # seconds; file systems' clocks tick every 10 ms or faster
 _FORGOTTEN = 24 * 3600  # seconds after which an unfinished entry counts as left by a crash
 

@@ -1,4 +1,4 @@
-"""Leaves out of a PNG what neither its pixels nor its orientation need, so that damaged metadata cannot refuse it."""
+"""Leaves out of a PNG or WebP the metadata that would make Pillow refuse it, although its pixels are intact."""
 
 import re
 import struct
@@ -7,23 +7,44 @@ from collections.abc import Iterator
 
 from PIL import PngImagePlugin
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _NEEDED = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # the last three make an animation
 # ImageMagick writes EXIF as text; Pillow reads the orientation of XMP, too.
 _ORIENTATION = re.compile(
     rb"tEXtRaw profile type exif\0|zTXtRaw profile type exif\0\0|iTXtXML:com\.adobe\.xmp\0..[^\0]*\0[^\0]*\0",
     re.DOTALL,
 )
+_WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ANMF"}
 _TRANSPARENCY_BYTES = {0: 2, 2: 6}  # by colour type: grey, RGB
 
 
 def without_metadata(data: bytes) -> bytes:
-    """Returns a PNG without its needless or damaged ancillary chunks, as libpng reads it; other data as it is.
+    """Returns the image without needless or damaged metadata; what needs no change, and other formats, as they are.
 
-    Critical chunks stay as they are, so that the decoder refuses them if they are damaged.
+    What makes up the pixels stays as it is, so that the decoder refuses it if it is damaged.
     """
-    if not data.startswith(_SIGNATURE):
+    if data.startswith(_PNG):
+        return _png(data)
+    return _webp(data) if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else data
+
+
+def _webp(data: bytes) -> bytes:
+    """Cuts a WebP behind its last whole chunk. libwebp refuses one whose last chunk, such as EXIF, is cut short."""
+    end, kinds = 12, set()
+    announced = 8 + int.from_bytes(data[4:8], "little")
+    while end + 8 <= min(len(data), announced):
+        size = int.from_bytes(data[end + 4 : end + 8], "little")
+        if end + 8 + size > min(len(data), announced):
+            break
+        kinds.add(data[end : end + 4])
+        end += 8 + size + size % 2
+    if end >= announced or not kinds & _WEBP_PIXELS:
         return data
+    return data[:4] + (end - 8).to_bytes(4, "little") + data[8:end]
+
+
+def _png(data: bytes) -> bytes:
+    """Drops chunks as libpng does: those with a wrong checksum, and those that neither pixels nor orientation need."""
     whole, start = memoryview(data), 0
     kept: list[memoryview] = []
     for begin, end in _chunks(data):
@@ -35,7 +56,7 @@ def without_metadata(data: bytes) -> bytes:
 
 def _chunks(data: bytes) -> Iterator[tuple[int, int]]:
     """Yields where each complete chunk begins and ends."""
-    begin = len(_SIGNATURE)
+    begin = len(_PNG)
     while begin + 12 <= len(data):
         end = begin + 12 + int.from_bytes(data[begin : begin + 4])
         if end > len(data):

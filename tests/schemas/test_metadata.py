@@ -9,7 +9,7 @@ from PIL import Image
 
 from schemas.errors import UnreadableImageError
 from schemas.image import decode_image
-from schemas.png import without_metadata
+from schemas.metadata import without_metadata
 from tests.support.encoded_images import chunk, encode, exif_cut_short, noise, png, spec_of
 
 PIXELS = noise(12, 10)
@@ -118,3 +118,35 @@ def test_ignores_exif_that_cannot_be_read(image_format: str, exif: bytes) -> Non
     data = encode(PIXELS, image_format, exif=exif, **lossless)
     plain = encode(PIXELS, image_format, **lossless)
     np.testing.assert_array_equal(decode_image(data, spec_of(PIXELS)), decode_image(plain, spec_of(PIXELS)))
+
+
+def webp(*, lossless: bool) -> bytes:
+    exif = exif_cut_short(3) + bytes(16)
+    return encode(PIXELS, "WEBP", lossless=lossless, exif=exif, icc_profile=bytes(401), xmp=b"<x/>" * 50)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_answers_a_webp_that_is_cut_short_behind_its_pixels(lossless: bool) -> None:
+    whole = webp(lossless=lossless)
+    plain = decode_image(encode(PIXELS, "WEBP", lossless=lossless), spec_of(PIXELS))
+    exif, xmp = whole.index(b"EXIF"), whole.index(b"XMP ")
+    for length in range(exif, len(whole), 7):
+        upright = plain[::-1, ::-1] if length >= xmp else plain  # without a whole EXIF, there is no orientation
+        np.testing.assert_array_equal(decode_image(whole[:length], spec_of(PIXELS)), upright)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_answers_a_webp_whose_metadata_claims_to_be_longer_than_the_file(lossless: bool) -> None:
+    data = bytearray(webp(lossless=lossless))
+    xmp = data.index(b"XMP ")
+    data[xmp + 4 : xmp + 8] = struct.pack("<I", 99_999)
+    plain = decode_image(encode(PIXELS, "WEBP", lossless=lossless), spec_of(PIXELS))
+    np.testing.assert_array_equal(decode_image(bytes(data), spec_of(PIXELS)), plain[::-1, ::-1])
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_refuses_a_webp_that_is_cut_short_within_its_pixels(lossless: bool) -> None:
+    data = webp(lossless=lossless)
+    for length in range(12, data.index(b"EXIF") - 2, 7):
+        with pytest.raises(UnreadableImageError):
+            decode_image(data[:length], spec_of(PIXELS))
