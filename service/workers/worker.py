@@ -98,6 +98,7 @@ class Worker:
             access_log=False,  # the application writes it
             proxy_headers=False,  # admin calls depend on the address of the connection
             server_header=False,
+            headers=[("Keep-Alive", f"timeout={settings.keep_alive_seconds}")],  # clients then close in time themselves
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=settings.drain_seconds,
         )

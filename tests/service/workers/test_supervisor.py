@@ -168,13 +168,15 @@ def test_a_lack_of_file_descriptors_is_logged(artifacts: Path) -> None:
         service.wait_for_log(r"connections are refused: .*; raise the limit")
 
 
-def test_an_idle_connection_is_kept_as_long_as_the_setting_says(artifacts: Path) -> None:
+def test_an_idle_connection_is_kept_as_long_as_the_setting_and_the_response_say(artifacts: Path) -> None:
     with (
         serving(artifacts=artifacts, workers=1, keep_alive_seconds=1) as service,
         closing(http.client.HTTPConnection("127.0.0.1", service.port(), timeout=SOON)) as connection,
     ):
         connection.request("GET", "/livez")
-        assert connection.getresponse().read()
+        response = connection.getresponse()
+        assert response.headers["keep-alive"] == "timeout=1"
+        assert response.read()
         assert connection.sock.recv(1) == b""
 
 
