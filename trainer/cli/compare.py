@@ -19,7 +19,9 @@ from trainer.evaluation.scoring import (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     for name in ("A", "B"):
-        parser.add_argument(name.lower(), type=Path, metavar=name, help="a bundle: artifacts/<model>[/<version>]")
+        parser.add_argument(
+            name.lower(), type=Path, metavar=name, help="bundle: artifacts/<model>/<version>, or artifacts/<model>"
+        )
     add_data_options(parser)
 
 

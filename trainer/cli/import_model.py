@@ -8,6 +8,7 @@ from typing import Any
 
 from schemas.manifest import InputSpec, Interpolation, Resize
 from trainer.cli.argument_types import image_shape, model_name, numbers, output_folder
+from trainer.cli.data_options import SOURCES
 from trainer.cli.output import say
 from trainer.cli.train import ARTIFACTS
 from trainer.errors import DataError, ImportedModelError
@@ -18,42 +19,55 @@ from trainer.training.progress import reporter_for
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="an image classifier from any exporter")
-    parser.add_argument("--name", type=model_name, required=True, help="name of the model")
+    parser.add_argument("--name", type=model_name, required=True, help="model name")
     parser.add_argument(
         "--labels",
         type=Path,
         required=True,
         metavar="FILE",
-        help="the labels in the order of the outputs: lines or JSON",
+        help="labels in the order of the outputs: one per line, or JSON",
     )
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="labelled images that the model was not trained on"
     )
     parser.add_argument(
         "--source",
-        choices=["npz", "csv", "mnist", "cifar10", "folder"],
-        help="the kind of data, if --data holds several",
+        choices=SOURCES,
+        help="kind of data, if --data contains several",
     )
     parser.add_argument(
-        "--input", type=image_shape, metavar="H,W,C", help="size and channels of its images (found in the graph)"
+        "--input", type=image_shape, metavar="H,W,C", help="size and channels of the images (default: from the graph)"
     )
-    parser.add_argument("--layout", choices=["nchw", "nhwc", "flat"], help="order of the axes (found in the graph)")
     parser.add_argument(
-        "--mean", type=numbers, metavar="M[,M,M]", help="subtracted from pixels of 0..1 (the most accurate usual one)"
+        "--layout", choices=["nchw", "nhwc", "flat"], help="order of the axes (default: from the graph)"
     )
-    parser.add_argument("--std", type=numbers, metavar="S[,S,S]", help="then divides them; goes with --mean")
-    parser.add_argument("--logits", action="store_true", help="the outputs are logits (found by running the model)")
     parser.add_argument(
-        "--resize", choices=list(Resize), default=Resize.CROP, help="of images of another size (crop: keeps the centre)"
+        "--mean", type=numbers, metavar="M[,M,M]", help="mean of pixels of 0..1 (default: chosen with --data)"
     )
-    parser.add_argument("--interpolation", choices=list(Interpolation), default=Interpolation.BILINEAR)
+    parser.add_argument("--std", type=numbers, metavar="S[,S,S]", help="standard deviation; needs --mean")
+    parser.add_argument("--logits", action="store_true", help="the outputs are logits (default: detected)")
+    parser.add_argument(
+        "--resize",
+        choices=list(Resize),
+        default=Resize.CROP,
+        help="treatment of images of another size (default: crop)",
+    )
+    parser.add_argument(
+        "--interpolation", choices=list(Interpolation), default=Interpolation.BILINEAR, help="default: bilinear"
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable image files")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for decoded images (beside the data)")
     parser.add_argument(
-        "--artifacts", type=output_folder, default=ARTIFACTS, metavar="DIR", help="folder for bundles (artifacts)"
+        "--cache", type=Path, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"
     )
     parser.add_argument(
-        "--relabel", action="store_true", help="write a version whose labels differ from the previous version's"
+        "--artifacts",
+        type=output_folder,
+        default=ARTIFACTS,
+        metavar="DIR",
+        help="folder for bundles (default: artifacts)",
+    )
+    parser.add_argument(
+        "--relabel", action="store_true", help="write a version whose labels differ from those of the previous version"
     )
 
 

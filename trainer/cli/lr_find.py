@@ -14,8 +14,12 @@ LEAST_STEPS = 10
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_recipe_options(parser)
-    parser.add_argument("--steps", type=positive, default=100, metavar="N", help="number of learning rates (100)")
-    parser.add_argument("--out", type=new_file, default="lr-find.png", metavar="FILE", help="the plot (lr-find.png)")
+    parser.add_argument(
+        "--steps", type=positive, default=100, metavar="N", help="number of learning rates (default: 100)"
+    )
+    parser.add_argument(
+        "--out", type=new_file, default="lr-find.png", metavar="FILE", help="file for the plot (default: lr-find.png)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from trainer.evaluation.predict import Answer, predict_files
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="artifacts/<model>/<version>, or artifacts/<model>")
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="image files, and folders of them")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="image files or folders of images")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 

@@ -8,7 +8,7 @@ from trainer.cli.output import say
 from trainer.data.dataset import DataSource
 from trainer.data.detect import check_data_option, model_name, open_source
 from trainer.errors import DataError, RecipeError
-from trainer.network_config import BackboneConfig
+from trainer.network_config import NETWORKS, BackboneConfig
 from trainer.recipe import Recipe, is_recipe_file
 from trainer.recipes.registry import configure
 
@@ -30,43 +30,50 @@ SHORT_FORMS = {
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a name that `recipes` lists, or a recipe file (.json)")
     parser.add_argument(
-        "--name", help="name of the model (the recipe's; for a folder, CSV or npz: the name of the data)"
+        "--name", help="model name (default: the recipe's name; for folders, CSV and npz, the name of the data)"
     )
     parser.add_argument(
-        "--network", metavar="NAME", help="instead of the recipe's: plain, inception, fast, or a classifier of timm's"
+        "--network", metavar="NAME", help=f"{', '.join(NETWORKS)}, or a timm model (default: the recipe's network)"
     )
     parser.add_argument(
         "--weights",
         metavar="FROM",
-        help="starting weights: pretrained (on ImageNet), a safetensors file, a bundle",
+        help="starting weights: pretrained (on ImageNet), a safetensors file, or a bundle",
     )
     parser.add_argument(
         "--keep-head",
         action="store_const",
         const="true",
-        help="keep the last layer of the bundle in --weights, whose labels must be those of the data",
+        help="keep the last layer of the bundle in --weights; it must have the labels of the data",
     )
     parser.add_argument(
         "--fine-tune",
         metavar="SECONDS|off|auto",
-        help="train all layers after the linear probe (auto: up to twice the time of the probe)",
+        help="seconds of fine-tuning after the linear probe; auto (default): at most twice the probe's time; off: none",
     )
     add_data_options(parser)
-    parser.add_argument("--epochs", metavar="N")
-    parser.add_argument("--batch-size", metavar="N")
-    parser.add_argument("--max-seconds", metavar="S", help="limit of the training time; the schedule fits into it")
-    parser.add_argument("--seed", metavar="N")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--epochs", metavar="N", help="number of epochs")
+    parser.add_argument("--batch-size", metavar="N", help="images per training step, in all processes together")
+    parser.add_argument(
+        "--max-seconds", metavar="S", help="limit of the training time, in seconds; the schedule is fitted to it"
+    )
+    parser.add_argument("--seed", metavar="N", help="random seed of the run (default: 0)")
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="auto (default): CUDA if it works, else the CPU",
+    )
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="default", help="a variant of the recipe")
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="the data: a folder or a file, as the recipe needs (data)"
-    )
+    parser.add_argument("--preset", default="default", help="preset of the recipe, as `recipes` lists them")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="folder or file of the data set (default: data)")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable image files")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for decoded images (beside the data)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any setting of the recipe")
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:

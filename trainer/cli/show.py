@@ -15,9 +15,11 @@ from trainer.recipes.registry import RECIPES, find_recipe
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="RECIPE|DATA", help="a recipe, a recipe file, or data whose kind is detected")
     add_data_options(parser)
-    parser.add_argument("--out", type=new_file, default="show.png", metavar="FILE", help="the picture (show.png)")
-    parser.add_argument("--count", type=positive, default=32, metavar="N", help="number of images (32)")
-    parser.add_argument("--seed", metavar="N", help="chooses the images and their augmentation")
+    parser.add_argument(
+        "--out", type=new_file, default="show.png", metavar="FILE", help="file for the picture (default: show.png)"
+    )
+    parser.add_argument("--count", type=positive, default=32, metavar="N", help="number of images (default: 32)")
+    parser.add_argument("--seed", metavar="N", help="random seed for the choice and augmentation of images")
 
 
 def run(options: argparse.Namespace) -> int:

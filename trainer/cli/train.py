@@ -27,15 +27,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="find the confidence threshold above which predictions reach this accuracy",
     )
     parser.add_argument(
-        "--artifacts", type=output_folder, default=ARTIFACTS, metavar="DIR", help="folder for bundles (artifacts)"
+        "--artifacts",
+        type=output_folder,
+        default=ARTIFACTS,
+        metavar="DIR",
+        help="folder for bundles (default: artifacts)",
     )
-    parser.add_argument("--runs", type=output_folder, default=RUNS, metavar="DIR", help="folder for checkpoints (runs)")
+    parser.add_argument(
+        "--runs", type=output_folder, default=RUNS, metavar="DIR", help="folder for checkpoints (default: runs)"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the last run of the same settings and data")
     parser.add_argument(
-        "--relabel", action="store_true", help="write a version whose labels differ from the previous version's"
+        "--relabel", action="store_true", help="write a version whose labels differ from those of the previous version"
     )
     parser.add_argument(
-        "--checkpoint-seconds", type=seconds, default=30.0, metavar="S", help="between checkpoints (30); 0: each step"
+        "--checkpoint-seconds",
+        type=seconds,
+        default=30.0,
+        metavar="S",
+        help="seconds between checkpoints (default: 30); 0: every step",
     )
     for name, what in TRACKERS.items():
         parser.add_argument(

@@ -23,14 +23,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="total number of trials, including those already in the study",
     )
-    parser.add_argument("--study", type=Path, metavar="FILE", help="the study to continue (runs/tune/<model>.db)")
-    parser.add_argument("--out", type=new_file, metavar="FILE", help="the best recipe (runs/tune/<model>.json)")
+    parser.add_argument("--study", type=Path, metavar="FILE", help="study file (default: runs/tune/<model>.db)")
+    parser.add_argument(
+        "--out", type=new_file, metavar="FILE", help="file for the best recipe (default: runs/tune/<model>.json)"
+    )
     parser.add_argument(
         "--space",
         action="append",
         default=[],
         metavar="KEY=LOW:HIGH[:log]|KEY=a,b,c",
-        help="settings to vary, instead of rates, dropout, label smoothing and the augmentations that are on",
+        help="search space of a setting (default: learning rates, weight decay, dropout, label smoothing and the "
+        "active augmentations)",
     )
 
 
