@@ -8,6 +8,9 @@ from schemas.base import Frozen
 
 PACKAGED = "efficientnet_lite0"  # the backbone whose ImageNet weights are installed with the trainer
 Width = Annotated[int, Field(ge=1, le=8192)]
+Dropout = Annotated[
+    float, Field(ge=0, lt=1, description="share of activations that training drops, before each dense layer")
+]
 
 
 class PlainConfig(Frozen):
@@ -17,9 +20,9 @@ class PlainConfig(Frozen):
         64,
     )
     depth: Annotated[int, Field(ge=1, le=16, description="convolutions before each max-pool")] = 2
-    batch_norm: bool = True
+    batch_norm: Annotated[bool, Field(description="batch norm after each convolution")] = True
     dense: Annotated[Width | None, Field(description="neurons of the hidden dense layer; null leaves it out")] = 128
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    dropout: Dropout = 0.2
 
 
 class InceptionConfig(Frozen):
@@ -32,21 +35,25 @@ class InceptionConfig(Frozen):
         64,
     )
     dense: Annotated[Width, Field(description="neurons of the hidden dense layer")] = 128
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    dropout: Dropout = 0.3
 
 
 class FastConfig(Frozen):
     name: Literal["fast"] = "fast"
-    whitening_kernel: Annotated[int, Field(ge=1, le=7)] = 3
-    whitening_stride: Annotated[int, Field(ge=1, le=4, description="2 quarters the work of all later layers")] = 2
+    whitening_kernel: Annotated[int, Field(ge=1, le=7, description="side of the whitening filters, in pixels")] = 3
+    whitening_stride: Annotated[
+        int, Field(ge=1, le=4, description="step of the whitening filters; 2 quarters the work of all later layers")
+    ] = 2
     widths: Annotated[tuple[Width, ...], Field(min_length=1, description="channels of each group")] = (64, 128, 256)
-    residual: Annotated[bool, Field(description="three convolutions a group, with a skip connection over two")] = False
-    logit_scale: Annotated[float, Field(gt=0)] = 1 / 9
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    residual: Annotated[bool, Field(description="three convolutions per group, with a skip connection over two")] = (
+        False
+    )
+    logit_scale: Annotated[float, Field(gt=0, description="factor on the logits")] = 1 / 9
+    dropout: Dropout = 0.0
 
 
 class BackboneConfig(Frozen):
-    """A classifier of timm's, by its name there. `efficientnet_lite0` comes with its ImageNet weights."""
+    """A timm classifier, by its timm name. The ImageNet weights of PACKAGED are installed with the trainer."""
 
     name: str
 
@@ -72,5 +79,5 @@ NetworkConfig = Annotated[
 
 
 def network_named(name: str) -> AnyNetwork:
-    """Returns the network's default settings. A name of no built-in network is a timm model name."""
+    """Returns the network's default settings. Any other name is a timm model."""
     return NETWORKS[name]() if name in NETWORKS else BackboneConfig(name=name)

@@ -90,11 +90,13 @@ def _input_from_sides(value: Any) -> Any:
 class InputConfig(Frozen):
     """The images that the network gets. null follows the data and, for a pretrained network, its weights."""
 
-    height: int | None = None
-    width: int | None = None
-    channels: int | None = None
-    resize: Annotated[Resize | None, Field(description="of images of another size")] = None
-    interpolation: Interpolation | None = None
+    height: Annotated[int | None, Field(description="height of the images, in pixels")] = None
+    width: Annotated[int | None, Field(description="width of the images, in pixels")] = None
+    channels: Annotated[
+        int | None, Field(description="1 (grey) or 3 (RGB); null follows the data, as for height and width")
+    ] = None
+    resize: Annotated[Resize | None, Field(description="how images of another size are fitted to the input")] = None
+    interpolation: Annotated[Interpolation | None, Field(description="filter for resizing")] = None
 
     @property
     def spec(self) -> InputSpec | None:
@@ -114,25 +116,28 @@ class InputConfig(Frozen):
 class DataConfig(Frozen):
     """Which images to read, and how to divide them if the data set has no published splits."""
 
-    source: Source
+    source: Annotated[Source, Field(description="kind of data")]
     validation: Annotated[
-        float, Field(gt=0, lt=1, description="share of the images; of the training images if test is published")
+        float,
+        Field(gt=0, lt=1, description="share of the images for validation, if the data has no validation split"),
     ]
-    test: Annotated[float, Field(ge=0, lt=1, description="share of all images; unused if test is published")] = 0.0
-    split_seed: Seed = 0
+    test: Annotated[
+        float, Field(ge=0, lt=1, description="share of the images for the test, if the data has no test split")
+    ] = 0.0
+    split_seed: Annotated[Seed, Field(description="random seed of the split")] = 0
     input: Annotated[InputConfig, BeforeValidator(_input_from_sides)] = InputConfig()
     shape: Annotated[
-        tuple[int, int, int] | None, Field(description="height,width,channels of a row of csv; null detects it")
+        tuple[int, int, int] | None, Field(description="height,width,channels of the images in csv; null detects it")
     ] = None
     value_range: Annotated[
         tuple[float, float] | None, Field(description="values of black,white in csv and npz; null detects them")
     ] = None
     label_column: Annotated[
-        str | None, Field(description="name, or number from 1, of the labels' column in csv; null detects it")
+        str | None, Field(description="label column in csv, by name or by number from 1; null detects it")
     ] = None
-    header: Annotated[bool | None, Field(description="whether csv files begin with a header; null detects it")] = None
+    header: Annotated[bool | None, Field(description="whether csv files have a header; null detects it")] = None
     labels: Annotated[
-        tuple[str, ...], Field(description="names of the classes by index, if the data has none of its own")
+        tuple[str, ...], Field(description="names of the classes by index, if the labels of the data are numbers")
     ] = ()
 
     @model_validator(mode="after")
@@ -153,19 +158,21 @@ class Flip(StrEnum):
 class AugmentConfig(Frozen):
     """Random changes to each training image, drawn anew in every epoch; 0 turns one off."""
 
-    flip: Annotated[Flip, Field(description="mirror left and right")] = Flip.OFF
+    flip: Annotated[
+        Flip, Field(description="mirror left and right: half of the images at random, or each in every other epoch")
+    ] = Flip.OFF
     vertical_flip: Annotated[bool, Field(description="mirror top and bottom of half of the images")] = False
     translate: Annotated[
-        float, Field(ge=0, description="largest shift, pixels; whole pixels unless rotate or scale is on")
+        float, Field(ge=0, description="largest shift, in pixels; whole pixels unless rotate or scale is on")
     ] = 0.0
-    rotate: Annotated[float, Field(ge=0, le=180, description="largest angle, degrees")] = 0.0
+    rotate: Annotated[float, Field(ge=0, le=180, description="largest angle, in degrees")] = 0.0
     scale: Annotated[float, Field(ge=0, lt=1, description="largest relative change of size")] = 0.0
     crop: Annotated[float, Field(ge=0, lt=1, description="largest share of the area that is removed")] = 0.0
     aspect: Annotated[float, Field(ge=0, description="largest relative change of the crop's aspect ratio")] = 0.0
-    reflect: Annotated[bool, Field(description="mirror at the border when resampling; else black")] = False
+    reflect: Annotated[bool, Field(description="fill the border with the mirrored image; else with black")] = False
     colour: Annotated[float, Field(ge=0, le=1, description="largest change of brightness, contrast, saturation")] = 0.0
     trivial: Annotated[bool, Field(description="one random change of random strength (TrivialAugment)")] = False
-    cutout: Annotated[int, Field(ge=0, description="side of a black square, pixels")] = 0
+    cutout: Annotated[int, Field(ge=0, description="side of a black square, in pixels")] = 0
     erase: Annotated[float, Field(ge=0, le=1, description="share of images with a rectangle of noise")] = 0.0
     mixup: Annotated[float, Field(ge=0, description="alpha of mixup's beta distribution")] = 0.0
     cutmix: Annotated[float, Field(ge=0, description="alpha of CutMix's beta distribution")] = 0.0
@@ -183,17 +190,21 @@ AUGMENT_POLICIES = {
 
 
 class OptimizerConfig(Frozen):
-    name: OptimizerName
-    learning_rate: Annotated[float, Field(gt=0)]
+    name: Annotated[OptimizerName, Field(description="optimizer")]
+    learning_rate: Annotated[float, Field(gt=0, description="highest learning rate of the schedule")]
     weight_decay: Annotated[
         float,
-        Field(ge=0, description="on matrices and filters, not on biases and norms; adam alone adds it to gradients"),
+        Field(
+            ge=0,
+            description="decay of matrices and filters, not of biases and norms; adam adds it to the gradient (L2), "
+            "the others decouple it",
+        ),
     ] = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1, description="of sgd, in Nesterov's form")] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1, description="Nesterov momentum of sgd")] = 0.9
     muon_rate: Annotated[
-        float, Field(gt=0, description="learning rate of muon, which updates the filters; sgd updates the rest")
+        float, Field(gt=0, description="learning rate of muon for the filters; sgd updates the other weights")
     ] = 0.24
-    muon_momentum: Annotated[float, Field(ge=0, lt=1, description="of muon, in Nesterov's form")] = 0.6
+    muon_momentum: Annotated[float, Field(ge=0, lt=1, description="Nesterov momentum of muon")] = 0.6
     bias_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of biases and norms")] = 1.0
     gradient_clip: Annotated[float, Field(ge=0, description="largest norm of the gradient; 0: no limit")] = 0.0
 
@@ -204,8 +215,8 @@ class ScheduleConfig(Frozen):
     cosine and triangular rise linearly from 0; one_cycle rises from a 25th, by a cosine (Smith & Topin, 2019).
     """
 
-    name: ScheduleName = ScheduleName.COSINE
-    warm_up: Annotated[Fraction, Field(description="share of the run")] = 0.1
+    name: Annotated[ScheduleName, Field(description="course of the learning rate")] = ScheduleName.COSINE
+    warm_up: Annotated[Fraction, Field(description="share of the run in which the learning rate rises")] = 0.1
 
 
 class FineTune(StrEnum):
@@ -214,24 +225,22 @@ class FineTune(StrEnum):
 
 
 class TransferConfig(Frozen):
-    """Starting weights. While the head trains alone, the body is in inference mode: no dropout, batch norm fixed."""
+    """Starting weights. In head-only epochs, the body is in inference mode: no dropout, batch norm fixed."""
 
     weights: Annotated[
-        str | None, Field(description="pretrained (on ImageNet), a file of safetensors, or the folder of a bundle")
+        str | None,
+        Field(description="starting weights: pretrained (on ImageNet), a safetensors file, or a bundle; null: random"),
     ] = None
-    sha256: Annotated[Sha256 | None, Field(description="of the weights' file; null accepts any and is filled in")] = (
-        None
-    )
-    head_epochs: Annotated[int, Field(ge=0, description="epochs in which the last layer trains alone")] = 0
+    sha256: Annotated[Sha256 | None, Field(description="expected SHA-256 of the weights; null accepts any")] = None
+    head_epochs: Annotated[int, Field(ge=0, description="number of epochs in which the last layer trains alone")] = 0
     body_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of all but the last layer")] = 1.0
     keep_head: Annotated[bool, Field(description="keeps the last layer of a bundle with the same labels")] = False
-
     probe: Annotated[
-        bool, Field(description="first fits the last layer of a backbone alone, by logistic regression")
+        bool, Field(description="first fits the last layer of a timm network alone, by logistic regression")
     ] = False
     fine_tune: Annotated[
         FineTune | Annotated[float, Field(gt=0)],
-        Field(description="seconds of training all layers after the probe; auto: up to twice the time of the probe"),
+        Field(description="seconds of fine-tuning after the probe; auto: at most twice the probe's time"),
     ] = FineTune.AUTO
 
     @model_validator(mode="after")
@@ -244,7 +253,7 @@ class TransferConfig(Frozen):
 
 
 class Recipe(Frozen):
-    name: ModelName
+    name: Annotated[ModelName, Field(description="model name")]
     data: DataConfig
     network: NetworkConfig
     sigmoid: Annotated[bool, Field(description="for two classes: one output neuron and binary cross-entropy")] = False
@@ -252,41 +261,46 @@ class Recipe(Frozen):
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1, description="number of passes over the training images")]
     max_seconds: Annotated[
-        float, Field(ge=0, description="limit of the training time, to which the schedule is fitted; 0: no limit")
+        float,
+        Field(ge=0, description="limit of the training time, in seconds; the schedule is fitted to it; 0: no limit"),
     ] = 0.0
-    batch_size: Annotated[int, Field(ge=1)]
-    validation_batch_size: Annotated[int, Field(ge=1)] = 1000
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch_size: Annotated[int, Field(ge=1, description="images per training step, in all processes together")]
+    validation_batch_size: Annotated[int, Field(ge=1, description="images per batch on the validation split")] = 1000
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="share of the target probability that all classes divide equally")
+    ] = 0.0
     class_weights: Annotated[
-        ClassWeights, Field(description="balanced weights the loss of each class by 1 / its number of training images")
+        ClassWeights, Field(description="balanced: weights each class by the inverse of its frequency")
     ] = ClassWeights.OFF
     sampling: Annotated[
-        Sampling, Field(description="balanced draws each class equally often, instead of each image once")
+        Sampling,
+        Field(description="uniform: draws each image once per epoch; balanced: draws each class equally often"),
     ] = Sampling.UNIFORM
-    monitor: Annotated[Monitor, Field(description="figure on the validation split that chooses the epoch")] = (
+    monitor: Annotated[Monitor, Field(description="metric on the validation split that chooses the epoch")] = (
         Monitor.ACCURACY
     )
     patience: Annotated[
         int,
-        Field(ge=0, description="epochs without a better figure on validation after which training stops; 0: never"),
+        Field(ge=0, description="early stopping: number of epochs without improvement; 0: off"),
     ] = 0
     ema_decay: Annotated[
-        float, Field(ge=0, lt=1, description="of the averaged weights, which are then validated and exported; 0: off")
+        float,
+        Field(ge=0, lt=1, description="decay of the moving average of the weights, which is then exported; 0: off"),
     ] = 0.0
     test_views: Annotated[
-        Views, Field(description="averaged by the exported graph; they cost 1, 2 or 6 inferences")
+        Views, Field(description="test-time augmentation in the exported graph: 1, 2 or 6 inferences per image")
     ] = Views.ONE
-    precision: Precision = Precision.AUTO
+    precision: Annotated[Precision, Field(description="auto: measures which one is faster")] = Precision.AUTO
     target_accuracy: Annotated[
-        Fraction, Field(description="chooses the confidence threshold that reaches it on validation; 0: no threshold")
+        Fraction, Field(description="target accuracy for the confidence threshold; 0: no threshold")
     ] = 0.0
     variants: Annotated[
         tuple[Literal[VariantName.INT8, VariantName.FP16], ...],
-        Field(description="written if they are faster than fp32 and as accurate; an empty value: none"),
+        Field(description="variants to try; each is kept if it is faster than fp32 and about as accurate; empty: none"),
     ] = (VariantName.INT8, VariantName.FP16)
-    seed: Seed = 0
+    seed: Annotated[Seed, Field(description="random seed of weights, batches and augmentation")] = 0
 
     @model_validator(mode="after")
     def _balances_once(self) -> Self:

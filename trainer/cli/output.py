@@ -1,5 +1,6 @@
 """What commands print: sentences on stderr, tables and JSON on stdout."""
 
+import io
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -22,4 +23,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else _ANY_WIDTH
-    Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width).print(table)
+    text = io.StringIO()  # rich would end the process with status 1 if the reader of stdout has gone
+    Console(file=text, markup=False, highlight=False, emoji=False, width=width).print(table)
+    print(text.getvalue(), end="")

@@ -39,12 +39,14 @@ def setting_rows() -> list[Row]:
     """Returns key, values and meaning of every setting that --set accepts for any recipe."""
     rows: list[Row] = [(key, _values(field.annotation), field.description or "") for key, field in _settings(Recipe)]
     rows.append(("augment.policy", "|".join(AUGMENT_POLICIES), "replaces all of augment; later settings change it"))
-    rows.append(("network", "|".join(NETWORKS), "the network; its own settings are:"))
+    rows.append(
+        ("network", "|".join(NETWORKS), "the network, also any timm model; the settings of each network follow")
+    )
     for network, config in NETWORKS.items():
         for key, field in _settings(config):
             if key != "name":
-                note = " ".join(filter(None, (f"of {network}, {_shown(field.default)};", field.description)))
-                rows.append((f"network.{key}", _values(field.annotation), note.removesuffix(";")))
+                meaning = f"{network}, default {_shown(field.default)}: {field.description}"
+                rows.append((f"network.{key}", _values(field.annotation), meaning))
     return rows
 
 
@@ -84,4 +86,4 @@ def _values(annotation: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()

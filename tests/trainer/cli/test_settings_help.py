@@ -14,6 +14,11 @@ def test_every_setting_that_a_recipe_has_is_listed(name: str) -> None:
         assert set(_flat(recipe.model_dump(mode="json"))) - {"network.name", "data.input"} <= set(VALUES)
 
 
+def test_every_setting_has_a_meaning() -> None:
+    without = [key for key, _, meaning in setting_rows() if not meaning or meaning.endswith("None")]
+    assert without == []
+
+
 def test_every_choice_that_is_listed_can_be_set() -> None:
     recipe = find_recipe("photos", "default")
     choices = {key: values.removesuffix(",...").split("|") for key, values in VALUES.items() if "|" in values}
