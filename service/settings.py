@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     )
     artifacts: Path = Field(default=Path("artifacts"), description="folder of bundles, `<model>/<version>/`")
     default_model: ModelName | None = Field(
-        default=None, description="model that answers /predict and /evaluate; not needed if there is only one"
+        default=None, description="model that answers /predict and /evaluate; by default the first model"
     )
     versions: str = Field(
         default="promoted",
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     max_images: Positive = Field(default=10_000, description="maximum images in a request")
     max_json_values: Positive = Field(
         default=2_000_000,
-        description="maximum numbers in a JSON body (a list counts as 3); use npy for more pixels",
+        description="maximum number of values in a JSON body; a list counts as 3",
     )
     max_archive_bytes: Positive = Field(
         default=DEFAULT_MAX_ARCHIVE_BYTES,
@@ -137,26 +137,28 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=32, ge=1, le=65_536, description="maximum images in one inference")
     queue_images: Positive = Field(
         default=20_000,
-        description="maximum images waiting for a model; then 503. One request takes at most half of them",
+        description="maximum images waiting for a model (of one request: half of it); above it, requests get a 503",
     )
     max_wait_ms: Seconds = Field(
         default=0, description="milliseconds that an idle model waits for a batch to fill; 0 starts at once"
     )
     body_memory_bytes: Positive = Field(
-        default=2**30, description="maximum bytes of all request bodies in one process; then 503"
+        default=2**30, description="maximum bytes of all request bodies in one process; above it, requests get a 503"
     )
     request_timeout: SomeSeconds = Field(
         default=60, description="seconds until a request gets a 504, unless its X-Request-Timeout is shorter"
     )
-    evaluate_timeout: SomeSeconds = Field(default=600, description="the same for /evaluate")
+    evaluate_timeout: SomeSeconds = Field(default=600, description="seconds until an evaluation gets a 504")
     keep_alive_seconds: Positive = Field(
-        default=75, description="seconds until an idle connection is closed; more than a proxy in front keeps it"
+        default=75,
+        description="idle timeout of connections, in seconds; set it above the idle timeout of a proxy in front",
     )
     drain_delay: Seconds = Field(
-        default=0, description="seconds after SIGTERM in which /readyz answers 503 and requests are still accepted"
+        default=0,
+        description="drain delay in seconds: after SIGTERM, /readyz answers 503 and requests are still accepted",
     )
     drain_seconds: Positive = Field(
-        default=30, description="seconds after that in which accepted requests are answered"
+        default=30, description="grace period in seconds for accepted requests, after the drain delay"
     )
     api_keys: SecretStr = Field(
         default=SecretStr(""),
@@ -164,7 +166,7 @@ class Settings(BaseSettings):
     )
     admin_keys: SecretStr = Field(
         default=SecretStr(""),
-        description="API keys for load and unload. Empty: open to clients on the same machine only",
+        description="API keys for promote, load and unload. Empty: open to clients on the same machine only",
     )
     log_format: LogFormat = Field(default=LogFormat.LINE, description="`line` for people, `json` for machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -172,7 +174,8 @@ class Settings(BaseSettings):
     )
     access_log: bool = Field(default=False, description="log one line per request")
     otel: bool = Field(
-        default=False, description="send OpenTelemetry spans as the OTEL_* variables say; needs the extra [otel]"
+        default=False,
+        description="send OpenTelemetry spans, configured by the OTEL_* variables; needs the extra [otel]",
     )
 
     @field_validator("port", mode="before")
