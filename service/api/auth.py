@@ -1,4 +1,4 @@
-"""Authorization: which requests need which key. docs/decisions/0013-who-may-ask.md has the reasons.
+"""Authorization: which requests need which key. docs/decisions/0013-access-control.md has the reasons.
 
 public  needs no key: health, the page and the documentation. They are the same for every installation; health names
         models only to clients that may use them.
