@@ -38,7 +38,7 @@ class CalibrationBin(Frozen):
 
 
 class Calibration(Frozen):
-    """Expected calibration error over equal-width bins of the winning probability (Guo et al., 2017)."""
+    """Expected calibration error over equal-width bins of the highest probability (Guo et al., 2017)."""
 
     expected_calibration_error: Rate
     bins: tuple[CalibrationBin, ...]
@@ -71,9 +71,7 @@ class Metrics(Frozen):
     n: Annotated[int, Field(ge=1, description="number of images scored")]
     accuracy: Rate
     accuracy_interval: Annotated[Interval, Field(description=WILSON)]
-    top_k: Annotated[
-        tuple[TopKAccuracy, ...], Field(description="for k = 1, 3 and 5, as far as k is below the number of classes")
-    ] = ()
+    top_k: Annotated[tuple[TopKAccuracy, ...], Field(description="for k = 1, 3, 5 below the number of classes")] = ()
     log_loss: Annotated[float, Field(ge=0, description="mean negative log likelihood, in nats")]
     macro: Annotated[Averages, Field(description="unweighted mean over the classes that have images")]
     micro: Annotated[
@@ -94,7 +92,8 @@ class Metrics(Frozen):
         ),
     ] = None
     average_precision: Annotated[
-        Rate | None, Field(description="area under the precision-recall curve, not interpolated; null if roc_auc is")
+        Rate | None,
+        Field(description="area under the precision-recall curve, not interpolated; null if roc_auc is null"),
     ] = None
     notes: Annotated[
         tuple[str, ...], Field(description="remarks needed to interpret these metrics, one sentence each")
@@ -117,8 +116,8 @@ class Rejecting(Frozen):
     """The effect of the reject threshold: an image is answered if its highest probability reaches the threshold."""
 
     threshold: Rate
-    coverage: Annotated[Rate, Field(description="fraction of the images that is answered")]
-    accuracy: Annotated[Rate | None, Field(description="over the answered images; null if there are none")]
+    coverage: Annotated[Rate, Field(description="share of the images that get a label")]
+    accuracy: Annotated[Rate | None, Field(description="over the images that get a label; null if there are none")]
 
 
 class ClassReport(ClassMetrics):
@@ -147,7 +146,7 @@ class EvaluationReport(Metrics):
     ] = ()
     model: str
     version: int
-    variant: Annotated[str, Field(description="the variant that answered: fp32, int8 or fp16")]
-    provider: Annotated[str, Field(description="the ONNX Runtime execution provider that answered")]
+    variant: Annotated[str, Field(description="the measured variant: fp32, int8 or fp16")]
+    provider: Annotated[str, Field(description="the ONNX Runtime execution provider that was used")]
     errors: tuple[ItemError, ...] = ()
     reject: Annotated[Rejecting | None, Field(description="for reject=true; all other metrics cover all images")] = None

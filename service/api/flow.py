@@ -30,11 +30,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class _Name(Frozen):
-    name: Annotated[str, Field(description="the model's name, as in GET /models")]
+    name: Annotated[str, Field(description="model name, as in GET /models")]
 
 
 class _NameAndVersion(_Name):
-    version: Annotated[int, Field(ge=1, description="the version that must answer"), PLAIN_INTEGER]
+    version: Annotated[int, Field(ge=1, description="version number"), PLAIN_INTEGER]
 
 
 def path_parameters(path: str) -> list[dict[str, object]]:

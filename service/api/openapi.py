@@ -15,11 +15,11 @@ from service.api.auth import Access, required_access
 from service.api.problems import errors_below
 
 DESCRIPTION = """\
-Image classifiers over HTTP. Each model has reproduced its golden samples before it serves.
+Image classifiers over HTTP. A model serves only if it has reproduced its golden samples.
 
-Send images as JSON, as a form, as one image file or as a numpy array; the service resizes them to the model's input.
-/evaluate also accepts labelled images as a zip of class-named folders or as an .npz.
-Every error is a problem document (RFC 9457). Its `detail` says in one sentence what is wrong and what to do.
+Send images as JSON, as a form, as one image file or as a NumPy array; the service resizes them to the model's input.
+/evaluate also accepts labelled images as a zip of class-named folders or as an .npz file.
+Every error is a problem document (RFC 9457). Its `detail` states the error and its remedy in one sentence.
 """
 
 _MESSAGES = (

@@ -296,12 +296,13 @@ MULTIPART = BodyFormat(
                     "type": "array",
                     "items": {"type": "string"},
                     "minItems": 1,
-                    "description": "Names of labels, one field per file, in the order of the files.",
+                    "description": "Label names, one field per file, in the order of the files.",
                 },
                 ARCHIVE: {
                     "type": "string",
                     "format": "binary",
-                    "description": f"Replaces files and labels: a zip or an .npz. {ZIP_DESCRIPTION} {NPZ_DESCRIPTION}",
+                    "description": "A zip or .npz of labelled images, in place of files and labels. "
+                    f"{ZIP_DESCRIPTION} {NPZ_DESCRIPTION}",
                 },
             },
             {"oneOf": [{"required": [FILES, LABELS]}, {"required": [ARCHIVE]}]},

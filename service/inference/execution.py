@@ -28,7 +28,7 @@ class Execution(Frozen):
 
     mode: Annotated[
         Mode,
-        Field(description="`event_loop`: batches run between the network events of the process; `thread`: beside them"),
+        Field(description="event_loop: on the event loop's thread; thread: in a worker thread"),
     ]
     reason: Annotated[str, Field(description="why it is this mode")]
     max_batch: Annotated[int, Field(ge=1, description="largest number of images in one batch")]

@@ -24,12 +24,12 @@ _COUNTERS: Families = (
     ("convoy_images", "Images answered", ("model",)),
     (
         "convoy_overloaded",
-        "Requests refused because a model's queue, or the memory for all bodies (no model), was full",
+        "Requests refused because a model's queue was full (empty model: the memory for all bodies)",
         ("model", "reason"),
     ),
     (
         "convoy_deadline_missed",
-        "Requests whose deadline passed before a model answered, or before their body arrived (no model)",
+        "Requests that missed their deadline (empty model: while reading the body)",
         ("model",),
     ),
     ("convoy_model_loads", "Versions loaded and checked, by each worker", ("model",)),
@@ -37,7 +37,7 @@ _COUNTERS: Families = (
     (RESTARTS, "Worker processes that ended and were replaced, or could not be", ("cause",)),
 )
 _HISTOGRAMS = (
-    ("convoy_request_seconds", "Time from a request to the end of its answer", ("route",), SECONDS),
+    ("convoy_request_seconds", "Time from the start of a request to the end of its response", ("route",), SECONDS),
     (
         "convoy_stage_seconds",
         "Time in a stage: of a request in the queue, of a batch in decode and inference",
@@ -50,12 +50,12 @@ _GAUGES: Families = (
     (WAITING, "Images in the queue", ("model",)),
     (
         "convoy_model_version",
-        "Version that answers if a request names none; 0: no version, or another variant",
+        "Version for requests without a version; 0: no version, or another variant",
         ("model", "variant", "provider"),
     ),
     (
         "convoy_model_fallback",
-        "1: in a version that serves, fp32 replaces this variant, which is missing or failed its checks",
+        "1: a served version runs fp32 in place of this variant, which is missing or failed its checks",
         ("model", "variant"),
     ),
     ("convoy_model_refused_versions", "Versions in the folder that may not answer; GET /models says why", ("model",)),

@@ -22,16 +22,16 @@ class Duration(Frozen):
 
 
 class BatchStatistics(Frozen):
-    """Of the batches of one size, in images that were run; each count is that of the batches."""
+    """Statistics of the batches with this number of images."""
 
     batch_size: Annotated[int, Field(ge=1)]
     compute_input: Duration
     compute_infer: Duration
-    compute_output: Annotated[Duration, Field(description="handing the answers out; labelling is by request")]
+    compute_output: Annotated[Duration, Field(description="time to copy the results")]
 
 
 class InferenceStatistics(Frozen):
-    """queue, compute_* are parts of success; nothing is cached."""
+    """queue and compute_* are parts of success. There is no cache."""
 
     success: Duration
     fail: Duration

@@ -20,11 +20,11 @@ from service.repository.plan import ModelControl
 from service.settings import Settings
 from service.validation import PLAIN_INTEGER
 
-ModelName = Annotated[str, Path(description="the model's name, as in GET /models")]
-Version = Annotated[int, Path(ge=1, description="the version that must answer"), PLAIN_INTEGER]
+ModelName = Annotated[str, Path(description="model name, as in GET /models")]
+Version = Annotated[int, Path(ge=1, description="version number"), PLAIN_INTEGER]
 
-ON_ERROR = "the effect of an invalid image: fail the request (request, the default), or only its own item (item)"
-REJECT = "return a reason in place of the label if the model's confidence is below its reject threshold"
+ON_ERROR = "request: an invalid image fails the request (default). item: it fails only its own item"
+REJECT = "if the highest probability is below the model's confidence threshold, return a reason in place of the label"
 
 
 def described(path: str, purpose: Purpose, query: type[BaseModel], response: Any, description: str) -> dict[str, Any]:

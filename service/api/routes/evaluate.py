@@ -33,7 +33,7 @@ class EvaluateQuery(Frozen):
 
     on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
     reject: Annotated[
-        bool | None, Field(description="also report coverage and accuracy at the model's reject threshold")
+        bool | None, Field(description="also report coverage and accuracy at the model's confidence threshold")
     ] = None
 
 
@@ -66,7 +66,7 @@ def router(flow: InferenceFlow) -> APIRouter:
         ("evaluate", "/evaluate", "Evaluate the default model on labelled images, or compare two of its versions"),
         ("evaluate_with", "/models/{name}/evaluate", "Evaluate a model on labelled images, or compare two versions"),
     ):
-        description = f"{_DESCRIPTION}; with `versions`, those of both, and whether their difference is significant."
+        description = f"{_DESCRIPTION}; with `versions`, both reports and a significance test."
         response = EvaluationReport | EvaluationComparison
         about = described(path, Purpose.EVALUATE, CompareQuery, response, description)
         routes.add_api_route(endpoint=_handler(flow, CompareQuery), name=name, summary=summary, **about)

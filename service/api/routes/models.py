@@ -54,7 +54,7 @@ class ModelSummary(Frozen):
     name: str
     version: int
     state: State
-    current: Annotated[bool, Field(description="it answers requests that name no version")]
+    current: Annotated[bool, Field(description="whether it answers requests without a version")]
     reason: Annotated[str | None, Field(description="why it does not serve")] = None
     task: Task | None = None
     labels: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class ModelSummary(Frozen):
     variant: Annotated[VariantName | None, Field(description="the variant that answers")] = None
     variant_reason: Annotated[str | None, Field(description="why it is this variant")] = None
     provider: Annotated[str | None, Field(description="the ONNX Runtime execution provider that answers")] = None
-    execution: Annotated[Execution | None, Field(description="where and in what batches this worker runs it")] = None
+    execution: Annotated[Execution | None, Field(description="thread and batch size in this worker")] = None
     report: Annotated[
         tuple[str, ...],
         Field(description="files at /models/{name}/versions/{version}/report/{file}"),

@@ -26,9 +26,10 @@ def router(settings: Settings, memory: BodyMemory) -> APIRouter:
     @routes.post(
         "/models/{name}/promote",
         summary="Promote a version of a model, or roll back to one",
-        description="Every worker loads and verifies the version. Then promoted.json in the model's folder records it, "
-        "and it serves, also after a restart. 409 if it cannot be written, or CONVOY_VERSIONS is not `promoted`.",
-        response_description="The record: every worker serves the version.",
+        description="Loads and verifies the version in all workers, records it in the model's promoted.json, and "
+        "serves it. The record survives a restart. 409 if the file cannot be written, or CONVOY_VERSIONS is not "
+        "`promoted`.",
+        response_description="The record. Every worker serves the version.",
         responses=problems(400, 401, 403, 404, 409, 413, 422, 503, 504),
         openapi_extra={
             "parameters": TIMEOUT_PARAMETERS,

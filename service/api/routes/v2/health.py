@@ -10,7 +10,7 @@ from service.api.routes.health import Drain
 from service.errors import ServiceError
 from service.repository.registry import Registry
 
-_NOT = "No, with an empty body; or the version is not a positive integer, which the body then says."
+_NOT = "No (empty body), or the version is invalid (error message)."
 _ABOUT: dict[str, Any] = {
     "response_class": Response,
     "response_description": "Yes.",
