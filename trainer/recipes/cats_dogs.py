@@ -1,10 +1,10 @@
-"""Cats and dogs from CSV files, by one sigmoid neuron, from EfficientNet-Lite0 with ImageNet weights as in photos.py.
+"""Cats and dogs from CSV files with one sigmoid output, from EfficientNet-Lite0 with ImageNet weights.
 
     python -m trainer train cats-dogs --data cats-dogs
     python -m trainer train cats-dogs --data cats-dogs --preset scratch
 
-The preset scratch trains a residual fast network. The data set is small, so the augmentation (geometry, colour, mixup
-and CutMix) and the weight decay are strong. AdamW is Adam with the decay kept out of its averages.
+The training is that of photos.py. The preset scratch trains a residual fast network from random weights. Because the
+data set is small, its augmentation (geometry, colour, mixup and CutMix) and weight decay are strong.
 
 Measured (docs/results.md has the details):
 

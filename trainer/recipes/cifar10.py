@@ -1,10 +1,10 @@
-"""CIFAR-10 with a small fast network, in 17, 55 or 335 s of training on two CPU cores.
+"""CIFAR-10 with a small fast network, within 17, 55 or 335 s of training on two CPU cores.
 
     python -m trainer train cifar10
     python -m trainer train cifar10 --preset quick
     python -m trainer train cifar10 --preset long
 
-The training time is limited, so a run cannot be repeated exactly, whatever its seed.
+The training time is limited, so two runs differ, even with the same seed.
 
 Measured (docs/results.md has the details):
 

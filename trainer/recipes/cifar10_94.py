@@ -3,10 +3,11 @@
     python -m trainer train cifar10-94
     python -m trainer train cifar10-94 --preset 96
 
-After airbench94_muon and airbench96 (Keller Jordan, arXiv 2404.00498): 8 and 37 epochs. Predictions are averaged over
-test-time views, as in the paper; --set test_views=one turns that off. On a CPU, an estimate of the time comes first.
+The presets follow airbench94_muon and airbench96 (Keller Jordan, arXiv 2404.00498), with 8 and 37 epochs. As in the
+paper, the exported graph averages test-time views; --set test_views=one turns this off. On a CPU, the run first prints
+an estimate of its time.
 
-Two details differ from airbench: the whitening layer's bias trains in all epochs, not only in the first three, and
+Two details differ from airbench: the bias of the whitening layer trains in all epochs, not only in the first three, and
 biases have no weight decay.
 
 Measured (docs/results.md has the details):

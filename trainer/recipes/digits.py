@@ -1,6 +1,6 @@
 """scikit-learn's 8x8 digits with a small plain network, in seconds.
 
-    python -m trainer train digits --seed 0     (and 1, 2, 3, 4)
+    python -m trainer train digits --seed 0
 
 The split is the same for every seed: 1,258 images for training, 360 for validation and 179 for the test.
 

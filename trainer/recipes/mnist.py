@@ -3,9 +3,8 @@
     python -m trainer train mnist
     python -m trainer train mnist --preset tiny
 
-The preset tiny has under 10,000 parameters.
-
-The preset published repeats the published run of such a network (20 epochs, batches of 60, about 98%).
+The preset tiny has fewer than 10,000 parameters. The preset published repeats a published run of such a network (20
+epochs, batches of 60 images, about 98%).
 
 Measured (docs/results.md has the details):
 

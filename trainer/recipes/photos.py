@@ -1,13 +1,13 @@
-"""Any folder of class-named folders of photos, from EfficientNet-Lite0 with ImageNet weights.
+"""Photos in one folder per class, from EfficientNet-Lite0 with ImageNet weights.
 
     python -m trainer train photos --data flowers
     python -m trainer train photos --data flowers --fine-tune off
     python -m trainer train photos --data flowers --preset scratch
 
-First the last layer is fitted on the features of the frozen backbone. Then all layers are fine-tuned from there, which
-is kept if validation improves (Kumar et al., 2022). The preset scratch trains a residual fast network at 64x64 with
-strong augmentation (geometry, colour, mixup and CutMix) and weight decay. `flowers` is Kaggle's Flowers Recognition:
-4,317 photos of 5 flowers, at 128x128.
+The linear probe fits the last layer on the features of the frozen backbone. Then fine-tuning trains all layers; its
+result is kept if it is better on validation (Kumar et al., 2022). The preset scratch trains a residual fast network at
+64x64 from random weights, with strong augmentation (geometry, colour, mixup and CutMix) and weight decay. `flowers` is
+Kaggle's Flowers Recognition: 4,317 photos of 5 flowers, at 128x128.
 
 Measured (docs/results.md has the details):
 
