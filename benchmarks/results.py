@@ -177,13 +177,13 @@ def render(found: Sequence[Result]) -> str:
         "Each run is one line of [results.jsonl](results.jsonl).",
         "",
         "- **Test accuracy** is the mean over the seeds, measured on the test split through ONNX Runtime.",
-        "  The settings of a recipe were chosen on the validation split; its docstring names any exception.",
+        "  The settings of a recipe were chosen on the validation split; exceptions are stated in the recipe's file.",
         "- **95% interval**: over the seeds if there are three or more, otherwise over the test images of one run.",
-        "- **Training time** excludes export and report. Some machines were shared with other jobs:",
-        "  single-threaded runs ran beside others, and time-budgeted runs that were slowed are excluded.",
+        "- **Training time** excludes export and report. Single-threaded runs shared the machine.",
+        "  Time-budgeted runs that were slowed by other jobs are excluded.",
         "- **Calibration error** is the expected calibration error on the test split, before and after calibration.",
         "- **int8 and fp16** give the variant's test accuracy and its speed relative to fp32; int8 on one CPU thread.",
-        "  The cells are empty for runs from before there were variants.",
+        "  If the cells are empty, the run predates variants.",
         "",
         "| Recipe | Command | Test accuracy | 95% interval | Seeds | Training time | Target | Reached? | "
         "Calibration error | int8 | fp16 | Test images | Machine |",
@@ -194,7 +194,7 @@ def render(found: Sequence[Result]) -> str:
 
 
 def conclusion(found: Sequence[Result]) -> str:
-    """Returns two sentences: which recipes reach their targets, and which have not been measured."""
+    """Returns two sentences: the recipes that reach their targets, and those that were not measured."""
     judged = [result for result in found if result.verdict]
     missed = [result for result in judged if result.verdict == "missed"]
     misses = "; ".join(
