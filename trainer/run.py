@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from pydantic import JsonValue
-from scipy.special import softmax
 from torch import nn
 
 from schemas.bundle import Bundle
@@ -21,7 +20,7 @@ from trainer.bundle.report import write_training_report
 from trainer.bundle.writer import check_labels, check_writable
 from trainer.data.dataset import DataSource
 from trainer.data.split import Splits, split
-from trainer.evaluation.calibration import fit_temperature
+from trainer.evaluation.calibration import calibrated, fit_temperature
 from trainer.evaluation.evaluate import Evaluation
 from trainer.export.onnx import NetworkOutput, export, network_logits
 from trainer.models.build import build_network
@@ -124,7 +123,7 @@ def write_bundle(
     network = with_views(fitted.network, recipe.test_views)
     labels, logits = fitted.held or (data.validation.labels, network_logits(network, data.validation.images))
     temperature = fit_temperature(logits, labels)
-    held = Evaluation.of(labels, softmax(logits / temperature, axis=1), logits, data.labels) if fitted.held else None
+    held = Evaluation.of(labels, calibrated(logits, temperature), logits, data.labels) if fitted.held else None
     original = NetworkOutput.of(network, spread_images(data.test))
     exported = Exported(export(network, data.input, temperature), temperature, original, held)
     settings = BundleSettings(

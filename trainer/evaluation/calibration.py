@@ -42,7 +42,12 @@ def describe_scaling(temperature: float, validation: Evaluation, test: Evaluatio
 
 def uncalibrated(evaluation: Evaluation) -> FloatArray:
     """Returns the probabilities that the same file would give without its temperature."""
-    return softmax(evaluation.logits.astype(np.float64)).astype(np.float32)
+    return calibrated(evaluation.logits, 1.0)
+
+
+def calibrated(logits: FloatArray, temperature: float) -> FloatArray:
+    """Returns the probabilities that a file with this temperature gives for logits [n, classes]."""
+    return softmax(logits.astype(np.float64) / temperature).astype(np.float32)
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
