@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from trainer.data.dataset import LabelledImages
@@ -15,7 +16,7 @@ from trainer.models.registry import build
 from trainer.recipe import Recipe
 
 # Enough to estimate the covariance of small patches.
-PREPARING_IMAGES = 5000
+PREPARING_IMAGES = 1000
 # Fewer give batch norm worse statistics than those of the starting weights.
 IMAGES_FOR_STATISTICS = 1000
 # Pixels for mean and deviation. More would change the fourth digit, and delay the start of the run.
@@ -54,9 +55,11 @@ def _normalise(train: LabelledImages) -> Normalise:
     """Returns the normalisation by mean and deviation per channel of the training split, or of a sample of it."""
     step = -(-train.images.nbytes // STATISTICS_BYTES)
     images = train.images.take(np.arange(0, len(train), step))
-    counts = np.zeros((images.shape[3], 256), np.int64)
-    for block in images.blocks():
-        counts += [np.bincount(block[..., i].ravel(), minlength=256) for i in range(images.shape[3])]
+    _, _, width, channels = images.shape
+    counts = np.zeros((channels, 256), np.int64)
+    for block in images.blocks():  # as one tall picture, whose histogram takes a quarter of the time of np.bincount
+        picture = Image.fromarray(block.reshape(-1, width, channels) if channels > 1 else block.reshape(-1, width))
+        counts += np.reshape(picture.histogram(), counts.shape)
     values = np.arange(256) / 255
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ values

@@ -1,10 +1,17 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from schemas.manifest import InputSpec
+from tests.support import colour_images
+from trainer.data.dataset import LabelledImages
 from trainer.errors import RecipeError
+from trainer.models.build import build_network
 from trainer.models.fast import FastGroup, FastNetwork
-from trainer.models.layers import Normalise, OneNeuron, Shape
+from trainer.models.layers import Normalise, OneNeuron, Shape, as_input
 from trainer.models.registry import build
 from trainer.models.summary import parameter_count, summary
 from trainer.network_config import NETWORKS, FastConfig, PlainConfig, network_named
@@ -56,6 +63,16 @@ def test_normalising_gives_mean_0_and_deviation_1() -> None:
     normalise = Normalise(images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3)))
     assert torch.allclose(normalise(images).mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(normalise(images).std(dim=(0, 2, 3)), torch.ones(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_training_images_have_mean_0_and_deviation_1_after_the_normalisation(channels: int) -> None:
+    recipe, images = colour_images.recipe(), np.asarray(colour_images.colours().train.images)[..., :channels]
+    train = LabelledImages(images, np.arange(len(images)) % 3)
+    data = replace(colour_images.splits(recipe), train=train, input=InputSpec(height=8, width=8, channels=channels))
+    normalised = build_network(recipe, data).get_submodule("0")(as_input(torch.from_numpy(images)))
+    assert torch.allclose(normalised.mean(dim=(0, 2, 3)), torch.zeros(channels), atol=1e-5)
+    assert torch.allclose(normalised.std(dim=(0, 2, 3), correction=0), torch.ones(channels), atol=1e-5)
 
 
 def test_whitening_gives_uncorrelated_outputs_of_equal_variance() -> None:
