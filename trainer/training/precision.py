@@ -17,8 +17,8 @@ from trainer.training.loader import GatheredImages
 
 _ROUNDS = 3
 _ENOUGH_SECONDS = 1.0
-# Pixels of a batch that is timed on a CPU, so that even a slow network takes seconds, not minutes.
-_CPU_PIXELS = 2**18
+# Pixels of a batch that is timed on a CPU, so that even a slow network takes about a second.
+_CPU_PIXELS = 2**16
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
