@@ -11,10 +11,11 @@ from schemas.errors import ImageError
 from schemas.image import decode_image
 from trainer.data.photo import is_document
 from trainer.errors import DataError
-from trainer.evaluation.onnx_session import BATCH, OnnxModel
+from trainer.evaluation.onnx_session import OnnxModel
 from trainer.files import find_files, open_newest_bundle
 
 TOP = 3
+_FILES = 256  # decoded at a time
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def predict_files(bundle_path: Path, paths: Sequence[Path]) -> list[Answer]:
     bundle.check_signature(model.inputs, model.outputs)
     files = list(_image_files(paths))
     answers: list[Answer] = []
-    for start in range(0, len(files), BATCH):
-        answers += _answer_batch(bundle, model, files[start : start + BATCH])
+    for start in range(0, len(files), _FILES):
+        answers += _answer_batch(bundle, model, files[start : start + _FILES])
     return answers
 
 

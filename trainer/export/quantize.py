@@ -99,15 +99,13 @@ def _make(name: VariantName, reference: Reference, speed_test: SpeedTest) -> tup
     try:
         with _no_logging():
             content = CONVERT[name](reference)
-        model = OnnxModel(content, provider)
+        model, fp32 = OnnxModel(content, provider), OnnxModel(reference.model, provider)
         _check_runs_on(model, provider)
-        _check_signature(model, OnnxModel(reference.model))
+        _check_signature(model, fp32)
         tolerance = golden_tolerance(model, reference)
         _check_tolerance(tolerance)
         _check_accuracy(evaluate(model, data.validation, data.labels).metrics.accuracy, reference.validation_accuracy)
-        # One thread each: a service for many requests has one worker per core.
-        alone, fp32 = (OnnxModel(each, provider, threads=1) for each in (content, reference.model))
-        speed = speed_test(alone, fp32, reference.calibration_images)
+        speed = speed_test(model, fp32, reference.calibration_images)
         _check_speed(speed)
         test = evaluate(model, data.test, data.labels).metrics
         return content, {

@@ -91,7 +91,7 @@ def _batches(parts: Sequence[LabelledImages]) -> Iterator[Pixels]:
 
 
 def _onnx_forward(body: nn.Module, spec: InputSpec) -> Forward:
-    model = OnnxModel(export(body, spec))
+    model = OnnxModel(export(body, spec), threads=0)
     return lambda images: model.run(images)[1]
 
 

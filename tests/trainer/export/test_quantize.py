@@ -213,7 +213,7 @@ def test_without_images_enough_for_a_batch_the_speed_is_measured_on_repeated_one
             self.batches.add(len(images))
             return super().run(images)
 
-    one, two = Counting(reference.model, threads=1), Counting(reference.model, threads=1)
+    one, two = Counting(reference.model), Counting(reference.model)
     speed = measure_speed(one, two, reference.calibration_images[:3])
     assert [entry.batch for entry in speed] == [1, 32] == sorted(Counting.batches)
     assert all(isinstance(entry, BatchSpeed) for entry in speed)
