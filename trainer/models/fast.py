@@ -91,6 +91,6 @@ def _identity_convolution(inputs: int, outputs: int) -> nn.Conv2d:
 
 def _norm(channels: int) -> nn.BatchNorm2d:
     """Returns batch norm whose scale stays 1: the next layer can learn it."""
-    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+    norm = nn.BatchNorm2d(channels, eps=1e-5, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm

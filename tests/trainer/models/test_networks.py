@@ -90,6 +90,19 @@ def test_whitening_gives_uncorrelated_outputs_of_equal_variance() -> None:
     assert not network.whitening.weight.requires_grad
 
 
+def test_black_borders_as_around_handwritten_digits_cause_no_extreme_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    strokes = (torch.rand(64, 1, 3, 3, generator=generator) < 0.5).float()
+    images = torch.nn.functional.pad(torch.nn.functional.interpolate(strokes, scale_factor=4), (8, 8, 8, 8))
+    torch.manual_seed(0)
+    network = build(FastConfig(), Shape(height=28, width=28, channels=1, classes=10))
+    assert isinstance(network, FastNetwork)
+    network.prepare(images)
+    loss = torch.nn.functional.cross_entropy(network(images), torch.arange(64) % 10)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert max(p.grad.abs().max() for p in network.parameters() if p.grad is not None) < 1e9
+
+
 def test_a_residual_group_adds_its_input_to_its_last_convolution() -> None:
     group = FastGroup(4, 4, residual=True).eval()
     images = torch.rand(2, 4, 8, 8)
