@@ -36,8 +36,10 @@ class Row:
 ROWS = (
     Row("digits", seeds=5),
     Row("mnist"),
+    Row("mnist", "sprint", aim=0.99),
     Row("mnist", "tiny", aim=0.993),
     Row("mnist", "published"),
+    Row("cifar10", "sprint", aim=0.70),
     Row("cifar10", "quick", aim=0.70, seconds=20),
     Row("cifar10", aim=0.82, seconds=60),
     Row("cifar10", "long", aim=0.90, seconds=360),
