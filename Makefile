@@ -68,6 +68,16 @@ lock: $(BIN)/uv ## write the lock files from pyproject.toml (ARGS=--upgrade take
 	$(COMPILE) pyproject.toml --extra service --extra otel -c requirements/dev.txt -o requirements/otel.txt
 	$(COMPILE) pyproject.toml --extra service --extra cuda -c requirements/dev.txt -o requirements/cuda.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
+	$(COMPILE) benchmarks/training/requirements.in -o requirements/keras.txt
+
+.PHONY: bench-train
+bench-train: .venv/.trainer .venv-keras/.keras ## compare training with the Keras tutorials' and write docs/benchmarks-training.md (DATA=folder)
+	$(BIN)/python -m benchmarks.training $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+.venv-keras/.keras: requirements/keras.txt $(BIN)/uv
+	$(PYTHON) -m venv .venv-keras
+	$(BIN)/uv pip install --quiet --python .venv-keras/bin/python --require-hashes -r requirements/keras.txt
+	@touch $@
 
 .PHONY: clean
 clean: ## remove what can be made again (.venv, caches); artifacts/ and data/ stay
