@@ -23,7 +23,7 @@ class Case(NamedTuple):
 
 CASES = {
     "cifar10": Case("cifar10", "CIFAR-10", 0.70, "sprint", 240),
-    "mnist": Case("mnist", "MNIST", 0.99, "sprint", 180),
+    "mnist": Case("mnist", "MNIST", 0.99, "sprint", 240),
 }
 
 
