@@ -44,6 +44,11 @@ class Comparison(Frozen):
     p_value: Annotated[Rate, Field(description="McNemar's exact test, two-sided")]
     verdict: Annotated[str, Field(description="one sentence for readers who do not know the test")]
 
+    @property
+    def b_is_worse(self) -> bool:
+        """Whether A is better than B by more than chance."""
+        return self.difference < 0 and self.p_value < SIGNIFICANCE
+
 
 class EvaluationComparison(Frozen):
     """Two versions of a model on the same images. Images that either version cannot read are excluded."""

@@ -3,6 +3,7 @@
 The file is in artifacts/<model>/, beside the versions. A model without it serves its latest version.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +42,20 @@ class PromoteRequest(Frozen):
     version: Annotated[
         VersionNumber, Field(strict=True, description="the version to serve; an older version is a rollback")
     ]
+
+
+def serving_order(versions: Iterable[int], promotion: Promotion | None) -> list[int]:
+    """Returns the versions in order of preference: if one is refused, the next one serves.
+
+    Without a promotion, the latest version comes first. A promoted version is followed by the one that served before
+    it, then by older ones, and never by a newer version that was not promoted.
+    """
+    falling = sorted(versions, reverse=True)
+    if promotion is None:
+        return falling
+    order = [number for number in (promotion.version, promotion.previous) if number in falling]
+    older = [number for number in falling if promotion.version not in falling or number < promotion.version]
+    return [*order, *(number for number in older if number not in order)]
 
 
 def promote(

@@ -13,9 +13,10 @@ from scipy.special import log_softmax
 from schemas.bundle import Bundle
 from schemas.manifest import Duplicates, InputSpec, Reject, Task
 from trainer.bundle.assemble import BundleSettings, Exported, assemble, spread_images
+from trainer.bundle.promotion import check_labels
 from trainer.bundle.provenance import imported
 from trainer.bundle.report import write_report
-from trainer.bundle.writer import check_labels, check_writable
+from trainer.bundle.writer import check_writable
 from trainer.data.dataset import LabelledImages
 from trainer.data.detect import open_source, recipe_of
 from trainer.data.split import Splits, divide
@@ -44,6 +45,8 @@ def import_onnx(
 ) -> Bundle:
     """Writes a bundle of the model, measured on the data; without a normalisation, the usual ones are tried.
 
+    If the model has a version that serves, the new one is a candidate until it is promoted.
+
     Raises ArtifactsError, ImportedModelError if the model cannot run, and ExportError if the bundle's graph differs
     from the original.
     """
@@ -69,7 +72,8 @@ def import_onnx(
 
     settings = BundleSettings(name, Task.BINARY if model.outputs == 1 else Task.MULTICLASS)
     source = imported(origin, model.parameters, data)
-    return assemble(exported, data, settings, source, write_files, artifacts, reporter)
+    bundle, _ = assemble(exported, data, settings, source, write_files, artifacts, reporter)
+    return bundle
 
 
 def open_data(location: DataLocation, spec: InputSpec, labels: tuple[str, ...]) -> Splits:

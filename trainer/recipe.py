@@ -140,6 +140,9 @@ class DataConfig(Frozen):
         tuple[str, ...], Field(description="names of the classes by index, if the labels of the data are numbers")
     ] = ()
 
+    def with_input(self, size: InputSpec) -> Self:
+        return self.model_copy(update={"input": InputConfig.model_validate(size.model_dump())})
+
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Self:
         if self.validation + self.test >= 1:

@@ -1,6 +1,7 @@
 """One run, in the order of the data.
 
 source -> split -> network -> loop (augments) -> calibrate -> export -> evaluate -> variants -> report -> bundle
+-> promotion
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,10 @@ from torch import nn
 from schemas.bundle import Bundle
 from schemas.manifest import Reject, Task
 from trainer.bundle.assemble import WEIGHTS_FILE, BundleSettings, Exported, assemble, spread_images
+from trainer.bundle.promotion import Promote, SharedTest, check_labels, promote_new
 from trainer.bundle.provenance import provenance
 from trainer.bundle.report import write_training_report
-from trainer.bundle.writer import check_labels, check_writable
+from trainer.bundle.writer import check_writable
 from trainer.data.dataset import DataSource
 from trainer.data.split import Splits, split
 from trainer.evaluation.calibration import calibrated, fit_temperature
@@ -56,12 +58,13 @@ def train(
     runs: Runs | None = None,
     world: World = ALONE,
     relabel: bool = False,
+    promote: Promote = Promote.IF_NOT_WORSE,
 ) -> Bundle | None:
     """Trains a recipe and writes its bundle; without runs, it writes no checkpoints.
 
     Of several processes in a world, the main one returns the bundle and the others None. Resuming a run that has
-    written its bundle returns that bundle. relabel allows other labels than the previous version has. Raises the errors
-    of trainer/errors.py.
+    written its bundle returns that bundle. relabel allows other labels than the version that serves has. Raises the
+    errors of trainer/errors.py.
     """
     weights = starting_weights(recipe)
     recipe = as_run(recipe, weights)
@@ -88,9 +91,10 @@ def train(
             return None
         recipe = recipe.model_copy(update={"precision": fitted.precision})  # for auto, the measured one
         with _weights_kept_in(folder, fitted.network):
-            bundle = write_bundle(recipe, data, fitted, device, artifacts, reporter)
+            bundle, test = write_bundle(recipe, data, fitted, device, artifacts, reporter)
         if folder is not None:
             note_bundle(folder, bundle.path, reporter)
+        reporter.note(promote_new(bundle, SharedTest(source, recipe.data, test.correct), promote))
         return bundle
 
 
@@ -118,8 +122,11 @@ def _fit(
 
 def write_bundle(
     recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device, artifacts: Path, reporter: Reporter
-) -> Bundle:
-    """Calibrates and exports a trained network, and writes its bundle. Raises ExportError and WriteError."""
+) -> tuple[Bundle, Evaluation]:
+    """Calibrates and exports a trained network, and writes its bundle, which does not serve yet.
+
+    Returns it with its answers for the test split. Raises ExportError and WriteError.
+    """
     network = with_views(fitted.network, recipe.test_views)
     labels, logits = fitted.held or (data.validation.labels, network_logits(network, data.validation.images))
     temperature = fit_temperature(logits, labels)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from schemas.promotion import Promotion
+from schemas.promotion import Promotion, serving_order
 from service.repository.plan import Plan, PlannedModel, Refused, Unloaded, VersionRef
 from service.settings import Policy, Rule
 
@@ -57,7 +57,8 @@ def plan_model(
     if pin is not None and all(ref.version != pin for ref in candidates):
         missing = VersionRef(name=name, version=pin, path=candidates[0].path.parent / str(pin))
         candidates, refused = [*candidates, missing], {**refused, missing: Refused(ref=missing, reason=_MISSING)}
-    order = _order(model, policy.rule) if pin is None else [pin]
+    promotion = model.promotion if policy.rule is Rule.PROMOTED else None
+    order = serving_order((ref.version for ref in model.versions), promotion) if pin is None else [pin]
     every = pin is None and policy.rule is Rule.ALL
 
     def chosen(order: Sequence[int]) -> Sequence[VersionRef]:
@@ -85,23 +86,6 @@ def _candidates(found: Sequence[VersionRef], refused: Refusals, before: Sequence
             candidates += [old for old in before if old.version == ref.version and old != ref]
         candidates.append(ref)
     return candidates
-
-
-def _order(model: KnownModel, rule: Rule) -> Sequence[int]:
-    """Returns the versions in order of preference: if one is refused, the next one serves.
-
-    A promoted version is followed by the one that served before it, then by older ones, and never by a newer version
-    that was not promoted.
-    """
-    falling = [ref.version for ref in reversed(model.versions)]
-    promotion = model.promotion if rule is Rule.PROMOTED else None
-    if promotion is None:
-        return falling
-    order = [] if promotion.previous not in falling else [promotion.previous]
-    if promotion.version in falling:
-        order.insert(0, promotion.version)
-        falling = [number for number in falling if number < promotion.version]
-    return [*order, *(number for number in falling if number not in order)]
 
 
 def _until_good(order: Sequence[int], candidates: Sequence[VersionRef], refused: Refusals) -> Iterator[int]:

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import PromotionError
 from schemas.model_comparison import compare
-from schemas.promotion import PROMOTION_FILE, PromotedBy, Promotion, promote, read_promotion
+from schemas.promotion import PROMOTION_FILE, PromotedBy, Promotion, promote, read_promotion, serving_order
 
 
 def test_a_model_without_the_file_has_no_promotion(tmp_path: Path) -> None:
@@ -35,6 +35,24 @@ def test_a_promotion_replaces_a_damaged_record(tmp_path: Path) -> None:
     (tmp_path / PROMOTION_FILE).write_text("{")
     assert promote(tmp_path, 2, by=PromotedBy.API, reason="By hand.", serving=2).previous is None
     assert isinstance(read_promotion(tmp_path), Promotion)
+
+
+@pytest.mark.parametrize(
+    ("promoted", "previous", "order"),
+    [
+        (None, None, [4, 3, 2, 1]),
+        (2, None, [2, 1]),
+        (2, 3, [2, 3, 1]),
+        (3, 1, [3, 1, 2]),
+        (3, 9, [3, 2, 1]),
+        (9, 2, [2, 4, 3, 1]),
+    ],
+)
+def test_serves_the_promoted_version_then_the_previous_one_then_older_ones(
+    promoted: int | None, previous: int | None, order: list[int]
+) -> None:
+    record = promoted and Promotion(version=promoted, previous=previous, when="", by=PromotedBy.API, reason="")
+    assert serving_order([1, 2, 3, 4], record or None) == order
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from pathlib import Path
 from tests.support.service_process import REPOSITORY
 
 
-def train(*arguments: str | Path, artifacts: Path) -> str:
-    """Runs the trainer; its standard output."""
-    where = ["--artifacts", str(artifacts), "--runs", str(artifacts.parent / "runs")]
-    command = [sys.executable, "-m", "trainer", "train", *map(str, arguments), *where]
+def train(*arguments: str | Path, artifacts: Path) -> subprocess.CompletedProcess[str]:
+    return run_trainer("train", *arguments, "--artifacts", artifacts, "--runs", artifacts.parent / "runs")
+
+
+def run_trainer(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trainer", *map(str, arguments)]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    return ended

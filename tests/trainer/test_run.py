@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from schemas.bundle import Bundle, open_bundle
 from schemas.manifest import Task
 from schemas.metrics import measure
+from schemas.promotion import read_promotion
 from tests.support import colour_images, probe_runs
+from tests.support.bundles import write_bundle
 from tests.support.recorder import Recorder
 from tests.support.training import train_bundle
 from trainer.data.dataset import FakeSource
@@ -171,6 +173,29 @@ def test_an_error_after_a_linear_probe_keeps_its_weights(tmp_path: Path) -> None
     file = runs / "colours-1" / "weights.safetensors"
     assert caught.value.__notes__ == [f"The trained weights are in {file}, from which --weights starts another run."]
     assert load_file(file)
+
+
+def test_a_run_that_learnt_nothing_does_not_replace_the_version_that_serves(tmp_path: Path) -> None:
+    """Without promoted.json the latest version serves, so the run has to record it."""
+    write_bundle(tmp_path, version=2)
+    recorder = Recorder()
+    bad = colour_images.recipe(epochs=1, optimizer=OptimizerConfig(name=OptimizerName.SGD, learning_rate=1e-9))
+    assert train_bundle(bad, tmp_path, reporter=recorder).manifest.version == 3
+    record = read_promotion(tmp_path / "colours")
+    assert record is not None
+    assert record.version == 2
+    assert recorder.notes[-1] == "colours/3 stays a candidate, and colours/2 serves, because it learnt nothing."
+
+
+def test_a_run_promotes_a_version_that_is_not_worse_and_only_then_reports_it(tmp_path: Path, recipe: Recipe) -> None:
+    write_bundle(tmp_path, version=2)
+    recorder = Recorder()
+    train_bundle(recipe, tmp_path, reporter=recorder)
+    record = read_promotion(tmp_path / "colours")
+    assert record is not None
+    assert record.comparison is not None
+    assert (record.version, record.previous, record.comparison.n) == (3, 2, 18)
+    assert recorder.notes[-1].startswith("colours/3 is promoted. On the same 18 test images, colours/2 has 100.00%")
 
 
 def test_a_run_reports_its_warnings(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from schemas.manifest import (
     VariantName,
 )
 from trainer.bundle.model_card import warnings_of
+from trainer.bundle.promotion import keep_serving
 from trainer.bundle.writer import new_bundle, publish, write_golden
 from trainer.data.dataset import LabelledImages
 from trainer.data.split import Splits
@@ -68,8 +69,11 @@ def assemble(
     write_files: WriteFiles,
     artifacts: Path,
     reporter: Reporter,
-) -> Bundle:
-    """Writes the model's next version. Raises ExportError and WriteError."""
+) -> tuple[Bundle, Evaluation]:
+    """Writes the model's next version, which does not serve yet if another one does; returns its answers for test, too.
+
+    Raises ExportError and WriteError.
+    """
     model = OnnxModel(exported.content)
     parity = check_parity(model, exported.original)
     validation, test = (evaluate(model, part, data.labels) for part in (data.validation, data.test))
@@ -106,10 +110,11 @@ def assemble(
             reject=reject,
             provenance=provenance,
         )
+        keep_serving(folder.parent)
         bundle = publish(folder, manifest, model)
     for warning in (*warnings_of(bundle.manifest), *failures):
         reporter.note(f"warning: {warning}")
-    return bundle
+    return bundle, test
 
 
 def spread_images(data: LabelledImages, count: int = PARITY_IMAGES) -> Pixels:

@@ -13,18 +13,17 @@ import numpy as np
 from PIL import Image
 
 from schemas.bundle import MANIFEST_FILE, Bundle, FloatArray, hash_file
-from schemas.errors import BundleError, SchemaError
+from schemas.errors import BundleError
 from schemas.files import sync_entry
 from schemas.image import Pixels, decode_image, encode_png
 from schemas.manifest import Golden, InputSpec, ModelManifest, render_json
 from trainer.bundle.model_card import model_card
 from trainer.data.dataset import LabelledImages
-from trainer.errors import ArtifactsError, DataError, ExportError, WriteError
+from trainer.errors import ArtifactsError, ExportError, WriteError
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.files import open_newest_bundle, sync_tree, version_folders
+from trainer.files import sync_tree, version_folders
 
 GOLDEN_SAMPLES = 8
-_SHOWN_LABELS = 10
 _NAME_TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 
 
@@ -80,20 +79,6 @@ def check_writable(artifacts: Path, name: str) -> None:
         pass
 
 
-def check_labels(model_folder: Path, labels: tuple[str, ...]) -> None:
-    """Raises ArtifactsError if the newest version of the model has other labels, or the same in another order."""
-    try:
-        newest = open_newest_bundle(model_folder)
-    except (DataError, SchemaError):  # there is no bundle, or the service refuses it too
-        return
-    if newest.manifest.labels != labels:
-        raise ArtifactsError(
-            f"The data has the labels {_shown(labels)}, but {newest.path} has {_shown(newest.manifest.labels)}. "
-            f"Clients of '{model_folder.name}' would get other labels. Give the new model a name of its own with "
-            "--name, or confirm with --relabel."
-        )
-
-
 def write_golden(
     folder: Path, data: LabelledImages, spec: InputSpec, model: OnnxModel
 ) -> tuple[Golden, Pixels, FloatArray]:
@@ -114,10 +99,6 @@ def write_golden(
     expected.write_text(json.dumps(probabilities.astype(float).tolist()))
     entries = tuple(hash_file(golden / name, folder) for name in files)
     return Golden(expected=hash_file(expected, folder), images=entries), decoded, probabilities
-
-
-def _shown(labels: tuple[str, ...]) -> str:
-    return ", ".join(labels[:_SHOWN_LABELS]) + (f", ... ({len(labels)})" if len(labels) > _SHOWN_LABELS else "")
 
 
 def _check(bundle: Bundle, model: OnnxModel) -> None:

@@ -10,7 +10,7 @@ from schemas.manifest import InputSpec, Interpolation, Resize
 from trainer.cli.argument_types import image_shape, model_name, numbers, output_folder
 from trainer.cli.data_options import SOURCES
 from trainer.cli.output import say
-from trainer.cli.train import ARTIFACTS
+from trainer.cli.train import ARTIFACTS, how_to_serve
 from trainer.errors import DataError, ImportedModelError
 from trainer.evaluation.scoring import DataLocation
 from trainer.recipe import Source
@@ -114,6 +114,7 @@ def run(options: argparse.Namespace) -> int:
         f"{bundle.path}: test accuracy {test.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%}), "
         f"macro F1 {test.macro.f1:.4f}, on {test.n:,} images."
     )
+    say(how_to_serve(bundle, options.artifacts))
     return 0
 
 

@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from schemas.bundle import Bundle
+from trainer.bundle.promotion import Promote, record_of
 from trainer.cli.argument_types import output_folder, seconds
 from trainer.cli.output import say
 from trainer.cli.recipe_options import add_recipe_options, recipe_of, source_of
@@ -38,7 +40,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="continue the last run of the same settings and data")
     parser.add_argument(
-        "--relabel", action="store_true", help="write a version whose labels differ from those of the previous version"
+        "--relabel",
+        action="store_true",
+        help="write a version whose labels differ from those of the version that serves",
+    )
+    parser.add_argument(
+        "--promote",
+        choices=list(Promote),
+        default=Promote.IF_NOT_WORSE,
+        help="whether the new version serves (if-not-worse: than the one that serves, on the same test images)",
     )
     parser.add_argument(
         "--checkpoint-seconds",
@@ -71,7 +81,15 @@ def run(options: argparse.Namespace) -> int:
         reporter = reporter_for(sys.stderr) if world.is_main else SilentReporter()
         runs = Runs(options.runs, options.resume, options.trackers, options.checkpoint_seconds)
         bundle = train(
-            recipe, source, device, options.artifacts, reporter, runs=runs, world=world, relabel=options.relabel
+            recipe,
+            source,
+            device,
+            options.artifacts,
+            reporter,
+            runs=runs,
+            world=world,
+            relabel=options.relabel,
+            promote=Promote(options.promote),
         )
     if bundle is None:
         return 0
@@ -83,8 +101,17 @@ def run(options: argparse.Namespace) -> int:
         f"trained on {data.train:,}, chosen on {data.validation:,}; "
         f"{bundle.manifest.provenance.duration_seconds:.1f} s training, {time.perf_counter() - started:.1f} s in all."
     )
-    say("To serve it: make serve", f"To classify files: python -m trainer predict {bundle.path} FILE")
+    say(f"To classify files: python -m trainer predict {bundle.path} FILE", how_to_serve(bundle, options.artifacts))
     return 0
+
+
+def how_to_serve(bundle: Bundle, artifacts: Path) -> str:
+    elsewhere = artifacts != ARTIFACTS
+    promoted = record_of(bundle.path.parent)
+    if promoted is not None and promoted.version != bundle.manifest.version:
+        where = f" --artifacts {artifacts}" if elsewhere else ""
+        return f"To serve it all the same: python -m trainer promote {bundle.manifest.name} {bundle.path.name}{where}"
+    return f"To serve it: {f'CONVOY_ARTIFACTS={artifacts} ' if elsewhere else ''}make serve"
 
 
 def _views(recipe: Recipe) -> str:

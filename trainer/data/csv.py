@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from pydantic import JsonValue
@@ -80,6 +81,9 @@ class CsvSource:
         """Returns height, width and channels of the images, before they are resized. Raises DataError."""
         tables, _ = self._tables()
         return self._shape(next(iter(tables.values()))[0])
+
+    def resized(self, size: InputSpec) -> Self:
+        return replace(self, config=self.config.with_input(size))
 
     def load(self) -> SourceData:
         """Raises DataError naming the file, and the line and column of a wrong value."""

@@ -3,14 +3,14 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.image import Pixels
+from schemas.image import Pixels, fit_pixels
 from schemas.manifest import InputSpec
 
 Rows = npt.NDArray[np.int64]
@@ -173,6 +173,10 @@ class DataSource(Protocol):
         """Raises DataError if the data is missing, damaged or unusable."""
         ...
 
+    def resized(self, size: InputSpec) -> Self:
+        """Returns the same data with its images at another size."""
+        ...
+
 
 @dataclass(frozen=True)
 class FakeSource:
@@ -182,3 +186,12 @@ class FakeSource:
 
     def load(self) -> SourceData:
         return self.data
+
+    def resized(self, size: InputSpec) -> Self:
+        def at_size(part: LabelledImages) -> LabelledImages:
+            return LabelledImages(np.stack([fit_pixels(image, size) for image in part.images]), part.labels, part.names)
+
+        data = self.data
+        test, validation = data.test and at_size(data.test), data.validation and at_size(data.validation)
+        resized = replace(data, input=size, train=at_size(data.train), test=test, validation=validation)
+        return replace(self, data=resized)

@@ -1,8 +1,9 @@
 """The UCI digits inside scikit-learn: 1,797 handwritten digits, 8x8, grey (Alpaydin & Kaynak, 1998). No download."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -16,6 +17,9 @@ class DigitsSource:
     """input is the size that images are resized to; None keeps their 8x8."""
 
     input: InputSpec | None = None
+
+    def resized(self, size: InputSpec) -> Self:
+        return replace(self, input=size)
 
     def load(self) -> SourceData:
         # Reads the file in place: importing scikit-learn takes longer than training on it for an epoch.

@@ -6,10 +6,10 @@ Folders named train, val and test that hold the class-named folders are publishe
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from schemas.errors import ImageError
 from schemas.ignored_files import is_hidden
@@ -60,6 +60,9 @@ class FolderSource:
     def check(self) -> None:
         """Raises DataError unless the folder holds class-named folders."""
         self._classes(self._parts())
+
+    def resized(self, size: InputSpec) -> Self:
+        return replace(self, input=size)
 
     def load(self) -> SourceData:
         """Raises DataError."""

@@ -8,10 +8,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -139,6 +139,9 @@ class NpzSource:
         with open_archive(_find(self.place)) as arrays:
             images, _ = next(iter(_parts(arrays).values()))
             return _image_shape(images)[:3]
+
+    def resized(self, size: InputSpec) -> Self:
+        return replace(self, config=self.config.with_input(size))
 
     def load(self) -> SourceData:
         """Raises DataError naming the array that is missing or unfit."""

@@ -1,7 +1,8 @@
 """Published data sets through torchvision: read from the data folder, else downloaded to it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from pydantic import JsonValue
@@ -55,6 +56,9 @@ class PublishedSource:
         """Raises DataError if the data folder is a file."""
         if self.folder.exists() and not self.folder.is_dir():
             raise DataError(f"{self.published.name} could not be read from {self.folder}, which is not a folder.")
+
+    def resized(self, size: InputSpec) -> Self:
+        return replace(self, input=size)
 
     def load(self) -> SourceData:
         height, width, channels = self.published.shape

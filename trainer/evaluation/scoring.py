@@ -16,7 +16,7 @@ from trainer.errors import DataError
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.files import open_newest_bundle
-from trainer.recipe import DataConfig, InputConfig, Source
+from trainer.recipe import DataConfig, Source
 
 
 class Part(StrEnum):
@@ -69,10 +69,8 @@ class DataLocation:
 
     def load(self, config: DataConfig, manifest: ModelManifest) -> SourceData:
         """Returns all images, resized to the model's input. Raises DataError."""
-        config = config.model_copy(update={"input": InputConfig.model_validate(manifest.input.model_dump())})
-        return open_source(
-            config, Path(self.location), skip_bad=self.skip_bad, cache=self.cache, known=manifest.labels
-        ).load()
+        config, place = config.with_input(manifest.input), Path(self.location)
+        return open_source(config, place, skip_bad=self.skip_bad, cache=self.cache, known=manifest.labels).load()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.bundle import Bundle, open_bundle
+from schemas.promotion import PROMOTION_FILE, PromotedBy, read_promotion
+from tests.support import colour_images
+from tests.support.bundles import write_bundle
+from trainer.bundle.promotion import Promote, SharedTest, keep_serving, promote_new, serving_bundle
+from trainer.errors import WriteError
+
+CONFIG = colour_images.recipe().data
+TEST_IMAGES = 18
+
+
+def written(artifacts: Path, version: int, scale: float = 20.0) -> Bundle:
+    """A version that has all images of colours right; with scale 0, it learnt nothing."""
+    return open_bundle(write_bundle(artifacts, version=version, scale=scale))
+
+
+def consider(new: Bundle, right: int = TEST_IMAGES, wanted: Promote = Promote.IF_NOT_WORSE, side: int = 8) -> str:
+    """right is how many of the test images the new version has right; side is the size of the run's images."""
+    source = colour_images.source()
+    source = source.resized(source.data.input.model_copy(update={"height": side, "width": side}))
+    return promote_new(new, SharedTest(source, CONFIG, np.arange(TEST_IMAGES) < right), wanted)
+
+
+def promoted(artifacts: Path) -> int | None:
+    record = read_promotion(artifacts / "colours")
+    return None if record is None else record.version
+
+
+def test_the_first_version_is_promoted(tmp_path: Path) -> None:
+    assert consider(written(tmp_path, 1)) == "colours/1 is promoted. It is the first version."
+    record = read_promotion(tmp_path / "colours")
+    assert record is not None
+    assert (record.version, record.previous, record.by, record.comparison) == (1, None, PromotedBy.TRAIN, None)
+
+
+def test_a_version_that_is_not_worse_is_promoted_and_the_comparison_recorded(tmp_path: Path) -> None:
+    consider(written(tmp_path, 1))
+    sentence = consider(written(tmp_path, 2), right=TEST_IMAGES - 1)
+    assert sentence.startswith(
+        "colours/2 is promoted. On the same 18 test images, colours/1 has 100.00% right, colours/2 94.44%. "
+        "The difference may be chance (p = 1)."
+    )
+    record = read_promotion(tmp_path / "colours")
+    assert record is not None
+    assert record.comparison is not None
+    assert (record.version, record.previous, record.reason) == (2, 1, record.comparison.verdict)
+    assert (record.comparison.n, record.comparison.only_a_right) == (TEST_IMAGES, 1)
+
+
+def test_a_worse_version_stays_a_candidate(tmp_path: Path) -> None:
+    consider(written(tmp_path, 1))
+    sentence = consider(written(tmp_path, 2), right=TEST_IMAGES // 2)
+    assert sentence.startswith("colours/2 stays a candidate, and colours/1 serves, because it is worse. On the same 18")
+    assert "colours/1 is better than colours/2 by more than chance" in sentence
+    assert promoted(tmp_path) == 1
+
+
+def test_without_a_record_the_latest_version_keeps_serving(tmp_path: Path) -> None:
+    """Training records what serves before the new version appears, which would else serve as the latest."""
+    for version in (1, 2, 10):
+        written(tmp_path, version)
+    keep_serving(tmp_path / "colours")
+    sentence = consider(written(tmp_path, 11), right=TEST_IMAGES // 2)
+    assert sentence.startswith("colours/11 stays a candidate, and colours/10 serves")
+    assert promoted(tmp_path) == 10
+
+
+def test_a_record_is_kept_and_a_model_without_versions_gets_none(tmp_path: Path) -> None:
+    consider(written(tmp_path, 1))
+    written(tmp_path, 2)
+    for name in ("colours", "others"):
+        keep_serving(tmp_path / name)
+    assert (promoted(tmp_path), (tmp_path / "others").exists()) == (1, False)
+
+
+def test_the_version_that_serves_is_the_promoted_one_not_the_newest(tmp_path: Path) -> None:
+    consider(written(tmp_path, 1))
+    written(tmp_path, 2)
+    serving = serving_bundle(tmp_path / "colours")
+    assert serving is not None
+    assert serving.manifest.version == 1
+    (tmp_path / "colours" / "2" / "manifest.json").unlink()
+    (tmp_path / "colours" / PROMOTION_FILE).write_text("{")
+    assert serving_bundle(tmp_path / "colours") == serving
+
+
+@pytest.mark.parametrize("wanted", Promote)
+def test_other_labels_are_never_promoted_by_training(tmp_path: Path, wanted: Promote) -> None:
+    consider(written(tmp_path, 1))
+    manifest = written(tmp_path, 2).path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"blue"', '"teal"'))
+    assert "colours/2 stays a candidate" in consider(open_bundle(manifest.parent), wanted=wanted)
+    assert promoted(tmp_path) == 1
+
+
+@pytest.mark.parametrize("wanted", Promote)
+def test_a_run_that_learnt_nothing_is_never_promoted(tmp_path: Path, wanted: Promote) -> None:
+    sentence = consider(written(tmp_path, 1, scale=0.0), wanted=wanted)
+    assert sentence.startswith("colours/1 is not promoted, because ")
+    assert promoted(tmp_path) is None
+
+
+def test_the_option_overrides_the_comparison(tmp_path: Path) -> None:
+    consider(written(tmp_path, 1))
+    assert "--promote never" in consider(written(tmp_path, 2), wanted=Promote.NEVER)
+    assert promoted(tmp_path) == 1
+    assert "--promote always" in consider(written(tmp_path, 3), right=0, wanted=Promote.ALWAYS)
+    assert promoted(tmp_path) == 3
+
+
+def test_the_version_that_serves_gets_the_images_at_its_own_size(tmp_path: Path) -> None:
+    consider(written(tmp_path, 1))
+    assert "colours/1 has 100.00% right" in consider(written(tmp_path, 2), side=16)
+
+
+def test_a_version_that_cannot_be_compared_with_is_not_replaced(tmp_path: Path) -> None:
+    consider(written(tmp_path, 1))
+    (tmp_path / "colours" / "1" / "model.onnx").write_bytes(b"no graph")
+    assert "could not be compared: The SHA-256 of model.onnx differs" in consider(written(tmp_path, 2))
+    assert promoted(tmp_path) == 1
+
+
+def test_a_record_that_cannot_be_written_names_the_command_to_repeat(tmp_path: Path) -> None:
+    new = written(tmp_path, 1)
+    (tmp_path / "colours" / PROMOTION_FILE).mkdir()
+    with pytest.raises(WriteError, match=r"promoted\.json could not be written .* trainer promote colours 1"):
+        consider(new)
