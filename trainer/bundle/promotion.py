@@ -14,7 +14,7 @@ from trainer.data.dataset import DataSource
 from trainer.data.split import divide
 from trainer.errors import ArtifactsError, WriteError, one_line
 from trainer.evaluation.scoring import open_model, overlap_note, own_data_config, score
-from trainer.files import version_folders
+from trainer.files import open_newest_bundle, version_folders
 from trainer.recipe import DataConfig
 
 _SHOWN_LABELS = 10
@@ -68,9 +68,15 @@ def record_of(folder: Path) -> Promotion | None:
 
 
 def check_labels(folder: Path, labels: tuple[str, ...]) -> None:
-    """Raises ArtifactsError if the version that serves has other labels, or the same in another order."""
+    """Raises ArtifactsError if neither the version that serves nor the newest one has these labels, in this order."""
     serving = serving_bundle(folder)
-    if serving is not None and serving.manifest.labels != labels:
+    if serving is None or serving.manifest.labels == labels:
+        return
+    try:
+        confirmed = open_newest_bundle(folder).manifest.labels
+    except BundleError:  # the service refuses it too
+        confirmed = serving.manifest.labels
+    if confirmed != labels:
         raise ArtifactsError(
             f"The data has the labels {_shown(labels)}, but {serving.path} has {_shown(serving.manifest.labels)}. "
             f"Clients of '{folder.name}' would get other labels. Give the new model a name of its own with "

@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--relabel",
         action="store_true",
-        help="write a version whose labels differ from those of the version that serves",
+        help="write a version whose labels differ from those that serve",
     )
     parser.add_argument(
         "--promote",

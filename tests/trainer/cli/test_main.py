@@ -136,7 +136,7 @@ def test_two_trainings_at_once_write_two_versions(tmp_path: Path) -> None:
     for run in runs:
         _, errors = run.communicate()
         assert run.returncode == 0, errors
-    assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == ["1", "2", "promoted.json"]
     for version in ("1", "2"):
         assert open_bundle(tmp_path / "digits" / version).manifest.version == int(version)
 

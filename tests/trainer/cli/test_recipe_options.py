@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from schemas.bundle import open_bundle
+from schemas.promotion import read_promotion
 from tests.support.bundles import solid, write_bundle
 from trainer.cli.main import main, parse
 from trainer.cli.recipe_options import recipe_of
@@ -100,6 +101,9 @@ def test_a_version_with_other_labels_is_refused_before_the_training_unless_confi
     assert main([*command, "--relabel"]) == 0
     assert open_bundle(tmp_path / "colours" / "2").manifest.labels == ("0", "1")
     assert main(command) == 0  # as the version before
+    record = read_promotion(tmp_path / "colours")
+    assert record is not None
+    assert record.version == 1
 
 
 @pytest.mark.parametrize(

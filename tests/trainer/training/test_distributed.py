@@ -102,7 +102,7 @@ def test_two_processes_write_one_bundle_and_print_each_line_once(tmp_path: Path)
     assert len(re.findall(r"^Training digits on cpu .*, in 2 processes\.$", errors, re.MULTILINE)) == 1
     assert len(re.findall(r"^epoch 6/6 ", errors, re.MULTILINE)) == 1
     assert out.count("test accuracy") == 1
-    assert [entry.name for entry in (tmp_path / "artifacts" / "digits").iterdir()] == ["1"]
+    assert {entry.name for entry in (tmp_path / "artifacts" / "digits").iterdir()} == {"1", "promoted.json"}
     assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["digits-1"]
     bundle = open_bundle(tmp_path / "artifacts" / "digits" / "1")
     assert bundle.manifest.metrics.test.accuracy > 0.8
