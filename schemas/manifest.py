@@ -189,6 +189,16 @@ class Duplicates(Frozen):
     test: Count
 
 
+class Suspects(Frozen):
+    """Number of images that may be placeholders or mistakes; report/suspects.csv has their names."""
+
+    equal: Annotated[Count, Field(description="they occur three times or more")]
+    uniform: Annotated[Count, Field(description="nearly one colour")]
+    unlike: Annotated[
+        Count | None, Field(description="far from all others in the features of the backbone; null without a backbone")
+    ] = None
+
+
 class DataProvenance(Frozen):
     name: str
     content_hash: Sha256
@@ -196,6 +206,7 @@ class DataProvenance(Frozen):
     validation: Count
     test: Count
     duplicates: Annotated[Duplicates | None, Field(description="null if duplicates were not counted")] = None
+    suspects: Annotated[Suspects | None, Field(description="null if they were not counted")] = None
 
 
 class TrainingStep(Frozen):

@@ -6,7 +6,7 @@ source -> split -> network -> loop (augments) -> calibrate -> export -> evaluate
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from trainer.bundle.report import write_training_report
 from trainer.bundle.writer import check_writable
 from trainer.data.dataset import DataSource
 from trainer.data.split import Splits, split
+from trainer.data.suspects import Suspect, describe, find_suspects
 from trainer.evaluation.calibration import calibrated, fit_temperature
 from trainer.evaluation.evaluate import Evaluation
 from trainer.export.onnx import NetworkOutput, export, network_logits
@@ -74,7 +75,8 @@ def train(
             check_writable(artifacts, recipe.name)
             if not relabel:
                 check_labels(artifacts / recipe.name, data.labels)
-    for sentence in data.notes:
+    suspects = find_suspects(data) if world.is_main else []
+    for sentence in (*data.notes, *describe(suspects)):
         reporter.note(sentence)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe, data, weights)
@@ -91,7 +93,7 @@ def train(
             return None
         recipe = recipe.model_copy(update={"precision": fitted.precision})  # for auto, the measured one
         with _weights_kept_in(folder, fitted.network):
-            bundle, test = write_bundle(recipe, data, fitted, device, artifacts, reporter)
+            bundle, test = write_bundle(recipe, data, suspects, fitted, device, artifacts, reporter)
         if folder is not None:
             note_bundle(folder, bundle.path, reporter)
         reporter.note(promote_new(bundle, SharedTest(source, recipe.data, test.correct), promote))
@@ -117,16 +119,24 @@ def _fit(
 
     assert isinstance(network, nn.Sequential)  # noqa: S101 - as build_network returns it
     probe = fit_probe(network, data, recipe, device, reporter, None if runs is None else runs.folder / "features")
-    return fine_tune(network, probe, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
+    fitted = fine_tune(network, probe, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
+    return replace(fitted, unlike=probe.unlike)
 
 
 def write_bundle(
-    recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device, artifacts: Path, reporter: Reporter
+    recipe: Recipe,
+    data: Splits,
+    suspects: Sequence[Suspect],
+    fitted: Fitted,
+    device: torch.device,
+    artifacts: Path,
+    reporter: Reporter,
 ) -> tuple[Bundle, Evaluation]:
     """Calibrates and exports a trained network, and writes its bundle, which does not serve yet.
 
     Returns it with its answers for the test split. Raises ExportError and WriteError.
     """
+    suspects = [*suspects, *(fitted.unlike or ())]
     network = with_views(fitted.network, recipe.test_views)
     labels, logits = fitted.held or (data.validation.labels, network_logits(network, data.validation.images))
     temperature = fit_temperature(logits, labels)
@@ -139,9 +149,9 @@ def write_bundle(
 
     def write_files(folder: Path, test: Evaluation, reject: Reject | None) -> list[str]:
         save_weights(fitted.network, folder / WEIGHTS_FILE)
-        return write_training_report(folder / "report", recipe, data, fitted, test, reject)
+        return write_training_report(folder / "report", recipe, data, suspects, fitted, test, reject)
 
-    source = provenance(recipe, data, fitted, device)
+    source = provenance(recipe, data, suspects, fitted, device)
     return assemble(exported, data, settings, source, write_files, artifacts, reporter)
 
 

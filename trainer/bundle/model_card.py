@@ -108,6 +108,13 @@ def warnings_of(manifest: ModelManifest) -> list[str]:
             )
             if count
         ]
+    suspects = manifest.provenance.data.suspects
+    if suspects is not None and (suspects.equal or suspects.uniform or suspects.unlike):
+        warnings.append(
+            f"Some images may be placeholders or mistakes: {suspects.equal:,} are equal to two others or more, "
+            f"{suspects.uniform:,} are nearly uniform, {suspects.unlike or 0:,} are unlike all others. Look at the "
+            "files in `report/suspects.csv`, and remove those that do not show their class."
+        )
     return warnings
 
 

@@ -3,6 +3,8 @@
 import importlib.metadata
 import platform
 import subprocess
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,21 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
-from schemas.manifest import DataProvenance, Provenance
+from schemas.manifest import DataProvenance, Provenance, Suspects
 from trainer.data.split import Splits
+from trainer.data.suspects import Kind, Suspect
 from trainer.models.summary import parameter_count
 from trainer.recipe import Recipe
 from trainer.training.device import describe
 from trainer.training.loop import Fitted
 
 
-def provenance(recipe: Recipe, data: Splits, fitted: Fitted, device: torch.device) -> Provenance:
+def provenance(
+    recipe: Recipe, data: Splits, suspects: Sequence[Suspect], fitted: Fitted, device: torch.device
+) -> Provenance:
     return Provenance(
         recipe=recipe.model_dump(mode="json"),
-        data=_data(data),
+        data=_data(data, _counted(suspects, unlike=fitted.unlike is not None)),
         seed=recipe.seed,
         epochs=len(fitted.history),
         best_epoch=fitted.best_epoch,
@@ -49,7 +54,7 @@ def imported(origin: dict[str, JsonValue], parameters: int, data: Splits) -> Pro
     )
 
 
-def _data(data: Splits) -> DataProvenance:
+def _data(data: Splits, suspects: Suspects | None = None) -> DataProvenance:
     return DataProvenance(
         name=data.name,
         content_hash=data.content_hash,
@@ -57,6 +62,7 @@ def _data(data: Splits) -> DataProvenance:
         validation=len(data.validation),
         test=len(data.test),
         duplicates=data.duplicates,
+        suspects=suspects,
     )
 
 
@@ -66,6 +72,13 @@ def _here_and_now() -> dict[str, Any]:
         "git_commit": _git_commit(),
         "libraries": _libraries(),
     }
+
+
+def _counted(suspects: Sequence[Suspect], *, unlike: bool) -> Suspects:
+    counts = Counter(suspect.kind for suspect in suspects)
+    return Suspects(
+        equal=counts[Kind.EQUAL], uniform=counts[Kind.UNIFORM], unlike=counts[Kind.UNLIKE] if unlike else None
+    )
 
 
 def _libraries() -> dict[str, str]:

@@ -15,6 +15,7 @@ from trainer.bundle import plots
 from trainer.bundle.image_grid import Captioned, image_grid, plain, save, shortened
 from trainer.bundle.preview import samples
 from trainer.data.split import Splits
+from trainer.data.suspects import Suspect
 from trainer.errors import one_line
 from trainer.evaluation.calibration import coverage_of
 from trainer.evaluation.evaluate import Evaluation
@@ -52,11 +53,19 @@ def write_report(folder: Path, data: Splits, test: Evaluation, reject: Reject | 
 
 
 def write_training_report(
-    folder: Path, recipe: Recipe, data: Splits, fitted: Fitted, test: Evaluation, reject: Reject | None
+    folder: Path,
+    recipe: Recipe,
+    data: Splits,
+    suspects: Sequence[Suspect],
+    fitted: Fitted,
+    test: Evaluation,
+    reject: Reject | None,
 ) -> list[str]:
     """Like write_report, and describes the network and its training."""
     failures = write_report(folder, data, test, reject)
     _write_history(folder / "history.csv", fitted.history)
+    if suspects:
+        _write_suspects(folder / "suspects.csv", suspects)
     shape = Shape(**data.input.model_dump(include={"height", "width", "channels"}), classes=len(data.labels))
     (folder / "model.txt").write_text(summary(fitted.network, shape), encoding="utf-8")
     training: dict[str, Callable[[], Figure]] = {
@@ -86,6 +95,13 @@ def _write_history(path: Path, history: Sequence[Epoch]) -> None:
         writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Epoch)])
         writer.writeheader()
         writer.writerows(dataclasses.asdict(epoch) for epoch in history)
+
+
+def _write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "label", "split", "reason"))
+        writer.writerows((suspect.name, suspect.label, suspect.split, suspect.kind) for suspect in suspects)
 
 
 def _write_coverage(path: Path, curve: CoverageCurve) -> None:

@@ -45,9 +45,9 @@ def find_duplicates(train: LabelledImages, validation: LabelledImages, test: Lab
 
 def _in_both(part: LabelledImages, other: LabelledImages) -> list[tuple[int, int]]:
     """Returns the positions in part of the images that are also in other, each with a position there."""
-    known = _numbers(other)
+    known = short_hashes(other)
     order = np.argsort(known, kind="stable")
-    wanted = _numbers(part)
+    wanted = short_hashes(part)
     at = np.searchsorted(known[order], wanted)
     same = np.flatnonzero(known[order[np.minimum(at, len(known) - 1)]] == wanted)
     return [(int(i), int(order[at[i]])) for i in same]
@@ -55,7 +55,7 @@ def _in_both(part: LabelledImages, other: LabelledImages) -> list[tuple[int, int
 
 def _contradictions(parts: list[LabelledImages]) -> list[tuple[str, str]]:
     """Returns the names of equal images with different labels."""
-    numbers = np.concatenate([_numbers(part) for part in parts])
+    numbers = np.concatenate([short_hashes(part) for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     order: Rows = np.lexsort((labels, numbers))
     wrong = (numbers[order][1:] == numbers[order][:-1]) & (labels[order][1:] != labels[order][:-1])
@@ -68,7 +68,7 @@ def _contradictions(parts: list[LabelledImages]) -> list[tuple[str, str]]:
     return [(name(order[i]), name(order[i + 1])) for i in sorted(np.flatnonzero(wrong), key=lambda i: order[i])]
 
 
-def _numbers(part: LabelledImages) -> npt.NDArray[np.uint64]:
+def short_hashes(part: LabelledImages) -> npt.NDArray[np.uint64]:
     """Returns the first 64 bits of each hash; a collision among a billion images has a chance of 3%."""
     return np.ascontiguousarray(part.images.digests[:, :8]).view(np.uint64)[:, 0]
 

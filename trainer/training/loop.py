@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from schemas.bundle import FloatArray
 from schemas.manifest import TrainingStep
 from schemas.metrics import Labels
 from trainer.data.split import Splits
+from trainer.data.suspects import Suspect
 from trainer.errors import NonFiniteError, RecipeError
 from trainer.recipe import ClassWeights, Precision, Recipe, Sampling
 from trainer.training.augment import Augmenter, Targets
@@ -50,6 +52,7 @@ class Fitted:
     processes: int
     precision: Precision
     steps: tuple[TrainingStep, ...] = ()  # of the linear probe and of fine-tuning
+    unlike: Sequence[Suspect] | None = None  # images unlike all others, if there were features to compare
     held: tuple[Labels, FloatArray] | None = None  # labels and logits by cross-validation, instead of validation's
 
 

@@ -27,6 +27,7 @@ from schemas.bundle import FloatArray
 from schemas.manifest import TrainingStep
 from schemas.metrics import Labels, wilson_interval
 from trainer.data.split import Splits
+from trainer.data.suspects import Suspect, describe, unlike_others
 from trainer.models.backbones import Backbone
 from trainer.recipe import ClassWeights, FineTune, Monitor, Recipe, Sampling
 from trainer.training.features import compute_features
@@ -73,6 +74,7 @@ class Probe:
     seconds: float
     epoch: Epoch
     step: TrainingStep
+    unlike: Sequence[Suspect]
 
 
 class _Head(NamedTuple):
@@ -95,6 +97,9 @@ def fit_probe(
     headless.head = nn.Identity()
     body = nn.Sequential(normalise, headless)
     features = compute_features(body, data.input, (data.train, data.validation), device, reporter, cache)
+    unlike = unlike_others(data, features.images)
+    for sentence in describe(unlike):
+        reporter.note(sentence)
     started = time.perf_counter()
     problem = _Problem(
         features.images,
@@ -138,7 +143,7 @@ def fit_probe(
         seconds=seconds,
         images_per_second=len(everything) / seconds,
     )
-    return Probe(held, folds, seconds, epoch, step)
+    return Probe(held, folds, seconds, epoch, step, unlike)
 
 
 class _Problem:
