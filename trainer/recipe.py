@@ -127,7 +127,7 @@ class DataConfig(Frozen):
     split_seed: Annotated[Seed, Field(description="random seed of the split")] = 0
     input: Annotated[InputConfig, BeforeValidator(_input_from_sides)] = InputConfig()
     shape: Annotated[
-        tuple[int, int, int] | None, Field(description="height,width,channels of the images in csv; null detects it")
+        tuple[int, int, int] | None, Field(description="height,width,channels of a row of csv or npz; null detects it")
     ] = None
     value_range: Annotated[
         tuple[float, float] | None, Field(description="values of black,white in csv and npz; null detects them")

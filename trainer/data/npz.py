@@ -1,9 +1,11 @@
 """One .npz file: images and labels, and if there are any, those of a validation and a test split, and classes.
 
-Its own names (images, labels_test, classes), Keras's (x_train, y_val) and MedMNIST's (train_images, test_labels) are
-known. Images are read in blocks, so that they may be larger than memory.
+Its own names (images, labels_test, classes), Keras's (x_train, y_val), MedMNIST's (train_images, test_labels) and
+scikit-learn's (data, target) are known. An image may be a row of values, and have its channels first or last. Images
+are read in blocks, so that they may be larger than memory.
 """
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,22 +26,62 @@ from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_onc
 from trainer.data.labels import Values, index_classes, read_labels, rename_classes
 from trainer.data.pixel_range import ValueRange, decide_range, outside, shown_range, to_bytes
 from trainer.data.progress_bar import tracked
+from trainer.data.table import Shape, square
 from trainer.errors import DataError
 from trainer.recipe import DataConfig
 
 _CLASSES = ("classes", "class_names", "label_names")
 _PARTS = {
-    "train": (("images", "labels"), ("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y")),
+    "train": (
+        ("images", "labels"),
+        ("x_train", "y_train"),
+        ("train_images", "train_labels"),
+        ("train_x", "train_y"),
+        ("x", "y"),
+        ("data", "target"),
+        ("data", "labels"),
+    ),
     "validation": (
         ("images_val", "labels_val"),
         ("x_val", "y_val"),
         ("val_images", "val_labels"),
+        ("val_x", "val_y"),
         ("x_valid", "y_valid"),
     ),
-    "test": (("images_test", "labels_test"), ("x_test", "y_test"), ("test_images", "test_labels")),
+    "test": (
+        ("images_test", "labels_test"),
+        ("x_test", "y_test"),
+        ("test_images", "test_labels"),
+        ("test_x", "test_y"),
+    ),
 }
-_CODE = (__name__, "trainer.data.pixel_range", "trainer.data.labels")
+_CODE = (__name__, "trainer.data.pixel_range", "trainer.data.labels", "trainer.data.table")
+_CHANNELS = {1: "grey", 3: "RGB", 4: "RGBA over white"}
+_LEAST_VALUES = 16  # of an image in a row
 _BLOCK_BYTES = 8 * 2**20
+
+
+class Layout(NamedTuple):
+    """One image in an array."""
+
+    height: int
+    width: int
+    channels: int
+    channels_first: bool
+
+    @property
+    def stored(self) -> tuple[int, int, int]:
+        height, width, channels, first = self
+        return (channels, height, width) if first else (height, width, channels)
+
+    @property
+    def spec(self) -> InputSpec:
+        """The size of the images in colour or grey; RGBA is laid over white."""
+        return InputSpec(height=self.height, width=self.width, channels=1 if self.channels == 1 else 3)
+
+    def __str__(self) -> str:
+        kind = f"{_CHANNELS[self.channels]}{', channels first' if self.channels_first else ''}"
+        return f"{self.height}x{self.width} {kind}"
 
 
 class ZippedArray:
@@ -134,11 +176,11 @@ class NpzSource:
         with open_archive(_find(self.place)) as arrays:
             _parts(arrays)
 
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Returns height, width and channels of the images, before they are resized. Raises DataError."""
         with open_archive(_find(self.place)) as arrays:
             images, _ = next(iter(_parts(arrays).values()))
-            return _image_shape(images)[:3]
+            return _layout(images, self.config.shape).spec.shape
 
     def resized(self, size: InputSpec) -> Self:
         return replace(self, config=self.config.with_input(size))
@@ -151,7 +193,7 @@ class NpzSource:
             with open_archive(path) as arrays:
                 return self._decode(arrays, writer)
 
-        settings: dict[str, JsonValue] = config.model_dump(mode="json", include={"value_range", "input"})
+        settings: dict[str, JsonValue] = config.model_dump(mode="json", include={"value_range", "input", "shape"})
         entry = decode_once(Decoding("npz", path.parent, [path], settings, _CODE), self.cache, decode)
         with open_archive(path) as arrays:
             names = _class_names(arrays)
@@ -167,8 +209,8 @@ class NpzSource:
 
     def _decode(self, arrays: Arrays, writer: EntryWriter) -> Decoded:
         parts = _parts(arrays)
-        shapes = {images.name: _image_shape(images) for images, _ in parts.values()}
-        if len(set(shapes.values())) > 1:
+        layouts = {images.name: _layout(images, self.config.shape) for images, _ in parts.values()}
+        if len(set(layouts.values())) > 1:
             different = " and ".join(f"{images.name} {list(images.shape)}" for images, _ in parts.values())
             raise DataError(f"The arrays hold images of different shapes: {different}.")
         classes, indices = index_classes({part: _labels(*arrays) for part, arrays in parts.items()})
@@ -182,9 +224,8 @@ class NpzSource:
     def _write(
         self, images: ZippedArray, labels: Labels, value_range: ValueRange, name: str, writer: EntryWriter
     ) -> str:
-        height, width, channels, channels_first = _image_shape(images)
-        stored = (channels, height, width) if channels_first else (height, width, channels)
-        spec = self.config.input.spec or InputSpec(height=height, width=width, channels=channels)
+        layout = _layout(images, self.config.shape)
+        spec = self.config.input.spec or layout.spec
         with writer.part(name, spec.shape) as part:
             for block in tracked(images.blocks(), f"reading {images.name}", images.block_count):
                 wrong = outside(block, value_range)
@@ -194,19 +235,21 @@ class NpzSource:
                         f"{images.name}{[image + len(part), *place]} is {block[wrong][0]:g}, outside "
                         f"{shown_range(value_range)}, which data.value_range can change."
                     )
-                pixels = to_bytes(block, value_range).reshape(-1, *stored)
-                pixels = np.moveaxis(pixels, 1, 3) if channels_first else pixels
+                pixels = to_bytes(block, value_range).reshape(-1, *layout.stored)
+                pixels = np.moveaxis(pixels, 1, 3) if layout.channels_first else pixels
                 part.append(fit_pixels(image, spec) for image in pixels)
             part.label(labels.tolist())
-        kind = f"{'grey' if channels == 1 else 'RGB'}{', channels first' if channels_first else ''}"
-        return f"{images.name}: {len(labels):,} images of {height}x{width} {kind}, values {shown_range(value_range)}"
+        return f"{images.name}: {len(labels):,} images of {layout}, values {shown_range(value_range)}"
 
 
 def _parts(arrays: Arrays) -> dict[str, tuple[ZippedArray, ZippedArray]]:
     """Returns images and labels by part. Raises DataError for a missing array, and one of Python objects."""
     parts = {}
     for part, pairs in _PARTS.items():
-        pair = next((pair for pair in pairs if set(pair) & set(arrays)), pairs[0] if part == "train" else None)
+        found = sorted(
+            (pair for pair in pairs if set(pair) & set(arrays)), key=lambda pair: not set(pair) <= set(arrays)
+        )
+        pair = next(iter(found), pairs[0] if part == "train" else None)
         if pair is not None:
             parts[part] = (_named(arrays, pair[0]), _named(arrays, pair[1]))
     return parts
@@ -229,20 +272,29 @@ def _class_names(arrays: Arrays) -> tuple[str, ...]:
     return tuple(map(str, (np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names).tolist()))
 
 
-def _image_shape(images: ZippedArray) -> tuple[int, int, int, bool]:
-    """Returns height, width and channels, and whether the channels come first."""
-    shape = images.shape if len(images.shape) == 4 else (*images.shape, 1)
-    channels_first = len(shape) == 4 and shape[3] not in {1, 3} and shape[1] in {1, 3}
-    if len(shape) != 4 or not (channels_first or shape[3] in {1, 3}) or images.dtype.kind not in "biuf":
-        raise DataError(
-            f"{images.name} is {images.dtype} {list(images.shape)}; images are numbers [n, height, width], "
-            "[n, height, width, 1 or 3] or [n, 1 or 3, height, width]."
-        )
-    if 0 in shape:
+def _layout(images: ZippedArray, given: Shape | None) -> Layout:
+    """Returns the shape of one image. A row of values is an image of the given shape, else a square one."""
+    if 0 in images.shape:
         raise DataError(f"{images.name} is empty ({list(images.shape)}).")
-    _, *sides = shape
-    channels, height, width = sides if channels_first else (sides[2], sides[0], sides[1])
-    return height, width, channels, channels_first
+    shape, numbers = images.shape[1:], images.dtype.kind in "biuf"
+    if numbers and len(shape) == 1 and (given or shape[0] >= _LEAST_VALUES):
+        flat = given or square(shape[0])
+        if flat is None or math.prod(flat) != shape[0]:
+            raise DataError(
+                f"{images.name} has {shape[0]:,} values an image, which is no square image in RGB or grey, nor of "
+                "data.shape. Set data.shape to height,width,channels."
+            )
+        return Layout(*flat, channels_first=False)
+    if numbers and len(shape) == 2:
+        return Layout(*shape, channels=1, channels_first=False)
+    if numbers and len(shape) == 3 and shape[2] in _CHANNELS:
+        return Layout(*shape, channels_first=False)
+    if numbers and len(shape) == 3 and shape[0] in _CHANNELS and min(shape[1:]) > shape[0]:
+        return Layout(*shape[1:], channels=shape[0], channels_first=True)
+    raise DataError(
+        f"{images.name} is {images.dtype} {list(images.shape)}; images are numbers [n, height, width], "
+        "[n, height, width, channels], [n, channels, height, width] or [n, values], with 1, 3 or 4 channels."
+    )
 
 
 def _labels(images: ZippedArray, array: ZippedArray) -> Values:

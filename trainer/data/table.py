@@ -24,6 +24,7 @@ _BLOCK_BYTES = 4 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LABEL_NAMES = {"label", "labels", "class", "class_id", "target", "y", "category", "emotion", "digit"}
 ID_NAMES = {"", "id", "imageid", "image_id", "index", "unnamed: 0"}
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
 _USAGE_NAMES = {"usage", "split", "set", "subset"}
 
 
@@ -33,6 +34,8 @@ class Table:
 
     path: Path
     separator: str
+    quote: str
+    decimal: str
     names: tuple[str, ...]
     columns: int
     pixels: tuple[int, ...] | None = None
@@ -40,21 +43,39 @@ class Table:
     label: tuple[int, ...] | None = None
     usage: int | None = None
 
+    def cells(self, lines: Iterable[bytes]) -> Iterator[list[str]]:
+        return _cells(map(_decoded, lines), self.separator, self.quote)
+
 
 def open_table(path: Path, header: bool | None) -> Table:
     """Detects separator and header. Raises DataError for an empty file."""
     with _readable(path), path.open("rb") as file:
         content = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is UTF-16 text. Save it as UTF-8.")
     lines = [line for line in content.decode(errors="replace").splitlines() if line.strip()][:2]
     if not lines:
         raise DataError(f"{path} holds no rows.")
-    separator = max(",;\t", key=lines[0].count)
-    if not any(sign in lines[0] for sign in ",;\t") and all(map(_is_number, lines[-1].split())):
-        separator = " "
-    rows = [[cell.strip() for cell in row] for row in _cells(lines, separator)]
+    separator = _separator(lines)
+    quoted = rf"(^|{re.escape(separator)})\s*'[^']*'\s*({re.escape(separator)}|$)"
+    quote = "'" if re.search(quoted, lines[-1]) else '"'
+    rows = [[cell.strip() for cell in row] for row in _cells(lines, separator, quote)]
     header = _has_header(rows) if header is None else header
     names = tuple(name.lower() for name in rows[0]) if header else ()
-    return Table(path, separator, names, len(rows[0]))
+    decimal = "," if any(_DECIMAL_COMMA.fullmatch(cell) for cell in rows[-1]) else "."
+    return Table(path, separator, quote, decimal, names, len(rows[0]))
+
+
+def _separator(lines: Sequence[str]) -> str:
+    """Returns what is between the cells. Commas inside numbers are decimal commas, and separate nothing."""
+    first, last = lines[0], lines[-1]
+    for sign in ";\t":
+        if sign in last and all("," not in cell or _DECIMAL_COMMA.fullmatch(cell.strip()) for cell in last.split(sign)):
+            return sign
+    separator = max(",;\t", key=first.count)
+    if not any(sign in first for sign in ",;\t") and all(map(_is_number, last.split())):
+        return " "
+    return separator
 
 
 def find_columns(table: Table, label_column: str | None) -> Table:
@@ -65,7 +86,7 @@ def find_columns(table: Table, label_column: str | None) -> Table:
     names = table.names or ("",) * table.columns
     rows = _first_rows(table)
     usage = next((i for i, name in enumerate(names) if name in _USAGE_NAMES), None)
-    spaced = next((i for i, cell in enumerate(rows[0]) if len(cell.split()) > 3 and _is_spaced(cell)), None)
+    spaced = next((i for i, cell in enumerate(rows[0]) if _is_spaced(cell)), None)
     ids = {i for i, name in enumerate(table.names) if name in ID_NAMES}
     others = [i for i in range(table.columns) if i not in ids | {usage, spaced}]
     label = _label_column(table, others, rows, label_column, spaced is not None)
@@ -85,7 +106,7 @@ def _label_column(
             return int(wanted) - 1
         raise DataError(f"{table.path.name} has no column '{wanted}'; set data.label_column to a name, or from 1 on.")
     found = [i for i in others if table.names and table.names[i] in LABEL_NAMES]
-    found = found or [i for i in others if any(not _is_number(row[i]) for row in rows)]
+    found = found or [i for i in others if any(not _is_number(row[i].replace(table.decimal, ".")) for row in rows)]
     if not found and spaced:
         found = list(others)
     if not found and table.names:  # the one column whose name is not like pixel12 or 3x4
@@ -135,18 +156,23 @@ def read_pixels(table: Table, *, watched: bool = False) -> Iterator[Numbers]:
 def read_texts(table: Table, columns: Sequence[int]) -> Texts:
     """Returns the cells of these columns as text [rows, columns]."""
     with _readable(table.path):
-        rows = _cells(_decoded(chain.from_iterable(blocks_of_lines(table))), table.separator)
+        rows = table.cells(chain.from_iterable(blocks_of_lines(table)))
         return np.array([[row[i] if i < len(row) else "" for i in columns] for row in rows], np.str_).reshape(
             -1, len(columns)
         )
 
 
-def _cells(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    return (line.split() for line in lines) if separator == " " else csv.reader(lines, delimiter=separator)
+def _cells(lines: Iterable[str], separator: str, quote: str) -> Iterator[list[str]]:
+    if separator == " ":
+        return (line.split() for line in lines)
+    return csv.reader(lines, delimiter=separator, quotechar=quote)
 
 
-def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
-    return (line.decode(errors="replace") for line in lines)
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:  # as Excel writes it where the system's encoding is not UTF-8
+        return line.decode("cp1252", errors="replace")
 
 
 def _parsed(lines: list[bytes], table: Table, columns: int | None, *, whole: bool) -> Numbers:
@@ -155,11 +181,14 @@ def _parsed(lines: list[bytes], table: Table, columns: int | None, *, whole: boo
     try:
         if table.spaced:
             (at,) = table.pixels or (0,)
-            texts = [row[at] for row in _cells(_decoded(lines), table.separator)]
+            texts = [" ".join(values_of(row[at])) for row in table.cells(lines)]
             block: Numbers = np.loadtxt(texts, kind, comments=None, ndmin=2)
+        elif table.decimal == ",":
+            texts = ["\x1f".join(row).replace(",", ".") for row in table.cells(lines)]
+            block = np.loadtxt(texts, kind, comments=None, delimiter="\x1f", ndmin=2, usecols=table.pixels)
         else:
             separator = None if table.separator == " " else table.separator
-            quote = '"' if b'"' in lines[0] else None
+            quote = table.quote if table.quote.encode() in lines[0] else None
             block = np.loadtxt(
                 lines, kind, comments=None, delimiter=separator, ndmin=2, usecols=table.pixels, quotechar=quote
             )
@@ -188,7 +217,7 @@ def blocks_of_lines(table: Table) -> Iterator[list[bytes]]:
 
 def _first_rows(table: Table) -> list[list[str]]:
     lines = islice(chain.from_iterable(blocks_of_lines(table)), 100)
-    rows = [row for row in _cells(_decoded(lines), table.separator) if len(row) == table.columns]
+    rows = [row for row in table.cells(lines) if len(row) == table.columns]
     if not rows:
         raise DataError(f"{table.path} holds no rows.")
     return rows
@@ -213,7 +242,7 @@ def first_fault(table: Table, fault: Callable[[float], str | None] = lambda _: N
             columns = columns or len(cells)
             for column, cell in enumerate(cells, start=1):
                 if table.pixels is None or column - 1 in table.pixels:
-                    for value in cell.split() if table.spaced else [cell]:
+                    for value in values_of(cell) if table.spaced else [cell.replace(table.decimal, ".")]:
                         wrong = fault(float(value)) if _is_number(value) else "is not a number"
                         if wrong:
                             return f"line {number}, column {column}: '{value.strip()[:20]}' {wrong}."
@@ -228,7 +257,7 @@ def _numbered_rows(table: Table) -> Iterator[tuple[int, list[str]]]:
     with table.path.open(encoding="utf-8-sig", newline="") as file:
         filled = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
         for number, line in islice(filled, int(bool(table.names)), None):
-            yield number, next(iter(_cells([line], table.separator)))
+            yield number, next(iter(_cells([line], table.separator, table.quote)))
 
 
 def square(values: int) -> Shape | None:
@@ -249,12 +278,22 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     if len(first) > 3 and numbered[: len(first) - 1] in (list(first)[:-1], list(first)[1:]):
         return True
     return len(rows) > 1 and any(
-        not _is_number(a) and _is_number(b.split()[0] if b.split() else b) for a, b in zip(first, second, strict=False)
+        not _looks_numeric(above) and _looks_numeric(below) for above, below in zip(first, second, strict=False)
     )
 
 
+def _looks_numeric(cell: str) -> bool:
+    return all(map(_is_number, values_of(cell) or [cell]))
+
+
 def _is_spaced(cell: str) -> bool:
-    return all(map(_is_number, cell.split()))
+    values = values_of(cell)
+    return len(values) > 3 and all(map(_is_number, values))
+
+
+def values_of(cell: str) -> list[str]:
+    """Returns the values of a cell that holds all pixels, as in 0 1 2, [0, 1, 2] or 0,1,2."""
+    return cell.strip("[]() ").replace(",", " ").split()
 
 
 def _is_number(text: str) -> bool:

@@ -196,9 +196,36 @@ def lines(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], separator: st
     return [separator.join(map(str, row)) for row in pixels]
 
 
+def with_decimal_commas(
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], labels: list[int], *, quoted: bool
+) -> list[str]:
+    separator, mark = (",", '"') if quoted else (";", "")
+    content = [separator.join(["label", *(f"pixel{i}" for i in range(pixels.shape[1]))])]
+    for row, label in zip(pixels, labels, strict=True):
+        values = [f"{mark}{value / 255:.4f}{mark}".replace(".", ",") for value in row]
+        content.append(separator.join([str(label), *values]))
+    return content
+
+
 @pytest.mark.parametrize(
     "layout",
-    ["label,first", "last;label", "tabs", "quotes", "spaces", "index", "no header", "string", "pairs with names"],
+    [
+        "label,first",
+        "last;label",
+        "tabs",
+        "quotes",
+        "single quotes",
+        "spaces",
+        "index",
+        "no header",
+        "string",
+        "string in brackets",
+        "string of commas",
+        "string in single quotes",
+        "decimal commas",
+        "decimal commas in quotes",
+        "pairs with names",
+    ],
 )
 def test_reads_the_layouts_that_other_tools_write(tmp_path: Path, layout: str) -> None:
     pixels, labels = numbered(9)
@@ -212,9 +239,14 @@ def test_reads_the_layouts_that_other_tools_write(tmp_path: Path, layout: str) -
     elif layout == "tabs":
         content = ["\t".join(["digit", *header])]
         content += [f"{y}\t{x}" for x, y in zip(lines(pixels, "\t"), labels, strict=True)]
-    elif layout == "quotes":
-        content = [",".join(f'"{name}"' for name in ["label", *header])]
-        content += [f'"{y}","{x}"' for x, y in zip(lines(pixels, '","'), labels, strict=True)]
+    elif layout in {"quotes", "single quotes"}:
+        mark = '"' if layout == "quotes" else "'"
+        content = [",".join(f"{mark}{name}{mark}" for name in ["label", *header])]
+        content += [
+            f"{mark}{y}{mark},{mark}{x}{mark}" for x, y in zip(lines(pixels, f"{mark},{mark}"), labels, strict=True)
+        ]
+    elif layout.startswith("decimal commas"):
+        content = with_decimal_commas(pixels, labels, quoted=layout.endswith("quotes"))
     elif layout == "spaces":
         content = [f"{y} {x}" for x, y in zip(lines(pixels, " "), labels, strict=True)]
     elif layout == "index":
@@ -222,8 +254,10 @@ def test_reads_the_layouts_that_other_tools_write(tmp_path: Path, layout: str) -
         content += [f"{i},{y},{x}" for i, (x, y) in enumerate(zip(text, labels, strict=True))]
     elif layout == "no header":
         content = [f"{y},{x}" for x, y in zip(text, labels, strict=True)]
-    elif layout == "string":
-        content = ["emotion,pixels", *(f"{y},{x}" for x, y in zip(lines(pixels, " "), labels, strict=True))]
+    elif layout.startswith("string"):
+        form = {"string": "{}", "brackets": '"[{}]"', "commas": '"{}"', "quotes": "'{}'"}[layout.rpartition(" ")[2]]
+        text = lines(pixels, ", " if '"' in form else " ")
+        content = ["emotion,pixels", *(f"{y},{form.format(x)}" for x, y in zip(text, labels, strict=True))]
     else:
         (tmp_path / "labels.csv").write_text("".join(f"class {y}\n" for y in labels))
         content = text
@@ -270,3 +304,23 @@ def test_a_label_column_that_could_be_several_asks_for_the_setting(tmp_path: Pat
     (tmp_path / "train.csv").write_text("\n".join(content))
     with pytest.raises(DataError, match=r"Columns 1, 17 of train\.csv could be the label\. Set data\.label_column"):
         source(tmp_path).load()
+
+
+def test_labels_that_are_not_utf_8_keep_their_letters(tmp_path: Path) -> None:
+    """Decoding with replacement characters would make one class of two."""
+    content = [",".join(["label", *(f"p{i}" for i in range(16))])]
+    content += [f"{name},{x}" for name, x in zip(("größe", "grüße"), lines(numbered(2)[0], ","), strict=True)]
+    (tmp_path / "train.csv").write_bytes("\n".join(content).encode("cp1252"))
+    assert source(tmp_path, labels=()).load().labels == ("größe", "grüße")
+
+
+def test_utf_16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes("label,p1\n1,2\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"train\.csv is UTF-16 text\. Save it as UTF-8"):
+        source(tmp_path).load()
+
+
+def test_a_wrong_value_among_decimal_commas_is_named_by_its_place(folder: Path) -> None:
+    (folder / "input.csv").write_text("0,5;0,25;1,0\n0,5;x;1,0\n")
+    with pytest.raises(DataError, match=r"line 2, column 2: 'x' is not a number"):
+        source(folder).load()

@@ -55,6 +55,37 @@ def test_grey_images_need_no_axis_of_channels(tmp_path: Path) -> None:
     assert np.array_equal(data.train.images, IMAGES[..., :1])
 
 
+def test_rows_of_values_are_square_images_or_of_the_given_shape(tmp_path: Path) -> None:
+    square = np.random.default_rng(1).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    data = source(write(tmp_path, images=square.reshape(6, -1), labels=LABELS)).load()
+    assert np.array_equal(data.train.images, square)
+    oblong = write(tmp_path, images=IMAGES.reshape(6, -1), labels=LABELS)
+    assert np.array_equal(source(oblong, shape=(4, 5, 3)).load().train.images, IMAGES)
+    with pytest.raises(DataError, match=r"60 values an image, which is no square image .* Set data\.shape"):
+        source(oblong).load()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_transparency_is_laid_over_white(tmp_path: Path, first: bool) -> None:
+    images = np.random.default_rng(2).integers(0, 256, (6, 6, 5, 4), dtype=np.uint8)
+    images[:, 0, :, 3], images[:, 1:, :, 3] = 0, 255
+    stored = np.moveaxis(images, 3, 1) if first else images
+    data = source(write(tmp_path, images=stored, labels=LABELS)).load()
+    read = np.asarray(data.train.images)
+    assert np.array_equal(read[:, 1:], images[:, 1:, :, :3])
+    assert (read[:, 0] == 255).all()
+    assert data.input == InputSpec(height=6, width=5, channels=3)
+    assert data.notes[0].startswith("images: 6 images of 6x5 RGBA over white")
+
+
+@pytest.mark.parametrize(("images", "labels"), [("data", "target"), ("data", "labels"), ("train_x", "train_y")])
+def test_other_names_of_the_arrays_are_known(tmp_path: Path, images: str, labels: str) -> None:
+    arrays: dict[str, Any] = {images: IMAGES, labels: LABELS}
+    data = source(write(tmp_path, **arrays)).load()
+    assert np.array_equal(data.train.images, IMAGES)
+    assert data.train.labels.tolist() == LABELS.tolist()
+
+
 def test_columns_first_is_read_as_it_is_meant(tmp_path: Path) -> None:
     data = source(write(tmp_path, images=np.asfortranarray(IMAGES), labels=LABELS)).load()
     assert np.array_equal(data.train.images, IMAGES)
