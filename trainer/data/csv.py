@@ -121,12 +121,12 @@ class CsvSource:
         tables: dict[str, Table] = {}
         faults: dict[Path, DataError] = {}
         for path in files.values():
-            words = [_PART_WORDS[word] for word in re.split(r"[^a-z]+", path.stem.lower()) if word in _PART_WORDS]
-            part = words[0] if words and len(files) > 1 else "train"
+            named = part_of_name(path)
+            part = named if named and len(files) > 1 else "train"
             try:
                 table = find_columns(open_table(path, self.config.header), self.config.label_column)
             except DataError as error:
-                if "train" in words:
+                if named == "train":
                     raise
                 faults[path] = error
                 continue
@@ -162,7 +162,7 @@ class CsvSource:
         labels: dict[str, Values] = {}
         for name, (images, of_labels) in tables.items():
             values = self._labels(images, of_labels)
-            parts[name] = _usage(images) if images.usage is not None else np.full(len(values), name)
+            parts[name] = parts_of_rows(images) if images.usage is not None else np.full(len(values), name)
             labels |= {part: values[parts[name] == part] for part in np.unique(parts[name]).tolist()}
         classes, indices = index_classes(labels)
         notes = []
@@ -233,7 +233,13 @@ class CsvSource:
                 written.label(indices[part].tolist())
 
 
-def _usage(table: Table) -> Texts:
+def part_of_name(path: Path) -> str | None:
+    """Returns the split that the name of a file contains, as in train_labels.csv; None without one."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    return next((_PART_WORDS[word] for word in words if word in _PART_WORDS), None)
+
+
+def parts_of_rows(table: Table) -> Texts:
     """Returns the part of each row. Without a test split of its own, PublicTest is the test split."""
     words = np.char.lower(np.char.strip(read_texts(table, (table.usage or 0,))[:, 0]))
     unknown = sorted(set(words.tolist()) - set(_PART_WORDS))

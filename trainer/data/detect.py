@@ -11,7 +11,9 @@ from trainer.data.csv import CsvSource
 from trainer.data.dataset import DataSource
 from trainer.data.digits import DigitsSource
 from trainer.data.folder import FolderSource
+from trainer.data.image_list import ImageListSource, lists_images
 from trainer.data.npz import NpzSource
+from trainer.data.photo_files import PhotoSource
 from trainer.data.torchvision_datasets import CIFAR10_SET, MNIST_SET, PublishedSource
 from trainer.errors import RecipeError
 from trainer.recipe import DataConfig, Recipe, Source, with_settings
@@ -41,15 +43,18 @@ def open_source(
     source, size = config.source, config.input.spec
     if source is Source.DIGITS:
         return DigitsSource(size)
-    opened: CsvSource | NpzSource | FolderSource | PublishedSource
+    opened: CsvSource | NpzSource | PhotoSource | PublishedSource
     if source in {Source.MNIST, Source.CIFAR10}:
         opened = PublishedSource(MNIST_SET if source is Source.MNIST else CIFAR10_SET, folder, size, cache)
-    elif source is Source.CSV:
+    elif source is Source.CSV and not lists_images(folder, config):
         opened = CsvSource(folder, config, cache)
     elif source is Source.NPZ:
         opened = NpzSource(folder, config, cache)
     elif size is None:
         raise RecipeError("Photos need one size for all. Set it, as in --set data.input=64,64,3.")
+    elif source is Source.CSV:
+        within = folder if folder.is_dir() else folder.parent
+        opened = ImageListSource(within, size, skip_bad, cache, place=folder, config=config)
     else:
         opened = FolderSource(folder, size, skip_bad, cache, known)
     opened.check()

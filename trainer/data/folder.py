@@ -3,22 +3,14 @@
 Folders named train, val and test that hold the class-named folders are published splits.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
 
-from schemas.errors import ImageError
 from schemas.ignored_files import is_hidden
-from schemas.image import Pixels
-from schemas.manifest import InputSpec
-from trainer.data.dataset import SourceData
-from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, Unreadable, decode_once
-from trainer.data.photo import decode_photo, is_document
-from trainer.data.progress_bar import tracked
+from trainer.data.decode_cache import Unreadable
+from trainer.data.photo import is_document
+from trainer.data.photo_files import Listing, PhotoFile, PhotoSource, listed, shown
 from trainer.errors import DataError
 from trainer.files import find_files, why_not_a_file
 
@@ -36,64 +28,23 @@ _SPLIT_NAMES = {
 _SEGMENTATION_NAMES = {"images", "image", "imgs", "masks", "mask", "labels", "annotations"}
 
 
-class _File(NamedTuple):
-    path: Path
-    part: str
-    label: int
-
-
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(PhotoSource):
     """Every file below a class's folder is an image, except hidden files, documents and what operating systems leave.
 
-    An unreadable file stops the run before training, with its reason; skip_bad leaves it out instead. cache is the
-    folder for decoded images (None: the usual one). known are the classes of a model that is evaluated on the photos:
-    a folder of another name is refused then, and a class may lack photos.
+    known are the classes of a model that is evaluated on the photos: a folder of another name is refused then, and a
+    class may lack photos.
     """
 
-    folder: Path
-    input: InputSpec
-    skip_bad: bool = False
-    cache: Path | None = None
     known: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raises DataError unless the folder holds class-named folders."""
         self._classes(self._parts())
 
-    def resized(self, size: InputSpec) -> Self:
-        return replace(self, input=size)
-
-    def load(self) -> SourceData:
-        """Raises DataError."""
+    def listing(self) -> Listing:
         parts = self._parts()
-        classes = self._classes(parts)
-        files, bad, documents = self._find(parts, classes)
-        settings = {"input": self.input.model_dump(mode="json")}
-        code = (__name__, "trainer.data.photo")
-        decoding = Decoding("folder", self.folder, [file.path for file in files], settings, code, classes)
-        entry = decode_once(decoding, self.cache, partial(self._decode, files))
-        count = len(files) + len(bad)
-        bad = sorted([*bad, *entry.unreadable], key=lambda one: one.file)
-        if bad and not self.skip_bad:
-            raise DataError(
-                f"{len(bad)} of {count:,} files cannot be used. Repair or remove them, or leave them "
-                f"out with --skip-bad: {_listed(bad)}"
-            )
-        read = entry.parts
-        size = f"{self.input.height}x{self.input.width} ({self.input.resize})"
-        notes = [
-            f"{sum(map(len, read.values())):,} images of {len(classes)} classes below {self.folder}, resized to {size}"
-        ]
-        if documents:
-            notes.append(f"left out {len(documents)} files that are not photos by their names: {documents[0]}, ...")
-        if bad:
-            notes.append(f"left out {len(bad)} unreadable files: {_listed(bad)}")
-        notes += entry.notes
-        name = self.folder.resolve().name
-        return SourceData(
-            name, classes, self.input, read["train"], read.get("test"), tuple(notes), read.get("validation")
-        )
+        return self._find(parts, self._classes(parts))
 
     def _parts(self) -> dict[str, Path]:
         """Returns the folder of each split; without published splits, the folder itself for training."""
@@ -127,12 +78,9 @@ class FolderSource:
             )
         return names
 
-    def _find(self, parts: dict[str, Path], classes: Sequence[str]) -> tuple[list[_File], list[Unreadable], list[str]]:
-        """Returns the files, whatever is not a file with the reason, and the documents.
-
-        Raises DataError for a class without photos.
-        """
-        files: list[_File] = []
+    def _find(self, parts: dict[str, Path], classes: tuple[str, ...]) -> Listing:
+        """Raises DataError for a class without photos."""
+        files: list[PhotoFile] = []
         documents: list[str] = []
         # a link to nothing may have been a whole class
         lost = [entry for entry in self.folder.iterdir() if not (is_hidden(entry.name) or entry.exists())]
@@ -141,61 +89,22 @@ class FolderSource:
             for label, name in enumerate(classes):
                 found, not_files = find_files(folder / name) if (folder / name).exists() else ([], {})
                 photos = [path for path in found if not is_document(path)]
-                documents += [self._shown(path) for path in found if is_document(path)]
-                files += [_File(path, part, label) for path in photos]
+                documents += [shown(path, self.folder) for path in found if is_document(path)]
+                files += [PhotoFile(path, part, label) for path in photos]
                 refused |= not_files
                 if not photos and part == "train" and not self.known and not not_files:
                     raise DataError(f"The folder {folder / name} holds no photos. Add some, or remove the folder.")
-        bad = [Unreadable(file=self._shown(path), reason=reason) for path, reason in refused.items()]
+        bad = [Unreadable(file=shown(path, self.folder), reason=reason) for path, reason in refused.items()]
         if not files:
-            raise DataError(f"The folders of {self.folder} hold no files{f': {_listed(bad)}' if bad else ''}.")
-        return files, bad, documents
-
-    def _decode(self, files: Sequence[_File], writer: EntryWriter) -> Decoded:
-        bad = []
-        for name in dict.fromkeys(file.part for file in files):
-            chosen = [file for file in files if file.part == name]
-            with writer.part(name, self.input.shape) as part:
-                images = tracked(self._images([file.path for file in chosen]), "decoding", len(chosen))
-                for file, image in zip(chosen, images, strict=True):
-                    if isinstance(image, str):
-                        bad.append(Unreadable(file=self._shown(file.path), reason=image))
-                    else:
-                        part.append([image])
-                        part.label([file.label], [os.fsencode(file.path.relative_to(self.folder).as_posix())])
-                if not len(part):
-                    raise DataError(f"No {name} file below {self.folder} is an image: {_listed(bad)}")
-        return Decoded(unreadable=tuple(bad))
-
-    def _images(self, files: Sequence[Path]) -> Iterator[Pixels | str]:
-        """Decodes in threads, as Pillow releases the GIL, and in windows, so that any number of files fits."""
-        threads = os.cpu_count() or 1
-        window = max(4 * threads, _WINDOW_BYTES // (self.input.height * self.input.width * self.input.channels))
-        with ThreadPoolExecutor(max_workers=threads) as pool:
-            for start in range(0, len(files), window):
-                yield from pool.map(self._decode_one, files[start : start + window])
-
-    def _decode_one(self, file: Path) -> Pixels | str:
-        """Returns the pixels, or the reason why there are none."""
-        try:
-            content = file.read_bytes()
-            return decode_photo(content, self.input) if content else "The file is empty."
-        except ImageError as error:
-            return str(error)
-        except OSError as error:
-            return f"The file cannot be read ({error.strerror})."
-
-    def _shown(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix().encode(errors="replace").decode()
+            raise DataError(f"The folders of {self.folder} hold no files{f': {listed(bad)}' if bad else ''}.")
+        left_out = [
+            f"left out {len(documents)} files that are not photos by their names: {name}, ..." for name in documents
+        ]
+        return Listing(files, classes, bad, left_out[:1])
 
 
 def _subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
-
-
-def _listed(bad: Sequence[Unreadable]) -> str:
-    listed = "; ".join(f"{one.file}: {one.reason.rstrip('.')}" for one in bad[:_SHOWN])
-    return listed + (f" ... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LABEL_NAMES = {"label", "labels", "class", "class_id", "target", "y", "category", "emotion", "digit"}
 ID_NAMES = {"", "id", "imageid", "image_id", "index", "unnamed: 0"}
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
-_USAGE_NAMES = {"usage", "split", "set", "subset"}
+USAGE_NAMES = {"usage", "split", "set", "subset"}
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def find_columns(table: Table, label_column: str | None) -> Table:
     Raises DataError if no column, or more than one, could be the label.
     """
     names = table.names or ("",) * table.columns
-    rows = _first_rows(table)
-    usage = next((i for i, name in enumerate(names) if name in _USAGE_NAMES), None)
+    rows = first_rows(table)
+    usage = next((i for i, name in enumerate(names) if name in USAGE_NAMES), None)
     spaced = next((i for i, cell in enumerate(rows[0]) if _is_spaced(cell)), None)
     ids = {i for i, name in enumerate(table.names) if name in ID_NAMES}
     others = [i for i in range(table.columns) if i not in ids | {usage, spaced}]
@@ -100,11 +100,7 @@ def _label_column(
     table: Table, others: Sequence[int], rows: Sequence[Sequence[str]], wanted: str | None, spaced: bool
 ) -> int:
     if wanted is not None:
-        if wanted.lower() in table.names:
-            return table.names.index(wanted.lower())
-        if wanted.isdecimal() and 1 <= int(wanted) <= table.columns:
-            return int(wanted) - 1
-        raise DataError(f"{table.path.name} has no column '{wanted}'; set data.label_column to a name, or from 1 on.")
+        return column_named(table, wanted)
     found = [i for i in others if table.names and table.names[i] in LABEL_NAMES]
     found = found or [i for i in others if any(not _is_number(row[i].replace(table.decimal, ".")) for row in rows)]
     if not found and spaced:
@@ -125,6 +121,15 @@ def _label_column(
         f"Columns {', '.join(str(i + 1) for i in found[:4])} of {table.path.name} could be the label. Set "
         "data.label_column to its name or number, from 1."
     )
+
+
+def column_named(table: Table, wanted: str) -> int:
+    """Returns the position of a column by its name, or its number from 1. Raises DataError."""
+    if wanted.lower() in table.names:
+        return table.names.index(wanted.lower())
+    if wanted.isdecimal() and 1 <= int(wanted) <= table.columns:
+        return int(wanted) - 1
+    raise DataError(f"{table.path.name} has no column '{wanted}'; set data.label_column to a name, or from 1 on.")
 
 
 @contextmanager
@@ -215,7 +220,7 @@ def blocks_of_lines(table: Table) -> Iterator[list[bytes]]:
                 yield filled
 
 
-def _first_rows(table: Table) -> list[list[str]]:
+def first_rows(table: Table) -> list[list[str]]:
     lines = islice(chain.from_iterable(blocks_of_lines(table)), 100)
     rows = [row for row in table.cells(lines) if len(row) == table.columns]
     if not rows:

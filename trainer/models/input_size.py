@@ -7,6 +7,7 @@ from PIL import Image
 
 from trainer.data.csv import CsvSource
 from trainer.data.detect import open_source
+from trainer.data.image_list import lists_images
 from trainer.data.npz import NpzSource
 from trainer.errors import RecipeError
 from trainer.files import find_files
@@ -49,8 +50,8 @@ def with_size(recipe: Recipe, place: Path) -> tuple[DataConfig, list[str]]:
 
 def _typical_shape(config: DataConfig, place: Path) -> tuple[int, int, int] | None:
     """Returns height, width and channels of the median image; None if there is none."""
-    if config.source is Source.FOLDER:
-        return _median_photo(place)
+    if config.source is Source.FOLDER or (config.source is Source.CSV and lists_images(place, config)):
+        return _median_photo(place if place.is_dir() else place.parent)
     source = open_source(config, place)
     if isinstance(source, CsvSource | NpzSource):
         return source.shape()

@@ -1,0 +1,158 @@
+"""Photo files of any sizes and formats, wherever they are listed: decoded once, and checked before training."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from pydantic import JsonValue
+
+from schemas.errors import ImageError
+from schemas.image import Pixels
+from schemas.manifest import InputSpec
+from trainer.data.dataset import SourceData
+from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, Unreadable, decode_once
+from trainer.data.photo import decode_photo
+from trainer.data.progress_bar import tracked
+from trainer.errors import DataError
+
+_SHOWN = 10
+_WINDOW_BYTES = 64 * 2**20  # of decoded images that wait to be written
+
+
+class PhotoFile(NamedTuple):
+    """part is train, validation or test; label is an index of the classes."""
+
+    path: Path
+    part: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The photos of a data set below its folder.
+
+    bad are entries that are not files, notes are sentences for the user, and tables are the files that name the labels.
+    """
+
+    files: Sequence[PhotoFile]
+    classes: tuple[str, ...]
+    bad: Sequence[Unreadable] = ()
+    notes: Sequence[str] = ()
+    tables: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """Photos below a folder; subclasses find them.
+
+    An unreadable file stops the run before training, with its reason; skip_bad leaves it out instead. cache is the
+    folder for decoded images (None: the usual one).
+    """
+
+    folder: Path
+    input: InputSpec
+    skip_bad: bool = False
+    cache: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        return "folder"
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        """What the decoded images depend on, besides the files."""
+        return {"input": self.input.model_dump(mode="json")}
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The modules that find and decode the photos."""
+        return (type(self).__module__, __name__, "trainer.data.photo")
+
+    def check(self) -> None:
+        """Raises DataError if the photos cannot be listed."""
+        self.listing()
+
+    def listing(self) -> Listing:
+        """Raises DataError."""
+        raise NotImplementedError
+
+    def resized(self, size: InputSpec) -> Self:
+        return replace(self, input=size)
+
+    def load(self) -> SourceData:
+        """Raises DataError."""
+        listing = self.listing()
+        files, classes, bad = listing.files, listing.classes, [*listing.bad]
+        paths = [*dict.fromkeys(file.path for file in files), *listing.tables]
+        decoding = Decoding(self.kind, self.folder, paths, self.settings, self.code, classes)
+        entry = decode_once(decoding, self.cache, partial(self._decode, files))
+        count = len(files) + len(bad)
+        bad = sorted([*bad, *entry.unreadable], key=lambda one: one.file)
+        if bad and not self.skip_bad:
+            raise DataError(
+                f"{len(bad)} of {count:,} files cannot be used. Repair or remove them, or leave them "
+                f"out with --skip-bad: {listed(bad)}"
+            )
+        read = entry.parts
+        size = f"{self.input.height}x{self.input.width} ({self.input.resize})"
+        notes = [
+            f"{sum(map(len, read.values())):,} images of {len(classes)} classes below {self.folder}, resized to {size}"
+        ]
+        notes += listing.notes
+        if bad:
+            notes.append(f"left out {len(bad)} unreadable files: {listed(bad)}")
+        notes += entry.notes
+        return SourceData(
+            self.name, classes, self.input, read["train"], read.get("test"), tuple(notes), read.get("validation")
+        )
+
+    def _decode(self, files: Sequence[PhotoFile], writer: EntryWriter) -> Decoded:
+        bad = []
+        for name in dict.fromkeys(file.part for file in files):
+            chosen = [file for file in files if file.part == name]
+            with writer.part(name, self.input.shape) as part:
+                images = tracked(self._images([file.path for file in chosen]), "decoding", len(chosen))
+                for file, image in zip(chosen, images, strict=True):
+                    if isinstance(image, str):
+                        bad.append(Unreadable(file=shown(file.path, self.folder), reason=image))
+                    else:
+                        part.append([image])
+                        part.label([file.label], [os.fsencode(file.path.relative_to(self.folder).as_posix())])
+                if not len(part):
+                    raise DataError(f"No {name} file below {self.folder} is an image: {listed(bad)}")
+        return Decoded(unreadable=tuple(bad))
+
+    def _images(self, files: Sequence[Path]) -> Iterator[Pixels | str]:
+        """Decodes in threads, as Pillow releases the GIL, and in windows, so that any number of files fits."""
+        threads = os.cpu_count() or 1
+        window = max(4 * threads, _WINDOW_BYTES // (self.input.height * self.input.width * self.input.channels))
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            for start in range(0, len(files), window):
+                yield from pool.map(self._decode_one, files[start : start + window])
+
+    def _decode_one(self, file: Path) -> Pixels | str:
+        """Returns the pixels, or the reason why there are none."""
+        try:
+            content = file.read_bytes()
+            return decode_photo(content, self.input) if content else "The file is empty."
+        except ImageError as error:
+            return str(error)
+        except OSError as error:
+            return f"The file cannot be read ({error.strerror})."
+
+
+def shown(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix().encode(errors="replace").decode()
+
+
+def listed(bad: Sequence[Unreadable]) -> str:
+    listed = "; ".join(f"{one.file}: {one.reason.rstrip('.')}" for one in bad[:_SHOWN])
+    return listed + (f" ... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
