@@ -130,7 +130,8 @@ class DataConfig(Frozen):
         tuple[int, int, int] | None, Field(description="height,width,channels of a row of csv or npz; null detects it")
     ] = None
     value_range: Annotated[
-        tuple[float, float] | None, Field(description="values of black,white in csv and npz; null detects them")
+        tuple[float, float] | None,
+        Field(description="values of black,white in csv, npz and 32-bit TIFF; null detects them"),
     ] = None
     label_column: Annotated[
         str | None, Field(description="label column in csv, by name or by number from 1; null detects it")

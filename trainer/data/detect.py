@@ -54,9 +54,11 @@ def open_source(
         raise RecipeError("Photos need one size for all. Set it, as in --set data.input=64,64,3.")
     elif source is Source.CSV:
         within = folder if folder.is_dir() else folder.parent
-        opened = ImageListSource(within, size, skip_bad, cache, place=folder, config=config)
+        opened = ImageListSource(
+            within, size, skip_bad, cache, place=folder, config=config, value_range=config.value_range
+        )
     else:
-        opened = FolderSource(folder, size, skip_bad, cache, known)
+        opened = FolderSource(folder, size, skip_bad, cache, known, value_range=config.value_range)
     opened.check()
     return opened
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -16,7 +16,9 @@ from schemas.manifest import InputSpec
 from trainer.data.dataset import SourceData
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, Unreadable, decode_once
 from trainer.data.photo import decode_photo
+from trainer.data.pixel_range import ValueRange
 from trainer.data.progress_bar import tracked
+from trainer.data.wide_tiff import WideTiffs
 from trainer.errors import DataError
 
 _SHOWN = 10
@@ -50,13 +52,14 @@ class PhotoSource:
     """Photos below a folder; subclasses find them.
 
     An unreadable file stops the run before training, with its reason; skip_bad leaves it out instead. cache is the
-    folder for decoded images (None: the usual one).
+    folder for decoded images (None: the usual one). value_range is of 32-bit TIFF files (None: detected).
     """
 
     folder: Path
     input: InputSpec
     skip_bad: bool = False
     cache: Path | None = None
+    value_range: ValueRange | None = field(default=None, kw_only=True)
 
     @property
     def kind(self) -> str:
@@ -69,12 +72,18 @@ class PhotoSource:
     @property
     def settings(self) -> dict[str, JsonValue]:
         """What the decoded images depend on, besides the files."""
-        return {"input": self.input.model_dump(mode="json")}
+        return {"input": self.input.model_dump(mode="json"), "value_range": self.value_range and [*self.value_range]}
 
     @property
     def code(self) -> tuple[str, ...]:
         """The modules that find and decode the photos."""
-        return (type(self).__module__, __name__, "trainer.data.photo")
+        return (
+            type(self).__module__,
+            __name__,
+            "trainer.data.photo",
+            "trainer.data.wide_tiff",
+            "trainer.data.pixel_range",
+        )
 
     def check(self) -> None:
         """Raises DataError if the photos cannot be listed."""
@@ -115,11 +124,11 @@ class PhotoSource:
         )
 
     def _decode(self, files: Sequence[PhotoFile], writer: EntryWriter) -> Decoded:
-        bad = []
+        wide, bad = WideTiffs.among([file.path for file in files], self.value_range), []
         for name in dict.fromkeys(file.part for file in files):
             chosen = [file for file in files if file.part == name]
             with writer.part(name, self.input.shape) as part:
-                images = tracked(self._images([file.path for file in chosen]), "decoding", len(chosen))
+                images = tracked(self._images([file.path for file in chosen], wide), "decoding", len(chosen))
                 for file, image in zip(chosen, images, strict=True):
                     if isinstance(image, str):
                         bad.append(Unreadable(file=shown(file.path, self.folder), reason=image))
@@ -128,19 +137,21 @@ class PhotoSource:
                         part.label([file.label], [os.fsencode(file.path.relative_to(self.folder).as_posix())])
                 if not len(part):
                     raise DataError(f"No {name} file below {self.folder} is an image: {listed(bad)}")
-        return Decoded(unreadable=tuple(bad))
+        return Decoded(notes=wide.notes, unreadable=tuple(bad))
 
-    def _images(self, files: Sequence[Path]) -> Iterator[Pixels | str]:
+    def _images(self, files: Sequence[Path], wide: WideTiffs) -> Iterator[Pixels | str]:
         """Decodes in threads, as Pillow releases the GIL, and in windows, so that any number of files fits."""
         threads = os.cpu_count() or 1
         window = max(4 * threads, _WINDOW_BYTES // (self.input.height * self.input.width * self.input.channels))
         with ThreadPoolExecutor(max_workers=threads) as pool:
             for start in range(0, len(files), window):
-                yield from pool.map(self._decode_one, files[start : start + window])
+                yield from pool.map(partial(self._decode_one, wide), files[start : start + window])
 
-    def _decode_one(self, file: Path) -> Pixels | str:
+    def _decode_one(self, wide: WideTiffs, file: Path) -> Pixels | str:
         """Returns the pixels, or the reason why there are none."""
         try:
+            if file in wide.paths:
+                return wide.decode(file, self.input)
             content = file.read_bytes()
             return decode_photo(content, self.input) if content else "The file is empty."
         except ImageError as error:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from schemas.image import decode_image
 from schemas.manifest import InputSpec
@@ -161,3 +162,39 @@ def test_a_folder_around_the_classes_is_named(tmp_path: Path) -> None:
         (tmp_path / "animals" / name).mkdir(parents=True)
     with pytest.raises(DataError, match=f"two or more classes, not 1. Did you mean {tmp_path / 'animals'}"):
         FolderSource(tmp_path, SPEC).check()
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """Two classes of grey TIFF photos with values from 0 to 1: one as floats, one nearly black."""
+    for name, white in (("a", 1.0), ("b", 0.02)):
+        (tmp_path / name).mkdir()
+        ramp = np.linspace(0, white, 36, dtype=np.float32).reshape(6, 6)
+        Image.fromarray(ramp).save(tmp_path / name / "photo.tif")
+    return tmp_path
+
+
+def test_the_range_of_32_bit_tiffs_is_that_of_all_files(wide: Path) -> None:
+    """By itself, the dark photo would fit other ranges."""
+    data = FolderSource(wide, SPEC).load()
+    ramp = np.linspace(0, 1, 36).reshape(6, 6)
+    for image, white in zip(data.train.images, (1, 0.02), strict=True):
+        assert np.array_equal(image[..., 0], np.round(255 * white * ramp))
+    assert "2 32-bit TIFF files, values 0 to 1" in data.notes
+
+
+def test_32_bit_integers_are_read_and_a_value_outside_the_range_names_the_setting(wide: Path) -> None:
+    ramp = (np.arange(36, dtype=np.int32) * 1800).reshape(6, 6)
+    for name in ("a", "b"):
+        Image.fromarray(ramp).save(wide / name / "photo.tif")
+    with pytest.raises(DataError, match=r"a/photo\.tif: Its values go from 0 to 63000, .*data\.value_range=0,65535"):
+        FolderSource(wide, SPEC).load()
+    data = FolderSource(wide, SPEC, value_range=(0, 65535)).load()
+    assert np.array_equal(data.train.images[0][..., 2], np.round(ramp / 257))
+
+
+def test_a_damaged_32_bit_tiff_is_named(wide: Path) -> None:
+    content = (wide / "b" / "photo.tif").read_bytes()
+    (wide / "b" / "photo.tif").write_bytes(content[:-40])
+    with pytest.raises(DataError, match=r"1 of 2 files .*: b/photo\.tif: The image is damaged or cut short"):
+        FolderSource(wide, SPEC).load()
