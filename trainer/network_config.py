@@ -1,12 +1,19 @@
 """The settings of each network, by name. trainer/models builds them; this module does without PyTorch."""
 
+import difflib
+import re
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from schemas.base import Frozen
+from trainer.errors import RecipeError
 
 PACKAGED = "efficientnet_lite0"  # the backbone whose ImageNet weights are installed with the trainer
+_SUGGESTIONS = 3
+_TIMM_MODEL = re.compile(r"^@register_model\s+def (\w+)\(", re.MULTILINE)
 Width = Annotated[int, Field(ge=1, le=8192)]
 Dropout = Annotated[
     float, Field(ge=0, lt=1, description="share of activations that training drops, before each dense layer")
@@ -81,3 +88,25 @@ NetworkConfig = Annotated[
 def network_named(name: str) -> AnyNetwork:
     """Returns the network's default settings. Any other name is a timm model."""
     return NETWORKS[name]() if name in NETWORKS else BackboneConfig(name=name)
+
+
+def check_network(network: AnyNetwork) -> None:
+    """Raises RecipeError for a name that is neither built in nor timm's. Importing timm would take seconds."""
+    name = network.name.partition(".")[0]  # without the tag of its weights
+    if isinstance(network, BackboneConfig) and name not in {PACKAGED, *_timm_names()}:
+        raise unknown_network(network.name)
+
+
+def unknown_network(name: str) -> RecipeError:
+    known = [*NETWORKS, PACKAGED, *_timm_names()]
+    close = difflib.get_close_matches(name, known, n=_SUGGESTIONS, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}?" if close else "List the names with timm.list_models()."
+    return RecipeError(f"Unknown network '{name}'. {hint}")
+
+
+def _timm_names() -> list[str]:
+    found = find_spec("timm")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("timm is not installed.", name="timm")
+    files = sorted(Path(found.origin).parent.glob("models/*.py"))
+    return [name for file in files for name in _TIMM_MODEL.findall(file.read_text(encoding="utf-8"))]

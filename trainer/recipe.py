@@ -181,6 +181,14 @@ class AugmentConfig(Frozen):
     mixup: Annotated[float, Field(ge=0, description="alpha of mixup's beta distribution")] = 0.0
     cutmix: Annotated[float, Field(ge=0, description="alpha of CutMix's beta distribution")] = 0.0
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raises RecipeError for a shift that moves a whole image away."""
+        if self.translate >= min(height, width):
+            raise RecipeError(
+                f"augment.translate={self.translate:g} shifts images of {height}x{width} pixels out of the picture. "
+                f"Set it below {min(height, width)}."
+            )
+
 
 AUGMENT_POLICIES = {
     "none": AugmentConfig(),

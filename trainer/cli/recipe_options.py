@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from schemas.manifest import InputSpec
 from trainer.cli.output import say
 from trainer.data.dataset import DataSource
 from trainer.data.detect import check_data_option, model_name, open_source
@@ -13,6 +14,7 @@ from trainer.recipe import Recipe, is_recipe_file
 from trainer.recipes.registry import configure
 
 DEFAULT_DATA = Path("data")
+_ANY_SIZE = InputSpec(height=1, width=1, channels=3)
 SHORT_FORMS = {
     "name": "name",
     "network": "network",
@@ -93,14 +95,21 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
     """Returns the recipe's data, checked but not read."""
     place, config = options.data or DEFAULT_DATA, recipe.data
+    if config.input.spec is not None:
+        recipe.augment.check_size(config.input.spec.height, config.input.spec.width)
     if isinstance(recipe.network, BackboneConfig):
-        if not place.exists() and "network" not in settings_of(options):  # the default network needs no check
-            raise DataError(f"{place} is not a folder or file. Give the data with --data.")
+        if "network" not in settings_of(options):  # the default network needs no check, and the data comes first
+            if not place.exists():
+                raise DataError(f"{place} is not a folder or file. Give the data with --data.")
+            open_source(config.with_input(config.input.spec or _ANY_SIZE), place)
         from trainer.models.input_size import with_size  # noqa: PLC0415 - PyTorch takes seconds
 
         config, reasons = with_size(recipe, place)
         say(*reasons)
-    return open_source(config, place, skip_bad=options.skip_bad, cache=options.cache)
+    source = open_source(config, place, skip_bad=options.skip_bad, cache=options.cache)
+    if recipe.augment.translate:
+        recipe.augment.check_size(*source.shape()[:2])
+    return source
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:

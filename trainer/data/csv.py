@@ -78,7 +78,9 @@ class CsvSource:
         self._tables()
 
     def shape(self) -> Shape:
-        """Returns height, width and channels of the images, before they are resized. Raises DataError."""
+        """Returns height, width and channels of the images. Raises DataError."""
+        if self.config.input.spec is not None:
+            return self.config.input.spec.shape
         tables, _ = self._tables()
         return self._shape(next(iter(tables.values()))[0])
 

@@ -173,6 +173,10 @@ class DataSource(Protocol):
         """Raises DataError if the data is missing, damaged or unusable."""
         ...
 
+    def shape(self) -> tuple[int, int, int]:
+        """Returns height, width and channels of the images, without loading them. Raises DataError."""
+        ...
+
     def resized(self, size: InputSpec) -> Self:
         """Returns the same data with its images at another size."""
         ...
@@ -186,6 +190,9 @@ class FakeSource:
 
     def load(self) -> SourceData:
         return self.data
+
+    def shape(self) -> tuple[int, int, int]:
+        return self.data.input.shape
 
     def resized(self, size: InputSpec) -> Self:
         def at_size(part: LabelledImages) -> LabelledImages:

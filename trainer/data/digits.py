@@ -18,6 +18,9 @@ class DigitsSource:
 
     input: InputSpec | None = None
 
+    def shape(self) -> tuple[int, int, int]:
+        return self.input.shape if self.input is not None else (8, 8, 1)
+
     def resized(self, size: InputSpec) -> Self:
         return replace(self, input=size)
 

@@ -38,10 +38,6 @@ class FolderSource(PhotoSource):
 
     known: tuple[str, ...] = ()
 
-    def check(self) -> None:
-        """Raises DataError unless the folder holds class-named folders."""
-        self._classes(self._parts())
-
     def listing(self) -> Listing:
         parts = self._parts()
         return self._find(parts, self._classes(parts))

@@ -177,7 +177,9 @@ class NpzSource:
             _parts(arrays)
 
     def shape(self) -> Shape:
-        """Returns height, width and channels of the images, before they are resized. Raises DataError."""
+        """Returns height, width and channels of the images. Raises DataError."""
+        if self.config.input.spec is not None:
+            return self.config.input.spec.shape
         with open_archive(_find(self.place)) as arrays:
             images, _ = next(iter(_parts(arrays).values()))
             return _layout(images, self.config.shape).spec.shape

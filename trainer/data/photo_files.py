@@ -93,6 +93,9 @@ class PhotoSource:
         """Raises DataError."""
         raise NotImplementedError
 
+    def shape(self) -> tuple[int, int, int]:
+        return self.input.shape
+
     def resized(self, size: InputSpec) -> Self:
         return replace(self, input=size)
 

@@ -57,6 +57,9 @@ class PublishedSource:
         if self.folder.exists() and not self.folder.is_dir():
             raise DataError(f"{self.published.name} could not be read from {self.folder}, which is not a folder.")
 
+    def shape(self) -> tuple[int, int, int]:
+        return self.input.shape if self.input is not None else self.published.shape
+
     def resized(self, size: InputSpec) -> Self:
         return replace(self, input=size)
 

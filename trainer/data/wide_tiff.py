@@ -43,8 +43,8 @@ class WideTiffs:
             raise UnreadableImageError(f"The image is damaged or cut short ({error}).") from error
         if outside(values, self.value_range).any():
             raise UnsupportedImageError(
-                f"Its values go from {values.min():g} to {values.max():g}, outside {shown_range(self.value_range)}. Set the"
-                "  values of black and white, as in --set data.value_range=0,65535, or save it as 8-bit grey."
+                f"Its values, {values.min():g} to {values.max():g}, are outside {shown_range(self.value_range)}. Set "
+                "the values of black and white, as in --set data.value_range=0,65535, or save it as 8-bit grey."
             )
         return fit_pixels(to_bytes(values, self.value_range), spec)
 

@@ -3,7 +3,6 @@
 timm is pytorch-image-models (Wightman, 2019). Its module is imported where it is needed, because that takes seconds.
 """
 
-import difflib
 from typing import Any
 
 import torch
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 from schemas.manifest import InputSpec, Interpolation, Resize
 from trainer.errors import RecipeError
 from trainer.models.layers import Normalise, Shape
-from trainer.network_config import NETWORKS, PACKAGED, BackboneConfig
+from trainer.network_config import PACKAGED, BackboneConfig, unknown_network
 
 TIMM_NAMES = {PACKAGED: "tf_efficientnet_lite0"}
-_SUGGESTIONS = 3
 
 
 class Backbone(nn.Module):
@@ -80,10 +78,7 @@ def pretrained_config(config: BackboneConfig) -> Any:
 
     found = timm.get_pretrained_cfg(timm_name(config))
     if found is None:
-        known = [*NETWORKS, *TIMM_NAMES, *timm.list_models()]
-        close = difflib.get_close_matches(config.name, known, n=_SUGGESTIONS, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(close)}?" if close else "List the names with timm.list_models()."
-        raise RecipeError(f"Unknown network '{config.name}'. {hint}")
+        raise unknown_network(config.name)
     return found
 
 

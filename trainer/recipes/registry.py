@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trainer.errors import DataError, RecipeError
 from trainer.files import open_newest_bundle
-from trainer.network_config import PACKAGED, AnyNetwork, BackboneConfig, NetworkConfig
+from trainer.network_config import PACKAGED, AnyNetwork, BackboneConfig, NetworkConfig, check_network
 from trainer.recipe import PRETRAINED, Recipe, is_recipe_file, read_recipe, with_settings
 from trainer.recipes import cats_dogs, cifar10, cifar10_94, digits, mnist, photos, transfer
 
@@ -58,6 +58,7 @@ def configure(name: str, preset: str, settings: dict[str, Any]) -> Recipe:
     if network is not None:
         recipe = recipe.model_copy(update={"network": network})
     recipe = with_settings(recipe, settings)
+    check_network(recipe.network)
     check_weights(recipe)
     return recipe
 

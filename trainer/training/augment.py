@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.errors import RecipeError
 from trainer.recipe import AugmentConfig, Flip
 
 Targets = tuple[tuple[Tensor, Tensor | float], ...]
@@ -87,11 +86,7 @@ class Augmenter:
 
     def _move(self, images: Tensor) -> Tensor:
         config, (height, width) = self._config, images.shape[2:]
-        if config.translate >= min(height, width):
-            raise RecipeError(
-                f"augment.translate={config.translate:g} shifts images of {height}x{width} pixels out of the picture. "
-                f"Set it below {min(height, width)}."
-            )
+        config.check_size(height, width)
         if config.rotate or config.scale:
             return self._affine(images)
         return self._translate(images) if config.translate else images

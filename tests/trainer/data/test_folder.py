@@ -187,7 +187,7 @@ def test_32_bit_integers_are_read_and_a_value_outside_the_range_names_the_settin
     ramp = (np.arange(36, dtype=np.int32) * 1800).reshape(6, 6)
     for name in ("a", "b"):
         Image.fromarray(ramp).save(wide / name / "photo.tif")
-    with pytest.raises(DataError, match=r"a/photo\.tif: Its values go from 0 to 63000, .*data\.value_range=0,65535"):
+    with pytest.raises(DataError, match=r"a/photo\.tif: Its values, 0 to 63000, are .*data\.value_range=0,65535"):
         FolderSource(wide, SPEC).load()
     data = FolderSource(wide, SPEC, value_range=(0, 65535)).load()
     assert np.array_equal(data.train.images[0][..., 2], np.round(ramp / 257))
