@@ -15,8 +15,14 @@ export ORT_DISABLE_TELEMETRY := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
-help: ## list the targets
+help: ## list the targets, the recipes and the options of a run
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@printf '\nRecipes, for make train RECIPE=name; presets and settings: .venv/bin/python -m trainer recipes\n'
+	@for file in $(filter-out %/__init__.py %/registry.py,$(wildcard trainer/recipes/*.py)); do \
+		name=$$(basename $$file .py); printf '%s\t%s\n' "$${name//_/-}" "$$(sed -n '1s/^r*"""//p' $$file)"; done | expand -t 12
+	@printf '\nOptions, for make train ARGS="...":\n'
+	@printf '%s\t%s\n' --epochs 'passes over the training images' --max-seconds 'limit of the training time' \
+		--seed 'of all random numbers' --set 'any setting, as in --set batch_size=32' --help 'all options' | expand -t 16
 
 .PHONY: train
 train: .venv/.trainer ## train a model into artifacts/ (RECIPE=digits DATA=folder ARGS="--epochs 5")

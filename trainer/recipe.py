@@ -334,7 +334,8 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         where, value, fault = first_fault(error)
-        raise RecipeError(f"Setting {where} = {value!r}: {fault}.") from error
+        plain = fault.replace("Input should be", "it must be").partition(", unable")[0]
+        raise RecipeError(f"Setting {where} = {value!r}: {plain}.") from error
 
 
 def first_fault(error: ValidationError) -> tuple[str, Any, str]:

@@ -61,5 +61,5 @@ def shortened(label: str, length: int = 16) -> str:
 
 
 def plain(text: str) -> str:
-    """Escapes dollar signs: matplotlib would parse the text between them as a formula, or fail."""
-    return text.replace("$", r"\$")
+    """Returns text that matplotlib draws: dollar signs would begin a formula, and names may not be UTF-8."""
+    return text.encode(errors="replace").decode().replace("$", r"\$")

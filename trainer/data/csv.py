@@ -22,7 +22,7 @@ from pydantic import JsonValue
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
-from trainer.data.dataset import Labels, SourceData
+from trainer.data.dataset import Labels, SourceData, data_name
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
 from trainer.data.labels import Values, index_classes, read_labels, rename_classes
 from trainer.data.pixel_range import ValueRange, decide_range, outside, shown_range, to_bytes
@@ -98,8 +98,9 @@ class CsvSource:
         labels, parts = rename_classes(entry.classes, config.labels, entry.parts)
         height, width, channels = parts["train"].images.shape[1:]
         spec = config.input.spec or InputSpec(height=height, width=width, channels=channels)
-        name = self.place.resolve().name if self.place.is_dir() else self.place.stem
-        return SourceData(name, labels, spec, parts["train"], parts.get("test"), entry.notes, parts.get("validation"))
+        return SourceData(
+            data_name(self.place), labels, spec, parts["train"], parts.get("test"), entry.notes, parts.get("validation")
+        )
 
     def _files(self) -> list[Path]:
         if self.place.is_file():

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
@@ -94,6 +95,12 @@ class _Hashed:
             return self._known
         joined = b"".join(digest(image) for image in self._pixels)
         return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def data_name(place: Path) -> str:
+    """Returns the name of a file without its suffix, or of a folder, as text that JSON can hold."""
+    name = place.stem if place.is_file() else place.resolve().name
+    return name.encode(errors="replace").decode()
 
 
 def digest(image: Pixels) -> bytes:

@@ -55,6 +55,13 @@ class FolderSource(PhotoSource):
     def _classes(self, parts: dict[str, Path]) -> tuple[str, ...]:
         """Raises DataError for fewer than two classes, and for folders that are not classes."""
         names = tuple(sorted({name for folder in parts.values() for name in _subfolders(folder)}))
+        for name in names:
+            if not name.isprintable():
+                shown_name = name.encode("ascii", "backslashreplace").decode()
+                raise DataError(
+                    f"The name of the folder '{shown_name}' in {self.folder} is not UTF-8, or has control characters. "
+                    "Rename it: the name becomes a label."
+                )
         if self.known:
             unknown = [name for name in names if name not in self.known]
             if unknown or not names:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import JsonValue
 
 from trainer.data.csv import SUFFIXES, part_of_name, parts_of_rows
-from trainer.data.dataset import SourceData
+from trainer.data.dataset import SourceData, data_name
 from trainer.data.decode_cache import Unreadable
 from trainer.data.labels import Values, index_classes, read_labels, rename_classes
 from trainer.data.photo import is_document
@@ -53,7 +53,7 @@ class ImageListSource(PhotoSource):
 
     @property
     def name(self) -> str:
-        return self.place.stem if self.place.is_file() else super().name
+        return data_name(self.place)
 
     @property
     def settings(self) -> dict[str, JsonValue]:

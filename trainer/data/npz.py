@@ -21,7 +21,7 @@ from pydantic import JsonValue
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
-from trainer.data.dataset import Labels, SourceData
+from trainer.data.dataset import Labels, SourceData, data_name
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
 from trainer.data.labels import Values, index_classes, read_labels, rename_classes
 from trainer.data.pixel_range import ValueRange, decide_range, outside, shown_range, to_bytes
@@ -206,7 +206,7 @@ class NpzSource:
         height, width, channels = parts["train"].images.shape[1:]
         spec = config.input.spec or InputSpec(height=height, width=width, channels=channels)
         return SourceData(
-            path.stem, labels, spec, parts["train"], parts.get("test"), entry.notes, parts.get("validation")
+            data_name(path), labels, spec, parts["train"], parts.get("test"), entry.notes, parts.get("validation")
         )
 
     def _decode(self, arrays: Arrays, writer: EntryWriter) -> Decoded:

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from schemas.errors import ImageError
 from schemas.image import Pixels
 from schemas.manifest import InputSpec
-from trainer.data.dataset import SourceData
+from trainer.data.dataset import SourceData, data_name
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, Unreadable, decode_once
 from trainer.data.photo import decode_photo
 from trainer.data.pixel_range import ValueRange
@@ -67,7 +67,7 @@ class PhotoSource:
 
     @property
     def name(self) -> str:
-        return self.folder.resolve().name
+        return data_name(self.folder)
 
     @property
     def settings(self) -> dict[str, JsonValue]:

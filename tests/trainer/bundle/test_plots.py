@@ -7,7 +7,7 @@ from PIL import Image
 
 from schemas.evaluation import Metrics
 from schemas.metrics import measure
-from trainer.bundle.image_grid import MAX_IMAGES, Captioned, image_grid, save, shortened
+from trainer.bundle.image_grid import MAX_IMAGES, Captioned, image_grid, plain, save, shortened
 from trainer.bundle.plots import confusion
 from trainer.bundle.report import write_plots
 
@@ -71,3 +71,9 @@ def test_a_plot_that_fails_is_reported_and_the_others_are_drawn(tmp_path: Path) 
 def test_a_full_disk_is_not_the_fault_of_a_plot(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         write_plots(tmp_path / "missing", {"first": lambda: confusion(metrics_of(2))})
+
+
+def test_names_that_are_not_utf_8_and_dollar_signs_are_drawn(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    save(image_grid("names", [Captioned(pixels, plain("caf\udce9 $x$"), "black")]), tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").exists()

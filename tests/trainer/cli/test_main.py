@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,9 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         (["digits", "--preset", "best"], 2, "Its presets: default"),
         (["digits", "--set", "optimizer.lr=1"], 2, "learning_rate"),
         (["digits", "--set", "epochs"], 2, "KEY=VALUE"),
-        (["digits", "--epochs", "none"], 2, "epochs"),
+        (["digits", "--epochs", "none"], 2, "Setting epochs = 'none': it must be a valid integer."),
+        (["digits", "--set", "name=AntsBees"], 2, "Setting name = 'AntsBees': use up to 64 lower-case letters"),
+        (["digits", "--set", "augment.flip=yes"], 2, "it must be 'off', 'random' or 'alternating'"),
         (["digits", "--set", "data.test=0.999"], 2, "no images to train on"),
         (["digits", "--set", "network.widths=-3,4"], 2, "network.widths"),
         (["digits", "--set", "network.dense=100000000000"], 2, "network.dense"),
@@ -167,6 +170,7 @@ def test_a_recipe_trains_on_an_npz_file_and_says_what_it_read(
     said = capsys.readouterr().err
     assert "images: 60 images of 8x8 RGB, values 0 to 255" in said
     assert "training images per class: red: 14" in said
+    assert said.splitlines()[-1] == f"To serve it: CONVOY_ARTIFACTS={tmp_path / 'artifacts'} make serve"
     manifest = open_bundle(tmp_path / "artifacts" / "mine" / "1").manifest
     assert manifest.labels == ("red", "green", "blue")
     assert manifest.provenance.data.duplicates == Duplicates(validation=0, test=0)
@@ -311,3 +315,37 @@ def test_a_world_that_torchrun_did_not_make_is_one_sentence(tmp_path: Path) -> N
     assert ended.returncode == 1
     assert "Start several processes with torchrun" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_names_that_are_not_utf_8_are_printed_into_an_ascii_pipe(tmp_path: Path) -> None:
+    photos = tmp_path / os.fsdecode(b"p\xe9t")
+    photos.mkdir()
+    (photos / os.fsdecode(b"caf\xe9.png")).write_bytes(solid("red"))
+    (photos / "caf\u00e9.png").write_bytes(solid("blue"))
+    ended = trainer("predict", write_bundle(tmp_path), photos, environment={"PYTHONIOENCODING": "ascii"})
+    assert ended.returncode == 0, ended.stderr
+    assert {line.split()[1] for line in ended.stdout.splitlines()[1:]} == {"red", "blue"}
+
+
+@pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")
+def test_a_user_without_name_and_home_can_train_and_a_folder_without_write_access_is_named(tmp_path: Path) -> None:
+    """As in a container that runs with any user id."""
+    read = "+dac_read_search"  # the interpreter may be in root's home
+    become = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"]
+    become += ["--inh-caps", read, "--ambient-caps", read, sys.executable, "-m", "trainer"]
+    unknown = {name: value for name, value in os.environ.items() if name not in {"HOME", "USER", "LOGNAME"}}
+    environment = unknown | {"PYTHONPATH": str(ROOT)}
+
+    def lr_find(folder: Path) -> subprocess.CompletedProcess[str]:
+        command = [*become, "lr-find", "digits", "--steps", "10"]
+        return subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, env=environment)
+
+    for name, mode in (("free", 0o777), ("closed", 0o755)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    ended = lr_find(tmp_path / "free")
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "free" / "lr-find.png").exists()
+    ended = lr_find(tmp_path / "closed")
+    assert (ended.returncode, "Trying" in ended.stderr) == (2, False)
+    assert "'.' cannot be written (Permission denied)" in ended.stderr

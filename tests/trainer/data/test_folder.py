@@ -198,3 +198,24 @@ def test_a_damaged_32_bit_tiff_is_named(wide: Path) -> None:
     (wide / "b" / "photo.tif").write_bytes(content[:-40])
     with pytest.raises(DataError, match=r"1 of 2 files .*: b/photo\.tif: The image is damaged or cut short"):
         FolderSource(wide, SPEC).load()
+
+
+def test_file_names_that_are_not_utf_8_are_kept_and_shown(photos: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    (photos / "red" / name).write_bytes(solid("red"))
+    data = FolderSource(photos, SPEC).load()
+    assert f"red/{name}" in [data.train.name(i) for i in range(len(data.train))]
+    (photos / "red" / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"red/caf\?\.png: The data is not an image"):
+        FolderSource(photos, SPEC).load()
+
+
+def test_a_data_folder_whose_name_is_not_utf_8_has_a_name_that_json_can_hold(photos: Path) -> None:
+    renamed = photos.rename(photos.with_name(os.fsdecode(b"caf\xe9")))
+    assert FolderSource(renamed, SPEC).load().name == "caf?"
+
+
+def test_a_class_folder_whose_name_is_not_utf_8_is_named(photos: Path) -> None:
+    (photos / "red").rename(photos / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(DataError, match=r"the folder 'caf\\udce9' in .* is not UTF-8.* Rename it"):
+        FolderSource(photos, SPEC).check()
