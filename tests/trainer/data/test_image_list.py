@@ -96,6 +96,12 @@ def test_a_label_column_that_could_be_several_asks_for_the_setting(folder: Path)
     assert source(folder, label_column="2").load().labels == ("pet",)
 
 
+def test_another_label_column_of_the_same_list_is_read_again(folder: Path) -> None:
+    write(folder / "list.csv", "path,a,b", *(f"photo {i}.png,{i % 2},{1 - i % 2}" for i in range(COUNT)))
+    for column, first in (("a", 0), ("b", 1)):
+        assert source(folder, label_column=column).load().train.labels[0] == first
+
+
 def test_files_that_are_missing_or_named_twice_are_listed(folder: Path) -> None:
     (folder / "more").mkdir()
     (folder / "more" / "photo 1.png").write_bytes(solid("red"))
