@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from schemas.errors import SchemaError
-from trainer.cli import compare, evaluate, import_model, lr_find, predict, promote, recipes, show, train, tune
+from trainer.cli import clean, compare, evaluate, import_model, lr_find, predict, promote, recipes, show, train, tune
 from trainer.cli.output import say
 from trainer.errors import TrainerError, UsageError
 
@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "evaluate": (evaluate, "measure a bundle on labelled data"),
     "promote": (promote, "choose the version of a model that serves, or list its versions"),
     "compare": (compare, "compare two bundles on the same labelled data"),
+    "clean": (clean, "find doubtful labels, copies and unreadable files"),
     "import": (import_model, "make a bundle of an ONNX classifier from elsewhere"),
 }
 

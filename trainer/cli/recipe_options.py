@@ -1,6 +1,7 @@
 """The options that choose a recipe, its settings and its data, for train, tune, lr-find and show."""
 
 import argparse
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="default", help="preset of the recipe, as `recipes` lists them")
     parser.add_argument("--data", type=Path, metavar="PATH", help="folder or file of the data set (default: data)")
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable image files")
+    parser.add_argument("--exclude", type=Path, metavar="CSV", help="photo files to leave out, as `clean` lists them")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"
     )
@@ -106,7 +108,8 @@ def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
 
         config, reasons = with_size(recipe, place)
         say(*reasons)
-    source = open_source(config, place, skip_bad=options.skip_bad, cache=options.cache)
+    exclude = frozenset[str]() if options.exclude is None else _excluded(options.exclude)
+    source = open_source(config, place, skip_bad=options.skip_bad, cache=options.cache, exclude=exclude)
     if recipe.augment.translate:
         recipe.augment.check_size(*source.shape()[:2])
     return source
@@ -122,3 +125,15 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
             raise RecipeError(f"--set takes KEY=VALUE, not '{assignment}'.")
         settings[key.strip()] = value.strip()
     return settings
+
+
+def _excluded(path: Path) -> frozenset[str]:
+    """Returns the column `file` of a list that `clean` has written. Raises DataError."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"The list {path} cannot be read ({error.strerror}).") from error
+    if any("file" not in row or not row["file"] for row in rows):
+        raise DataError(f"{path} must have a column named file, with a name in every row.")
+    return frozenset(row["file"] for row in rows)

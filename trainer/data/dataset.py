@@ -137,7 +137,8 @@ class LabelledImages:
 class SourceData:
     """All images of a data set. validation and test are None if the data set publishes no such split.
 
-    notes holds one sentence for each decision about how the data was read.
+    notes holds one sentence for each decision about how the data was read; unreadable the files that were left out,
+    each with the reason.
     """
 
     name: str
@@ -147,6 +148,7 @@ class SourceData:
     test: LabelledImages | None
     notes: tuple[str, ...] = ()
     validation: LabelledImages | None = None
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     @property
     def parts(self) -> list[LabelledImages]:
@@ -163,6 +165,12 @@ class SourceData:
             views.append(part.take(positions[(positions >= start) & (positions < start + len(part))] - start))
             start += len(part)
         return [view for view in views if len(view)] or views[:1]
+
+    def everything(self) -> LabelledImages:
+        """Returns the images of all parts, in memory."""
+        images = np.concatenate([part.images[:] for part in self.parts])
+        names = [part.name(i).encode(errors="surrogateescape") for part in self.parts for i in range(len(part))]
+        return LabelledImages(images, np.concatenate([part.labels for part in self.parts]), np.array(names))
 
     def content_hash(self) -> str:
         """sha256 over names, shapes, labels and the sha256 of each image: the same hash means the same data."""

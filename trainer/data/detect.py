@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from schemas.ignored_files import is_hidden
@@ -15,7 +16,7 @@ from trainer.data.image_list import ImageListSource, lists_images
 from trainer.data.npz import NpzSource
 from trainer.data.photo_files import PhotoSource
 from trainer.data.torchvision_datasets import CIFAR10_SET, MNIST_SET, PublishedSource
-from trainer.errors import RecipeError
+from trainer.errors import DataError, RecipeError
 from trainer.recipe import DataConfig, Recipe, Source, with_settings
 from trainer.recipes.registry import RECIPES, find_recipe
 
@@ -32,13 +33,19 @@ _LONGEST_NAME = 64
 
 
 def open_source(
-    config: DataConfig, folder: Path, *, skip_bad: bool = False, cache: Path | None = None, known: tuple[str, ...] = ()
+    config: DataConfig,
+    folder: Path,
+    *,
+    skip_bad: bool = False,
+    cache: Path | None = None,
+    known: tuple[str, ...] = (),
+    exclude: frozenset[str] = frozenset(),
 ) -> DataSource:
     """Returns the data, checked but not read. Published data sets are looked for in the folder, and downloaded to it.
 
-    skip_bad leaves out unreadable image files. cache is the folder for decoded images; None is beside the data, else
-    the user's cache folder. known are the labels of a model that is evaluated on the data, which may lack some of them.
-    Raises RecipeError, and DataError for a path that does not hold such data.
+    skip_bad leaves out unreadable image files, and exclude photos by name. cache is the folder for decoded images; None
+    is beside the data, else the user's cache folder. known are the labels of a model that is evaluated on the data,
+    which may lack some of them. Raises RecipeError, and DataError for a path that does not hold such data.
     """
     source, size = config.source, config.input.spec
     if source is Source.DIGITS:
@@ -59,6 +66,12 @@ def open_source(
         )
     else:
         opened = FolderSource(folder, size, skip_bad, cache, known, value_range=config.value_range)
+    if exclude:
+        if not isinstance(opened, PhotoSource):
+            raise DataError(
+                f"--exclude leaves out photo files, and {folder} has none. Remove rows from the file itself."
+            )
+        opened = replace(opened, exclude=exclude)
     opened.check()
     return opened
 

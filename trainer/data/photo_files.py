@@ -52,7 +52,8 @@ class PhotoSource:
     """Photos below a folder; subclasses find them.
 
     An unreadable file stops the run before training, with its reason; skip_bad leaves it out instead. cache is the
-    folder for decoded images (None: the usual one). value_range is of 32-bit TIFF files (None: detected).
+    folder for decoded images (None: the usual one). value_range is of 32-bit TIFF files (None: detected). exclude has
+    the names of files that are not read.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class PhotoSource:
     skip_bad: bool = False
     cache: Path | None = None
     value_range: ValueRange | None = field(default=None, kw_only=True)
+    exclude: frozenset[str] = field(default=frozenset(), kw_only=True)
 
     @property
     def kind(self) -> str:
@@ -102,7 +104,8 @@ class PhotoSource:
     def load(self) -> SourceData:
         """Raises DataError."""
         listing = self.listing()
-        files, classes, bad = listing.files, listing.classes, [*listing.bad]
+        files = [file for file in listing.files if shown(file.path, self.folder) not in self.exclude]
+        classes, bad = listing.classes, [one for one in listing.bad if one.file not in self.exclude]
         paths = [*dict.fromkeys(file.path for file in files), *listing.tables]
         decoding = Decoding(self.kind, self.folder, paths, self.settings, self.code, classes)
         entry = decode_once(decoding, self.cache, partial(self._decode, files))
@@ -119,11 +122,20 @@ class PhotoSource:
             f"{sum(map(len, read.values())):,} images of {len(classes)} classes below {self.folder}, resized to {size}"
         ]
         notes += listing.notes
+        if len(files) < len(listing.files):
+            notes.append(f"left out {len(listing.files) - len(files):,} excluded files")
         if bad:
             notes.append(f"left out {len(bad)} unreadable files: {listed(bad)}")
         notes += entry.notes
         return SourceData(
-            self.name, classes, self.input, read["train"], read.get("test"), tuple(notes), read.get("validation")
+            self.name,
+            classes,
+            self.input,
+            read["train"],
+            read.get("test"),
+            tuple(notes),
+            read.get("validation"),
+            tuple((one.file, one.reason) for one in bad),
         )
 
     def _decode(self, files: Sequence[PhotoFile], writer: EntryWriter) -> Decoded:

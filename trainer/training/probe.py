@@ -30,7 +30,7 @@ from trainer.data.split import Splits
 from trainer.data.suspects import Suspect, describe, unlike_others
 from trainer.models.backbones import Backbone
 from trainer.recipe import ClassWeights, FineTune, Monitor, Recipe, Sampling
-from trainer.training.features import compute_features
+from trainer.training.features import Features, compute_features
 from trainer.training.monitor import ClassCounts, score
 from trainer.training.progress import Epoch, Reporter
 
@@ -91,19 +91,13 @@ def fit_probe(
     network: nn.Sequential, data: Splits, recipe: Recipe, device: torch.device, reporter: Reporter, cache: Path | None
 ) -> Probe:
     """Sets the last layer of a network that build_network returned for a backbone. Raises ExportError, OSError."""
-    normalise, backbone = network[0], network[1]
-    assert isinstance(backbone, Backbone)  # noqa: S101 - the caller checks it
-    headless = copy.deepcopy(backbone)
-    headless.head = nn.Identity()
-    body = nn.Sequential(normalise, headless)
-    features = compute_features(body, data.input, (data.train, data.validation), device, reporter, cache)
+    features = compute_features(headless(network), data.input, (data.train, data.validation), device, reporter, cache)
     unlike = unlike_others(data, features.images)
     for sentence in describe(unlike):
         reporter.note(sentence)
     started = time.perf_counter()
-    problem = _Problem(
-        features.images,
-        features.mirrored,
+    problem = FeatureProblem(
+        features,
         np.concatenate([data.train.labels, data.validation.labels]),
         len(data.labels),
         balanced=recipe.class_weights is ClassWeights.BALANCED or recipe.sampling is Sampling.BALANCED,
@@ -118,7 +112,7 @@ def fit_probe(
     strength, held = problem.choose(divisions)
     learnt = everything if few else everything[:count]
     head = problem.fit(learnt, strength)
-    _set_head(backbone, head, one_neuron=recipe.sigmoid)
+    _set_head(network[1], head, one_neuron=recipe.sigmoid)
     seconds = features.seconds + time.perf_counter() - started
     trained = Held(problem.labels[learnt], head(features.images[learnt]))
     folds = len(divisions) if few else 0
@@ -146,13 +140,19 @@ def fit_probe(
     return Probe(held, folds, seconds, epoch, step, unlike)
 
 
-class _Problem:
-    """Features of images and of their mirror images, float32 [n, features] each, and the labels [n] to predict."""
+def headless(network: nn.Sequential) -> nn.Sequential:
+    """Returns the normalisation and the body of a network that build_network returned for a backbone."""
+    normalise, backbone = network[0], copy.deepcopy(network[1])
+    assert isinstance(backbone, Backbone)  # noqa: S101 - the callers check it
+    backbone.head = nn.Identity()
+    return nn.Sequential(normalise, backbone)
 
-    def __init__(
-        self, images: FloatArray, mirrored: FloatArray, labels: Labels, classes: int, *, balanced: bool, seed: int
-    ) -> None:
-        self.images, self.mirrored, self.labels, self.classes = images, mirrored, labels, classes
+
+class FeatureProblem:
+    """Predicts labels [n] from the features of images and of their mirror images."""
+
+    def __init__(self, features: Features, labels: Labels, classes: int, *, balanced: bool, seed: int) -> None:
+        self.images, self.mirrored, self.labels, self.classes = features.images, features.mirrored, labels, classes
         self._weights = "balanced" if balanced else None
         self._random = np.random.default_rng(seed)
 
@@ -201,7 +201,8 @@ class _Problem:
         return rows if len(rows) <= _IMAGES_TO_CHOOSE else self._random.choice(rows, _IMAGES_TO_CHOOSE, replace=False)
 
 
-def _set_head(backbone: Backbone, head: _Head, *, one_neuron: bool) -> None:
+def _set_head(backbone: nn.Module, head: _Head, *, one_neuron: bool) -> None:
+    assert isinstance(backbone, Backbone)  # noqa: S101 - as in headless
     weight, bias = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
     if one_neuron:  # its logit compares the second class with the first
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]

@@ -14,8 +14,8 @@ from trainer.models.build import build_network
 from trainer.models.pretrained import starting_weights
 from trainer.recipe import Recipe
 from trainer.run import Runs
-from trainer.training.features import compute_features
-from trainer.training.probe import Probe, _Problem, fit_probe
+from trainer.training.features import Features, compute_features
+from trainer.training.probe import FeatureProblem, Probe, fit_probe
 
 
 def fitted(recipe: Recipe, data: Splits, cache: Path | None = None) -> tuple[Probe, torch.nn.Sequential, Recorder]:
@@ -117,7 +117,7 @@ def test_the_head_predicts_as_logistic_regression_on_standardised_features_does(
     random = np.random.default_rng(0)
     labels = np.arange(90) % 3
     features = (random.normal(size=(90, 5)) * 7 + 3 + labels[:, None]).astype(np.float32)
-    problem = _Problem(features, features, labels, 3, balanced=False, seed=0)
+    problem = FeatureProblem(Features(features, features, 0.0), labels, 3, balanced=False, seed=0)
     logits = problem.fit(np.arange(90), 0.1)(features)
     scaled = (features - features.mean(axis=0)) / features.std(axis=0)
     twice = LogisticRegression(C=0.1, max_iter=300).fit(np.tile(scaled, (2, 1)), np.tile(labels, 2))
@@ -127,7 +127,7 @@ def test_the_head_predicts_as_logistic_regression_on_standardised_features_does(
 
 def test_a_class_that_a_fold_lacks_gets_a_low_logit() -> None:
     features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-    problem = _Problem(features, features, np.arange(9) % 3, 3, balanced=False, seed=0)
+    problem = FeatureProblem(Features(features, features, 0.0), np.arange(9) % 3, 3, balanced=False, seed=0)
     logits = problem.fit(np.flatnonzero(np.arange(9) % 3 != 1), 1.0)(features)
     assert logits.shape == (9, 3)
     assert (logits[:, 1] == -10).all()
