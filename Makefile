@@ -74,6 +74,7 @@ lock: $(BIN)/uv ## write the lock files from pyproject.toml (ARGS=--upgrade take
 	$(COMPILE) pyproject.toml --extra service --extra otel -c requirements/dev.txt -o requirements/otel.txt
 	$(COMPILE) pyproject.toml --extra service --extra cuda -c requirements/dev.txt -o requirements/cuda.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
+	grep -o '^onnxruntime==[0-9.]*' requirements/service-cpu.txt | cat benchmarks/serving/peers/requirements.in - | $(COMPILE) - -o requirements/peers.txt
 	$(COMPILE) benchmarks/training/requirements.in -o requirements/keras.txt
 
 .PHONY: bench-train
@@ -83,6 +84,19 @@ bench-train: .venv/.trainer .venv-keras/.keras ## compare training with the Kera
 .venv-keras/.keras: requirements/keras.txt $(BIN)/uv
 	$(PYTHON) -m venv .venv-keras
 	$(BIN)/uv pip install --quiet --python .venv-keras/bin/python --require-hashes -r requirements/keras.txt
+	@touch $@
+
+# The small network is trained here; a bundle of a large network (ResNet-18 at 224) is optional.
+SMALL ?= artifacts/cifar10-quick/1
+LARGE ?=
+.PHONY: bench
+bench: .venv/.dev .venv-peers/.peers ## compare the service with others and write docs/benchmarks.md (needs wrk; SMALL=bundle LARGE=bundle)
+	@test -f $(SMALL)/manifest.json || $(BIN)/python -m trainer train cifar10 --preset quick
+	$(BIN)/python -m benchmarks.serving --small $(SMALL) $(if $(LARGE),--large $(LARGE)) --peers $(ARGS)
+
+.venv-peers/.peers: requirements/peers.txt $(BIN)/uv
+	$(PYTHON) -m venv .venv-peers
+	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --require-hashes -r requirements/peers.txt
 	@touch $@
 
 .PHONY: clean

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @contextmanager
 def started(
-    command: Sequence[str], environment: Mapping[str, str], ready: str = "/readyz"
+    command: Sequence[str], environment: Mapping[str, str], ready: str = "/readyz", python: str = sys.executable
 ) -> Iterator[tuple[psutil.Process, int]]:
     """Runs `python COMMAND` on a free port, yields once the path `ready` returns 200, and terminates it at the end.
 
@@ -25,14 +25,23 @@ def started(
     """
     port = _free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CONVOY_")}
-    variables = {"CONVOY_PORT": str(port), "ORT_DISABLE_TELEMETRY": "1", **environment}
-    arguments = [sys.executable, *command, *([str(port)] if command[-1] == "--port" else [])]
+    variables = {"CONVOY_PORT": str(port), "PORT": str(port), "ORT_DISABLE_TELEMETRY": "1", **environment}
+    arguments = [python, *command, *([str(port)] if command[-1] == "--port" else [])]
     with subprocess.Popen(arguments, cwd=ROOT, env=clean | variables) as process:  # noqa: S603 - modules of this repository
         try:
             _await_ready(port, ready, process)
             yield psutil.Process(process.pid), port
         finally:
-            process.terminate()
+            _end(psutil.Process(process.pid))
+
+
+def _end(process: psutil.Process) -> None:
+    """Ends the process and all its descendants; kills those that do not end in time."""
+    family = [process, *process.children(recursive=True)]
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=15)
+    for one in alive:
+        one.kill()
 
 
 def _free_port() -> int:

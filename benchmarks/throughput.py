@@ -54,7 +54,7 @@ class Throughput(Frozen):
 
 
 def contenders(bundle: Path) -> Sequence[Contender]:
-    tutorial = ("-m", "uvicorn", "benchmarks.tutorial_service:app", "--log-level", "warning", "--port")
+    tutorial = ("-m", "uvicorn", "benchmarks.serving.peers.tutorial:app", "--log-level", "warning", "--port")
     name = bundle.parent.name
     ours = {
         "CONVOY_LOG_LEVEL": "warning",

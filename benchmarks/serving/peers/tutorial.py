@@ -1,6 +1,6 @@
 """The service of a typical tutorial, as a baseline: one file, a session at import, one image per request.
 
-    MODEL=artifacts/digits/1 uvicorn benchmarks.tutorial_service:app
+    MODEL=artifacts/digits/1 uvicorn benchmarks.serving.peers.tutorial:app
 
 It resizes the image and returns the most probable class. Normalisation is in the graph, which is to its advantage.
 """
