@@ -86,13 +86,9 @@ bench-train: .venv/.trainer .venv-keras/.keras ## compare training with the Kera
 	$(BIN)/uv pip install --quiet --python .venv-keras/bin/python --require-hashes -r requirements/keras.txt
 	@touch $@
 
-# The small network is trained here; a bundle of a large network (ResNet-18 at 224) is optional.
-SMALL ?= artifacts/cifar10-quick/1
-LARGE ?=
 .PHONY: bench
-bench: .venv/.dev .venv-peers/.peers ## compare the service with others and write docs/benchmarks.md (needs wrk; SMALL=bundle LARGE=bundle)
-	@test -f $(SMALL)/manifest.json || $(BIN)/python -m trainer train cifar10 --preset quick
-	$(BIN)/python -m benchmarks.serving --small $(SMALL) $(if $(LARGE),--large $(LARGE)) --peers $(ARGS)
+bench: .venv/.dev .venv-peers/.peers ## compare the service with others, write docs/benchmarks.md (needs wrk, h2load; ARGS="--only small")
+	$(BIN)/python -m benchmarks.serving $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 .venv-peers/.peers: requirements/peers.txt $(BIN)/uv
 	$(PYTHON) -m venv .venv-peers

@@ -17,9 +17,13 @@ ROOT = Path(__file__).parent.parent
 
 @contextmanager
 def started(
-    command: Sequence[str], environment: Mapping[str, str], ready: str = "/readyz", python: str = sys.executable
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    ready: str = "/readyz",
+    python: str = sys.executable,
+    folder: Path = ROOT,
 ) -> Iterator[tuple[psutil.Process, int]]:
-    """Runs `python COMMAND` on a free port, yields once the path `ready` returns 200, and terminates it at the end.
+    """Runs `python COMMAND` in folder on a free port, and terminates it at the end. Yields once `ready` returns 200.
 
     CONVOY_PORT holds the port. If the command ends with --port, the port is also appended.
     """
@@ -27,7 +31,7 @@ def started(
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CONVOY_")}
     variables = {"CONVOY_PORT": str(port), "PORT": str(port), "ORT_DISABLE_TELEMETRY": "1", **environment}
     arguments = [python, *command, *([str(port)] if command[-1] == "--port" else [])]
-    with subprocess.Popen(arguments, cwd=ROOT, env=clean | variables) as process:  # noqa: S603 - modules of this repository
+    with subprocess.Popen(arguments, cwd=folder, env=clean | variables) as process:  # noqa: S603 - modules of this repository
         try:
             _await_ready(port, ready, process)
             yield psutil.Process(process.pid), port

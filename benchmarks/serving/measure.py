@@ -1,10 +1,12 @@
-"""One round over all cases and servers; the raw results of all rounds are docs/benchmarks.json."""
+"""Runs the groups of the benchmark. In each round the servers take turns, so that noise meets all of them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import numpy as np
 from benchmarks.processes import ROOT
 from benchmarks.serving.bodies import copies, encode_npy, form, photo
 from benchmarks.serving.load import Request, ask, closed_loop, open_loop, probing
+from benchmarks.serving.results import Bare, Closed, Group, Overload, Probe, Row, Stages, Start
 from benchmarks.serving.servers import (
     DEFAULT,
     FLOOR,
-    OURS,
+    FP32,
     PEER_SERVERS,
     TUTORIAL,
     TUTORIAL_ALONE,
@@ -25,167 +28,129 @@ from benchmarks.serving.servers import (
     cpu_seconds,
     worker_memory,
 )
-from schemas.base import Frozen
+from benchmarks.serving.stages import sampling, shares
 from schemas.bundle import open_bundle
 from schemas.manifest import VariantName
 
-
-class Measured(Frozen):
-    """One server in one case of one round. Latencies in milliseconds, CPU in microseconds of one core per image."""
-
-    case: str
-    server: str
-    round: int
-    images_per_second: float
-    p50: float | None = None
-    p99: float | None = None
-    cpu_us: float | None = None
-    decode_us: float | None = None
-    run_us: float | None = None
-    failed: int = 0
-
-
-class Overload(Frozen):
-    """An open loop at a multiple of the measured capacity. Rates per second, latencies in milliseconds."""
-
-    case: str
-    round: int
-    capacity: float
-    offered: float
-    goodput: float
-    refusal_p50: float | None
-    accepted_p99: float | None
-    statuses: dict[int, int]
-
-
-class Probe(Frozen):
-    """GET latencies in milliseconds while 64 connections saturate the service."""
-
-    path: str
-    round: int
-    p50: float
-    p99: float
-
-
-class Start(Frozen):
-    """Seconds from the command to a ready service, and MiB of its largest worker."""
-
-    server: str
-    round: int
-    seconds: float
-    worker_mib: float
-
-
-class Results(Frozen):
-    small: str
-    large: str | None
-    machine: str
-    seconds: float
-    measured: tuple[Measured, ...] = ()
-    overloads: tuple[Overload, ...] = ()
-    probes: tuple[Probe, ...] = ()
-    starts: tuple[Start, ...] = ()
+DEADLINE = 1.0  # seconds, of the overloaded services
+_STAGE_SECONDS = 10
 
 
 class Bench:
-    """Measures round by round, so that servers alternate and noise meets all of them."""
+    def __init__(self, small: Path, large: Path, seconds: int, before: Path | None = None) -> None:
+        """small and large are bundles; each measurement takes this many seconds, after a warm-up of one second.
 
-    def __init__(self, small: Path, large: Path | None, seconds: int) -> None:
-        self.small, self.large, self.seconds = small, large, seconds
+        before is the checkout of an earlier version, whose stages are measured too.
+        """
+        self.small, self.large, self.seconds, self.before = small, large, seconds, before
         self.png = open_bundle(small).golden_samples()[0].image
+        self.jpeg = photo()
         shape = open_bundle(small).manifest.input.shape
         self.npy = encode_npy(np.random.default_rng(0).integers(0, 256, (256, *shape), dtype=np.uint8))
-        self.expected: dict[str, Any] | None = None
-        self.number = 0
-        self.measured: list[Measured] = []
-        self.overloads: list[Overload] = []
-        self.probes: list[Probe] = []
-        self.starts: list[Start] = []
+        self.expected: dict[Path, Any] = {}
+        self.round = 1
 
-    def round(self, *, peers: bool) -> None:
-        """Measures every case once; with peers, the servers of other projects too."""
-        self.number += 1
-        for server in (TUTORIAL, TUTORIAL_ALONE, FLOOR, *OURS, *(PEER_SERVERS if peers else ())):
-            request = Request("/predict", *form(server.form_field, [self.png], "png"))
-            with server.running(self.small) as running:
-                self._compare(server, running.port, request)
-                for connections in (1, 16, 64):
-                    self._closed(f"PNG, {connections} connections", running, request, connections)
-                if server.convoy:
-                    self._other_bodies(running)
-                if server is DEFAULT:
-                    self._probe(running.port, request)
-                    self._overload("small network", running.port, request, factor=2)
-        self._bare("PNG", self.small, self.png, ".png", batch=16)
-        self._bare("npy", self.small, self.npy, ".npy", batch=64)
-        if self.large:
-            self._large_network(self.large)
-        for server in (TUTORIAL, DEFAULT):
-            self._start(server)
+    def run(self, group: Group) -> Iterator[Row]:
+        """Yields the rows of one round."""
+        groups = {
+            Group.SMALL: self._small_network,
+            Group.LARGE: self._large_network,
+            Group.OVERLOAD: self._overloads,
+            Group.PROBES: self._probes,
+            Group.STARTS: self._starts,
+            Group.PEERS: self._peers,
+            Group.STAGES: self._stages,
+        }
+        return groups[group]()
 
-    def _other_bodies(self, running: Running) -> None:
+    def _png(self, server: Server) -> Request:
+        return Request("/predict", *form(server.form_field, [self.png], "png"))
+
+    def _jpeg(self, server: Server) -> Request:
+        return Request("/predict", *form(server.form_field, [self.jpeg], "jpeg"))
+
+    def _small_network(self) -> Iterator[Row]:
+        for server in (TUTORIAL, TUTORIAL_ALONE, FLOOR, FP32):
+            yield from self._connections(server, self.small, "PNG", self._png(server), (1, 16, 64))
         many = Request("/predict", *form("files", [self.png] * 32, "png"), images=32)
-        self._closed("raw PNG, 16 connections", running, Request("/predict", "image/png", self.png), 16)
-        self._closed("32 PNGs a request", running, many, 8)
-        self._closed("npy of 256", running, Request("/predict", "application/x-npy", self.npy, images=256), 4)
+        with DEFAULT.running(self.small) as running:
+            self._compare(running, self.small, self._png(DEFAULT))
+            for connections in (1, 16, 64):
+                yield self._closed(f"PNG, {connections} connections", running, self._png(DEFAULT), connections)
+            yield self._closed("raw PNG, 16 connections", running, Request("/predict", "image/png", self.png), 16)
+            yield self._closed("32 PNGs a request", running, many, 8)
+            yield self._closed("npy of 256", running, Request("/predict", "application/x-npy", self.npy, 256), 4)
+        yield from self._bare("PNG", self.small, self.png, ".png", batch=16)
+        yield from self._bare("npy", self.small, self.npy, ".npy", batch=64)
 
-    def _large_network(self, bundle: Path) -> None:
-        jpeg = photo(500, 375)
-        for server in (TUTORIAL, *OURS):
-            request = Request("/predict", *form(server.form_field, [jpeg], "jpeg"))
-            with server.running(bundle) as running:
-                for connections in (1, 16):
-                    self._closed(f"JPEG, {connections} connections", running, request, connections)
-                if server is DEFAULT:
-                    self._overload("large network", running.port, request, factor=10)
-        self._bare("JPEG", bundle, jpeg, ".jpeg", batch=4)
+    def _large_network(self) -> Iterator[Row]:
+        for server in (TUTORIAL, FP32, DEFAULT):
+            yield from self._connections(server, self.large, "JPEG", self._jpeg(server), (1, 16))
+        yield from self._bare("JPEG", self.large, self.jpeg, ".jpeg", batch=4)
 
-    def _closed(self, case: str, running: Running, request: Request, connections: int) -> None:
-        closed_loop(running.port, request, connections, max(1, self.seconds // 4))  # warm up
+    def _peers(self) -> Iterator[Row]:
+        for server in (TUTORIAL, *PEER_SERVERS):
+            yield from self._connections(server, self.small, "PNG", self._png(server), (1, 16, 64))
+
+    def _connections(
+        self, server: Server, bundle: Path, case: str, request: Request, numbers: tuple[int, ...]
+    ) -> Iterator[Row]:
+        with server.running(bundle) as running:
+            self._compare(running, bundle, request)
+            for connections in numbers:
+                yield self._closed(f"{case}, {connections} connections", running, request, connections)
+
+    def _closed(self, case: str, running: Running, request: Request, connections: int) -> Closed:
+        closed_loop(running.port, request, connections, 1)  # warm up
         before = cpu_seconds(running.process)
         load = closed_loop(running.port, request, connections, self.seconds)
         cpu = cpu_seconds(running.process) - before
         images = load.requests * request.images
-        self._note(
-            Measured(
-                case=case,
-                server=running.server.name,
-                round=self.number,
-                images_per_second=images / load.seconds,
-                p50=load.p50,
-                p99=load.p99,
-                cpu_us=cpu / images * 1e6,
-                failed=load.failed,
-            )
+        return Closed(
+            case=case,
+            server=running.server.name,
+            round=self.round,
+            images_per_second=images / load.seconds,
+            p50=load.p50,
+            p99=load.p99,
+            cpu_us=cpu / max(images, 1) * 1e6,
+            failed=load.failed,
         )
 
-    def _probe(self, port: int, request: Request) -> None:
-        for path in ("/livez", "/metrics"):
-            with probing(port, path) as latencies:
-                closed_loop(port, request, 64, self.seconds)
-            p50, p99 = np.percentile(latencies, [50, 99])
-            self.probes.append(Probe(path=path, round=self.number, p50=p50, p99=p99))
+    def _probes(self) -> Iterator[Row]:
+        with DEFAULT.running(self.small) as running:
+            for path in ("/livez", "/metrics"):
+                with probing(running.port, path) as latencies:
+                    closed_loop(running.port, self._png(DEFAULT), 64, self.seconds)
+                p50, p99 = np.percentile(latencies, [50, 99])
+                yield Probe(path=path, round=self.round, p50=p50, p99=p99)
 
-    def _overload(self, case: str, port: int, request: Request, factor: float) -> None:
-        """The capacity is that of the same open loop's client, at the rate of a closed loop just before."""
-        load = closed_loop(port, request, 64, self.seconds)
-        capacity = load.requests / load.seconds
-        found = open_loop(port, request, capacity * factor, self.seconds)
-        self.overloads.append(
-            Overload(
-                case=case,
-                round=self.number,
-                capacity=capacity,
-                offered=found.planned / self.seconds,
-                goodput=len(found.seconds.get(200, ())) / self.seconds,
-                refusal_p50=found.percentile(503, 50),
-                accepted_p99=found.percentile(200, 99),
-                statuses={status: len(times) for status, times in found.seconds.items()},
-            )
+    def _overloads(self) -> Iterator[Row]:
+        yield self._overload("small network", self.small, self._png(DEFAULT), factor=2)
+        yield self._overload("large network", self.large, self._jpeg(DEFAULT), factor=10)
+
+    def _overload(self, case: str, bundle: Path, request: Request, factor: float) -> Overload:
+        """The service has its default settings, except for the deadline of requests."""
+        server = dataclasses.replace(DEFAULT, environment={"CONVOY_REQUEST_TIMEOUT": str(DEADLINE)})
+        with server.running(bundle) as running:
+            closed_loop(running.port, request, 16, 1)
+            load = closed_loop(running.port, request, 16, self.seconds)
+            capacity = load.requests / load.seconds
+            found = open_loop(running.port, request, capacity * factor, 2 * self.seconds)
+        accepted = found.latencies.get(200, np.zeros(0))
+        return Overload(
+            case=case,
+            round=self.round,
+            deadline=DEADLINE,
+            capacity=capacity,
+            offered=sum(map(len, found.latencies.values())) / found.seconds,
+            goodput=int(np.count_nonzero(accepted <= 1000 * DEADLINE)) / found.seconds,
+            refusal_p50=found.percentile(503, 50),
+            accepted_p99=found.percentile(200, 99),
+            statuses={status: len(latencies) for status, latencies in found.latencies.items()},
         )
-        print(self.overloads[-1], flush=True)
 
-    def _bare(self, case: str, bundle: Path, data: bytes, suffix: str, batch: int) -> None:
+    def _bare(self, case: str, bundle: Path, data: bytes, suffix: str, batch: int) -> Iterator[Row]:
         for variant in open_bundle(bundle).manifest.variants:
             if variant.name is VariantName.FP16:
                 continue
@@ -195,33 +160,48 @@ class Bench:
                 arguments = [str(bundle / variant.file), str(bundle), file.name, str(batch), str(self.seconds)]
                 command = [sys.executable, "-m", "benchmarks.serving.peers.bare_loop", *arguments]
                 output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout  # noqa: S603
-            found = json.loads(output)
-            server = f"bare loop {variant.name}"
-            self._note(Measured(case=f"{case}, bare loop", server=server, round=self.number, **found))
+            yield Bare(case=case, variant=variant.name.value, round=self.round, **json.loads(output))
 
-    def _start(self, server: Server) -> None:
+    def _starts(self) -> Iterator[Row]:
+        for server in (TUTORIAL, DEFAULT):
+            yield self._start(server)
+
+    def _start(self, server: Server) -> Start:
         """With three small models for Convoy, and with one for the tutorial."""
-        request = Request("/predict", *form(server.form_field, [self.png], "png"))
         with tempfile.TemporaryDirectory() as folder:
             bundle = copies(self.small, Path(folder)) if server.convoy else self.small
             began = time.perf_counter()
             with server.running(bundle) as running:
                 seconds = time.perf_counter() - began
-                ask(running.port, request)
+                closed_loop(running.port, self._png(server), 16, 1)  # every worker has used its memory
                 mib = worker_memory(running.process)
-        self.starts.append(Start(server=server.name, round=self.number, seconds=seconds, worker_mib=mib))
+        return Start(server=server.name, round=self.round, seconds=seconds, worker_mib=mib)
 
-    def _compare(self, server: Server, port: int, request: Request) -> None:
-        """Raises SystemExit unless the server answers as the first one, the tutorial, did."""
+    def _stages(self) -> Iterator[Row]:
+        for server in (FP32, DEFAULT):
+            if self.before:
+                yield self._profile("before", dataclasses.replace(server, folder=self.before.resolve()))
+            yield self._profile("now", server)
+
+    def _profile(self, version: str, server: Server) -> Stages:
+        alone = dataclasses.replace(server, environment={**server.environment, "CONVOY_WORKERS": "1"})
+        with alone.running(self.small) as running:
+            (worker,) = running.process.children()
+            closed_loop(running.port, self._png(server), 16, 1)
+            with sampling(worker.pid, _STAGE_SECONDS - 2) as samples:
+                before = cpu_seconds(worker)
+                load = closed_loop(running.port, self._png(server), 16, _STAGE_SECONDS)
+                cpu = cpu_seconds(worker) - before
+        return Stages(version=version, server=server.name, us=shares(samples, cpu / load.requests * 1e6))
+
+    def _compare(self, running: Running, bundle: Path, request: Request) -> None:
+        """Raises SystemExit unless the server answers as the first server did, which is the tutorial."""
+        server = running.server
         if server is FLOOR:
             return
-        answer = json.loads(ask(port, request))
+        answer = json.loads(ask(running.port, request))
         got = answer["predictions"][0] if server.convoy else answer
-        self.expected = expected = self.expected or got
+        expected = self.expected.setdefault(bundle, got)
         tolerance = 0.1 if server is DEFAULT else 1e-3  # the default variant may be int8
         if got["label"] != expected["label"] or abs(got["probability"] - expected["probability"]) > tolerance:
             raise SystemExit(f"{server.name} answers {got}, but the tutorial answers {expected}.")
-
-    def _note(self, measured: Measured) -> None:
-        self.measured.append(measured)
-        print(measured, flush=True)

@@ -19,7 +19,10 @@ PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
 @dataclass(frozen=True)
 class Server:
-    """command follows the interpreter; `--port` at its end gets the port, as do the variables PORT and CONVOY_PORT."""
+    """command follows the interpreter, and runs in folder.
+
+    `--port` at its end gets the port, as do the variables PORT and CONVOY_PORT.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -27,6 +30,7 @@ class Server:
     ready: str = "/openapi.json"
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     python: Path = Path(sys.executable)
+    folder: Path = ROOT
 
     @property
     def convoy(self) -> bool:
@@ -43,7 +47,7 @@ class Server:
                 "CONVOY_LOG_LEVEL": "warning",
                 "CONVOY_DEVICE": "cpu",
             }
-        with started(self.command, environment, self.ready, str(self.python)) as (process, port):
+        with started(self.command, environment, self.ready, str(self.python), self.folder) as (process, port):
             yield Running(self, process, port)
 
 

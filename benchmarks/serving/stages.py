@@ -1,0 +1,66 @@
+"""Where the CPU time of a request goes: samples of a worker's stack under load, by the part of the code."""
+
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.processes import ROOT
+
+PY_SPY = ROOT / ".venv-peers" / "bin" / "py-spy"
+SAMPLES_PER_SECOND = 250
+
+# The innermost frame whose path contains one of these decides; more specific parts come first.
+_STAGES = {
+    "/uvicorn/": "HTTP: parse and write",
+    "/service/workers/http_limits.py": "HTTP: parse and write",
+    "/service/workers/": "request ID, headers, timing",
+    "/service/api/middleware.py": "request ID, headers, timing",
+    "/service/telemetry/": "counters",
+    "/service/api/direct_routes.py": "route and key",
+    "/service/api/auth.py": "route and key",
+    "/service/api/": "version, deadline, body",
+    "/service/repository/": "version, deadline, body",
+    "/service/codecs/": "form",
+    "/service/inference/predictions.py": "JSON",
+    "/service/inference/inputs.py": "decode",
+    "/schemas/": "decode",
+    "/service/backends/": "run",
+    "/service/inference/": "queue and batch",
+}
+EVENT_LOOP = "event loop and system calls"
+STAGES = (*dict.fromkeys(_STAGES.values()), EVENT_LOOP)
+
+
+@contextmanager
+def sampling(pid: int, seconds: int) -> Iterator[Counter[str]]:
+    """Samples the process during the block. The counter is filled after the block: samples by stage."""
+    found: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "stacks.txt"
+        options = ("--rate", str(SAMPLES_PER_SECOND), "--duration", str(seconds), "--format", "raw", "--full-filenames")
+        command = [str(PY_SPY), "record", *options, "--pid", str(pid), "--output", str(file)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recorder:  # noqa: S603
+            yield found
+        if recorder.returncode:
+            raise SystemExit(f"py-spy ended with status {recorder.returncode}; it must be allowed to trace processes.")
+        for line in file.read_text().splitlines():
+            stack, _, count = line.rpartition(" ")
+            found[stage_of(stack)] += int(count)
+
+
+def stage_of(stack: str) -> str:
+    """Returns the stage of a stack in py-spy's format: `function (path:line)`, outermost first, with semicolons."""
+    for frame in reversed(stack.split(";")):
+        for part, stage in _STAGES.items():
+            if part in frame:
+                return stage
+    return EVENT_LOOP
+
+
+def shares(samples: Mapping[str, int], total: float) -> dict[str, float]:
+    """Divides the total among the stages, in the order of a request."""
+    number = sum(samples.values())
+    return {stage: total * samples.get(stage, 0) / number for stage in STAGES if stage in samples}
