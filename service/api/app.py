@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 
 from service.api.auth import Guard
 from service.api.body import BodyMemory
-from service.api.direct_routes import DirectRoutes, handlers
+from service.api.direct_routes import Application, DirectRoutes, handlers
 from service.api.exception_handlers import HANDLED, answer_exception
 from service.api.flow import InferenceFlow
 from service.api.middleware import REFUSALS, RequestMiddleware, refusals
@@ -40,7 +41,7 @@ def create_app(
     drain: Drain | None = None,
     span_exporter: "SpanExporter | None" = None,
     telemetry: Telemetry | None = None,
-) -> FastAPI:
+) -> Application:
     """Returns the application. Models are loaded at its startup.
 
     runtime opens sessions; ONNX Runtime by default. control decides which versions app.state.registry serves; by
@@ -67,7 +68,7 @@ def create_app(
                 await own.close()
             await registry.close()
 
-    app = FastAPI(
+    app = Application(
         title="Convoy",
         version=__version__,
         description=DESCRIPTION,
@@ -97,9 +98,10 @@ def create_app(
     describe(app)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer_exception)
-    if not settings.otel:  # spans come from FastAPI's routing
-        app.add_middleware(DirectRoutes, guard, handlers(predictions) | handlers(inferences, v2.PREFIX))
-    app.add_middleware(RequestMiddleware, telemetry, access_log=settings.access_log)
+    layer = partial(RequestMiddleware, telemetry=telemetry, access_log=settings.access_log)
+    app.add_middleware(layer)
+    if not settings.otel:  # spans come from FastAPI's layers and routing
+        app.direct = DirectRoutes(app, guard, handlers(predictions) | handlers(inferences, v2.PREFIX), layer)
     return app
 
 

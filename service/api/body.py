@@ -4,10 +4,9 @@ import asyncio
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -62,14 +61,9 @@ class BodyMemory:
         self.released = Throughput()  # bytes per second of one holder
         self._on_refusal = on_refusal
 
-    @contextmanager
-    def hold(self) -> Iterator["HeldBody"]:
-        """Yields the share of one request, and releases it at the end."""
-        held = HeldBody(self)
-        try:
-            yield held
-        finally:
-            held.release()
+    def hold(self) -> "HeldBody":
+        """Returns the share of one request; leaving its block releases it."""
+        return HeldBody(self)
 
     def refusal(self, more: int) -> OverloadedError:
         """Retry-After is the time until `more` bytes are free, at the rate at which requests release theirs."""
@@ -86,6 +80,12 @@ class HeldBody:
         self._memory = memory
         self._bytes = 0
         self._since = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     @property
     def room(self) -> float:

@@ -1,12 +1,13 @@
 """A short way to the handlers of inference.
 
-FastAPI's routing, dependencies and exception handlers take longer than a small image. FastAPI declares these routes
-too: its description has them, and it answers their other methods.
+FastAPI's layers, routing, dependencies and exception handlers take longer than a small image. FastAPI declares these
+routes too: its description has them, and it answers their other methods.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,22 +33,29 @@ class _Route:
 class DirectRoutes:
     """Answers POST requests to its routes as FastAPI would, and passes all others on."""
 
-    def __init__(self, app: ASGIApp, guard: Guard, handlers: Mapping[str, Handler]) -> None:
-        """handlers are by the template of their path. All need client access."""
+    def __init__(
+        self, app: FastAPI, guard: Guard, handlers: Mapping[str, Handler], layer: Callable[[ASGIApp], ASGIApp]
+    ) -> None:
+        """handlers are by the template of their path. All need client access. layer goes around their answers."""
         self._app = app
+        self._fastapi: ASGIApp = partial(FastAPI.__call__, app)
         self._guard = guard
         self._routes = [_Route(path, handler) for path, handler in handlers.items()]
+        self._direct = layer(self._answer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._find(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
         if route is None:
-            await self._app(scope, receive, send)
-            return
-        scope["route"] = route
+            await self._fastapi(scope, receive, send)
+        else:
+            scope["app"], scope["route"] = self._app, route
+            await self._direct(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = IndexedRequest(scope, receive, send)
         try:
             self._guard.check(request, Access.CLIENT)
-            response = await route.handler(request)
+            response = await scope["route"].handler(request)
         except HANDLED as error:
             response = await answer_exception(request, error)
         await response(scope, receive, send)
@@ -58,3 +66,12 @@ class DirectRoutes:
                 scope["path_params"] = found.groupdict()
                 return route
         return None
+
+
+class Application(FastAPI):
+    """FastAPI behind direct routes."""
+
+    direct: DirectRoutes | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.direct or super().__call__)(scope, receive, send)

@@ -3,13 +3,12 @@
 import gzip
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
-from service.api.direct_routes import DirectRoutes
 from service.settings import Device, Settings
 from tests.support.bundles import solid
 from tests.support.http_requests import b64, form
@@ -75,9 +74,7 @@ class Pair:
         for direct in (True, False):
             app = create_app(Settings(device=Device.CPU, max_body_bytes=20_000, **settings))
             if not direct:
-                app.user_middleware = [
-                    each for each in app.user_middleware if cast("object", each.cls) is not DirectRoutes
-                ]
+                app.direct = None
             client = TestClient(app, "http://127.0.0.1", raise_server_exceptions=False, client=("127.0.0.1", 50000))
             self._apps.append(stack.enter_context(client))
 
