@@ -168,6 +168,5 @@ def request_ids(headers: Headers) -> RequestIds:
 
 def server_timing(timings: Timings, total: float) -> str:
     """Seconds -> the header's milliseconds. Stages that the request did not reach are left out."""
-    stages = {"decode": timings.decode, "queue": timings.queue, "inference": timings.inference}
-    shown = {name: seconds for name, seconds in stages.items() if seconds} | {"total": total}
-    return ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in shown.items())
+    stages = (("decode", timings.decode), ("queue", timings.queue), ("inference", timings.inference), ("total", total))
+    return ", ".join([f"{name};dur={seconds * 1000:.3f}" for name, seconds in stages if seconds])

@@ -76,11 +76,11 @@ class Form:
     def __init__(self, purpose: Purpose, max_images: int) -> None:
         self.uploads: dict[str, list[EncodedImage]] = {name: [] for name in _UPLOADS[purpose]}
         self.values: dict[str, list[str]] = {name: [] for name in _FIELDS[purpose]}
+        self._fields: dict[str, Sized] = {**self.uploads, **self.values}
         self._max_images = max_images
 
     def check(self, part: _Part) -> None:
-        name = part.name
-        fields: dict[str, Sized] = {**self.uploads, **self.values}
+        name, fields = part.name, self._fields
         if name not in fields:
             others = [other for other in fields if other != FILES]
             raise InvalidRequestError(

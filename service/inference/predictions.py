@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from pydantic_core import to_json
 
 from schemas.bundle import FloatArray
@@ -32,21 +31,18 @@ class Predictions:
     def to_list(self) -> list[dict[str, Any]]:
         """One prediction per image, with the fields of PredictResponse.predictions."""
         # A stable sort of the negated values puts the lowest index first among equals, like argmax.
-        indices = np.argsort(-self.probabilities, axis=1, kind="stable")[:, : self.top_k]
-        values = self.probabilities[np.arange(len(indices))[:, None], indices]
-        rows = zip(indices.tolist(), values.tolist(), strict=True)
+        indices = (-self.probabilities).argsort(axis=1, kind="stable")[:, : self.top_k]
+        rows = zip(indices.tolist(), self.probabilities.tolist(), strict=True)
         return [
             {"error": {"index": i, "reason": str(self.errors[i])}} if i in self.errors else self._prediction(*row)
             for i, row in enumerate(rows)
         ]
 
     def _prediction(self, indices: list[int], probabilities: list[float]) -> dict[str, Any]:
+        """indices are those of the most probable classes; probabilities are those of all classes."""
         labels = self.manifest.labels
-        top = [
-            {"label": labels[index], "index": index, "probability": probability}
-            for index, probability in zip(indices, probabilities, strict=True)
-        ]
-        highest = probabilities[0]
+        top = [{"label": labels[index], "index": index, "probability": probabilities[index]} for index in indices]
+        highest = probabilities[indices[0]]
         if self.threshold is None or highest >= self.threshold:
             return top[0] | {"top": top}
         reason = f"The highest probability is {highest:.6g}, below the threshold of {self.threshold:.6g}."

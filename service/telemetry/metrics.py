@@ -115,7 +115,10 @@ class ModelMetrics:
         self._overloaded = ("convoy_overloaded", name, "queue")
         self._waiting = (WAITING, name)
         self._batches = (BATCHES, name, str(version))
-        self._requests = (REQUESTS, name, str(version))
+        requests = (REQUESTS, name, str(version))
+        self._succeeded, self._seconds = (*requests, "success"), (*requests, "seconds")
+        self._failed, self._fail_seconds = (*requests, "fail"), (*requests, "fail_seconds")
+        self._stages = [(stage, (*requests, stage)) for stage in _REQUEST_STAGES]
         self._last = (LAST_INFERENCE, name, str(version))
         counters.add((self._images, 0), (self._overloaded, 0), (("convoy_deadline_missed", name), 0))
         counters.change(self._waiting, 0)
@@ -149,14 +152,17 @@ class ModelMetrics:
         try:
             yield
         except BaseException as error:
-            failed = (((*self._requests, "fail"), 1.0), ((*self._requests, "fail_seconds"), time.monotonic() - started))
-            self._counters.add(*failed, (self._overloaded, isinstance(error, OverloadedError)))
+            self._counters.add(
+                (self._failed, 1),
+                (self._fail_seconds, time.monotonic() - started),
+                (self._overloaded, isinstance(error, OverloadedError)),
+            )
             raise
         self._counters.add(
             *self._queue.observe(timings.queue),
-            ((*self._requests, "success"), 1),
-            ((*self._requests, "seconds"), time.monotonic() - started),
-            *(((*self._requests, stage), getattr(timings, stage)) for stage in _REQUEST_STAGES),
+            (self._succeeded, 1),
+            (self._seconds, time.monotonic() - started),
+            *[(series, getattr(timings, stage)) for stage, series in self._stages],
         )
 
     def waiting(self, change: int) -> None:

@@ -65,9 +65,9 @@ def submission_parser(
 
 def _with_options(submission: Submission, query: BaseModel) -> Submission:
     """Raises InvalidRequestError if the query and the body give an option different values."""
-    options = {name: value for name, value in query if value is not None and hasattr(submission, name)}
-    if not options:
+    if not query.model_fields_set:
         return submission
+    options = {name: value for name, value in query if value is not None and hasattr(submission, name)}
     for name, value in options.items():
         in_body = getattr(submission, name)
         if in_body not in {None, value}:
