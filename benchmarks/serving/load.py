@@ -66,15 +66,16 @@ class OpenLoad:
         return None if found is None else float(np.percentile(found, percent))
 
 
-def open_loop(port: int, request: Request, rate: float, seconds: int) -> OpenLoad:
-    """Sends requests at an even rate, whether or not earlier ones are answered."""
+def open_loop(port: int, request: Request, rate: float, seconds: int, deadline: float) -> OpenLoad:
+    """Sends requests at an even rate, whether or not earlier ones are answered. Each has a deadline in seconds."""
     connections = min(OPEN_CONNECTIONS, int(rate * seconds))
     with _file(request.body) as body, tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "requests.tsv"
         options = ("--h1", "-t1", f"-c{connections}", f"-n{int(rate * seconds)}", f"--rps={rate / connections:.6f}")
         # Connections open one after another, so that their requests are spread over the time between two of them.
         pace = (f"-r{max(1, round(rate / 100))}", "--rate-period=10ms")
-        sent = ("-H", f"content-type: {request.content_type}", "-d", body, "--log-file", str(log))
+        headers = ("-H", f"content-type: {request.content_type}", "-H", f"x-request-timeout: {deadline}")
+        sent = (*headers, "-d", body, "--log-file", str(log))
         _call(("h2load", *options, *pace, *sent, _url(port, request.path)), "nghttp2-client")
         began, status, took = np.loadtxt(log, dtype=np.int64, ndmin=2).T  # in microseconds
     by_status = {int(code): took[status == code] / 1000 for code in np.unique(status)}

@@ -32,7 +32,7 @@ from benchmarks.serving.stages import sampling, shares
 from schemas.bundle import open_bundle
 from schemas.manifest import VariantName
 
-DEADLINE = 1.0  # seconds, of the overloaded services
+DEADLINE = 1.0  # seconds, of each request of an overload
 _STAGE_SECONDS = 10
 
 
@@ -130,13 +130,11 @@ class Bench:
         yield self._overload("large network", self.large, self._jpeg(DEFAULT), factor=10)
 
     def _overload(self, case: str, bundle: Path, request: Request, factor: float) -> Overload:
-        """The service has its default settings, except for the deadline of requests."""
-        server = dataclasses.replace(DEFAULT, environment={"CONVOY_REQUEST_TIMEOUT": str(DEADLINE)})
-        with server.running(bundle) as running:
+        with DEFAULT.running(bundle) as running:
             closed_loop(running.port, request, 16, 1)
             load = closed_loop(running.port, request, 16, self.seconds)
             capacity = load.requests / load.seconds
-            found = open_loop(running.port, request, capacity * factor, 2 * self.seconds)
+            found = open_loop(running.port, request, capacity * factor, 2 * self.seconds, DEADLINE)
         accepted = found.latencies.get(200, np.zeros(0))
         return Overload(
             case=case,

@@ -40,7 +40,16 @@ def sampling(pid: int, seconds: int) -> Iterator[Counter[str]]:
     found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "stacks.txt"
-        options = ("--rate", str(SAMPLES_PER_SECOND), "--duration", str(seconds), "--format", "raw", "--full-filenames")
+        options = (
+            "--full-filenames",
+            "--rate",
+            str(SAMPLES_PER_SECOND),
+            "--duration",
+            str(seconds),
+            "--format",
+            "raw",
+            "--threads",
+        )
         command = [str(PY_SPY), "record", *options, "--pid", str(pid), "--output", str(file)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recorder:  # noqa: S603
             yield found
@@ -48,7 +57,8 @@ def sampling(pid: int, seconds: int) -> Iterator[Counter[str]]:
             raise SystemExit(f"py-spy ended with status {recorder.returncode}; it must be allowed to trace processes.")
         for line in file.read_text().splitlines():
             stack, _, count = line.rpartition(" ")
-            found[stage_of(stack)] += int(count)
+            if "MainThread" in stack:  # py-spy takes a thread that waits for a lock for busy
+                found[stage_of(stack)] += int(count)
 
 
 def stage_of(stack: str) -> str:

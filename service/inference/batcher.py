@@ -118,6 +118,7 @@ class Batcher(Generic[Item, Output]):
         self._thread = ThreadPoolExecutor(1, f"batcher-{name}")  # starts its thread when it is first used
         self._throughput = Throughput()
         self._ended = -math.inf  # the last batch
+        self._kept_waiting = False  # items were waiting when it ended
         self._closed = False
 
     @property
@@ -131,8 +132,9 @@ class Batcher(Generic[Item, Output]):
         """Returns where the outputs of the items are, in order. A cancelled caller frees its places.
 
         continued marks a further part of a request that was admitted before; it is never refused for lack of room.
-        Raises OverloadedError if the queue has no room; DeadlineError at the deadline, even if the run never returns;
-        NotReadyError if the batcher closes first; what run raises, as InferenceError unless it is a ServiceError.
+        Raises OverloadedError if the queue has no room, or is too long for the deadline; DeadlineError at the deadline,
+        even if the run never returns; NotReadyError if the batcher closes first; what run raises, as InferenceError
+        unless it is a ServiceError.
         """
         if self._closed:
             raise NotReadyError(f"{self._name} is shutting down; try again in a moment.")
@@ -142,8 +144,8 @@ class Batcher(Generic[Item, Output]):
         if now >= context.deadline:
             raise self._late()
         request: _Request[Item, Output] = _Request(items, context, loop.create_future(), now, waiting_since=now)
-        if not continued and not self._has_room(request):
-            raise self._overloaded(request)
+        if not continued:
+            self._admit(request)
         self._lines[context.priority].requests[request] = None
         self._hold(request, len(items))
         self._schedule()
@@ -256,8 +258,9 @@ class Batcher(Generic[Item, Output]):
                 self._fail(request, failure)
             return
         ended = self._clock()
-        self._throughput.add(size, ended - max(started, self._ended))
-        self._ended = ended
+        # While items wait, the time between two batches, in which requests are read, counts too.
+        self._throughput.add(size, ended - (self._ended if self._kept_waiting else max(started, self._ended)))
+        self._ended, self._kept_waiting = ended, self.waiting > 0
         self._report(outcome)
         start = 0
         for request, part in batch:
@@ -284,17 +287,26 @@ class Batcher(Generic[Item, Output]):
         self._count_waiting(waiting - request.waiting)
         request.waiting = waiting
 
-    def _has_room(self, request: _Request[Item, Output]) -> bool:
-        held = sum(line.places for line in self._lines_before(request))
-        return held + min(len(request.items), self._most_places) <= self._capacity
+    def _admit(self, request: _Request[Item, Output]) -> None:
+        """Raises OverloadedError if the queue has no room, or is too long for the deadline of the request."""
+        before = self._lines_before(request)
+        waiting, size = sum(line.waiting for line in before), len(request.items)
+        fault = ""
+        if sum(line.places for line in before) + min(size, self._most_places) > self._capacity:
+            fault = f"{size:,} more would exceed the limit of {self._capacity:,}; try again later."
+        elif waiting and self._seconds_until_done(waiting + size) > request.context.deadline - request.arrived:
+            # With an empty queue the request is admitted, so that a wrong estimate is corrected.
+            fault = f"{size:,} more would not be answered before the deadline; try again later, or allow more time."
+        if fault:
+            raise OverloadedError(
+                f"{waiting:,} images wait for {self._name} already, and {fault}",
+                retry_after=retry_after(self._throughput.seconds_for(waiting)),
+            )
 
-    def _overloaded(self, request: _Request[Item, Output]) -> OverloadedError:
-        waiting = sum(line.waiting for line in self._lines_before(request))
-        return OverloadedError(
-            f"{waiting:,} images wait for {self._name} already, and {len(request.items):,} more would exceed the "
-            f"limit of {self._capacity:,}; try again later.",
-            retry_after=retry_after(self._throughput.seconds_for(waiting)),
-        )
+    def _seconds_until_done(self, items: int) -> float:
+        """Estimates when the items that wait are answered. A full batch may begin before their last one does."""
+        running = sum(len(part) for batch in self._running.values() for _, part in batch)
+        return self._throughput.seconds_for(running + items + self._max_batch)
 
     def _lines_before(self, request: _Request[Item, Output]) -> list[_Line[Item, Output]]:
         """The lines that admission counts: the request's own and more urgent ones."""

@@ -14,6 +14,8 @@ from service.backends.base import CPU, Session
 
 LOOP_SECONDS = 0.003
 """How long one batch may hold up the event loop: docs/decisions/0015-inference-on-the-event-loop.md."""
+THREAD_SECONDS = 0.1
+"""How long one batch in a thread may take on a CPU. Longer batches gain nothing and delay every other request."""
 
 _REPEATS = 5
 
@@ -42,7 +44,8 @@ def choose_execution(session: Session, spec: InputSpec, max_batch: int) -> Execu
     measured = f"One image takes {1000 * single:.2f} ms"
     limit = f"the event loop's limit of {1000 * LOOP_SECONDS:g} ms"
     if single > LOOP_SECONDS:
-        return Execution(mode=Mode.THREAD, reason=f"{measured}, more than {limit}.", max_batch=max_batch)
+        fitting = min(max(1, math.floor(THREAD_SECONDS / single)), max_batch)
+        return Execution(mode=Mode.THREAD, reason=f"{measured}, more than {limit}.", max_batch=fitting)
     full = _seconds(session, spec, max_batch)
     each = max(full - single, 0.0) / max(max_batch - 1, 1)
     fitting = max_batch if full <= LOOP_SECONDS else 1 + math.floor((LOOP_SECONDS - single) / each)

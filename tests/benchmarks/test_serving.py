@@ -59,7 +59,7 @@ def test_both_loads_count_answers_and_failures(tmp_path: Path) -> None:
     good, bad = Request("/predict", "image/png", solid("red")), Request("/predict", "image/png", b"no image")
     with started(("-m", "service"), {"CONVOY_ARTIFACTS": str(tmp_path), "CONVOY_WORKERS": "1"}) as (_, port):
         answered, refused = closed_loop(port, good, 2, seconds=1), closed_loop(port, bad, 2, seconds=1)
-        opened = open_loop(port, bad, rate=50, seconds=1)
+        opened = open_loop(port, bad, rate=50, seconds=1, deadline=20)
     assert answered.requests > 0
     assert answered.failed == 0
     assert 0 < answered.p50 <= answered.p99

@@ -484,9 +484,9 @@ def timed(gate: Gate, clock: Clock, seconds: float) -> Run:
     return run
 
 
-async def measured(gate: Gate, seconds: float, **more: Any) -> Batcher[int, list[int]]:
+async def measured(gate: Gate, seconds: float, clock: Clock | None = None, **more: Any) -> Batcher[int, list[int]]:
     """A batcher that has measured so many seconds per item, and whose gate is closed again."""
-    clock = Clock()
+    clock = clock or Clock()
     batcher = batcher_of(timed(gate, clock, seconds), clock=clock, **more)
     gate.open.set()
     for items in ([1, 2, 3], [1]):
@@ -501,6 +501,46 @@ async def test_retry_after_is_the_time_of_the_queue_at_the_measured_rate(seconds
     gate = Gate()
     batcher = await measured(gate, seconds, capacity=80)
     assert (await fill(batcher, gate, 80)).retry_after == pytest.approx(expected)
+    gate.open.set()
+
+
+async def test_a_request_is_refused_at_once_if_the_queue_is_too_long_for_its_deadline() -> None:
+    gate, clock = Gate(), Clock()
+    batcher = await measured(gate, 0.5, clock, max_batch=4)
+    await gate.occupy(batcher)
+    waiting = await submit(batcher, *[[1]] * 5)
+    # At half a second each: the running one, five that wait, its own, and a full batch.
+    with pytest.raises(
+        OverloadedError, match="5 images wait for test already, and 1 more would not be answered before"
+    ):
+        await ask(batcher, [1], RequestContext(clock.now + 5.4))
+    waiting += await submit(batcher, [1], context=RequestContext(clock.now + 5.6))
+    gate.open.set()
+    assert await outcomes(*waiting) == [[1]] * 6
+
+
+async def test_an_empty_queue_admits_a_request_whatever_the_estimate_is() -> None:
+    gate, clock = Gate(), Clock()
+    batcher = await measured(gate, 1000, clock)
+    gate.open.set()
+    assert await ask(batcher, [2], RequestContext(clock.now + SOON)) == [4]
+
+
+async def test_while_requests_wait_the_rate_includes_the_time_between_two_batches() -> None:
+    gate, clock = Gate(), Clock()
+
+    def pause(_: object) -> None:
+        clock.now += 2
+
+    batcher = batcher_of(gate, max_batch=1, capacity=20, clock=clock, report=pause)
+    waiting = [await gate.occupy(batcher), *await submit(batcher, [1], [2])]
+    gate.open.set()
+    await outcomes(*waiting)
+    gate.open.clear()
+    for _ in range(2):
+        assert gate.entered.acquire(timeout=SOON)
+    mean = (0.9 * 2 + 2) / (0.9 * (0.9 + 1) + 1)  # seconds per item: nothing at first, then twice the pause
+    assert (await fill(batcher, gate, 20)).retry_after == pytest.approx(20 * mean)
     gate.open.set()
 
 
