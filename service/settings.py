@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     workers: Literal["auto"] | Positive = Field(
         default="auto", description="number of worker processes; `auto` is one per CPU core, or one on a GPU"
     )
+    threads: Literal["auto"] | Positive = Field(
+        default="auto", description="threads of one inference on the CPU; `auto` divides the cores among the workers"
+    )
     artifacts: Path = Field(default=Path("artifacts"), description="folder of bundles, `<model>/<version>/`")
     default_model: ModelName | None = Field(
         default=None, description="model that answers /predict and /evaluate; by default the first model"

@@ -18,8 +18,10 @@ from benchmarks.serving.load import Request, ask, closed_loop, open_loop, probin
 from benchmarks.serving.results import Bare, Closed, Group, Overload, Probe, Row, Stages, Start
 from benchmarks.serving.servers import (
     DEFAULT,
+    DEFAULT_THREADS,
     FLOOR,
     FP32,
+    FP32_THREADS,
     PEER_SERVERS,
     TUTORIAL,
     TUTORIAL_ALONE,
@@ -84,7 +86,7 @@ class Bench:
         yield from self._bare("npy", self.small, self.npy, ".npy", batch=64)
 
     def _large_network(self) -> Iterator[Row]:
-        for server in (TUTORIAL, FP32, DEFAULT):
+        for server in (TUTORIAL, FP32, FP32_THREADS, DEFAULT, DEFAULT_THREADS):
             yield from self._connections(server, self.large, "JPEG", self._jpeg(server), (1, 16))
         yield from self._bare("JPEG", self.large, self.jpeg, ".jpeg", batch=4)
 
@@ -200,6 +202,7 @@ class Bench:
         answer = json.loads(ask(running.port, request))
         got = answer["predictions"][0] if server.convoy else answer
         expected = self.expected.setdefault(bundle, got)
-        tolerance = 0.1 if server is DEFAULT else 1e-3  # the default variant may be int8
+        may_be_int8 = server in (DEFAULT, DEFAULT_THREADS)
+        tolerance = 0.1 if may_be_int8 else 1e-3
         if got["label"] != expected["label"] or abs(got["probability"] - expected["probability"]) > tolerance:
             raise SystemExit(f"{server.name} answers {got}, but the tutorial answers {expected}.")

@@ -106,8 +106,8 @@ def create_app(
 
 
 def onnx_runtime(settings: Settings) -> OnnxRuntime:
-    """Divides the cores among the workers. Only a single worker may spin while it waits for work."""
+    """By default, divides the cores among the workers. Only a single worker may spin while it waits for work."""
     cores = usable_cores()
     workers = cores if settings.workers == "auto" else settings.workers  # a single GPU worker needs few threads
-    threads = max(1, cores // workers)
+    threads = max(1, cores // workers) if settings.threads == "auto" else settings.threads
     return OnnxRuntime(settings.device, threads=threads, spin=workers == 1, max_batch=settings.max_batch)

@@ -5,15 +5,19 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 
 from schemas.image import Pixels
 from service import errors
+from service.api.app import onnx_runtime
 from service.api.problems import TITLES
+from service.backends.base import CPU
+from service.settings import Device, Settings, usable_cores
 from service.version import __version__
 from tests.service.conftest import Serve
-from tests.support.bundles import solid
+from tests.support.bundles import colour_model, solid
 from tests.support.fake_runtimes import colours
 from tests.support.http_requests import b64, labels_of, problem_of
 
@@ -104,3 +108,22 @@ def test_the_service_imports_nothing_of_the_training_stack() -> None:
 def test_the_version_equals_that_of_pyproject() -> None:
     pyproject = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert f'version = "{__version__}"' in pyproject
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads of the process")
+@pytest.mark.parametrize(
+    ("settings", "threads"),
+    [
+        (Settings(device=Device.CPU, workers=1, threads=4), 4),
+        (Settings(device=Device.CPU, workers=2, threads=3), 3),
+        (Settings(device=Device.CPU, workers=usable_cores()), 1),
+        (Settings(device=Device.CPU, workers=1), usable_cores()),
+    ],
+)
+def test_an_inference_uses_the_threads_of_the_settings(settings: Settings, threads: int) -> None:
+    runtime = onnx_runtime(settings)
+    process = psutil.Process()
+    before = process.num_threads()
+    session = runtime.open(colour_model())  # the thread that runs it is one of them
+    assert process.num_threads() - before == threads - 1
+    assert session.provider == CPU
