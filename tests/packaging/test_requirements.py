@@ -8,7 +8,8 @@ from packaging.requirements import Requirement
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
 LOCKS = sorted(path.stem for path in REQUIREMENTS.glob("*.txt"))
-SHARED = [lock for lock in LOCKS if lock != "keras"]  # keras has an environment of its own
+PEERS = "peers"  # the other servers of the benchmark
+SHARED = [lock for lock in LOCKS if lock not in {"keras", PEERS}]  # these two have environments of their own
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"}
 PLATFORMS = (
     LINUX,
@@ -53,6 +54,13 @@ def test_no_lock_names_an_index_or_another_place_to_download_from(lock: str) -> 
 def test_every_lock_pins_the_versions_that_the_tests_run_with(lock: str) -> None:
     tested = {(found.name, str(found.specifier)) for name in ("dev", "cuda", "uv") for found in requirements(name)}
     assert {(found.name, str(found.specifier)) for found in requirements(lock)} <= tested
+
+
+def test_the_other_servers_of_the_benchmark_run_the_same_onnx_runtime() -> None:
+    versions = {
+        str(found.specifier) for lock in (PEERS, "dev") for found in requirements(lock) if found.name == "onnxruntime"
+    }
+    assert len(versions) == 1
 
 
 @pytest.mark.parametrize(
