@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parent.parent
+READY_SECONDS = 120.0
 
 
 @contextmanager
@@ -56,7 +57,8 @@ def _free_port() -> int:
 
 
 def _await_ready(port: int, path: str, process: "subprocess.Popen[bytes]") -> None:
-    while process.poll() is None:
+    end = time.monotonic() + READY_SECONDS
+    while process.poll() is None and time.monotonic() < end:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
             connection.request("GET", path)
@@ -67,4 +69,4 @@ def _await_ready(port: int, path: str, process: "subprocess.Popen[bytes]") -> No
         finally:
             connection.close()
         time.sleep(0.1)
-    raise SystemExit("The server exited before it was ready; see its log.")
+    raise SystemExit("The server is not ready; see its log.")
