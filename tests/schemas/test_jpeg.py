@@ -51,9 +51,9 @@ def test_decodes_to_the_pixels_that_pillow_decodes(form: str) -> None:
         rgb = image.convert("RGB")
         np.testing.assert_array_equal(decoded(JPEGS[form]), np.asarray(rgb))
         for resize in Resize:
-            small = spec(40, 32, resize=resize)
+            small = spec(100, 80, resize=resize)
             np.testing.assert_array_equal(decode_image(JPEGS[form], small), fit_pixels(np.asarray(rgb), small))
-            grey = spec(40, 32, 1, resize=resize)
+            grey = spec(100, 80, 1, resize=resize)
             np.testing.assert_array_equal(decode_image(JPEGS[form], grey), fit_pixels(np.asarray(rgb), grey))
 
 
