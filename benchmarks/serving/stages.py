@@ -12,10 +12,13 @@ from benchmarks.processes import ROOT
 PY_SPY = ROOT / ".venv-peers" / "bin" / "py-spy"
 SAMPLES_PER_SECOND = 250
 
+EVENT_LOOP = "event loop and system calls"
+
 # The innermost frame whose path contains one of these decides; more specific parts come first.
 _STAGES = {
     "/uvicorn/": "HTTP: parse and write",
     "/service/workers/http_limits.py": "HTTP: parse and write",
+    "/service/workers/worker.py": EVENT_LOOP,
     "/service/workers/": "request ID, headers, timing",
     "/service/api/middleware.py": "request ID, headers, timing",
     "/service/telemetry/": "counters",
@@ -30,8 +33,7 @@ _STAGES = {
     "/service/backends/": "run",
     "/service/inference/": "queue and batch",
 }
-EVENT_LOOP = "event loop and system calls"
-STAGES = (*dict.fromkeys(_STAGES.values()), EVENT_LOOP)
+STAGES = tuple(dict.fromkeys(_STAGES.values()))
 
 
 @contextmanager

@@ -47,6 +47,7 @@ def test_the_innermost_known_frame_names_the_stage() -> None:
     stack = "main (/a/service/workers/worker.py:9);run (/b/service/inference/batcher.py:3);"
     assert stage_of(stack + "add (/b/service/telemetry/counters.py:7);append (/usr/lib/list.py:1)") == "counters"
     assert stage_of("poll (/usr/lib/asyncio/events.py:80)") == EVENT_LOOP
+    assert stage_of("main (/a/service/workers/worker.py:9);run (/usr/lib/asyncio/runners.py:1)") == EVENT_LOOP
 
 
 def test_shares_add_up_to_the_total() -> None:

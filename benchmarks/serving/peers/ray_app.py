@@ -9,9 +9,12 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 app = FastAPI()
+QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
-@serve.deployment(num_replicas=int(os.environ["WORKERS"]), ray_actor_options={"num_cpus": 0.5})
+@serve.deployment(
+    num_replicas=int(os.environ["WORKERS"]), ray_actor_options={"num_cpus": 0.5}, logging_config=QUIET.model_dump()
+)
 @serve.ingress(app)
 class Classifier:
     def __init__(self) -> None:
@@ -23,7 +26,6 @@ class Classifier:
 
 
 if __name__ == "__main__":
-    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    serve.start(http_options={"port": int(os.environ["PORT"])}, logging_config=quiet)
+    serve.start(http_options={"port": int(os.environ["PORT"])}, logging_config=QUIET)
     serve.run(Classifier.bind())
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
