@@ -89,7 +89,7 @@ def test_every_recipe_has_a_default_and_a_claim() -> None:
 def test_an_unknown_recipe_or_preset_is_answered_with_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="Known recipes: digits, mnist, cifar10, cifar10-94, cats-dogs"):
         find_recipe("digitz", "default")
-    with pytest.raises(RecipeError, match="default, tiny, published"):
+    with pytest.raises(RecipeError, match="default, sprint, tiny, published"):
         find_recipe("mnist", "best")
 
 
