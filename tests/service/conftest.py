@@ -16,6 +16,12 @@ Serve = Callable[..., TestClient]
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    """Tests that are coroutines run on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
 def artifacts(tmp_path: Path) -> Path:
     """A folder with the one bundle `colours`, version 1."""
     write_bundle(tmp_path / "artifacts")

@@ -24,6 +24,8 @@ from service.settings import Settings
 from tests.support.altered_bundles import change_manifest
 from tests.support.bundles import write_bundle
 
+pytestmark = pytest.mark.anyio
+
 
 class RecordingWorkers:
     """Refuses the versions in broken, and fails if it is to serve a version that it has not prepared."""
@@ -84,468 +86,381 @@ def service(tmp_path: Path) -> Service:
     return made
 
 
-def test_prepares_all_models_and_then_serves_them_at_once(service: Service) -> None:
+async def test_prepares_all_models_and_then_serves_them_at_once(service: Service) -> None:
     service.put("a", 2)
-    asyncio.run(service.coordinator.start())
+    await service.coordinator.start()
     assert service.workers.prepared == [("a", 2), ("b", 1)]
     assert len(service.workers.plans) == 1
     assert service.workers.serving == {"a": [2], "b": [1]}
     assert service.coordinator.plan == service.workers.plans[-1]
 
 
-def test_start_fails_without_the_folder(tmp_path: Path) -> None:
+async def test_start_fails_without_the_folder(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="does not exist"):
-        asyncio.run(Service(tmp_path / "nowhere").coordinator.start())
+        await Service(tmp_path / "nowhere").coordinator.start()
 
 
-def test_a_new_version_replaces_the_old_one_and_nothing_else_changes_the_plan(service: Service) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        service.put("a", 2)
+async def test_a_new_version_replaces_the_old_one_and_nothing_else_changes_the_plan(service: Service) -> None:
+    await service.coordinator.start()
+    service.put("a", 2)
+    await service.coordinator.refresh()
+    assert service.workers.serving == {"a": [2], "b": [1]}
+    for _ in range(3):
         await service.coordinator.refresh()
-        assert service.workers.serving == {"a": [2], "b": [1]}
-        for _ in range(3):
-            await service.coordinator.refresh()
-        assert len(service.workers.plans) == 2
-        assert len(service.workers.prepared) == 3
-
-    asyncio.run(run())
+    assert len(service.workers.plans) == 2
+    assert len(service.workers.prepared) == 3
 
 
-def test_a_refused_version_leaves_the_old_one_and_is_tried_again_only_when_its_files_change(service: Service) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        service.workers.broken = {("a", 2)}
-        bundle = service.put("a", 2)
-        for _ in range(3):
-            await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [1]
-        assert service.workers.reasons("a") == {1: None, 2: "It is broken."}
-        assert service.workers.prepared.count(("a", 2)) == 1
-        service.workers.broken = set()
-        (bundle / "model.onnx").write_text("the rest of a copy that was under way")
+async def test_a_refused_version_leaves_the_old_one_and_is_tried_again_only_when_its_files_change(
+    service: Service,
+) -> None:
+    await service.coordinator.start()
+    service.workers.broken = {("a", 2)}
+    bundle = service.put("a", 2)
+    for _ in range(3):
         await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [2]
-        assert service.workers.reasons("a") == {2: None}
+    assert service.workers.serving["a"] == [1]
+    assert service.workers.reasons("a") == {1: None, 2: "It is broken."}
+    assert service.workers.prepared.count(("a", 2)) == 1
+    service.workers.broken = set()
+    (bundle / "model.onnx").write_text("the rest of a copy that was under way")
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [2]
+    assert service.workers.reasons("a") == {2: None}
 
-    asyncio.run(run())
 
-
-def test_a_restart_beside_a_refused_version_ends_in_the_same_state(service: Service) -> None:
+async def test_a_restart_beside_a_refused_version_ends_in_the_same_state(service: Service) -> None:
     service.put("a", 2)
     service.workers.broken = {("a", 2)}
-    asyncio.run(service.coordinator.start())
+    await service.coordinator.start()
     assert service.workers.serving["a"] == [1]
     assert service.workers.reasons("a")[2] == "It is broken."
 
 
-def test_a_load_with_a_version_rolls_back_until_a_load_without_one(service: Service) -> None:
+async def test_a_load_with_a_version_rolls_back_until_a_load_without_one(service: Service) -> None:
     service.put("a", 2)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        await service.coordinator.load("a", 1)
-        assert service.workers.serving["a"] == [1]
-        service.put("a", 3)
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [1]
-        await service.coordinator.load("a")
-        assert service.workers.serving["a"] == [3]
-
-    asyncio.run(run())
+    await service.coordinator.start()
+    await service.coordinator.load("a", 1)
+    assert service.workers.serving["a"] == [1]
+    service.put("a", 3)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [1]
+    await service.coordinator.load("a")
+    assert service.workers.serving["a"] == [3]
 
 
 @pytest.mark.parametrize("version", [None, 2])
-def test_a_refused_load_changes_only_the_reason_that_is_shown(service: Service, version: int | None) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        service.workers.broken = {("a", 2)}
-        service.put("a", 2)
-        with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and version 1 serves: It is broken\."):
-            await service.coordinator.load("a", version)
-        assert service.workers.serving["a"] == [1]
-        assert service.workers.reasons("a")[2] == "It is broken."
-        with pytest.raises(ModelRefusedError):  # a call is worth another try
-            await service.coordinator.load("a", version)
-        assert service.workers.prepared.count(("a", 2)) == 2
-        service.workers.broken = set()
+async def test_a_refused_load_changes_only_the_reason_that_is_shown(service: Service, version: int | None) -> None:
+    await service.coordinator.start()
+    service.workers.broken = {("a", 2)}
+    service.put("a", 2)
+    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and version 1 serves: It is broken\."):
         await service.coordinator.load("a", version)
-        assert service.workers.serving["a"] == [2]
+    assert service.workers.serving["a"] == [1]
+    assert service.workers.reasons("a")[2] == "It is broken."
+    with pytest.raises(ModelRefusedError):  # a call is worth another try
+        await service.coordinator.load("a", version)
+    assert service.workers.prepared.count(("a", 2)) == 2
+    service.workers.broken = set()
+    await service.coordinator.load("a", version)
+    assert service.workers.serving["a"] == [2]
 
-    asyncio.run(run())
 
-
-def test_serves_the_plan_again_after_a_refusal_so_that_no_worker_keeps_the_version(service: Service) -> None:
+async def test_serves_the_plan_again_after_a_refusal_so_that_no_worker_keeps_the_version(service: Service) -> None:
     """A worker may have loaded the version that another one refused: only a plan makes it release that version."""
-
-    async def run() -> None:
-        await service.coordinator.start()
-        service.workers.broken = {("a", 2)}
-        service.put("a", 2)
-        for _ in range(3):
-            before = len(service.workers.plans)
-            with pytest.raises(ModelRefusedError):
-                await service.coordinator.load("a", 2)
-            assert len(service.workers.plans) == before + 1
-
-    asyncio.run(run())
+    await service.coordinator.start()
+    service.workers.broken = {("a", 2)}
+    service.put("a", 2)
+    for _ in range(3):
+        before = len(service.workers.plans)
+        with pytest.raises(ModelRefusedError):
+            await service.coordinator.load("a", 2)
+        assert len(service.workers.plans) == before + 1
 
 
 @pytest.mark.parametrize("held_back", ["by an unload", "by a pin", "by nothing"])
-def test_a_load_beside_a_refused_version_ends_in_the_state_of_a_restart(service: Service, held_back: str) -> None:
+async def test_a_load_beside_a_refused_version_ends_in_the_state_of_a_restart(service: Service, held_back: str) -> None:
     service.put("a", 2)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        if held_back == "by an unload":
-            await service.coordinator.unload("a")
-        elif held_back == "by a pin":
-            await service.coordinator.load("a", 1)
-        service.put("a", 3)
-        service.put("a", 4)
-        service.workers.broken = {("a", 4)}
-        with pytest.raises(ModelRefusedError, match=r"a version 4 was refused, and version 3 serves: It is broken\."):
-            await service.coordinator.load("a")
-        assert service.workers.serving["a"] == [3]
-        assert service.workers.reasons("a") == {3: None, 4: "It is broken."}
-        restarted = Service(service.artifacts, RecordingWorkers())
-        restarted.workers.broken = service.workers.broken
-        await restarted.coordinator.start()
-        assert restarted.coordinator.plan == service.coordinator.plan
-
-    asyncio.run(run())
-
-
-def test_a_load_without_a_good_version_says_that_nothing_serves_and_ends_the_unload(service: Service) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
+    await service.coordinator.start()
+    if held_back == "by an unload":
         await service.coordinator.unload("a")
-        service.workers.broken = {("a", 1), ("a", 2)}
-        bundle = service.put("a", 2)
-        with pytest.raises(
-            ModelRefusedError, match=r"a version 1 was refused, and no version of a serves: It is broken"
-        ):
-            await service.coordinator.load("a", 1)
-        with pytest.raises(
-            ModelRefusedError, match=r"a version 2 was refused, and no version of a serves: It is broken"
-        ):
-            await service.coordinator.load("a")
-        assert service.workers.serving["a"] == []
-        service.workers.broken = set()
-        (bundle / "model.onnx").write_text("mended")
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [2]
-
-    asyncio.run(run())
+    elif held_back == "by a pin":
+        await service.coordinator.load("a", 1)
+    service.put("a", 3)
+    service.put("a", 4)
+    service.workers.broken = {("a", 4)}
+    with pytest.raises(ModelRefusedError, match=r"a version 4 was refused, and version 3 serves: It is broken\."):
+        await service.coordinator.load("a")
+    assert service.workers.serving["a"] == [3]
+    assert service.workers.reasons("a") == {3: None, 4: "It is broken."}
+    restarted = Service(service.artifacts, RecordingWorkers())
+    restarted.workers.broken = service.workers.broken
+    await restarted.coordinator.start()
+    assert restarted.coordinator.plan == service.coordinator.plan
 
 
-def test_a_refused_pin_does_not_serve_another_new_version(service: Service) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        service.put("a", 2)
-        service.put("a", 3)
-        service.workers.broken = {("a", 3)}
-        with pytest.raises(ModelRefusedError, match="version 1 serves"):
-            await service.coordinator.load("a", 3)
-        assert service.workers.serving["a"] == [1]
+async def test_a_load_without_a_good_version_says_that_nothing_serves_and_ends_the_unload(service: Service) -> None:
+    await service.coordinator.start()
+    await service.coordinator.unload("a")
+    service.workers.broken = {("a", 1), ("a", 2)}
+    bundle = service.put("a", 2)
+    with pytest.raises(ModelRefusedError, match=r"a version 1 was refused, and no version of a serves: It is broken"):
+        await service.coordinator.load("a", 1)
+    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and no version of a serves: It is broken"):
+        await service.coordinator.load("a")
+    assert service.workers.serving["a"] == []
+    service.workers.broken = set()
+    (bundle / "model.onnx").write_text("mended")
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [2]
 
-    asyncio.run(run())
+
+async def test_a_refused_pin_does_not_serve_another_new_version(service: Service) -> None:
+    await service.coordinator.start()
+    service.put("a", 2)
+    service.put("a", 3)
+    service.workers.broken = {("a", 3)}
+    with pytest.raises(ModelRefusedError, match="version 1 serves"):
+        await service.coordinator.load("a", 3)
+    assert service.workers.serving["a"] == [1]
 
 
-def test_a_load_keeps_the_current_version_if_no_other_is_good(service: Service) -> None:
+async def test_a_load_keeps_the_current_version_if_no_other_is_good(service: Service) -> None:
     pinned = Service(service.artifacts, versions="a=2")
     pinned.workers.broken = {("a", 2)}
     service.put("a", 2)
-
-    async def run() -> None:
-        await pinned.coordinator.start()
-        assert pinned.workers.serving["a"] == []
-        await pinned.coordinator.load("a", 1)
-        with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 1 serves"):
-            await pinned.coordinator.load("a")
-        assert pinned.workers.serving["a"] == [1]
-
-    asyncio.run(run())
+    await pinned.coordinator.start()
+    assert pinned.workers.serving["a"] == []
+    await pinned.coordinator.load("a", 1)
+    with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 1 serves"):
+        await pinned.coordinator.load("a")
+    assert pinned.workers.serving["a"] == [1]
 
 
-def test_a_load_of_a_refused_replacement_says_that_the_old_bundle_serves(service: Service) -> None:
+async def test_a_load_of_a_refused_replacement_says_that_the_old_bundle_serves(service: Service) -> None:
     service.put("a", 2)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        service.workers.broken = {("a", 2)}
-        service.remove("a", 2)
-        service.put("a", 2, content="another one")
-        with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 2 as it was before serves"):
-            await service.coordinator.load("a")
-        assert service.workers.serving["a"] == [2]
-        assert ("a", 1) not in service.workers.prepared
-
-    asyncio.run(run())
+    await service.coordinator.start()
+    service.workers.broken = {("a", 2)}
+    service.remove("a", 2)
+    service.put("a", 2, content="another one")
+    with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 2 as it was before serves"):
+        await service.coordinator.load("a")
+    assert service.workers.serving["a"] == [2]
+    assert ("a", 1) not in service.workers.prepared
 
 
-def test_a_refused_load_beside_a_pin_shows_its_reason_until_another_load(service: Service) -> None:
+async def test_a_refused_load_beside_a_pin_shows_its_reason_until_another_load(service: Service) -> None:
     service.put("a", 2)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        await service.coordinator.load("a", 2)
-        service.put("a", 3)
-        service.workers.broken = {("a", 1), ("a", 3)}
-        for number in (3, 1):
-            with pytest.raises(ModelRefusedError, match="version 2 serves"):
-                await service.coordinator.load("a", number)
-        service.put("a", 4)
-        await service.coordinator.refresh()
-        assert service.workers.reasons("a") == {1: "It is broken.", 2: None, 3: "It is broken."}
-        assert service.workers.serving["a"] == [2]  # it is pinned still
-        await service.coordinator.load("a", 2)
-        assert service.workers.reasons("a") == {2: None}
-
-    asyncio.run(run())
+    await service.coordinator.start()
+    await service.coordinator.load("a", 2)
+    service.put("a", 3)
+    service.workers.broken = {("a", 1), ("a", 3)}
+    for number in (3, 1):
+        with pytest.raises(ModelRefusedError, match="version 2 serves"):
+            await service.coordinator.load("a", number)
+    service.put("a", 4)
+    await service.coordinator.refresh()
+    assert service.workers.reasons("a") == {1: "It is broken.", 2: None, 3: "It is broken."}
+    assert service.workers.serving["a"] == [2]  # it is pinned still
+    await service.coordinator.load("a", 2)
+    assert service.workers.reasons("a") == {2: None}
 
 
-def test_a_refused_pin_of_a_replacement_keeps_the_other_versions_serving(service: Service) -> None:
+async def test_a_refused_pin_of_a_replacement_keeps_the_other_versions_serving(service: Service) -> None:
     of_all = Service(service.artifacts, versions="all")
     service.put("a", 2)
-
-    async def run() -> None:
-        await of_all.coordinator.start()
-        of_all.workers.broken = {("a", 2)}
-        service.remove("a", 2)
-        service.put("a", 2, content="another one")
-        with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 2 as it was before serves"):
-            await of_all.coordinator.load("a", 2)
-        assert of_all.workers.serving["a"] == [1, 2]
-        service.put("a", 4)
-        await of_all.coordinator.refresh()
-        assert of_all.workers.serving["a"] == [1, 2, 4]
-
-    asyncio.run(run())
+    await of_all.coordinator.start()
+    of_all.workers.broken = {("a", 2)}
+    service.remove("a", 2)
+    service.put("a", 2, content="another one")
+    with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 2 as it was before serves"):
+        await of_all.coordinator.load("a", 2)
+    assert of_all.workers.serving["a"] == [1, 2]
+    service.put("a", 4)
+    await of_all.coordinator.refresh()
+    assert of_all.workers.serving["a"] == [1, 2, 4]
 
 
-def test_an_unload_stays_until_a_newer_version_or_a_load(service: Service) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        service.put("a", 2)  # not seen yet, and known at the unload all the same
-        await service.coordinator.unload("a")
-        await service.coordinator.refresh()
-        assert service.workers.serving == {"a": [], "b": [1]}
-        service.workers.broken = {("a", 3)}
-        service.put("a", 3)
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == []
-        service.put("a", 4)
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [4]
-        await service.coordinator.unload("a")
-        await service.coordinator.load("a")
-        assert service.workers.serving["a"] == [4]
-
-    asyncio.run(run())
+async def test_an_unload_stays_until_a_newer_version_or_a_load(service: Service) -> None:
+    await service.coordinator.start()
+    service.put("a", 2)  # not seen yet, and known at the unload all the same
+    await service.coordinator.unload("a")
+    await service.coordinator.refresh()
+    assert service.workers.serving == {"a": [], "b": [1]}
+    service.workers.broken = {("a", 3)}
+    service.put("a", 3)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == []
+    service.put("a", 4)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [4]
+    await service.coordinator.unload("a")
+    await service.coordinator.load("a")
+    assert service.workers.serving["a"] == [4]
 
 
-def test_an_unload_ends_a_pin(service: Service) -> None:
+async def test_an_unload_ends_a_pin(service: Service) -> None:
     service.put("a", 2)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        await service.coordinator.load("a", 1)
-        await service.coordinator.unload("a")
-        service.put("a", 3)
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [3]
-
-    asyncio.run(run())
+    await service.coordinator.start()
+    await service.coordinator.load("a", 1)
+    await service.coordinator.unload("a")
+    service.put("a", 3)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [3]
 
 
 @pytest.mark.parametrize("name", ["c", "A", "a/1", "../a", "a\0", "", "./a", "a" * 5000])
-def test_rejects_unknown_names_and_versions(service: Service, name: str) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        for call in (service.coordinator.load, service.coordinator.unload):
-            with pytest.raises(ModelNotFoundError, match="Models: a, b"):
-                await call(name)
+async def test_rejects_unknown_names_and_versions(service: Service, name: str) -> None:
+    await service.coordinator.start()
+    for call in (service.coordinator.load, service.coordinator.unload):
         with pytest.raises(ModelNotFoundError, match="Models: a, b"):
-            await service.coordinator.promote(name, 1)
-        for version in (7, 0, -1):
-            with pytest.raises(ModelNotFoundError, match=f"no version {version} of a. Versions: 1"):
-                await service.coordinator.load("a", version)
-            with pytest.raises(ModelNotFoundError, match=f"no version {version} of a. Versions: 1"):
-                await service.coordinator.promote("a", version)
-        assert service.workers.serving == {"a": [1], "b": [1]}
+            await call(name)
+    with pytest.raises(ModelNotFoundError, match="Models: a, b"):
+        await service.coordinator.promote(name, 1)
+    for version in (7, 0, -1):
+        with pytest.raises(ModelNotFoundError, match=f"no version {version} of a. Versions: 1"):
+            await service.coordinator.load("a", version)
+        with pytest.raises(ModelNotFoundError, match=f"no version {version} of a. Versions: 1"):
+            await service.coordinator.promote("a", version)
+    assert service.workers.serving == {"a": [1], "b": [1]}
 
-    asyncio.run(run())
 
-
-def test_a_deleted_version_stops_serving_and_its_overrides_are_forgotten(service: Service) -> None:
+async def test_a_deleted_version_stops_serving_and_its_overrides_are_forgotten(service: Service) -> None:
     service.put("a", 2)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        service.remove("a", 2)
-        await service.coordinator.refresh()
-        assert service.workers.serving == {"a": [1], "b": [1]}
-        await service.coordinator.unload("a")
-        service.remove("a", 1)
-        await service.coordinator.refresh()
-        assert service.workers.serving == {"b": [1]}
-        service.put("a", 1)
-        await service.coordinator.refresh()
-        assert service.workers.serving == {"a": [1], "b": [1]}
-
-    asyncio.run(run())
+    await service.coordinator.start()
+    service.remove("a", 2)
+    await service.coordinator.refresh()
+    assert service.workers.serving == {"a": [1], "b": [1]}
+    await service.coordinator.unload("a")
+    service.remove("a", 1)
+    await service.coordinator.refresh()
+    assert service.workers.serving == {"b": [1]}
+    service.put("a", 1)
+    await service.coordinator.refresh()
+    assert service.workers.serving == {"a": [1], "b": [1]}
 
 
 @pytest.mark.parametrize("lost", [lambda folder: folder.rmdir(), lambda folder: None])
-def test_keeps_serving_when_the_whole_folder_is_lost(
+async def test_keeps_serving_when_the_whole_folder_is_lost(
     service: Service, lost: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        aside = service.artifacts.with_name("aside")
-        service.artifacts.rename(aside)
-        service.artifacts.mkdir()
-        lost(service.artifacts)
-        for _ in range(3):
-            await service.coordinator.refresh()
-        assert service.workers.serving == {"a": [1], "b": [1]}
-        assert len(caplog.records) == 1  # logged once
-        shutil.rmtree(service.artifacts, ignore_errors=True)
-        aside.rename(service.artifacts)
-        service.put("a", 2)
+    await service.coordinator.start()
+    aside = service.artifacts.with_name("aside")
+    service.artifacts.rename(aside)
+    service.artifacts.mkdir()
+    lost(service.artifacts)
+    for _ in range(3):
         await service.coordinator.refresh()
-        assert service.workers.serving == {"a": [2], "b": [1]}
-
-    asyncio.run(run())
+    assert service.workers.serving == {"a": [1], "b": [1]}
+    assert len(caplog.records) == 1  # logged once
+    shutil.rmtree(service.artifacts, ignore_errors=True)
+    aside.rename(service.artifacts)
+    service.put("a", 2)
+    await service.coordinator.refresh()
+    assert service.workers.serving == {"a": [2], "b": [1]}
 
 
 def record(service: Service, version: int, by: PromotedBy = PromotedBy.CLI) -> None:
     promote(service.artifacts / "a", version, by=by, reason="A test.")
 
 
-def test_serves_the_promoted_version_and_leaves_newer_ones_as_candidates(service: Service) -> None:
-    async def run() -> None:
-        record(service, 1)
-        await service.coordinator.start()
-        service.put("a", 2)
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [1]
-        assert ("a", 2) not in service.workers.prepared
-        record(service, 2, by=PromotedBy.TRAIN)
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [2]
-        record(service, 1)
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [1]
-
-    asyncio.run(run())
+async def test_serves_the_promoted_version_and_leaves_newer_ones_as_candidates(service: Service) -> None:
+    record(service, 1)
+    await service.coordinator.start()
+    service.put("a", 2)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [1]
+    assert ("a", 2) not in service.workers.prepared
+    record(service, 2, by=PromotedBy.TRAIN)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [2]
+    record(service, 1)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [1]
 
 
 @pytest.mark.parametrize("content", ["{", '{"version": 7, "when": "", "by": "cli", "reason": ""}'])
-def test_reports_a_wrong_promoted_json_once_and_serves_as_before(
+async def test_reports_a_wrong_promoted_json_once_and_serves_as_before(
     service: Service, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def run() -> None:
-        record(service, 1)
-        service.put("a", 2)
-        await service.coordinator.start()
-        (service.artifacts / "a" / PROMOTION_FILE).write_text(content)
-        for _ in range(3):
-            await service.coordinator.refresh()
-            assert service.workers.serving["a"] == [1]
-        assert caplog.text.count("promoted.json' is ignored") == 1
-
-    asyncio.run(run())
-    assert_serves_after_a_restart(service, 2)  # a record that cannot be used counts as none
+    record(service, 1)
+    service.put("a", 2)
+    await service.coordinator.start()
+    (service.artifacts / "a" / PROMOTION_FILE).write_text(content)
+    for _ in range(3):
+        await service.coordinator.refresh()
+        assert service.workers.serving["a"] == [1]
+    assert caplog.text.count("promoted.json' is ignored") == 1
+    await assert_serves_after_a_restart(service, 2)  # a record that cannot be used counts as none
 
 
-def assert_serves_after_a_restart(service: Service, version: int) -> None:
+async def assert_serves_after_a_restart(service: Service, version: int) -> None:
     restarted = Service(service.artifacts)
-    asyncio.run(restarted.coordinator.start())
+    await restarted.coordinator.start()
     assert restarted.workers.serving["a"] == [version]
 
 
-def test_a_promotion_by_call_serves_ends_a_pin_and_an_unload_and_survives_a_restart(service: Service) -> None:
+async def test_a_promotion_by_call_serves_ends_a_pin_and_an_unload_and_survives_a_restart(service: Service) -> None:
     for version in (2, 3):
         service.put("a", version)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        promotion = await service.coordinator.promote("a", 2)
-        assert (promotion.version, promotion.previous, promotion.by) == (2, 3, PromotedBy.API)
-        assert service.workers.serving["a"] == [2]
-        await service.coordinator.load("a", 3)
-        await service.coordinator.promote("a", 1)
-        assert service.workers.serving["a"] == [1]
-        await service.coordinator.unload("a")
-        assert (await service.coordinator.promote("a", 2)).previous == 1
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [2]
-
-    asyncio.run(run())
-    assert_serves_after_a_restart(service, 2)
+    await service.coordinator.start()
+    promotion = await service.coordinator.promote("a", 2)
+    assert (promotion.version, promotion.previous, promotion.by) == (2, 3, PromotedBy.API)
+    assert service.workers.serving["a"] == [2]
+    await service.coordinator.load("a", 3)
+    await service.coordinator.promote("a", 1)
+    assert service.workers.serving["a"] == [1]
+    await service.coordinator.unload("a")
+    assert (await service.coordinator.promote("a", 2)).previous == 1
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [2]
+    await assert_serves_after_a_restart(service, 2)
 
 
-def test_a_promotion_by_hand_in_the_folder_ends_a_pin_and_one_by_training_does_not(service: Service) -> None:
+async def test_a_promotion_by_hand_in_the_folder_ends_a_pin_and_one_by_training_does_not(service: Service) -> None:
     for version in (2, 3):
         service.put("a", version)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        await service.coordinator.load("a", 1)
-        record(service, 3, by=PromotedBy.TRAIN)
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [1]
-        record(service, 2, by=PromotedBy.CLI)
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [2]
-
-    asyncio.run(run())
+    await service.coordinator.start()
+    await service.coordinator.load("a", 1)
+    record(service, 3, by=PromotedBy.TRAIN)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [1]
+    record(service, 2, by=PromotedBy.CLI)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [2]
 
 
-def test_a_refused_promotion_changes_nothing(service: Service) -> None:
-    async def run() -> None:
-        record(service, 1)
-        await service.coordinator.start()
-        service.workers.broken = {("a", 2)}
-        service.put("a", 2)
-        with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and version 1 serves: It is broken\."):
-            await service.coordinator.promote("a", 2)
-        assert service.workers.serving["a"] == [1]
-        assert service.workers.reasons("a")[2] == "It is broken."
-        promotion = read_promotion(service.artifacts / "a")
-        assert promotion is not None
-        assert promotion.version == 1
-
-    asyncio.run(run())
+async def test_a_refused_promotion_changes_nothing(service: Service) -> None:
+    record(service, 1)
+    await service.coordinator.start()
+    service.workers.broken = {("a", 2)}
+    service.put("a", 2)
+    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and version 1 serves: It is broken\."):
+        await service.coordinator.promote("a", 2)
+    assert service.workers.serving["a"] == [1]
+    assert service.workers.reasons("a")[2] == "It is broken."
+    promotion = read_promotion(service.artifacts / "a")
+    assert promotion is not None
+    assert promotion.version == 1
 
 
-def test_a_promotion_that_cannot_be_written_says_so_and_changes_nothing(service: Service) -> None:
+async def test_a_promotion_that_cannot_be_written_says_so_and_changes_nothing(service: Service) -> None:
     service.put("a", 2)
     record(service, 1)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        (service.artifacts / "a" / PROMOTION_FILE).unlink()
-        (service.artifacts / "a" / PROMOTION_FILE).mkdir()  # even root cannot replace a folder by a file
-        with pytest.raises(ConflictError, match=r"promoted\.json cannot be written: .* Make the folder writable"):
-            await service.coordinator.promote("a", 2)
-        assert service.workers.serving["a"] == [1]
-
-    asyncio.run(run())
+    await service.coordinator.start()
+    (service.artifacts / "a" / PROMOTION_FILE).unlink()
+    (service.artifacts / "a" / PROMOTION_FILE).mkdir()  # even root cannot replace a folder by a file
+    with pytest.raises(ConflictError, match=r"promoted\.json cannot be written: .* Make the folder writable"):
+        await service.coordinator.promote("a", 2)
+    assert service.workers.serving["a"] == [1]
 
 
 @pytest.mark.parametrize("versions", ["latest", "all", "a=1"])
-def test_a_promotion_against_the_configured_versions_is_a_conflict(service: Service, versions: str) -> None:
+async def test_a_promotion_against_the_configured_versions_is_a_conflict(service: Service, versions: str) -> None:
     fixed = Service(service.artifacts, versions=versions)
-
-    async def run() -> None:
-        await fixed.coordinator.start()
-        with pytest.raises(ConflictError, match="CONVOY_VERSIONS"):
-            await fixed.coordinator.promote("a", 1)
-
-    asyncio.run(run())
+    await fixed.coordinator.start()
+    with pytest.raises(ConflictError, match="CONVOY_VERSIONS"):
+        await fixed.coordinator.promote("a", 1)
 
 
 def put_trained(service: Service, name: str, created: str, source: str = "folder", version: int = 1) -> None:
@@ -569,142 +484,115 @@ def trained(tmp_path: Path) -> Service:
     return made
 
 
-def default_after_a_restart(service: Service) -> str | None:
+async def default_after_a_restart(service: Service) -> str | None:
     restarted = Service(service.artifacts)
-    asyncio.run(restarted.coordinator.start())
+    await restarted.coordinator.start()
     return restarted.coordinator.plan.default
 
 
-def test_keeps_the_first_model_as_default_when_others_are_added(trained: Service) -> None:
-    async def run() -> None:
-        await trained.coordinator.start()
-        assert trained.coordinator.plan.default == "digits"
-        put_trained(trained, "photos", "2026-02-01T00:00:00Z")
+async def test_keeps_the_first_model_as_default_when_others_are_added(trained: Service) -> None:
+    await trained.coordinator.start()
+    assert trained.coordinator.plan.default == "digits"
+    put_trained(trained, "photos", "2026-02-01T00:00:00Z")
+    await trained.coordinator.refresh()
+    assert trained.coordinator.plan.default == "photos"
+    for name, created, version in (("cars", "03", 1), ("ants", "01", 1), ("photos", "04", 2)):
+        put_trained(trained, name, f"2026-{created}-01T00:00:00Z", version=version)
         await trained.coordinator.refresh()
         assert trained.coordinator.plan.default == "photos"
-        for name, created, version in (("cars", "03", 1), ("ants", "01", 1), ("photos", "04", 2)):
-            put_trained(trained, name, f"2026-{created}-01T00:00:00Z", version=version)
-            await trained.coordinator.refresh()
-            assert trained.coordinator.plan.default == "photos"
-        await trained.coordinator.unload("photos")
-        assert trained.coordinator.plan.default == "photos"
-
-    asyncio.run(run())
+    await trained.coordinator.unload("photos")
+    assert trained.coordinator.plan.default == "photos"
     shutil.rmtree(trained.artifacts / "ants")  # trained earlier, and added later: a restart cannot know
-    assert default_after_a_restart(trained) == "photos"
+    assert await default_after_a_restart(trained) == "photos"
     trained.remove("photos", 1)
     trained.remove("photos", 2)
-    assert default_after_a_restart(trained) == "cars"
+    assert await default_after_a_restart(trained) == "cars"
 
 
-def test_keeps_the_quick_starts_digits_as_default_until_another_model_serves(trained: Service) -> None:
-    async def run() -> None:
-        await trained.coordinator.start()
-        trained.workers.broken = {("photos", 1)}
-        put_trained(trained, "photos", "2026-02-01T00:00:00Z")
-        await trained.coordinator.refresh()
-        assert trained.coordinator.plan.default == "digits"
-        put_trained(trained, "photos", "2026-03-01T00:00:00Z", version=2)
-        await trained.coordinator.refresh()
-        assert trained.coordinator.plan.default == "photos"
-
-    asyncio.run(run())
+async def test_keeps_the_quick_starts_digits_as_default_until_another_model_serves(trained: Service) -> None:
+    await trained.coordinator.start()
+    trained.workers.broken = {("photos", 1)}
+    put_trained(trained, "photos", "2026-02-01T00:00:00Z")
+    await trained.coordinator.refresh()
+    assert trained.coordinator.plan.default == "digits"
+    put_trained(trained, "photos", "2026-03-01T00:00:00Z", version=2)
+    await trained.coordinator.refresh()
+    assert trained.coordinator.plan.default == "photos"
 
 
-def test_does_not_give_up_a_default_model_named_digits_with_data_of_its_own(trained: Service) -> None:
+async def test_does_not_give_up_a_default_model_named_digits_with_data_of_its_own(trained: Service) -> None:
     trained.remove("digits", 1)
     put_trained(trained, "digits", "2026-01-01T00:00:00Z", source="csv")
-
-    async def run() -> None:
-        await trained.coordinator.start()
-        put_trained(trained, "photos", "2025-01-01T00:00:00Z")
-        await trained.coordinator.refresh()
-        assert trained.coordinator.plan.default == "digits"
-
-    asyncio.run(run())
+    await trained.coordinator.start()
+    put_trained(trained, "photos", "2025-01-01T00:00:00Z")
+    await trained.coordinator.refresh()
+    assert trained.coordinator.plan.default == "digits"
 
 
-def test_a_model_that_cannot_be_read_stays_the_default_after_a_restart(trained: Service) -> None:
+async def test_a_model_that_cannot_be_read_stays_the_default_after_a_restart(trained: Service) -> None:
     trained.put("photos", 1, content="{")
-    assert default_after_a_restart(trained) == "photos"
+    assert await default_after_a_restart(trained) == "photos"
 
 
-def test_logs_each_ignored_folder_once(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+async def test_logs_each_ignored_folder_once(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     (service.artifacts / "Digits" / "1").mkdir(parents=True)
-
-    async def run() -> None:
-        await service.coordinator.start()
-        for _ in range(3):
-            await service.coordinator.refresh()
-        assert caplog.text.count("is ignored") == 1
-        (service.artifacts / "a" / "v2").mkdir()
+    await service.coordinator.start()
+    for _ in range(3):
         await service.coordinator.refresh()
-        assert caplog.text.count("is ignored") == 2
-
-    asyncio.run(run())
+    assert caplog.text.count("is ignored") == 1
+    (service.artifacts / "a" / "v2").mkdir()
+    await service.coordinator.refresh()
+    assert caplog.text.count("is ignored") == 2
     assert "Digits' is ignored: a model's name has lower-case letters" in caplog.text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_keeps_serving_a_model_whose_folder_cannot_be_read(service: Service) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        (service.artifacts / "a").chmod(0)
-        try:
-            await service.coordinator.refresh()
-            assert service.workers.serving == {"a": [1], "b": [1]}
-            with pytest.raises(NotReadyError, match="Permission denied"):
-                await service.coordinator.load("a")
-        finally:
-            (service.artifacts / "a").chmod(0o700)
-
-    asyncio.run(run())
-
-
-def test_loads_a_replaced_bundle_again_and_keeps_the_old_one_if_it_is_refused(service: Service) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        service.remove("a", 1)
-        service.put("a", 1, content="another one")
+async def test_keeps_serving_a_model_whose_folder_cannot_be_read(service: Service) -> None:
+    await service.coordinator.start()
+    (service.artifacts / "a").chmod(0)
+    try:
         await service.coordinator.refresh()
-        assert service.workers.prepared.count(("a", 1)) == 2
-        service.workers.broken = {("a", 1)}
-        service.remove("a", 1)
-        service.put("a", 1, content="a broken third one")
-        await service.coordinator.refresh()
-        assert service.workers.serving["a"] == [1]
-        assert service.workers.reasons("a")[1] == "It is broken."
-        await service.coordinator.refresh()
-        assert service.workers.prepared.count(("a", 1)) == 3
-
-    asyncio.run(run())
-
-
-def test_explicit_loads_only_the_requested_model(service: Service) -> None:
-    async def run() -> None:
-        await service.coordinator.start()
-        service.put("a", 2)
-        service.put("b", 2)
-        await asyncio.sleep(0.05)
         assert service.workers.serving == {"a": [1], "b": [1]}
-        await service.coordinator.load("b")
-        assert service.workers.serving == {"a": [1], "b": [2]}
+        with pytest.raises(NotReadyError, match="Permission denied"):
+            await service.coordinator.load("a")
+    finally:
+        (service.artifacts / "a").chmod(0o700)
 
-    asyncio.run(run())
+
+async def test_loads_a_replaced_bundle_again_and_keeps_the_old_one_if_it_is_refused(service: Service) -> None:
+    await service.coordinator.start()
+    service.remove("a", 1)
+    service.put("a", 1, content="another one")
+    await service.coordinator.refresh()
+    assert service.workers.prepared.count(("a", 1)) == 2
+    service.workers.broken = {("a", 1)}
+    service.remove("a", 1)
+    service.put("a", 1, content="a broken third one")
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [1]
+    assert service.workers.reasons("a")[1] == "It is broken."
+    await service.coordinator.refresh()
+    assert service.workers.prepared.count(("a", 1)) == 3
 
 
-def test_off_forbids_changes(service: Service) -> None:
+async def test_explicit_loads_only_the_requested_model(service: Service) -> None:
+    await service.coordinator.start()
+    service.put("a", 2)
+    service.put("b", 2)
+    await asyncio.sleep(0.05)
+    assert service.workers.serving == {"a": [1], "b": [1]}
+    await service.coordinator.load("b")
+    assert service.workers.serving == {"a": [1], "b": [2]}
+
+
+async def test_off_forbids_changes(service: Service) -> None:
     fixed = Service(service.artifacts, reload="off")
-
-    async def run() -> None:
-        await fixed.coordinator.start()
-        for call in (fixed.coordinator.load, fixed.coordinator.unload):
-            with pytest.raises(ForbiddenError, match="CONVOY_RELOAD=off"):
-                await call("a")
+    await fixed.coordinator.start()
+    for call in (fixed.coordinator.load, fixed.coordinator.unload):
         with pytest.raises(ForbiddenError, match="CONVOY_RELOAD=off"):
-            await fixed.coordinator.promote("a", 1)
-
-    asyncio.run(run())
+            await call("a")
+    with pytest.raises(ForbiddenError, match="CONVOY_RELOAD=off"):
+        await fixed.coordinator.promote("a", 1)
 
 
 class FailingWorkers(RecordingWorkers):
@@ -719,26 +607,22 @@ class FailingWorkers(RecordingWorkers):
         return await super().prepare(ref)
 
 
-def test_poll_serves_new_versions_and_survives_failing_workers(
+async def test_poll_serves_new_versions_and_survives_failing_workers(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     polled = Service(service.artifacts, FailingWorkers(), reload="poll")
-
-    async def run() -> None:
-        await polled.coordinator.start()
-        service.put("a", 2)
-        async with asyncio.timeout(30):
-            while polled.workers.serving["a"] != [2]:
-                await asyncio.sleep(0.01)
-        await polled.coordinator.close()
-        service.put("a", 3)
-        await asyncio.sleep(0.05)
-        assert polled.workers.serving["a"] == [2]
-
-    asyncio.run(run())
+    await polled.coordinator.start()
+    service.put("a", 2)
+    async with asyncio.timeout(30):
+        while polled.workers.serving["a"] != [2]:
+            await asyncio.sleep(0.01)
+    await polled.coordinator.close()
+    service.put("a", 3)
+    await asyncio.sleep(0.05)
+    assert polled.workers.serving["a"] == [2]
     assert "a worker is gone" in caplog.text
 
 
-def test_warns_about_a_pin_of_an_unknown_model(service: Service, caplog: pytest.LogCaptureFixture) -> None:
-    asyncio.run(Service(service.artifacts, versions="a=1,dogs=3").coordinator.start())
+async def test_warns_about_a_pin_of_an_unknown_model(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    await Service(service.artifacts, versions="a=1,dogs=3").coordinator.start()
     assert "pins dogs, but this model does not exist" in caplog.text

@@ -1,9 +1,8 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,8 @@ from service.workers.channel import Channel, Handler
 from service.workers.messages import Done, Failed, GetMetrics, Load, Metrics, Unload
 from service.workers.worker import SupervisorControl
 from tests.support.service_process import SOON
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(SOON)]
 
 
 async def done(_: messages.Call) -> messages.Answer:
@@ -32,11 +33,7 @@ async def channels(left: Handler, right: Handler = done) -> AsyncIterator[tuple[
             await end.close()
 
 
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), SOON))
-
-
-def test_each_call_gets_its_own_answer_in_any_order() -> None:
+async def test_each_call_gets_its_own_answer_in_any_order() -> None:
     gates = {name: asyncio.Event() for name in "abc"}
 
     async def in_their_own_time(call: messages.Call) -> messages.Answer:
@@ -44,107 +41,86 @@ def test_each_call_gets_its_own_answer_in_any_order() -> None:
         await gates[call.name].wait()
         return Failed(error=ForbiddenError.__name__, message=call.name)
 
-    async def test() -> None:
-        async with channels(done, in_their_own_time) as (near, _):
-            calls = {name: asyncio.create_task(near.call(Unload(name=name), Done)) for name in gates}
-            for name in "cab":
-                gates[name].set()
-                with pytest.raises(ForbiddenError, match=name):
-                    await calls[name]
-
-    run(test)
+    async with channels(done, in_their_own_time) as (near, _):
+        calls = {name: asyncio.create_task(near.call(Unload(name=name), Done)) for name in gates}
+        for name in "cab":
+            gates[name].set()
+            with pytest.raises(ForbiddenError, match=name):
+                await calls[name]
 
 
-def test_both_ends_may_call_at_once_and_within_an_answer() -> None:
-    async def test() -> None:
-        async def asks_back(_: messages.Call) -> messages.Answer:
-            return await ends[1].call(GetMetrics(), Done)
+async def test_both_ends_may_call_at_once_and_within_an_answer() -> None:
+    async def asks_back(_: messages.Call) -> messages.Answer:
+        return await ends[1].call(GetMetrics(), Done)
 
-        async with channels(done, asks_back) as ends:
-            assert await ends[0].call(GetMetrics(), Done) == Done()
-
-    run(test)
+    async with channels(done, asks_back) as ends:
+        assert await ends[0].call(GetMetrics(), Done) == Done()
 
 
 @pytest.mark.parametrize("error", [ModelNotFoundError, ModelRefusedError, ForbiddenError, NotReadyError])
-def test_a_service_error_is_raised_at_the_other_end(error: type[ServiceError]) -> None:
+async def test_a_service_error_is_raised_at_the_other_end(error: type[ServiceError]) -> None:
     async def raises(_: messages.Call) -> messages.Answer:
         raise error("This is the reason.")
 
-    async def test() -> None:
-        async with channels(done, raises) as (near, _):
-            with pytest.raises(error, match=r"^This is the reason\.$"):
-                await near.call(GetMetrics(), Done)
-
-    run(test)
+    async with channels(done, raises) as (near, _):
+        with pytest.raises(error, match=r"^This is the reason\.$"):
+            await near.call(GetMetrics(), Done)
 
 
-def test_an_unexpected_error_fails_only_its_call(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_error_fails_only_its_call(caplog: pytest.LogCaptureFixture) -> None:
     async def fails_once(call: messages.Call) -> messages.Answer:
         if isinstance(call, Unload):
             raise KeyError(call.name)
         return Done()
 
-    async def test() -> None:
-        async with channels(done, fails_once) as (near, _):
-            with pytest.raises(RuntimeError, match="Unexpected error"):
-                await near.call(Unload(name="a"), Done)
-            assert await near.call(GetMetrics(), Done) == Done()
-        assert "KeyError: 'a'" in caplog.text
-
-    run(test)
+    async with channels(done, fails_once) as (near, _):
+        with pytest.raises(RuntimeError, match="Unexpected error"):
+            await near.call(Unload(name="a"), Done)
+        assert await near.call(GetMetrics(), Done) == Done()
+    assert "KeyError: 'a'" in caplog.text
 
 
-def test_a_call_fails_when_the_other_end_is_gone() -> None:
+async def test_a_call_fails_when_the_other_end_is_gone() -> None:
     async def never(_: messages.Call) -> messages.Answer:
         await asyncio.Event().wait()
         return Done()
 
-    async def test() -> None:
-        async with channels(done, never) as (near, far):
-            waiting = asyncio.create_task(near.call(GetMetrics(), Done))
-            await asyncio.sleep(0)
-            await far.close()
-            with pytest.raises(NotReadyError):
-                await waiting
-            with pytest.raises(NotReadyError):
-                await near.call(GetMetrics(), Done)
-
-    run(test)
+    async with channels(done, never) as (near, far):
+        waiting = asyncio.create_task(near.call(GetMetrics(), Done))
+        await asyncio.sleep(0)
+        await far.close()
+        with pytest.raises(NotReadyError):
+            await waiting
+        with pytest.raises(NotReadyError):
+            await near.call(GetMetrics(), Done)
 
 
-def test_a_message_of_a_megabyte_arrives() -> None:
+async def test_a_message_of_a_megabyte_arrives() -> None:
     async def echoes(call: messages.Call) -> messages.Answer:
         assert isinstance(call, Load)
         ref = VersionRef(name=call.name, version=1, path=Path())
         return messages.Verdict(refused=Refused(ref=ref, reason="It is bad."))
 
-    async def test() -> None:
-        async with channels(done, echoes) as (near, _):
-            name = "x" * 2**20
-            refused = (await near.call(Load(name=name, version=None), messages.Verdict)).refused
-            assert refused is not None
-            assert refused.ref.name == name
-
-    run(test)
+    async with channels(done, echoes) as (near, _):
+        name = "x" * 2**20
+        refused = (await near.call(Load(name=name, version=None), messages.Verdict)).refused
+        assert refused is not None
+        assert refused.ref.name == name
 
 
-def test_a_worker_forwards_loads_unloads_and_metrics_to_its_supervisor() -> None:
+async def test_a_worker_forwards_loads_unloads_and_metrics_to_its_supervisor() -> None:
     asked: list[messages.Call] = []
 
     async def supervisor(call: messages.Call) -> messages.Answer:
         asked.append(call)
         return Metrics.of(REPORT) if isinstance(call, GetMetrics) else Done()
 
-    async def test() -> None:
-        async with channels(done, supervisor) as (near, _):
-            control = SupervisorControl(near)
-            await control.load("colours", 3)
-            await control.unload("colours")
-            assert await control.metrics() == REPORT
-        assert asked == [Load(name="colours", version=3), Unload(name="colours"), GetMetrics()]
-
-    run(test)
+    async with channels(done, supervisor) as (near, _):
+        control = SupervisorControl(near)
+        await control.load("colours", 3)
+        await control.unload("colours")
+        assert await control.metrics() == REPORT
+    assert asked == [Load(name="colours", version=3), Unload(name="colours"), GetMetrics()]
 
 
 REPORT = Report({("convoy_requests", "/predict", "200"): 7}, {("convoy_images_waiting", "colours"): 2})

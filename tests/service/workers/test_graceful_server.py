@@ -4,10 +4,9 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvicorn
@@ -26,6 +25,8 @@ from service.workers.graceful_server import Gate, Server
 from tests.support.bundles import SPEC, colour_model, solid
 from tests.support.http_requests import b64
 from tests.support.service_process import SOON
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(SOON)]
 
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 POST_WITHOUT_BODY = b"POST / HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
@@ -115,180 +116,151 @@ async def serving(app: ASGIApp, seconds: int = SOON) -> AsyncIterator[Served]:
     assert served.server.server_state.connections == set()
 
 
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), SOON))
-
-
-def test_a_request_in_progress_is_answered_and_its_connection_closed() -> None:
-    async def test() -> None:
-        app = Plain()
-        async with serving(app) as served, served.asking() as client:
-            await app.asked.wait()
-            ending = asyncio.create_task(served.end())
-            await asyncio.sleep(0)
-            app.let.set()
-            status, headers, body = await client.answer()
-            assert (status, headers["connection"], body) == (200, "close", b"ok")
-            await ending
-            assert (served.gate.accepted, served.gate.answered) == (1, 1)
-
-    run(test)
-
-
-def test_a_connection_that_waits_to_be_accepted_is_answered() -> None:
-    async def test() -> None:
-        app = Plain()
+async def test_a_request_in_progress_is_answered_and_its_connection_closed() -> None:
+    app = Plain()
+    async with serving(app) as served, served.asking() as client:
+        await app.asked.wait()
+        ending = asyncio.create_task(served.end())
+        await asyncio.sleep(0)
         app.let.set()
-        async with serving(app) as served:
-            clients = [socket.create_connection(served.address) for _ in range(5)]  # the loop stands still meanwhile
-            for client in clients:
-                client.sendall(GET)
-            await served.end()
-            for client in clients:
-                client.settimeout(SOON)
-                assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
-                client.close()
-            assert served.gate.answered == 5
-
-    run(test)
+        status, headers, body = await client.answer()
+        assert (status, headers["connection"], body) == (200, "close", b"ok")
+        await ending
+        assert (served.gate.accepted, served.gate.answered) == (1, 1)
 
 
-def test_a_request_that_arrives_on_an_open_connection_during_the_drain_is_answered() -> None:
-    async def test() -> None:
-        app = Plain()
-        app.let.set()
-        async with serving(app) as served, served.asking() as client:
-            _, headers, _ = await client.answer()
-            assert "connection" not in headers
-            ending = asyncio.create_task(served.end())
-            await asyncio.sleep(0.05)
-            client.again()
-            status, headers, _ = await client.answer()
-            assert (status, headers["connection"]) == (200, "close")
-            await ending
-
-    run(test)
+async def test_a_connection_that_waits_to_be_accepted_is_answered() -> None:
+    app = Plain()
+    app.let.set()
+    async with serving(app) as served:
+        clients = [socket.create_connection(served.address) for _ in range(5)]  # the loop stands still meanwhile
+        for client in clients:
+            client.sendall(GET)
+        await served.end()
+        for client in clients:
+            client.settimeout(SOON)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+            client.close()
+        assert served.gate.answered == 5
 
 
-def test_an_idle_connection_does_not_delay_the_end() -> None:
-    async def test() -> None:
-        app = Plain()
-        app.let.set()
-        async with serving(app, seconds=10 * SOON) as served, served.asking() as client, served.asking(b"") as silent:
-            await client.answer()
-            await served.end()
-            assert await client.is_closed()
-            assert await silent.is_closed()
+async def test_a_request_that_arrives_on_an_open_connection_during_the_drain_is_answered() -> None:
+    app = Plain()
+    app.let.set()
+    async with serving(app) as served, served.asking() as client:
+        _, headers, _ = await client.answer()
+        assert "connection" not in headers
+        ending = asyncio.create_task(served.end())
+        await asyncio.sleep(0.05)
+        client.again()
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        await ending
 
-    run(test)
+
+async def test_an_idle_connection_does_not_delay_the_end() -> None:
+    app = Plain()
+    app.let.set()
+    async with serving(app, seconds=10 * SOON) as served, served.asking() as client, served.asking(b"") as silent:
+        await client.answer()
+        await served.end()
+        assert await client.is_closed()
+        assert await silent.is_closed()
 
 
 def answered_by(app: ASGIApp, telemetry: Telemetry | None = None) -> RequestMiddleware:
     return RequestMiddleware(app, telemetry or Telemetry("CPU"), access_log=False)
 
 
-def test_a_request_that_hangs_gets_503_at_the_end_of_the_grace_period() -> None:
-    async def test() -> None:
-        app, telemetry = Plain(), Telemetry("CPU")
-        async with serving(answered_by(app, telemetry), seconds=0) as served, served.asking() as client:
-            await app.asked.wait()
-            await served.end()
-            status, headers, body = await client.answer()
-            assert (status, headers["content-type"], headers["connection"]) == (
-                503,
-                "application/problem+json",
-                "close",
-            )
-            assert headers["x-request-id"]
-            assert headers["x-content-type-options"] == "nosniff"
-            assert json.loads(body)["code"] == "not_ready"
-            assert served.gate.answered == 1
-            assert telemetry.take().counts["convoy_requests", "unmatched", "503"] == 1
-
-    run(test)
+async def test_a_request_that_hangs_gets_503_at_the_end_of_the_grace_period() -> None:
+    app, telemetry = Plain(), Telemetry("CPU")
+    async with serving(answered_by(app, telemetry), seconds=0) as served, served.asking() as client:
+        await app.asked.wait()
+        await served.end()
+        status, headers, body = await client.answer()
+        assert (status, headers["content-type"], headers["connection"]) == (
+            503,
+            "application/problem+json",
+            "close",
+        )
+        assert headers["x-request-id"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert json.loads(body)["code"] == "not_ready"
+        assert served.gate.answered == 1
+        assert telemetry.take().counts["convoy_requests", "unmatched", "503"] == 1
 
 
-def test_a_get_in_progress_may_still_finish_while_the_application_closes() -> None:
-    async def test() -> None:
-        app = Plain()
-        async with serving(answered_by(app), seconds=0) as served, served.asking() as client:
-            async with served.asking(POST_WITHOUT_BODY) as incomplete:
-                app.may_close.clear()
-                while served.gate.accepted < 2:
-                    await asyncio.sleep(0.01)
-                ending = asyncio.create_task(served.end())
-                assert (await incomplete.answer())[0] == 503  # the grace period is over
-            app.let.set()
-            assert (await client.answer())[0] == 200
-            app.may_close.set()
-            await ending
-
-    run(test)
+async def test_a_get_in_progress_may_still_finish_while_the_application_closes() -> None:
+    app = Plain()
+    async with serving(answered_by(app), seconds=0) as served, served.asking() as client:
+        async with served.asking(POST_WITHOUT_BODY) as incomplete:
+            app.may_close.clear()
+            while served.gate.accepted < 2:
+                await asyncio.sleep(0.01)
+            ending = asyncio.create_task(served.end())
+            assert (await incomplete.answer())[0] == 503  # the grace period is over
+        app.let.set()
+        assert (await client.answer())[0] == 200
+        app.may_close.set()
+        await ending
 
 
 @pytest.mark.parametrize("path", ["/predict", "/v1/models/colours:predict", "/v2/models/colours/infer"])
-def test_a_body_that_has_not_arrived_is_not_waited_for_while_the_application_closes(artifacts: Path, path: str) -> None:
-    async def test() -> None:
-        app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
-        request = POST_WITHOUT_BODY.replace(b"/", path.encode(), 1)
-        async with serving(app, seconds=0) as served, served.asking(request) as client:
-            while not served.gate.accepted:
+async def test_a_body_that_has_not_arrived_is_not_waited_for_while_the_application_closes(
+    artifacts: Path, path: str
+) -> None:
+    app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
+    request = POST_WITHOUT_BODY.replace(b"/", path.encode(), 1)
+    async with serving(app, seconds=0) as served, served.asking(request) as client:
+        while not served.gate.accepted:
+            await asyncio.sleep(0.01)
+        ending = asyncio.create_task(served.end())
+        status, headers, body = await client.answer()
+        assert (status, headers["connection"], headers["x-content-type-options"]) == (503, "close", "nosniff")
+        assert headers["x-request-id"]
+        problem = json.loads(body)
+        assert problem.keys() == {"error"} if path.startswith("/v") else problem["code"] == "not_ready"
+        await ending
+
+
+async def test_a_queued_request_gets_503_at_the_end_of_the_grace_period(artifacts: Path) -> None:
+    let, inside = threading.Event(), threading.Event()
+
+    def answer(images: Pixels) -> FloatArray:
+        if images.any():  # not the warm-up
+            inside.set()
+            let.wait(SOON)
+        return real(images)
+
+    real = OnnxRuntime(Device.CPU, threads=1, spin=False).open(colour_model()).run
+    settings = Settings(artifacts=artifacts, max_batch=1)
+    let.set()
+    app = create_app(settings, FakeRuntime(lambda _: FakeSession(SPEC.shape, 3, answer)))
+    async with serving(app, seconds=0) as served:
+        let.clear()
+        inside.clear()
+        async with served.asking(_predict()) as running, served.asking(b"") as waiting:
+            await asyncio.to_thread(inside.wait, SOON)
+            waiting.again(_predict())
+            while served.gate.accepted < 2:
                 await asyncio.sleep(0.01)
             ending = asyncio.create_task(served.end())
-            status, headers, body = await client.answer()
-            assert (status, headers["connection"], headers["x-content-type-options"]) == (503, "close", "nosniff")
-            assert headers["x-request-id"]
-            problem = json.loads(body)
-            assert problem.keys() == {"error"} if path.startswith("/v") else problem["code"] == "not_ready"
+            status, headers, body = await waiting.answer()
+            assert (status, headers["connection"]) == (503, "close")
+            assert json.loads(body)["code"] == "not_ready"
+            let.set()
+            assert (await running.answer())[0] == 200
             await ending
 
-    run(test)
 
-
-def test_a_queued_request_gets_503_at_the_end_of_the_grace_period(artifacts: Path) -> None:
-    async def test() -> None:
-        let, inside = threading.Event(), threading.Event()
-
-        def answer(images: Pixels) -> FloatArray:
-            if images.any():  # not the warm-up
-                inside.set()
-                let.wait(SOON)
-            return real(images)
-
-        real = OnnxRuntime(Device.CPU, threads=1, spin=False).open(colour_model()).run
-        settings = Settings(artifacts=artifacts, max_batch=1)
-        let.set()
-        app = create_app(settings, FakeRuntime(lambda _: FakeSession(SPEC.shape, 3, answer)))
-        async with serving(app, seconds=0) as served:
-            let.clear()
-            inside.clear()
-            async with served.asking(_predict()) as running, served.asking(b"") as waiting:
-                await asyncio.to_thread(inside.wait, SOON)
-                waiting.again(_predict())
-                while served.gate.accepted < 2:
-                    await asyncio.sleep(0.01)
-                ending = asyncio.create_task(served.end())
-                status, headers, body = await waiting.answer()
-                assert (status, headers["connection"]) == (503, "close")
-                assert json.loads(body)["code"] == "not_ready"
-                let.set()
-                assert (await running.answer())[0] == 200
-                await ending
-
-    run(test)
-
-
-def test_a_head_request_is_complete_without_a_body(artifacts: Path) -> None:
-    async def test() -> None:
-        app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
-        async with serving(app) as served:
-            for path in ("/static/docs/swagger-ui-bundle.js", "/models/colours/report/curves.png"):
-                async with served.asking(f"HEAD {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode()) as client:
-                    assert await client.head() == 200
-            await served.end()
-            assert (served.gate.accepted, served.gate.answered) == (2, 2)
-
-    run(test)
+async def test_a_head_request_is_complete_without_a_body(artifacts: Path) -> None:
+    app = create_app(Settings(artifacts=artifacts, device=Device.CPU))
+    async with serving(app) as served:
+        for path in ("/static/docs/swagger-ui-bundle.js", "/models/colours/report/curves.png"):
+            async with served.asking(f"HEAD {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode()) as client:
+                assert await client.head() == 200
+        await served.end()
+        assert (served.gate.accepted, served.gate.answered) == (2, 2)
 
 
 def _predict() -> bytes:
