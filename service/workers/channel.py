@@ -7,37 +7,10 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from service.errors import (
-    ConflictError,
-    DeviceError,
-    ForbiddenError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    ModelRefusedError,
-    NotReadyError,
-    ServiceError,
-    SettingsError,
-    StartError,
-)
+from service import errors
 from service.workers.messages import LINE, Answer, Call, Failed, Request, Response
 
 LINE_BYTES = 2**30  # a plan holds the manifest of each refused version, of some MB for 1,000 classes
-
-# The errors that one process can raise in the other.
-_ERRORS: dict[str, type[ServiceError]] = {
-    kind.__name__: kind
-    for kind in (
-        ConflictError,
-        DeviceError,
-        ForbiddenError,
-        InvalidRequestError,
-        ModelNotFoundError,
-        ModelRefusedError,
-        NotReadyError,
-        SettingsError,
-        StartError,
-    )
-}
 
 Handler = Callable[[Call], Awaitable[Answer]]
 A = TypeVar("A")
@@ -120,7 +93,7 @@ class Channel:
         answer: Answer
         try:
             answer = await self._handle(request.call)
-        except ServiceError as error:
+        except errors.ServiceError as error:
             answer = Failed(error=type(error).__name__, message=str(error))
         except Exception:
             logger.exception("unexpected error in a call of the other process: %s", request.call.kind)
@@ -129,9 +102,10 @@ class Channel:
             self._send(Response(id=request.id, answer=answer))
 
 
-def _gone() -> NotReadyError:
-    return NotReadyError("The service is shutting down; try again in a moment.")
+def _gone() -> errors.NotReadyError:
+    return errors.NotReadyError("The service is shutting down; try again in a moment.")
 
 
 def _error(failed: Failed) -> Exception:
-    return _ERRORS.get(failed.error, RuntimeError)(failed.message)
+    error: Exception = getattr(errors, failed.error, RuntimeError)(failed.message)
+    return error
