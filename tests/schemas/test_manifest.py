@@ -1,5 +1,7 @@
 import json
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -119,21 +121,18 @@ def test_reads_calibration_reject_threshold_and_dropped_variants(fields: Fields)
 
 
 def put(*path: str | int, value: object) -> Callable[[Fields], None]:
-    def change(fields: Any) -> None:
-        for key in path[:-1]:
-            fields = fields[key]
-        fields[path[-1]] = value
-
-    return change
+    return change_at(path, lambda parent, key: operator.setitem(parent, key, value))
 
 
 def drop(*path: str) -> Callable[[Fields], None]:
-    def change(fields: Any) -> None:
-        for key in path[:-1]:
-            fields = fields[key]
-        del fields[path[-1]]
+    return change_at(path, operator.delitem)
 
-    return change
+
+def change_at(path: Sequence[str | int], change: Callable[[Any, Any], None]) -> Callable[[Fields], None]:
+    def apply(fields: Any) -> None:
+        change(reduce(operator.getitem, path[:-1], fields), path[-1])
+
+    return apply
 
 
 def twice_fp32(fields: Fields) -> None:
