@@ -1,20 +1,22 @@
-"""Shared by the routes of /predict and /evaluate: descriptions, options and the parsing of bodies."""
+"""Shared by routes: descriptions, options and the parsing of bodies."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Path
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from service.api.body import choose_format, request_body
-from service.api.deadlines import TIMEOUT_PARAMETERS
+from service.api.body import BodyMemory, choose_format, read_body, request_body
+from service.api.deadlines import TIMEOUT_PARAMETERS, request_context
 from service.api.flow import path_parameters
 from service.api.parameters import parameters
 from service.api.problems import problems
 from service.codecs.base import BodyFormat, Purpose, RequestBody, Submission
+from service.codecs.inference_protocol import invalid
+from service.codecs.json import without_bom
 from service.errors import InvalidRequestError
 from service.repository.plan import ModelControl
 from service.settings import Settings
@@ -22,6 +24,13 @@ from service.validation import PLAIN_INTEGER
 
 ModelName = Annotated[str, Path(description="model name, as in GET /models")]
 Version = Annotated[int, Path(ge=1, description="version number"), PLAIN_INTEGER]
+
+CONTINUES = (
+    "The deadline passed before every worker had applied the change. The change continues in the background; "
+    "GET /models shows the result."
+)
+_MESSAGE_BYTES = 64 * 1024
+Message = TypeVar("Message", bound=BaseModel)
 
 ON_ERROR = "request: an invalid image fails the request (default). item: it fails only its own item"
 REJECT = "if the highest probability is below the model's confidence threshold, return a reason in place of the label"
@@ -74,6 +83,22 @@ def _with_options(submission: Submission, query: BaseModel) -> Submission:
             values = [str(each).lower() for each in (value, in_body)]  # true and false as in JSON
             raise InvalidRequestError(f"{name} is {values[0]} in the query and {values[1]} in the body; send one.")
     return replace(submission, **options)
+
+
+async def read_message(
+    request: Request, message: type[Message], settings: Settings, memory: BodyMemory, *, empty: bytes = b""
+) -> Message:
+    """Returns the small JSON body; `empty` replaces an empty one. The Content-Type is ignored.
+
+    CONVOY_REQUEST_TIMEOUT limits only the reading. Raises what read_body and `invalid` raise.
+    """
+    with memory.hold() as held:
+        deadline = request_context(request, settings.request_timeout).deadline
+        body = await read_body(request, held, _MESSAGE_BYTES, deadline)
+    try:
+        return message.model_validate_json(without_bom(body) or empty)
+    except ValidationError as error:
+        raise invalid(error) from error
 
 
 def control_of(request: Request) -> ModelControl:

@@ -3,21 +3,13 @@
 import math
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 
 from schemas.promotion import PromoteRequest, Promotion
-from service.api.body import BodyMemory, read_body
+from service.api.body import BodyMemory
 from service.api.deadlines import TIMEOUT_PARAMETERS, request_context, within
 from service.api.problems import problems
-from service.api.routes.common import ModelName, control_of
-from service.codecs.inference_protocol import invalid
-from service.codecs.json import without_bom
+from service.api.routes.common import CONTINUES, ModelName, control_of, read_message
 from service.settings import Settings
-
-_MAX_BYTES = 64 * 1024
-_GOES_ON = (
-    "The deadline passed before every worker had applied the promotion. It goes on; GET /models shows the result."
-)
 
 
 def router(settings: Settings, memory: BodyMemory) -> APIRouter:
@@ -41,14 +33,7 @@ def router(settings: Settings, memory: BodyMemory) -> APIRouter:
     )
     async def promote(request: Request, name: ModelName) -> Promotion:
         deadline = request_context(request, math.inf).deadline
-        with memory.hold() as held:
-            body = await read_body(
-                request, held, _MAX_BYTES, request_context(request, settings.request_timeout).deadline
-            )
-        try:
-            version = PromoteRequest.model_validate_json(without_bom(body)).version
-        except ValidationError as error:
-            raise invalid(error) from error
-        return await within(deadline, control_of(request).promote(name, version), _GOES_ON)
+        version = (await read_message(request, PromoteRequest, settings, memory)).version
+        return await within(deadline, control_of(request).promote(name, version), CONTINUES)
 
     return routes

@@ -5,31 +5,24 @@ the load itself with X-Request-Timeout.
 """
 
 import math
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from schemas.inference_protocol import IndexEntry, IndexRequest, LoadRequest, ModelState, UnloadRequest
-from service.api.body import BodyMemory, read_body
+from service.api.body import BodyMemory
 from service.api.deadlines import TIMEOUT_PARAMETERS, request_context, within
 from service.api.problems import protocol_errors
-from service.api.routes.common import ModelName, control_of
-from service.codecs.inference_protocol import invalid
-from service.codecs.json import without_bom
+from service.api.routes.common import CONTINUES, ModelName, control_of, read_message
 from service.repository.registry import Registry
 from service.settings import Settings
 
-_MAX_BYTES = 64 * 1024
 _UNLOADED = "The version is unloaded; load it to serve it again."
-_CONTINUES = (
-    "The deadline passed before every worker had finished; the work continues, and GET /models shows its outcome."
-)
 _WAITING = (
     "The response comes after every worker has finished. X-Request-Timeout limits the wait; the work then continues."
 )
-
-Message = TypeVar("Message", bound=BaseModel)
 
 
 def _about(message: type[BaseModel], *statuses: int) -> dict[str, Any]:
@@ -46,15 +39,7 @@ def _about(message: type[BaseModel], *statuses: int) -> dict[str, Any]:
 def router(registry: Registry, settings: Settings, memory: BodyMemory) -> APIRouter:
     routes = APIRouter(prefix="/repository")
 
-    async def read(request: Request, message: type[Message]) -> Message:
-        """An empty body is read as {}. The Content-Type is ignored: Triton's client sends none."""
-        with memory.hold() as held:
-            deadline = request_context(request, settings.request_timeout).deadline
-            body = await read_body(request, held, _MAX_BYTES, deadline)
-        try:
-            return message.model_validate_json(without_bom(body) or b"{}")
-        except ValidationError as error:
-            raise invalid(error) from error
+    read = partial(read_message, settings=settings, memory=memory, empty=b"{}")  # Triton's client sends no body
 
     @routes.post("/index", summary="List the repository", **_about(IndexRequest))
     async def index(request: Request) -> list[IndexEntry]:
@@ -84,7 +69,7 @@ def router(registry: Registry, settings: Settings, memory: BodyMemory) -> APIRou
     async def load(request: Request, name: ModelName) -> Response:
         deadline = request_context(request, math.inf).deadline
         message = await read(request, LoadRequest)
-        await within(deadline, control_of(request).load(name, message.parameters.version), _CONTINUES)
+        await within(deadline, control_of(request).load(name, message.parameters.version), CONTINUES)
         return Response()
 
     @routes.post(
@@ -98,7 +83,7 @@ def router(registry: Registry, settings: Settings, memory: BodyMemory) -> APIRou
     async def unload(request: Request, name: ModelName) -> Response:
         deadline = request_context(request, math.inf).deadline
         await read(request, UnloadRequest)
-        await within(deadline, control_of(request).unload(name), _CONTINUES)
+        await within(deadline, control_of(request).unload(name), CONTINUES)
         return Response()
 
     return routes

@@ -130,7 +130,7 @@ def test_a_load_or_unload_continues_after_its_504(client: TestClient, path: str)
     assert isinstance(client.app, FastAPI)
     control = client.app.state.control = SlowControl()
     late = client.post(path, headers={"X-Request-Timeout": "0.05"})
-    assert "the work continues, and GET /models shows its outcome" in error_of(late, 504)
+    assert "The change continues in the background; GET /models shows the result" in error_of(late, 504)
     assert client.portal
     client.portal.call(control.let.set)
     assert control.finished.wait(20)
