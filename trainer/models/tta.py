@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from trainer.recipe import Views
 
-VIEW_COUNTS = {Views.ONE: 1, Views.MIRROR: 2, Views.SHIFT: 6}
-
 
 class AveragedViews(nn.Module):
     """float [batch, channels, height, width] in 0..1 -> the weighted mean of the views' logits [batch, classes].
