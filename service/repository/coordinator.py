@@ -161,7 +161,7 @@ class Coordinator:
                 logger.exception("a change in the artifacts folder could not be applied; trying again")
 
     async def _scan(self) -> Scan:
-        return await asyncio.wrap_future(in_daemon_thread(lambda: scan(self._artifacts)))
+        return await in_daemon_thread(lambda: scan(self._artifacts))
 
     async def _apply(self, seen: Scan) -> None:
         unreadable = {self._artifacts / name: reason for name, reason in seen.unreadable.items()}
@@ -173,7 +173,7 @@ class Coordinator:
         models = {name: self._known(name, seen) for name in seen.models}
         self._models = models | {name: model for name, model in self._models.items() if name in seen.unreadable}
         known = dict(self._fingerprints)
-        changed = await asyncio.wrap_future(in_daemon_thread(lambda: _changed(known)))
+        changed = await in_daemon_thread(lambda: _changed(known))
         existing = {ref for model in self._models.values() for ref in model.versions}
         self._forget_refusals(lambda ref: ref in changed or ref not in existing)
         await self._settle()
@@ -219,7 +219,7 @@ class Coordinator:
         """None if it cannot be read, or not within the time limit. That of a refused version is not read again."""
         if ref in self._refused:
             return self._refused[ref].manifest
-        reading = asyncio.wrap_future(in_daemon_thread(lambda: open_bundle(ref.path).manifest))
+        reading = in_daemon_thread(lambda: open_bundle(ref.path).manifest)
         with suppress(BundleError, TimeoutError):
             return await asyncio.wait_for(reading, READ_SECONDS)
         return None
@@ -247,7 +247,7 @@ class Coordinator:
         if ref in self._held:
             return None
         # Taken before the load: a file that changes during it counts as a change.
-        before = await asyncio.wrap_future(in_daemon_thread(lambda: fingerprint(ref.path)))
+        before = await in_daemon_thread(lambda: fingerprint(ref.path))
         self._outdated = True  # even if it fails: one worker may have loaded what another refuses
         refused = await self._workers.prepare(ref)
         if refused is None:
@@ -263,10 +263,9 @@ class Coordinator:
         folder = self._artifacts / ref.name
         reason = "An admin call promoted it."
         try:
-            writing = in_daemon_thread(
+            return await in_daemon_thread(
                 lambda: promote(folder, ref.version, by=PromotedBy.API, reason=reason, serving=serving)
             )
-            return await asyncio.wrap_future(writing)
         except OSError as error:
             raise ConflictError(
                 f"{folder / PROMOTION_FILE} cannot be written: {error.strerror}. Make the folder writable, or promote "

@@ -1,5 +1,6 @@
 """Runs file operations in daemon threads, because they may never return, for example on a network mount that hangs."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -8,10 +9,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_daemon_thread(work: Callable[[], T]) -> Future[T]:
+def in_daemon_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     """Runs work in a thread of its own that cannot keep the process from ending, unlike asyncio.to_thread's.
 
-    The future cannot be cancelled: a caller that gives up may still add a callback for a late result.
+    The thread cannot be cancelled. A caller that may give up awaits asyncio.shield(future), and adds a callback to the
+    future for the late result.
     """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
@@ -23,4 +25,4 @@ def in_daemon_thread(work: Callable[[], T]) -> Future[T]:
             future.set_exception(error)
 
     threading.Thread(target=run, name="files", daemon=True).start()
-    return future
+    return asyncio.wrap_future(future)

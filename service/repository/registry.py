@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -100,7 +99,8 @@ class Registry:
     def lease(self, name: str | None = None, version: int | None = None) -> Iterator[Model]:
         """A model that stays open for as long as the request holds it, whatever is loaded meanwhile.
 
-        Without a name it is the default model, without a version the current one. Raises as model().
+        Without a name it is the default model, without a version the current one. Raises ModelNotFoundError,
+        ModelRefusedError, or NotReadyError if nothing is loaded.
         """
         loaded = self._find(name, version)
         loaded.leases += 1
@@ -110,13 +110,6 @@ class Registry:
             loaded.leases -= 1
             if loaded.retired and not loaded.leases:
                 self._release(loaded)
-
-    def model(self, name: str | None = None, version: int | None = None) -> Model:
-        """The model that lease would return, to be described; to use it for inference, lease it.
-
-        Raises ModelNotFoundError, ModelRefusedError, or NotReadyError if nothing is loaded.
-        """
-        return self._find(name, version).model
 
     @property
     def runtime(self) -> Runtime:
@@ -175,12 +168,12 @@ class Registry:
 
     async def _load(self, ref: VersionRef) -> Loaded | Refused:
         """Refuses the version after the time limit. The thread continues, and a model that it still loads is closed."""
-        future: Future[Loaded | Refused] = in_daemon_thread(lambda: self._loader.load(ref))
+        loading: asyncio.Future[Loaded | Refused] = in_daemon_thread(lambda: self._loader.load(ref))
         try:
             async with asyncio.timeout(self._load_seconds):
-                return await asyncio.wrap_future(future)
+                return await asyncio.shield(loading)
         except (TimeoutError, asyncio.CancelledError) as error:
-            future.add_done_callback(lambda late: _close(late.result()))
+            loading.add_done_callback(lambda late: _close(late.result()))
             if isinstance(error, asyncio.CancelledError):
                 raise
             reason = f"Loading it took longer than {self._load_seconds:g} seconds; check the disk or network mount."

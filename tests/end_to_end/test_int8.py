@@ -56,7 +56,8 @@ def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Registr
 def test_int8_serves_on_a_cpu_and_passes_its_golden_samples(bundle: Path, load: Callable[[], Registry]) -> None:
     registry = load()
     assert registry.refused == ()
-    choice = registry.model("colours").choice
+    with registry.lease("colours") as model:
+        choice = model.choice
     assert (choice.variant.name, choice.reason) == ("int8", "int8 is the fastest variant of this bundle on a CPU")
 
 
@@ -78,6 +79,7 @@ def test_falls_back_to_fp32_if_int8_fails_its_golden_samples(bundle: Path, load:
     (bundle / "model.int8.onnx").write_bytes((other.path / "model.onnx").read_bytes())
     mended = manifest.variants[1].model_copy(update=hash_file(bundle / "model.int8.onnx", bundle).model_dump())
     write(bundle, manifest.model_copy(update={"variants": (manifest.fp32, mended)}))
-    choice = load().model("colours").choice
+    with load().lease("colours") as model:
+        choice = model.choice
     assert choice.variant.name == "fp32"
     assert "int8 was refused: Golden sample" in choice.reason

@@ -17,6 +17,7 @@ from service.backends.fake import FakeRuntime, FakeSession
 from service.backends.onnx import OnnxRuntime
 from service.errors import ModelNotFoundError, ModelRefusedError, NotReadyError
 from service.inference.inputs import JsonInstance
+from service.inference.model import Model
 from service.repository.plan import Plan, PlannedModel, Refused, VersionRef
 from service.repository.registry import Registry
 from service.settings import Device, Settings
@@ -46,6 +47,11 @@ def await_true(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
+
+
+def model_of(registry: Registry, name: str | None = None, version: int | None = None) -> Model:
+    with registry.lease(name, version) as model:
+        return model
 
 
 def refusal(registry: Registry, name: str) -> str:
@@ -105,55 +111,55 @@ def test_refuses_a_bad_bundle_with_its_reason_while_another_serves(
     damage(write_bundle(tmp_path, "bad"))
     registry = load()
     assert [entry.ref.name for entry in registry.loaded] == ["good"]
-    assert registry.model("good").manifest.name == "good"
+    assert model_of(registry, "good").manifest.name == "good"
     with pytest.raises(ModelRefusedError, match=f"bad version 1 was refused and cannot answer: {reason}"):
-        registry.model("bad")
+        model_of(registry, "bad")
 
 
 def test_only_the_newest_version_serves(tmp_path: Path, load: Callable[..., Registry]) -> None:
     for version in (1, 2):
         write_bundle(tmp_path, version=version)
     registry = load()
-    assert registry.model("colours").manifest.version == 2
-    assert registry.model("colours", 2).manifest.version == 2
+    assert model_of(registry, "colours").manifest.version == 2
+    assert model_of(registry, "colours", 2).manifest.version == 2
     with pytest.raises(ModelNotFoundError, match=r"colours version 1 is not served\. Serving: 2"):
-        registry.model("colours", 1)
+        model_of(registry, "colours", 1)
 
 
 def test_the_only_model_is_the_default_even_where_it_was_refused(tmp_path: Path, load: Callable[..., Registry]) -> None:
     flip_byte(write_bundle(tmp_path, "a") / "model.onnx")
     with pytest.raises(ModelRefusedError):
-        load().model()
+        model_of(load())
 
 
 def test_answers_for_a_configured_default_model_alone(tmp_path: Path, load: Callable[..., Registry]) -> None:
     write_bundle(tmp_path, "a")
     flip_byte(write_bundle(tmp_path, "b") / "model.onnx")
-    assert load(default_model="a").model().manifest.name == "a"
+    assert model_of(load(default_model="a")).manifest.name == "a"
     with pytest.raises(ModelRefusedError):
-        load(default_model="b").model()
+        model_of(load(default_model="b"))
     with pytest.raises(ModelNotFoundError, match=r"Unknown model 'c'\. Models: a, b"):
-        load(default_model="c").model()
+        model_of(load(default_model="c"))
 
 
 def test_with_no_models_it_is_not_ready(load: Callable[..., Registry]) -> None:
     with pytest.raises(NotReadyError, match="train one"):
-        load().model()
+        model_of(load())
 
 
 def test_a_variant_that_fails_its_golden_samples_falls_back_to_fp32(
     tmp_path: Path, load: Callable[..., Registry]
 ) -> None:
     add_variant(write_bundle(tmp_path), "int8", scale=1.0)
-    model = load().model()
+    model = model_of(load())
     assert model.choice.variant.name == "fp32"
     assert "int8 was refused: Golden sample" in model.choice.reason
 
 
 def test_a_variant_that_passes_serves(tmp_path: Path, load: Callable[..., Registry]) -> None:
     add_variant(write_bundle(tmp_path), "int8")
-    assert load().model().choice.variant.name == "int8"
-    assert load(variant="fp32").model().choice.variant.name == "fp32"
+    assert model_of(load()).choice.variant.name == "int8"
+    assert model_of(load(variant="fp32")).choice.variant.name == "fp32"
 
 
 def test_refuses_the_bundle_if_fp32_fails_too(tmp_path: Path, load: Callable[..., Registry]) -> None:
@@ -183,7 +189,7 @@ def test_refuses_a_session_with_wrong_answers(
     write_bundle(tmp_path)
     registry = load(FakeRuntime(lambda _: FakeSession((8, 8, 3), 3, answer)))
     with pytest.raises(ModelRefusedError, match=reason):
-        registry.model()
+        model_of(registry)
 
 
 def test_a_released_version_frees_its_session_at_once(tmp_path: Path, load: Callable[..., Registry]) -> None:
@@ -225,7 +231,7 @@ def test_a_version_that_was_not_prepared_does_not_serve(tmp_path: Path, registry
         assert await registry.prepare(good) is None
         refused = PlannedModel(name="bad", refused=(Refused(ref=bad, reason="Another process refused it."),))
         await registry.serve(Plan(models=(refused, PlannedModel(name="good", serving=(good,)))))
-        assert registry.model("good").manifest.name == "good"
+        assert model_of(registry, "good").manifest.name == "good"
         assert registry.refused == refused.refused
         assert [(one.ref.name, one.ref.version) for one in registry.loaded] == [("good", 1)]
         await registry.serve(Plan(models=(PlannedModel(name="bad", serving=(bad,)),)))
@@ -267,7 +273,7 @@ def test_all_models_close_at_the_same_time(tmp_path: Path, load: Callable[..., R
     registry = load(colours(wait), default_model="a")
 
     async def infer(name: str, value: int) -> int:
-        return len(await registry.model(name).infer([JsonInstance([[value]])]))
+        return len(await model_of(registry, name).infer([JsonInstance([[value]])]))
 
     async def close() -> None:
         first = [asyncio.create_task(infer(name, value)) for name, value in values.items()]

@@ -91,7 +91,8 @@ class Callers:
 
     def _ask(self) -> None:
         while not self._end.is_set():
-            before = registry_of(self.client).model().manifest.version
+            with registry_of(self.client).lease() as model:
+                before = model.manifest.version
             response = self.client.post("/predict", json=BODY)
             self.answers.append((response.status_code, before, response.json().get("version", 0)))
 
@@ -151,7 +152,7 @@ def test_models_shows_why_a_load_was_refused_after_its_caller_stopped_waiting(ar
     gate.open_go_on.clear()
     body = {"parameters": {"version": 2}}
     late = client.post("/v2/repository/models/colours/load", json=body, headers={"X-Request-Timeout": "0.3"})
-    assert "GET /models shows its outcome" in error_of(late, 504)
+    assert "GET /models shows the result" in error_of(late, 504)
     gate.open_go_on.set()
     await_true(lambda: len(client.get("/models").json()["models"]) == 2)
     pinned, refused = client.get("/models").json()["models"]
