@@ -4,12 +4,12 @@ from types import TracebackType
 
 import torch
 
-from trainer.training.progress import Epoch, SilentReporter
+from trainer.training.progress import Epoch, Reporter
 
 CPU = torch.device("cpu")
 
 
-class Recorder(SilentReporter):
+class Recorder(Reporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.steps: list[int] = []

@@ -25,7 +25,7 @@ from trainer.recipe import Precision, Recipe, with_settings
 from trainer.search.search_space import Space, own_values
 from trainer.training.loop import fit
 from trainer.training.precision import with_precision
-from trainer.training.progress import Epoch, SilentReporter
+from trainer.training.progress import Epoch, Reporter
 
 # A trial is compared with the others, and perhaps pruned, at most this often: once in each twentieth of its run. Shares
 # of the run compare trials whose epochs differ in length, or in number under a time budget.
@@ -139,7 +139,7 @@ def _run_trial(
         study.tell(trial, fitted.history[fitted.best_epoch - 1].validation_accuracy)
 
 
-class TrialReporter(SilentReporter):
+class TrialReporter(Reporter):
     """Reports validation accuracy to a trial. Raises TrialPruned if the trial is behind the others at that point."""
 
     def __init__(self, trial: optuna.Trial, *, prunes: bool = True) -> None:

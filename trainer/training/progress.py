@@ -1,9 +1,9 @@
-"""What a person sees of a run while it goes on."""
+"""Progress reporters: a bar, one line per epoch, or silent."""
 
 import sys
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -38,24 +38,12 @@ class Epoch:
         )
 
 
-class Reporter(Protocol):
+class Reporter:
     """Receives the progress of a run; a context manager that is left when the run ends, however it ends.
 
     `progress` is the completed share of the run, 0..1, by its steps or its time budget. `epochs` is None if a time
-    budget decides about the number of epochs.
+    budget decides about the number of epochs. The base class is silent.
     """
-
-    def note(self, sentence: str) -> None: ...
-    def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None: ...
-    def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
-
-class SilentReporter:
-    """Prints nothing. The base of the other reporters, and the reporter of all processes but the main one."""
 
     def note(self, sentence: str) -> None:
         pass
@@ -75,7 +63,10 @@ class SilentReporter:
         pass
 
 
-class LineReporter(SilentReporter):
+SilentReporter = Reporter
+
+
+class LineReporter(Reporter):
     """Prints one line per epoch: for logs and other streams that are not a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -88,7 +79,7 @@ class LineReporter(SilentReporter):
         print(epoch.line(epochs), file=self._stream, flush=True)
 
 
-class BarReporter(SilentReporter):
+class BarReporter(Reporter):
     """Shows a bar over the whole run with loss, accuracy, images/s and the time left, and prints a line per epoch."""
 
     def __init__(self, console: Console) -> None:

@@ -82,7 +82,7 @@ _TRACKERS: dict[TrackerName, Callable[[Path, str, Settings], Tracker]] = {
 }
 
 
-class TrackingReporter:
+class TrackingReporter(Reporter):
     """Passes everything on to another reporter, and the epochs to trackers. One that fails is left out."""
 
     def __init__(
@@ -90,8 +90,13 @@ class TrackingReporter:
     ) -> None:
         """Raises UsageError if a tracker's package is not installed, or if the tracker cannot start."""
         self._inner = inner
-        self.note, self.step = inner.note, inner.step
         self._trackers = {name: _start(name, folder, model, settings) for name in names}
+
+    def note(self, sentence: str) -> None:
+        self._inner.note(sentence)
+
+    def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None:
+        self._inner.step(step, progress, loss, accuracy, images_per_second)
 
     def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:
         self._inner.epoch(epoch, epochs, progress)
