@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from trainer.cli.output import print_table
@@ -40,4 +39,4 @@ def _row(answer: Answer) -> tuple[str, str, str, str]:
 def _entry(answer: Answer) -> dict[str, object]:
     if answer.error is not None:
         return {"file": answer.file, "error": answer.error}
-    return {"file": answer.file, **asdict(answer.top[0]), "top": [asdict(guess) for guess in answer.top]}
+    return {"file": answer.file, **dict(answer.top[0]), "top": [dict(guess) for guess in answer.top]}

@@ -9,6 +9,7 @@ import numpy as np
 from schemas.bundle import Bundle, FloatArray
 from schemas.errors import ImageError
 from schemas.image import decode_image
+from schemas.prediction import ClassProbability
 from trainer.data.photo import is_document
 from trainer.errors import DataError
 from trainer.evaluation.onnx_session import OnnxModel
@@ -19,18 +20,11 @@ _FILES = 256  # decoded at a time
 
 
 @dataclass(frozen=True)
-class Guess:
-    label: str
-    index: int
-    probability: float
-
-
-@dataclass(frozen=True)
 class Answer:
     """The most probable classes of a file in descending order, or the error."""
 
     file: str
-    top: tuple[Guess, ...]
+    top: tuple[ClassProbability, ...]
     error: str | None = None
 
 
@@ -68,9 +62,9 @@ def _answer_batch(bundle: Bundle, model: OnnxModel, files: Sequence[Path]) -> li
     ]
 
 
-def _top(probabilities: FloatArray, labels: tuple[str, ...]) -> tuple[Guess, ...]:
+def _top(probabilities: FloatArray, labels: tuple[str, ...]) -> tuple[ClassProbability, ...]:
     order = np.argsort(-probabilities, kind="stable")[:TOP]
-    return tuple(Guess(labels[i], int(i), float(probabilities[i])) for i in order)
+    return tuple(ClassProbability(label=labels[i], index=int(i), probability=float(probabilities[i])) for i in order)
 
 
 def _image_files(paths: Sequence[Path]) -> Iterator[Path]:
