@@ -54,14 +54,19 @@ class Unreadable(Frozen):
     reason: str
 
 
-class EntryFile(Frozen):
-    """entry.json. notes has one sentence per decision about how the data was read; classes may be empty."""
+class Decoded(Frozen):
+    """What a source reports about the images that it wrote: one note per decision about how it read the data."""
+
+    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+class EntryFile(Decoded):
+    """entry.json."""
 
     format: Literal[1] = 1
     parts: Annotated[dict[str, dict[str, Stamp]], Field(description="part -> its files")]
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    unreadable: tuple[Unreadable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,15 +213,6 @@ class EntryWriter:
             self.parts[name] = part.finish()
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A source's notes on the images that it wrote."""
-
-    notes: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    unreadable: tuple[Unreadable, ...] = ()
-
-
 def decode_once(decoding: Decoding, place: Path | None, decode: Callable[[EntryWriter], Decoded]) -> Entry:
     """Returns the entry of an earlier run if nothing has changed since; else calls decode and keeps the result.
 
@@ -259,10 +255,7 @@ def _write(where: Path, name: str, decoding: Decoding, decode: Callable[[EntryWr
     try:
         writer = EntryWriter(new)
         decoded = decode(writer)
-        entry = EntryFile(
-            parts=writer.parts, classes=decoded.classes, notes=decoded.notes, unreadable=decoded.unreadable
-        )
-        write_entry(new, entry)
+        write_entry(new, EntryFile(parts=writer.parts, **dict(decoded)))
         if read_entry(where / name) is None:
             shutil.rmtree(where / name, ignore_errors=True)  # a damaged one
         try:

@@ -221,7 +221,7 @@ class NpzSource:
             bytes_by_type=all(images.dtype == np.uint8 for images, _ in parts.values()),
         )
         notes = [self._write(parts[part][0], indices[part], value_range, part, writer) for part in parts]
-        return Decoded(tuple(notes), classes)
+        return Decoded(notes=tuple(notes), classes=classes)
 
     def _write(
         self, images: ZippedArray, labels: Labels, value_range: ValueRange, name: str, writer: EntryWriter
