@@ -19,22 +19,6 @@ from trainer.training.loader import GatheredImages
 SAMPLES = 25
 _COLUMNS = 8
 _TITLE_WIDTH = 120  # characters that fit above 8 columns
-_WORDS = {
-    "flip": "{} flip",
-    "vertical_flip": "mirrored top to bottom",
-    "aspect": "aspect ratio changed by up to {:.0%}",
-    "trivial": "TrivialAugment",
-    "erase": "{:.0%} with a rectangle of noise",
-    "translate": "shifted by up to {:g} pixels",
-    "rotate": "rotated by up to {:g} degrees",
-    "scale": "scaled by up to {:.0%}",
-    "crop": "up to {:.0%} of the area cropped",
-    "reflect": "mirrored at the border",
-    "colour": "colours changed by up to {:.0%}",
-    "cutout": "a black square of {} pixels",
-    "mixup": "mixup {:g}",
-    "cutmix": "CutMix {:g}",
-}
 
 
 def write_show(path: Path, recipe: Recipe, data: Splits, count: int) -> int:
@@ -84,11 +68,10 @@ def augmented_batch(data: LabelledImages, config: AugmentConfig, seed: int) -> t
 
 
 def describe_augmentation(config: AugmentConfig) -> str:
+    """Returns the settings that differ from their defaults, as in --set augment.NAME=VALUE."""
     defaults = AugmentConfig()
-    used = {name: value for name, value in config if value != getattr(defaults, name)}
-    return (
-        ", ".join(_WORDS.get(name, f"{name} {{}}").format(value) for name, value in used.items()) or "no augmentation"
-    )
+    changed = [f"{name}={value}" for name, value in config if value != getattr(defaults, name)]
+    return ", ".join(changed) or "no augmentation"
 
 
 def _title(recipe: Recipe, data: Splits) -> str:

@@ -56,7 +56,7 @@ def test_mixed_images_have_both_labels(data: Splits) -> None:
 def test_every_augmentation_is_described() -> None:
     assert describe_augmentation(AugmentConfig()) == "no augmentation"
     assert describe_augmentation(AugmentConfig(flip=Flip.RANDOM, rotate=12, scale=0.15, mixup=0.2)) == (
-        "random flip, rotated by up to 12 degrees, scaled by up to 15%, mixup 0.2"
+        "flip=random, rotate=12.0, scale=0.15, mixup=0.2"
     )
     for name, default in AugmentConfig():
         value = {bool: True, int: 1, float: 0.5}.get(type(default), "random")
