@@ -4,7 +4,7 @@ import difflib
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag
 
@@ -68,7 +68,7 @@ class BackboneConfig(Frozen):
 _OWN = PlainConfig | InceptionConfig | FastConfig
 AnyNetwork = _OWN | BackboneConfig
 
-NETWORKS: dict[str, type[_OWN]] = {"plain": PlainConfig, "inception": InceptionConfig, "fast": FastConfig}
+NETWORKS: dict[str, type[_OWN]] = {config.model_fields["name"].default: config for config in get_args(_OWN)}
 
 
 def _tag(network: Any) -> str:

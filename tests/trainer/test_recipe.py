@@ -5,8 +5,8 @@ import pytest
 
 from tests.support import colour_images
 from trainer.errors import RecipeError, WriteError
+from trainer.models.build import build
 from trainer.models.layers import Shape
-from trainer.models.registry import build
 from trainer.models.summary import parameter_count
 from trainer.network_config import BackboneConfig, InceptionConfig
 from trainer.recipe import AUGMENT_POLICIES, OptimizerName, Recipe, read_recipe, with_settings, write_recipe

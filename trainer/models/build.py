@@ -1,4 +1,4 @@
-"""Builds the network that suits a data set."""
+"""Builds a network from its settings, and the one that suits a data set. Each other file of this room is a network."""
 
 import numpy as np
 import torch
@@ -8,11 +8,12 @@ from torch import nn
 from trainer.data.dataset import LabelledImages
 from trainer.data.split import Splits
 from trainer.errors import RecipeError
+from trainer.models import backbones, fast, inception, plain
 from trainer.models.backbones import Backbone
 from trainer.models.fast import FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape, as_input
 from trainer.models.pretrained import StartingWeights, load_body, load_head
-from trainer.models.registry import build
+from trainer.network_config import AnyNetwork, FastConfig, InceptionConfig, PlainConfig
 from trainer.recipe import Recipe
 
 # Enough to estimate the covariance of small patches.
@@ -49,6 +50,17 @@ def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = 
     elif isinstance(network, Backbone):
         normalise = normalise.expanded(Backbone.CHANNELS)
     return nn.Sequential(normalise, network, *([OneNeuron()] if recipe.sigmoid else []))
+
+
+def build(config: AnyNetwork, shape: Shape) -> nn.Module:
+    """Returns the network with random weights. Raises RecipeError if the images are too small for it."""
+    if isinstance(config, PlainConfig):
+        return plain.build(config, shape)
+    if isinstance(config, InceptionConfig):
+        return inception.build(config, shape)
+    if isinstance(config, FastConfig):
+        return fast.build(config, shape)
+    return backbones.build(config, shape)
 
 
 def _normalise(train: LabelledImages) -> Normalise:

@@ -13,8 +13,8 @@ from trainer.data.split import split
 from trainer.evaluation.calibration import HIGHEST, LOWEST, fit_temperature
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import export
+from trainer.models.build import build
 from trainer.models.layers import OneNeuron, Shape
-from trainer.models.registry import build
 from trainer.network_config import PlainConfig
 from trainer.recipe import Recipe
 

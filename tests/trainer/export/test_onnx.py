@@ -14,8 +14,8 @@ from schemas.manifest import InputSpec
 from trainer.errors import ExportError
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import NetworkOutput, check_parity, export
+from trainer.models.build import build
 from trainer.models.layers import Normalise, Shape
-from trainer.models.registry import build
 from trainer.network_config import NETWORKS, network_named
 
 SPEC = InputSpec(height=24, width=24, channels=3)

@@ -9,10 +9,9 @@ from schemas.manifest import InputSpec
 from tests.support import colour_images
 from trainer.data.dataset import LabelledImages
 from trainer.errors import RecipeError
-from trainer.models.build import build_network
+from trainer.models.build import build, build_network
 from trainer.models.fast import FastGroup, FastNetwork
 from trainer.models.layers import Normalise, OneNeuron, Shape, as_input
-from trainer.models.registry import build
 from trainer.models.summary import parameter_count, summary
 from trainer.network_config import NETWORKS, FastConfig, PlainConfig, network_named
 

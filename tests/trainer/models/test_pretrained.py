@@ -21,10 +21,9 @@ from trainer.data.split import Splits, split
 from trainer.errors import DataError, RecipeError
 from trainer.export.onnx import network_logits
 from trainer.models.backbones import TIMM_NAMES, own_input, own_normalisation
-from trainer.models.build import build_network
+from trainer.models.build import build, build_network
 from trainer.models.layers import Shape
 from trainer.models.pretrained import as_run, packaged_tensors, starting_weights
-from trainer.models.registry import build
 from trainer.network_config import PACKAGED, AnyNetwork, BackboneConfig, FastConfig, PlainConfig
 from trainer.recipe import Recipe, TransferConfig
 from trainer.recipes.registry import network_of_bundle

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from schemas.manifest import InputSpec
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import NetworkOutput, check_parity, export
+from trainer.models.build import build
 from trainer.models.layers import Shape
-from trainer.models.registry import build
 from trainer.models.tta import AveragedViews, with_views
 from trainer.network_config import PlainConfig
 from trainer.recipe import Views

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from trainer.models.build import build
 from trainer.models.layers import OneNeuron, Shape, head_name
-from trainer.models.registry import build
 from trainer.network_config import NETWORKS, network_named
 from trainer.recipe import OptimizerConfig, OptimizerName
 from trainer.training.optimizers import FilterMuon, MovingAverage, body_parameters, build_optimizers, slow_body
