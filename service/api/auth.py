@@ -87,7 +87,7 @@ class Guard:
             _check_local(request)
 
     def has_client_access(self, request: Request) -> bool:
-        """Whether a public route may tell this client about models."""
+        """Returns whether the client may see model names on public routes."""
         keys = _keys(request.headers)
         return not self._client_keys or any(key in self._admin_keys or key in self._client_keys for key in keys)
 
@@ -120,18 +120,19 @@ def _check_local(request: Request) -> None:
 
     A browser on this machine names that site in Origin; or in Host, if the site's name resolves to this machine.
     """
-    rule = "Without CONVOY_ADMIN_KEYS, only clients on the service's own machine may make this request"
+    rule = "Without an admin key, only clients on the service's own machine may make this request"
+    advice = "The operator sets admin keys with CONVOY_ADMIN_KEYS."
     headers = request.headers
     if request.client is None or not is_loopback(request.client.host):
-        raise ForbiddenError(f"{rule}; set it, and send one of its keys.")
+        raise ForbiddenError(f"{rule}. {advice}")
     forwarded = next((name for name in headers if name in _FORWARDED or name.startswith("x-forwarded-")), None)
     if forwarded:
-        raise ForbiddenError(f"{rule}, but the header {forwarded} shows that a proxy forwarded it; set it.")
+        raise ForbiddenError(f"{rule}, but its header {forwarded} shows that a proxy forwarded it. {advice}")
     host, origin = headers.get("host", ""), headers.get("origin")
     if not is_loopback(_hostname(host)):
-        raise ForbiddenError(f"{rule}; use the host 127.0.0.1 or localhost, not '{shortened(host)}'.")
+        raise ForbiddenError(f"{rule}. Use the host 127.0.0.1 or localhost, not '{shortened(host)}'.")
     if origin is not None and origin.partition("://")[2] != host:
-        raise ForbiddenError(f"{rule}, and pages of '{shortened(origin)}' may not; set it, and send one of its keys.")
+        raise ForbiddenError(f"{rule}, and web pages of '{shortened(origin)}' may not. {advice}")
 
 
 def _hostname(host: str) -> str:

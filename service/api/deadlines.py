@@ -75,16 +75,18 @@ async def within(deadline: float, work: Coroutine[Any, Any, T], message: str) ->
 
 
 def _log_outcome(task: asyncio.Task[Any]) -> None:
-    """Logs how work ended that no client waits for."""
+    """Logs the outcome of work whose client has gone."""
     if task.cancelled():
         return
     error = task.exception()
     if error is None:
-        logger.info("work whose client left or got a 504 is done")
+        logger.info("background work finished after its client had disconnected or timed out")
     elif isinstance(error, ServiceError):
-        logger.warning("work whose client left or got a 504 failed: %s", error)
+        logger.warning("background work failed after its client had disconnected or timed out: %s", error)
     else:
-        logger.error("work whose client left or got a 504 failed unexpectedly", exc_info=error)
+        logger.error(
+            "unexpected error in background work after its client had disconnected or timed out", exc_info=error
+        )
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -49,7 +49,7 @@ _DESCRIBED = {
     403: (
         "The key does not permit this request, or the request comes from another machine or web page.",
         ProblemCode.FORBIDDEN,
-        "Without CONVOY_ADMIN_KEYS, only clients on the service's own machine may make this request.",
+        "Without an admin key, only clients on the service's own machine may make this request.",
     ),
     404: (
         "The model, version or file does not exist.",
@@ -64,7 +64,7 @@ _DESCRIBED = {
     409: (
         "The state of the service does not allow the change; the detail says what to do.",
         ProblemCode.CONFLICT,
-        "CONVOY_VERSIONS fixes the versions that serve; set it to promoted, and promote again.",
+        "CONVOY_VERSIONS fixes the served versions. Promotions need CONVOY_VERSIONS=promoted.",
     ),
     413: (
         "The body is too large, or holds too many images or values.",

@@ -24,7 +24,7 @@ def choose(manifest: ModelManifest, *, gpu: bool, policy: Policy) -> VariantChoi
         variant = manifest.variant(wanted)
         if variant is not None:
             return VariantChoice(variant, f"{wanted} is the fastest variant of this bundle on {device}")
-        return VariantChoice(manifest.fp32, f"the bundle has no {wanted}, the fast variant on {device}")
+        return VariantChoice(manifest.fp32, f"fp32 runs on {device}, because the bundle has no {wanted} variant")
     variant = manifest.variant(policy)
     if variant is not None:
         return VariantChoice(variant, f"CONVOY_VARIANT={policy}")

@@ -128,7 +128,7 @@ def _check_extents(entries: Sequence[zipfile.ZipInfo], end: int) -> None:
     """Refuses files that share bytes: a few bytes could be unpacked a thousand times (Fifield, 2019)."""
     free = 0
     for info in sorted(entries, key=lambda info: info.header_offset):
-        name = len(info.orig_filename)  # its bytes are at least as many
+        name = len(info.orig_filename)  # in characters; UTF-8 needs at least as many bytes
         if info.header_offset < free or info.header_offset + _LOCAL_HEADER + name + info.compress_size > end:
             raise InvalidRequestError(
                 f"'{shortened(info.filename)}' shares bytes with another part of the archive; recreate the archive."

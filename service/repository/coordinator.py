@@ -79,7 +79,7 @@ class Coordinator:
             self._polling = asyncio.create_task(self._poll())
 
     async def close(self) -> None:
-        """Stops making changes. What serves goes on."""
+        """Stops polling. Served versions stay loaded."""
         if self._polling:
             self._polling.cancel()
             with suppress(asyncio.CancelledError):
@@ -109,7 +109,7 @@ class Coordinator:
                 raise _no_version(name, self._policy.pins[name] if version is None else version, wanted)
             self._forget_refusals(lambda ref: ref.name == name and version in {None, ref.version})  # try again
             refused, can_answer = await self._prepare_target(wanted)
-            # A pin needs its own bundle: that the old bundle of this number would answer instead is no reason for it.
+            # A pin takes effect only if the new bundle of this number is valid, even if the old one still serves.
             takes_effect = not refused if version is not None else can_answer or self._current(name) is None
             if takes_effect:
                 self._models[name] = wanted
@@ -117,7 +117,7 @@ class Coordinator:
                 self._models[name] = self._models.get(name, KnownModel(())).showing(refused)
             await self._settle()
             if first in refused:
-                raise ModelRefusedError(f"{first} was refused, and {self._instead(first)}: {refused[first].reason}")
+                raise self._refusal(refused[first])
 
     async def unload(self, name: str) -> None:
         self._allow_change()
@@ -134,7 +134,7 @@ class Coordinator:
     async def promote(self, name: str, version: int) -> Promotion:
         self._allow_change()
         if self._policy.rule is not Rule.PROMOTED or name in self._policy.pins:
-            raise ConflictError("CONVOY_VERSIONS fixes the versions that serve; set it to promoted, and promote again.")
+            raise ConflictError("CONVOY_VERSIONS fixes the served versions. Promotions need CONVOY_VERSIONS=promoted.")
         async with self._lock:
             model = await self._find(name)
             ref = next((ref for ref in model.versions if ref.version == version), None)
@@ -150,7 +150,7 @@ class Coordinator:
                 self._models[name] = self._models.get(name, KnownModel(())).showing([ref])
             finally:
                 await self._settle()
-            raise ModelRefusedError(f"{ref} was refused, and {self._instead(ref)}: {refused.reason}")
+            raise self._refusal(refused)
 
     async def _poll(self) -> None:
         while True:
@@ -158,7 +158,7 @@ class Coordinator:
             try:
                 await self.refresh()
             except Exception:
-                logger.exception("a change in the artifacts folder could not be applied; trying again")
+                logger.exception("cannot apply the changes in the artifacts folder; retrying")
 
     async def _scan(self) -> Scan:
         return await in_daemon_thread(lambda: scan(self._artifacts))
@@ -216,7 +216,7 @@ class Coordinator:
         return plan.model_copy(update={"models": tuple(models)})
 
     async def _read_manifest(self, ref: VersionRef) -> ModelManifest | None:
-        """None if it cannot be read, or not within the time limit. That of a refused version is not read again."""
+        """Returns None on an error or a timeout. The manifest of a refused version comes from the refusal."""
         if ref in self._refused:
             return self._refused[ref].manifest
         reading = in_daemon_thread(lambda: open_bundle(ref.path).manifest)
@@ -268,19 +268,19 @@ class Coordinator:
             )
         except OSError as error:
             raise ConflictError(
-                f"{folder / PROMOTION_FILE} cannot be written: {error.strerror}. Make the folder writable, or promote "
-                "the version where the bundles come from."
+                f"{folder / PROMOTION_FILE} cannot be written: {error.strerror}. Make the folder writable, or write "
+                "promoted.json at the source of the bundles."
             ) from error
 
     def _current(self, name: str) -> VersionRef | None:
         return next((model.current for model in self._plan.models if model.name == name), None)
 
-    def _instead(self, refused: VersionRef) -> str:
-        current = self._current(refused.name)
-        if current is None:
-            return f"no version of {refused.name} serves"
-        before = " as it was before" if current.version == refused.version else ""
-        return f"version {current.version}{before} serves"
+    def _refusal(self, refused: Refused) -> ModelRefusedError:
+        name, current = refused.ref.name, self._current(refused.ref.name)
+        instead = f"Version {current.version} serves." if current else f"No version of {name} serves."
+        if current and current.version == refused.ref.version:
+            instead = f"The previous bundle of version {current.version} continues to serve."
+        return ModelRefusedError(f"{refused.ref} was refused: {refused.reason} {instead}")
 
     async def _find(self, name: str) -> KnownModel:
         """The model in the folder now. A name is only compared with names from a scan, never opened."""

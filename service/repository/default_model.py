@@ -41,7 +41,7 @@ class DefaultModel:
             names = {before} | {ref.name for ref in plan.serving}
         _, _, default = min([await self._origin(oldest[name]) for name in names])
         if default != before:
-            logger.info("%s answers requests that name no model; CONVOY_DEFAULT_MODEL sets another", default)
+            logger.info("default model: %s. Set CONVOY_DEFAULT_MODEL to change it", default)
         return default
 
     async def _origin(self, ref: VersionRef) -> _Origin:

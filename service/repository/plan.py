@@ -17,7 +17,7 @@ LOAD_SECONDS = 120.0  # the time limit for loading one version, in each worker
 
 
 class VersionRef(Frozen):
-    """One version of a model, from the scan to the answer. Another stamp is another bundle under the same number."""
+    """One version of a model, from the scan to the answer. A replaced bundle has another stamp."""
 
     name: str
     version: int

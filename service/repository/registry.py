@@ -15,7 +15,7 @@ from service.repository.plan import LOAD_SECONDS, Plan, PlannedModel, Refused, U
 from service.settings import Settings
 from service.telemetry.metrics import Serving, Telemetry
 
-_UNPREPARED = "It was not loaded in this process before it was to serve."
+_UNPREPARED = "This worker has not loaded the version."
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,8 @@ class Registry:
             if entry.ref.version == version:
                 return entry
         raise ModelNotFoundError(
-            f"{name} version {version} is not configured to be served; GET /models lists versions."
+            f"Version {version} of {name} does not exist, or CONVOY_VERSIONS does not select it. GET /models lists the "
+            "versions."
         )
 
     def is_current(self, entry: Entry) -> bool:
@@ -205,7 +206,7 @@ class Registry:
             advice = (
                 "GET /models gives the reasons" if self._models else "train one (make train), or set CONVOY_ARTIFACTS"
             )
-            logger.warning("no model serves from %s: %s", self._settings.artifacts.absolute(), advice)
+            logger.warning("no model is loaded from %s: %s", self._settings.artifacts.absolute(), advice)
 
     def _release(self, loaded: Loaded) -> None:
         self._open.discard(loaded)

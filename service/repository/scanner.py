@@ -18,7 +18,7 @@ _LISTING_ERRORS: dict[type[OSError], tuple[str, str]] = {
     FileNotFoundError: ("does not exist", "train a model (make train), or set CONVOY_ARTIFACTS"),
     NotADirectoryError: ("is not a folder", "set CONVOY_ARTIFACTS to the folder that contains <model>/<version>/"),
 }
-_BAD_VERSION = "a version is a positive integer, directly below its model: <artifacts>/<model>/<version>/"
+_BAD_VERSION = "name version folders 1, 2, 3 ... directly below their model: <artifacts>/<model>/<version>/"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _visible(folder: Path) -> list[Path]:
 
 def _bundle_too_high(folder: Path, entries: Sequence[Path]) -> dict[Path, str]:
     manifest = folder / MANIFEST_FILE
-    return {manifest: "a bundle belongs into <artifacts>/<model>/<version>/"} if manifest in entries else {}
+    return {manifest: "move the bundle to <artifacts>/<model>/<version>/"} if manifest in entries else {}
 
 
 def _bad_name(name: str) -> str:

@@ -7,7 +7,7 @@ from schemas.promotion import Promotion, serving_order
 from service.repository.plan import Plan, PlannedModel, Refused, Unloaded, VersionRef
 from service.settings import Policy, Rule
 
-_MISSING = "This version was requested, but it is not in the artifacts folder; load another one."
+_MISSING = "The pinned version does not exist in the artifacts folder; load another one."
 
 Refusals = Mapping[VersionRef, Refused]
 

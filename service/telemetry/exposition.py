@@ -67,7 +67,7 @@ def render(totals: Report, accept: str) -> tuple[bytes, str]:
     """Returns the text and its media type: OpenMetrics if the Accept header names it, else Prometheus's own format."""
     registry = CollectorRegistry()
     registry.register(_Totals(totals))
-    # The library's own negotiation would repeat in the media type whatever version a client asks for.
+    # The library's own negotiation would copy the client's version parameter into the Content-Type.
     if "application/openmetrics-text" in accept:
         text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
         return text, openmetrics.CONTENT_TYPE_LATEST

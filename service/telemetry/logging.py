@@ -55,7 +55,7 @@ def log_config(settings: Settings) -> dict[str, Any]:
 class QueuedHandler(logging.Handler):
     """Writes lines in a thread of its own.
 
-    If the reader of a pipe stops reading, a write blocks: lines are then dropped, and the service goes on.
+    If the reader of a pipe stops reading, a write blocks: lines are then dropped, and the service continues.
     """
 
     def __init__(self, descriptor: int = STDERR) -> None:

@@ -74,7 +74,7 @@ class Channel:
         except ConnectionError:
             pass  # the other end was killed
         except Exception:
-            logger.exception("the channel to the other process failed")
+            logger.exception("the connection between the supervisor and a worker failed")
         finally:
             self._writer.close()
             for future in self._waiting.values():

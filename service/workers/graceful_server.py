@@ -31,7 +31,7 @@ class Gate:
         self._receiving: set[asyncio.Task[object]] = set()
 
     def cancel_incomplete(self) -> None:
-        """Cancels the requests whose bodies have not arrived. Nothing that the application closes would end them."""
+        """Cancels the requests whose bodies have not arrived. Closing the application would not end them."""
         for task in list(self._receiving):
             task.cancel()
 
@@ -44,7 +44,7 @@ class Gate:
 
         async def counted_receive() -> Message:
             nonlocal body_complete
-            if body_complete:  # what is awaited is the client's leaving
+            if body_complete:  # waiting for a disconnect
                 return await receive()
             task = cast("asyncio.Task[object]", asyncio.current_task())
             self._receiving.add(task)
@@ -106,7 +106,7 @@ class Server(uvicorn.Server):
         if not await self._connections_end(min(grace, IDLE_SECONDS)):
             self._close_idle()
             if not await self._connections_end(grace - IDLE_SECONDS):
-                logger.warning("the grace period is over with %d requests in progress", len(self.server_state.tasks))
+                logger.warning("grace period expired; %d requests are unfinished", len(self.server_state.tasks))
                 self._gate.cancel_incomplete()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.close_seconds):

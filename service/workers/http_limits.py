@@ -17,7 +17,7 @@ HEAD_BYTES = 64 * 1024  # plus one read, which is bounded
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Has the application answer what it refuses, and closes the connection."""
+    """Sends refusals through the application, then closes the connection."""
 
     head_seconds = 30.0
     dropping_seconds = 10.0

@@ -18,7 +18,7 @@ from service.workers.worker_process import Cause, Death, WorkerProcess
 
 WORKER = "service.workers.worker"
 START_SECONDS = 300.0  # from the start of the process until its device is known
-HANG_SECONDS = 30.0  # in which an event loop answers nothing. Loads and slow models run in other threads
+HANG_SECONDS = 30.0  # timeout of a ping. Loads and slow models run in other threads
 COLLECT_SECONDS = 1.0  # between reports of a worker, and the longest wait for them
 STABLE_SECONDS = 30.0  # a worker that served for so long did not end because of its start
 LONGEST_PAUSE = 30.0
@@ -96,7 +96,10 @@ class Pool:
             verdicts = await asyncio.gather(*(_verdict(worker, call) for worker in group))
             answered = [verdict for verdict in verdicts if verdict is not None]
             if not answered:
-                reason = "Every worker process that loaded it died; the log has the exit status. Load it to try again."
+                reason = (
+                    "Loading this version ended every worker process that tried. The log has the exit status. Load the "
+                    "version to try again."
+                )
                 return Refused(ref=ref, reason=reason)
             if refused := next((verdict.refused for verdict in answered if verdict.refused), None):
                 return refused
@@ -155,14 +158,14 @@ class Pool:
                 started = await worker.channel.call(messages.Start(settings=readable(self._settings)), messages.Started)
         except NotReadyError as error:
             death = await self._buried(worker)
-            raise StartError(f"A {death.description} before it had started; its log above gives the reason.") from error
+            raise StartError(f"A {death.description} during start-up; see its log lines above.") from error
         except Exception as error:
             worker.kill()
             await self._buried(worker)
             if isinstance(error, StartError):
                 raise
-            why = f"it took longer than {START_SECONDS:.0f} seconds." if isinstance(error, TimeoutError) else error
-            raise StartError(f"A worker process cannot start: {why} Its log above may give the reason.") from error
+            why = f"It took over {START_SECONDS:.0f} seconds." if isinstance(error, TimeoutError) else error
+            raise StartError(f"A worker process cannot start: {why} See its log lines above.") from error
         self._watchers[worker] = asyncio.create_task(self._watch(worker))
         return worker, started
 
@@ -189,7 +192,7 @@ class Pool:
             if lacking := await self._lacking(worker):
                 worker.kill()
                 await self._buried(worker)
-                death = Death(Cause.UNFIT, f"a new worker process cannot serve what the others do, {lacking}")
+                death = Death(Cause.UNFIT, f"the replacement worker refused a version that the others serve: {lacking}")
                 continue
             if not worker.channel.closed:
                 self._join(worker)  # in the same step as the last check of _lacking: no plan can come in between
@@ -222,7 +225,7 @@ class Pool:
                 if done:
                     break
             else:
-                logger.error("%s has not answered for %.0f seconds and is killed", worker, self._hang_seconds)
+                logger.error("%s has not answered for %.0f seconds; killing it", worker, self._hang_seconds)
                 worker.kill(Cause.UNRESPONSIVE)
             await report
             await asyncio.sleep(COLLECT_SECONDS)
@@ -254,7 +257,7 @@ class Pool:
         except NotReadyError:
             return None  # it died, and its keeper replaces it
         except Exception as error:
-            logger.exception("%s cannot serve its plan and is killed", worker)
+            logger.exception("%s failed to apply the plan; killing it", worker)
             worker.kill(Cause.UNFIT)
             return error
         return None
@@ -269,7 +272,7 @@ class Pool:
                 await worker.channel.close()
                 await worker.process.wait()
         except TimeoutError:
-            logger.error("%s does not end and is killed", worker)  # noqa: TRY400 - no traceback
+            logger.error("%s did not exit in time; killing it", worker)  # noqa: TRY400 - no traceback
         except NotReadyError:
             logger.error("%s while it drained", (await self._buried(worker)).description)  # noqa: TRY400 - no traceback
         worker.kill()
@@ -297,10 +300,9 @@ async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
 
 def _log_death(death: Death, deaths: int) -> None:
     if deaths == 1:
-        logger.error("%s; a new one takes its place", death.description)
+        logger.error("%s; starting a replacement", death.description)
         return
     logger.error(
-        "%s; this is death %d in a row within %.0f seconds of a start: see the log of the workers above. "
-        "The next try is in %.0f seconds",
+        "%s: exit %d in a row within %.0f seconds of a start. See its log lines above. Restarting in %.0f seconds",
         *(death.description, deaths, STABLE_SECONDS, pause_before(deaths)),
     )

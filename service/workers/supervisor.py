@@ -36,7 +36,7 @@ def main() -> int:
         settings = read_settings()
         logging.config.dictConfig(log_config(settings))
         for name in unknown_variables(os.environ):
-            logger.warning("%s is not a setting of the service and is ignored", name)
+            logger.warning("unknown setting %s ignored", name)
         if warning := exposure_warning(settings):
             logger.warning("%s", warning)
         return run(settings)
@@ -105,12 +105,12 @@ class Supervisor:
     def _on_signal(self, number: signal.Signals) -> None:
         """Only a person ends the drain: process managers repeat SIGTERM, or send it to the whole process group."""
         if not self._first_signal.is_set():
-            logger.info("%s: the service answers the accepted requests and ends; Ctrl-C ends it at once", number.name)
+            logger.info("%s: draining. Ctrl-C stops at once", number.name)
             self._first_signal.set()
         elif number is signal.SIGINT:
             self._interrupt.set()
         else:
-            logger.info("%s: the service is already shutting down; Ctrl-C or SIGKILL ends it at once", number.name)
+            logger.info("%s: already draining. Ctrl-C or SIGKILL stops at once", number.name)
 
     async def _start(self) -> None:
         await self._pool.start()
@@ -123,7 +123,7 @@ class Supervisor:
         await self._coordinator.close()
         done = await self._pool.drain()
         logger.info(
-            "ended: %d requests accepted, %d answered, by the workers that ran until now",
+            "drained: accepted %d requests, answered %d (workers that died earlier are not counted)",
             done.accepted,
             done.answered,
         )

@@ -59,7 +59,7 @@ class Worker:
         self._channel = await Channel.over(control, self.handle)
         await self._channel.wait_closed()
         if self._drained is None and self._serving is not None:
-            logger.error("the supervisor is gone; this worker answers its requests and ends")
+            logger.error("the supervisor exited; draining")
         await self._end()
 
     async def handle(self, call: messages.Call) -> messages.Answer:
@@ -172,7 +172,7 @@ class SupervisorControl:
 
 
 def _force_exit_after(seconds: float) -> None:
-    """A thread that still loads or runs a model must not keep the process, whose requests are all answered."""
+    """Exits even if a thread still loads or runs a model: all requests have been answered."""
     timer = threading.Timer(seconds, os._exit, (0,))
     timer.daemon = True
     timer.start()

@@ -52,7 +52,9 @@ def figures() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("expression", expressions())
-def test_every_figure_that_is_asked_for_is_there_with_its_labels(expression: str, figures: dict[str, set[str]]) -> None:
+def test_every_metric_of_the_dashboard_and_alerts_exists_with_its_labels(
+    expression: str, figures: dict[str, set[str]]
+) -> None:
     names = set(re.findall(r"\bconvoy_\w+", expression))
     assert names or expression.startswith("up{")  # Prometheus's own
     assert names <= set(figures)

@@ -60,7 +60,7 @@ def test_fails_with_the_address_when_nothing_listens(capsys: pytest.CaptureFixtu
         ({"CONVOY_PORT": "tcp://10.0.0.7:80"}, ("127.0.0.1", DEFAULT_PORT)),
     ],
 )
-def test_asks_where_the_service_listens(environment: dict[str, str], expected: tuple[str, int]) -> None:
+def test_calls_the_address_on_which_the_service_listens(environment: dict[str, str], expected: tuple[str, int]) -> None:
     assert address(environment) == expected
 
 

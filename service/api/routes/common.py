@@ -32,7 +32,7 @@ CONTINUES = (
 _MESSAGE_BYTES = 64 * 1024
 Message = TypeVar("Message", bound=BaseModel)
 
-ON_ERROR = "request: an invalid image fails the request (default). item: it fails only its own item"
+ON_ERROR = "request: an invalid image fails the request (default). item: an invalid image fails only its own item"
 REJECT = "if the highest probability is below the model's confidence threshold, return a reason in place of the label"
 
 

@@ -10,7 +10,7 @@ const copyOf = (template) => $(template).content.firstElementChild.cloneNode(tru
 async function fetchJson(path, options) {
   let response = await fetch(path, { ...options, headers: keyHeader() });
   if (response.status === 401) {
-    sessionStorage.setItem("key", window.prompt("This service needs a key:") ?? "");
+    sessionStorage.setItem("key", window.prompt("Enter an API key:") ?? "");
     response = await fetch(path, { ...options, headers: keyHeader() });
   }
   const body = await response.json();
@@ -33,7 +33,7 @@ async function classify(files) {
   const images = [...files];
   const model = $("model").value;
   if (!images.length) return;
-  if (!model) return say("No model serves; the reasons are below.", true);
+  if (!model) return say("No model is ready. See the reasons below.", true);
   const form = new FormData();
   for (const image of images) form.append("files", image);
   say(`Classifying ${images.length} ${images.length === 1 ? "image" : "images"} with ${model} …`);
@@ -58,7 +58,7 @@ function predictionCard(prediction, file) {
   image.addEventListener("error", () => image.remove());
   image.src = URL.createObjectURL(file);
   card.querySelector(".file").textContent = file.name;
-  card.querySelector("h3").textContent = prediction.error ? "Not readable" : prediction.label;
+  card.querySelector("h3").textContent = prediction.error ? "Invalid image" : prediction.label;
   if (prediction.error) {
     card.classList.add("refused");
     card.querySelector(".bars").replaceWith(element("p", prediction.error.reason));
@@ -159,7 +159,7 @@ async function showModels() {
     $("model").replaceChildren(...ready.map((model) => new Option(model.name, model.name, false, model.name === preferred)));
     $("device").textContent = `Models run on ${list.provider}: ${list.provider_reason}`;
     $("models").replaceChildren(...models.map(modelCard));
-    if (!models.length) $("models").textContent = "No model is there yet; train one with make train.";
+    if (!models.length) $("models").textContent = "No models yet. Run make train.";
   } catch (error) {
     say(error.message, true);
   }

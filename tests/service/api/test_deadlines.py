@@ -220,9 +220,13 @@ def test_the_context_of_a_request_has_the_timings_in_its_state() -> None:
 @pytest.mark.parametrize(
     ("error", "level", "said"),
     [
-        (None, logging.INFO, "is done"),
-        (ModelRefusedError("It is broken."), logging.WARNING, "failed: It is broken."),
-        (OSError("no disk"), logging.ERROR, "failed unexpectedly"),
+        (None, logging.INFO, "finished after its client had disconnected or timed out"),
+        (ModelRefusedError("It is broken."), logging.WARNING, "timed out: It is broken."),
+        (
+            OSError("no disk"),
+            logging.ERROR,
+            "unexpected error in background work after its client had disconnected or timed out",
+        ),
     ],
 )
 @pytest.mark.parametrize("how", ["late", "cancelled"])

@@ -116,7 +116,7 @@ def test_direct_routes_answer_as_fastapi_does(artifacts: Path, stack: ExitStack,
 
 
 @pytest.mark.parametrize("path", ["/predict", "/models/dogs/predict", "/v2/models/colours/infer"])
-def test_direct_routes_need_the_keys_that_fastapi_asks_for(artifacts: Path, stack: ExitStack, path: str) -> None:
+def test_direct_routes_need_the_same_keys_as_fastapi(artifacts: Path, stack: ExitStack, path: str) -> None:
     pair = Pair(stack, artifacts=artifacts, api_keys=KEY)
     for key in KEYS:
         direct, routed = pair.answers("POST", path, json={"instances": [b64(solid("red"))]}, headers=key)

@@ -20,7 +20,7 @@ def cuda_works() -> bool:
     return OnnxRuntime(Device.AUTO, threads=1, spin=False).provider == CUDA
 
 
-def test_a_session_tells_where_it_runs_and_what_it_takes() -> None:
+def test_a_session_reports_its_provider_and_its_inputs() -> None:
     session = OnnxRuntime(Device.CPU, threads=1, spin=False).open(colour_model())
     assert session.provider == CPU
     assert session.inputs == [TensorInfo("images", "tensor(uint8)", ["batch", 8, 8, 3])]
@@ -104,7 +104,7 @@ def test_auto_says_why_it_is_not_cuda() -> None:
     assert runtime.reason.startswith("CUDA cannot be used: ")
 
 
-def test_cuda_where_there_is_none_is_an_error_that_names_what_is_missing() -> None:
+def test_refuses_cuda_without_a_device_and_names_the_missing_part() -> None:
     if cuda_works():
         pytest.skip("CUDA works here")
     with pytest.raises(

@@ -70,6 +70,6 @@ def test_limits_the_pixels_of_arrays() -> None:
             image.decode(SPEC, MAX_PIXELS)
 
 
-def test_what_is_said_back_is_short_and_can_be_encoded() -> None:
+def test_messages_quote_input_shortened_and_encodable() -> None:
     assert shortened("a" * 100) == "a" * 60 + "..."
     shortened("half a \ud800 character").encode()

@@ -154,7 +154,7 @@ async def test_a_refused_load_changes_only_the_reason_that_is_shown(service: Ser
     await service.coordinator.start()
     service.workers.broken = {("a", 2)}
     service.put("a", 2)
-    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and version 1 serves: It is broken\."):
+    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused: It is broken\. Version 1 serves\."):
         await service.coordinator.load("a", version)
     assert service.workers.serving["a"] == [1]
     assert service.workers.reasons("a")[2] == "It is broken."
@@ -189,7 +189,7 @@ async def test_a_load_beside_a_refused_version_ends_in_the_state_of_a_restart(se
     service.put("a", 3)
     service.put("a", 4)
     service.workers.broken = {("a", 4)}
-    with pytest.raises(ModelRefusedError, match=r"a version 4 was refused, and version 3 serves: It is broken\."):
+    with pytest.raises(ModelRefusedError, match=r"a version 4 was refused: It is broken\. Version 3 serves\."):
         await service.coordinator.load("a")
     assert service.workers.serving["a"] == [3]
     assert service.workers.reasons("a") == {3: None, 4: "It is broken."}
@@ -199,14 +199,14 @@ async def test_a_load_beside_a_refused_version_ends_in_the_state_of_a_restart(se
     assert restarted.coordinator.plan == service.coordinator.plan
 
 
-async def test_a_load_without_a_good_version_says_that_nothing_serves_and_ends_the_unload(service: Service) -> None:
+async def test_a_load_without_a_valid_version_reports_that_none_serves_and_ends_the_unload(service: Service) -> None:
     await service.coordinator.start()
     await service.coordinator.unload("a")
     service.workers.broken = {("a", 1), ("a", 2)}
     bundle = service.put("a", 2)
-    with pytest.raises(ModelRefusedError, match=r"a version 1 was refused, and no version of a serves: It is broken"):
+    with pytest.raises(ModelRefusedError, match=r"a version 1 was refused: It is broken\. No version of a serves\."):
         await service.coordinator.load("a", 1)
-    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and no version of a serves: It is broken"):
+    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused: It is broken\. No version of a serves\."):
         await service.coordinator.load("a")
     assert service.workers.serving["a"] == []
     service.workers.broken = set()
@@ -220,7 +220,7 @@ async def test_a_refused_pin_does_not_serve_another_new_version(service: Service
     service.put("a", 2)
     service.put("a", 3)
     service.workers.broken = {("a", 3)}
-    with pytest.raises(ModelRefusedError, match="version 1 serves"):
+    with pytest.raises(ModelRefusedError, match="Version 1 serves"):
         await service.coordinator.load("a", 3)
     assert service.workers.serving["a"] == [1]
 
@@ -232,18 +232,18 @@ async def test_a_load_keeps_the_current_version_if_no_other_is_good(service: Ser
     await pinned.coordinator.start()
     assert pinned.workers.serving["a"] == []
     await pinned.coordinator.load("a", 1)
-    with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 1 serves"):
+    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused: It is broken\. Version 1 serves"):
         await pinned.coordinator.load("a")
     assert pinned.workers.serving["a"] == [1]
 
 
-async def test_a_load_of_a_refused_replacement_says_that_the_old_bundle_serves(service: Service) -> None:
+async def test_a_load_of_a_refused_replacement_reports_that_the_old_bundle_serves(service: Service) -> None:
     service.put("a", 2)
     await service.coordinator.start()
     service.workers.broken = {("a", 2)}
     service.remove("a", 2)
     service.put("a", 2, content="another one")
-    with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 2 as it was before serves"):
+    with pytest.raises(ModelRefusedError, match="The previous bundle of version 2 continues to serve"):
         await service.coordinator.load("a")
     assert service.workers.serving["a"] == [2]
     assert ("a", 1) not in service.workers.prepared
@@ -256,7 +256,7 @@ async def test_a_refused_load_beside_a_pin_shows_its_reason_until_another_load(s
     service.put("a", 3)
     service.workers.broken = {("a", 1), ("a", 3)}
     for number in (3, 1):
-        with pytest.raises(ModelRefusedError, match="version 2 serves"):
+        with pytest.raises(ModelRefusedError, match="Version 2 serves"):
             await service.coordinator.load("a", number)
     service.put("a", 4)
     await service.coordinator.refresh()
@@ -273,7 +273,7 @@ async def test_a_refused_pin_of_a_replacement_keeps_the_other_versions_serving(s
     of_all.workers.broken = {("a", 2)}
     service.remove("a", 2)
     service.put("a", 2, content="another one")
-    with pytest.raises(ModelRefusedError, match="a version 2 was refused, and version 2 as it was before serves"):
+    with pytest.raises(ModelRefusedError, match="The previous bundle of version 2 continues to serve"):
         await of_all.coordinator.load("a", 2)
     assert of_all.workers.serving["a"] == [1, 2]
     service.put("a", 4)
@@ -435,7 +435,7 @@ async def test_a_refused_promotion_changes_nothing(service: Service) -> None:
     await service.coordinator.start()
     service.workers.broken = {("a", 2)}
     service.put("a", 2)
-    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused, and version 1 serves: It is broken\."):
+    with pytest.raises(ModelRefusedError, match=r"a version 2 was refused: It is broken\. Version 1 serves\."):
         await service.coordinator.promote("a", 2)
     assert service.workers.serving["a"] == [1]
     assert service.workers.reasons("a")[2] == "It is broken."
@@ -444,7 +444,7 @@ async def test_a_refused_promotion_changes_nothing(service: Service) -> None:
     assert promotion.version == 1
 
 
-async def test_a_promotion_that_cannot_be_written_says_so_and_changes_nothing(service: Service) -> None:
+async def test_a_promotion_that_cannot_be_written_is_a_conflict_and_changes_nothing(service: Service) -> None:
     service.put("a", 2)
     record(service, 1)
     await service.coordinator.start()

@@ -235,7 +235,7 @@ def test_a_version_that_was_not_prepared_does_not_serve(tmp_path: Path, registry
         assert registry.refused == refused.refused
         assert [(one.ref.name, one.ref.version) for one in registry.loaded] == [("good", 1)]
         await registry.serve(Plan(models=(PlannedModel(name="bad", serving=(bad,)),)))
-        assert "was not loaded in this process" in refusal(registry, "bad")
+        assert "has not loaded the version" in refusal(registry, "bad")
 
     asyncio.run(run())
 

@@ -23,13 +23,13 @@ def test_finds_all_versions_of_each_model_in_rising_order(tmp_path: Path) -> Non
 
 def test_ignores_folders_with_a_wrong_name_case_or_depth_and_says_why(tmp_path: Path) -> None:
     wrong = {
-        "a/latest": "a version is a positive integer",
-        "a/v3": "a version is a positive integer",
-        "a/007": "a version is a positive integer",
-        "a/0": "a version is a positive integer",
-        "a/-4": "a version is a positive integer",
-        "a/\N{ARABIC-INDIC DIGIT FIVE}": "a version is a positive integer",
-        "team/digits": "a version is a positive integer, directly below its model",
+        "a/latest": "name version folders 1, 2, 3 ...",
+        "a/v3": "name version folders 1, 2, 3 ...",
+        "a/007": "name version folders 1, 2, 3 ...",
+        "a/0": "name version folders 1, 2, 3 ...",
+        "a/-4": "name version folders 1, 2, 3 ...",
+        "a/\N{ARABIC-INDIC DIGIT FIVE}": "name version folders 1, 2, 3 ...",
+        "team/digits": "name version folders 1, 2, 3 ... directly below their model",
         "Upper": "rename it to upper",
         "with space": "a model's name has lower-case letters",
         os.fsdecode(b"\xff\xfe"): "a model's name has lower-case letters",
@@ -39,7 +39,7 @@ def test_ignores_folders_with_a_wrong_name_case_or_depth_and_says_why(tmp_path: 
     for manifest in ("manifest.json", "b/manifest.json"):
         (tmp_path / manifest).parent.joinpath("report").mkdir(parents=True)
         (tmp_path / manifest).write_text("{}")
-        wrong[manifest] = "a bundle belongs into <artifacts>/<model>/<version>/"
+        wrong[manifest] = "move the bundle to <artifacts>/<model>/<version>/"
     (tmp_path / "a/9").write_text("a file")
     (tmp_path / "README.md").write_text("a file")
     (tmp_path / "empty" / "1").rmdir()

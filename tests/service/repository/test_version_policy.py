@@ -103,7 +103,7 @@ def test_nothing_replaces_a_pinned_version() -> None:
     ((version, reason),) = reasons(missing)
     assert version == 7
     assert reason is not None
-    assert "not in the artifacts folder" in reason
+    assert "does not exist in the artifacts folder" in reason
 
 
 def test_shows_a_refused_version_that_a_call_requested() -> None:

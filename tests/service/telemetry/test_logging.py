@@ -97,7 +97,7 @@ logging.getLogger(ACCESS).info("of its own")
     assert ("shown" in written, "hidden" in written, "of its own" in written) == (True, False, True)
 
 
-def test_a_full_pipe_delays_nobody_and_the_log_says_how_many_lines_are_missing(full_pipe: FullPipe) -> None:
+def test_a_full_pipe_delays_no_request_and_the_log_counts_the_dropped_lines(full_pipe: FullPipe) -> None:
     handler = QueuedHandler(full_pipe.writer)
     for i in range(2 * QUEUED_LINES):
         handler.emit(record("line %d", i))

@@ -38,7 +38,7 @@ def test_a_request_spends_the_time_of_its_stages() -> None:
     assert (stats.success.count, stats.fail.count) == (1, 1)
 
 
-def test_a_version_that_was_never_asked_has_no_statistics() -> None:
+def test_a_version_without_requests_has_no_statistics() -> None:
     statistics = StatisticsOf(Telemetry("CPU").take()).version("colours", 1)
     assert statistics.model_dump(exclude_defaults=True) == {
         "name": "colours",

@@ -84,7 +84,7 @@ def test_under_full_load_every_accepted_request_is_answered(artifacts: Path, del
         with under_load(service) as clients:
             service.process.send_signal(signal.SIGTERM)
         assert service.wait() == 0
-        ended = service.wait_for_log(r"ended: (\d+) requests accepted, (\d+) answered")
+        ended = service.wait_for_log(r"drained: accepted (\d+) requests, answered (\d+)")
     accepted, answered = int(ended[1]), int(ended[2])
     probe = 1  # serving() asked /readyz once
     assert answered == accepted
@@ -132,7 +132,7 @@ def test_a_worker_killed_under_load_is_replaced_while_the_others_serve(artifacts
             victim = service.workers()[0]
             died = clients.counts["200 green"]
             os.kill(victim, signal.SIGKILL)
-            said = service.wait_for_log(r"worker process (\d+) was ended by SIGKILL; a new one takes its place")
+            said = service.wait_for_log(r"worker process (\d+) was ended by SIGKILL; starting a replacement")
             assert int(said[1]) == victim
             until(lambda: clients.counts["200 green"] > died + 200)
             until(lambda: len(service.workers()) == 2 and victim not in service.workers())

@@ -148,7 +148,7 @@ async def test_an_error_at_the_start_is_raised_unchanged(fakes: Fakes) -> None:
 async def test_a_worker_that_dies_before_it_has_started_fails_the_start(fakes: Fakes) -> None:
     fakes.shall("die-at-start")
     async with fakes.pool() as pool:
-        with pytest.raises(StartError, match=rf"ended with status {DEAD} before it had started"):
+        with pytest.raises(StartError, match=rf"ended with status {DEAD} during start-up"):
             await pool.start()
 
 
@@ -163,7 +163,7 @@ async def test_a_dead_worker_is_replaced_by_one_that_has_the_plan(
         os.kill(victim, signal.SIGKILL)
         await until(lambda: len(fakes.got("serve")) == 3)
         assert fakes.alive() == fakes.got("serve") - {victim}
-        assert f"worker process {victim} was ended by SIGKILL; a new one takes its place" in caplog.text
+        assert f"worker process {victim} was ended by SIGKILL; starting a replacement" in caplog.text
         await until(lambda: len(pool.pids) == 2)
 
 
@@ -182,7 +182,7 @@ async def test_a_version_that_kills_its_process_costs_one_worker_and_is_refused(
         before = fakes.alive()
         refused = await pool.prepare(version(DEADLY))
         assert refused is not None
-        assert refused.reason.startswith("Every worker process that loaded it died")
+        assert refused.reason.startswith("Loading this version ended every worker process")
         await until(lambda: len(before & fakes.alive()) == 2)
         await until(lambda: len(pool.pids) == 3 and len(fakes.alive()) == 3)
         assert len(before & fakes.alive()) == 2
@@ -220,9 +220,9 @@ async def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_paus
         await pool.serve(Plan())
         fakes.shall("die-at-serve")
         os.kill(min(fakes.alive()), signal.SIGKILL)
-        await until(lambda: "death 2 in a row" in caplog.text)
-        assert re.search(rf"worker process \d+ ended with status {DEAD}; this is death 2 in a row", caplog.text)
-        assert "The next try is in 1 seconds" in caplog.text
+        await until(lambda: "exit 2 in a row" in caplog.text)
+        assert re.search(rf"worker process \d+ ended with status {DEAD}: exit 2 in a row", caplog.text)
+        assert "Restarting in 1 seconds" in caplog.text
         fakes.shall_no_more("die-at-serve")
         await until(lambda: len(fakes.got("serve")) == 2)
 
@@ -232,7 +232,7 @@ def test_the_pauses_double_up_to_a_bound() -> None:
     assert pause_before(10_000) == LONGEST_PAUSE
 
 
-async def test_a_worker_whose_event_loop_hangs_is_replaced_though_nobody_calls_it(fakes: Fakes) -> None:
+async def test_replaces_a_worker_whose_event_loop_hangs_without_a_call(fakes: Fakes) -> None:
     async with fakes.pool(hang_seconds=0.4) as pool:
         await pool.start()
         await pool.serve(PLAN)
@@ -241,7 +241,7 @@ async def test_a_worker_whose_event_loop_hangs_is_replaced_though_nobody_calls_i
         await until(lambda: len(pool.pids) == 2 and hung not in pool.pids)
 
 
-async def test_a_worker_that_loads_for_long_is_not_taken_for_a_hung_one(fakes: Fakes) -> None:
+async def test_a_long_load_does_not_count_as_a_hang(fakes: Fakes) -> None:
     async with fakes.pool(workers=1, hang_seconds=0.4) as pool:
         await pool.start()
         await pool.serve(PLAN)
@@ -256,7 +256,7 @@ async def test_a_worker_that_loads_for_long_is_not_taken_for_a_hung_one(fakes: F
         loading.cancel()
 
 
-async def test_a_lone_replacement_is_asked_to_prepare_each_version_by_a_call_of_its_own(fakes: Fakes) -> None:
+async def test_a_lone_replacement_prepares_each_version_in_a_call_of_its_own(fakes: Fakes) -> None:
     async with fakes.pool(workers=1) as pool:
         await pool.start()
         await pool.serve(PLAN)

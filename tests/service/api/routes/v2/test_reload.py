@@ -61,7 +61,8 @@ def test_a_load_serves_the_newest_valid_version_and_describes_the_refused_one(ar
     client = serve(reload=Reload.EXPLICIT)
     assert client.post(f"{REPOSITORY}/unload").status_code == 200
     said = error_of(client.post(f"{REPOSITORY}/load"), 503)
-    assert said.startswith("colours version 3 was refused, and version 2 serves: ")
+    assert said.startswith("colours version 3 was refused: ")
+    assert said.endswith(" Version 2 serves.")
     assert client.get("/readyz").status_code == 200
     assert answering(client) == "2"
 
