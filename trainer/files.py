@@ -45,14 +45,14 @@ def why_not_a_file(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return "The link points to nothing."
+        return "Broken link."
     except OSError as error:
         return f"The file cannot be read ({error.strerror})."
     if stat.S_ISREG(mode):
         return None
     if stat.S_ISDIR(mode):
         return "Links to folders are not followed."
-    return "It is a pipe, not a file." if stat.S_ISFIFO(mode) else "It is a device or a socket, not a file."
+    return "Not a regular file (pipe)." if stat.S_ISFIFO(mode) else "Not a regular file (device or socket)."
 
 
 def version_folders(model: Path) -> dict[int, Path]:

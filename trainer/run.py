@@ -164,7 +164,7 @@ def _weights_kept_in(folder: Path | None, network: nn.Module) -> Iterator[None]:
         if folder is None:
             raise
         if has_checkpoint(folder):
-            advice = f"in {folder}. Run the same command with --resume to continue after training."
+            advice = f"in {folder}. Add --resume to the same command to export them."
         else:  # a linear probe writes none
             save_weights(network, folder / WEIGHTS_FILE)
             advice = f"in {folder / WEIGHTS_FILE}, from which --weights starts another run."

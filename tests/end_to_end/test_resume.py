@@ -67,7 +67,9 @@ def test_resumes_from_the_previous_checkpoint_if_the_last_is_damaged(uninterrupt
     content[-1] ^= 1
     (damaged / "state.safetensors").write_bytes(content)
     ended = subprocess.run(command(tmp_path, "--resume"), check=True, capture_output=True, text=True)
-    assert f"The checkpoint {damaged} is damaged (state.safetensors was changed after it was written)" in ended.stderr
+    assert (
+        f"Removed the damaged checkpoint {damaged} (state.safetensors was changed after it was written)" in ended.stderr
+    )
     assert f"Resuming after step {int(damaged.name) - 1}" in ended.stderr
     assert weights(tmp_path) == weights(uninterrupted)
 
@@ -79,7 +81,7 @@ def test_explains_and_starts_from_the_beginning_if_there_is_no_run_to_resume(
     ended = subprocess.run(
         [*command(tmp_path, "--resume"), *runs, "--seed", "5"], check=True, capture_output=True, text=True
     )
-    assert "digits-1 is another run, recipe.seed was 0 and is 5." in ended.stderr
+    assert "digits-1 differs, recipe.seed was 0 and is now 5." in ended.stderr
     assert weights(tmp_path) != weights(uninterrupted)
 
 

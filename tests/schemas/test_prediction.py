@@ -20,7 +20,7 @@ def test_names_a_misspelt_field() -> None:
         predict(topk=3)
 
 
-def test_options_that_are_not_given_are_none_so_that_the_query_can_set_them() -> None:
+def test_missing_options_are_none_so_that_the_query_can_set_them() -> None:
     request = predict()
     assert (request.top_k, request.on_error) == (None, None)
 

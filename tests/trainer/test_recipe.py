@@ -146,7 +146,7 @@ def test_a_file_has_no_presets(tmp_path: Path) -> None:
         find_recipe(str(tmp_path / "recipe.json"), "tiny")
 
 
-def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_names_the_path_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="could not be written"):
         write_recipe(tmp_path / "file" / "recipe.json", colour_images.recipe())

@@ -145,8 +145,7 @@ def test_an_error_after_training_keeps_the_weights_and_explains_how_to_continue(
     with pytest.raises(ArtifactsError, match="not writable") as caught:
         train_bundle(recipe, artifacts, reporter=Blocking(), runs=Runs(runs))
     assert caught.value.__notes__ == [
-        f"The trained weights are in {runs / 'colours-1'}. Run the same command with --resume to continue after "
-        "training."
+        f"The trained weights are in {runs / 'colours-1'}. Add --resume to the same command to export them."
     ]
     artifacts.unlink()
     recorder = Recorder()
@@ -184,7 +183,10 @@ def test_a_run_that_learnt_nothing_does_not_replace_the_version_that_serves(tmp_
     record = read_promotion(tmp_path / "colours")
     assert record is not None
     assert record.version == 2
-    assert recorder.notes[-1] == "colours/3 stays a candidate, and colours/2 serves, because it learnt nothing."
+    assert (
+        recorder.notes[-1]
+        == "colours/3 stays a candidate, and colours/2 serves, because it is no better than guessing."
+    )
 
 
 def test_a_run_promotes_a_version_that_is_not_worse_and_only_then_reports_it(tmp_path: Path, recipe: Recipe) -> None:

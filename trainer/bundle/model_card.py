@@ -59,8 +59,8 @@ Precision, recall and F1 are means over the classes:
 {_calibration(manifest, folder)}{_reject(manifest)}{_variants(manifest)}
 ## Intended use and limits
 The model distinguishes the classes above in images like those of the test split; the metrics hold for such images only.
-Measure it on your own images with `POST /evaluate`. It answers any image with one of its classes, also an image that
-shows none of them, and its confidence is then meaningless. Fairness towards the people in images was not measured.
+Measure it on your own images with `POST /evaluate`. It assigns one of its classes to every image. For images of other
+things, the confidence is meaningless. Fairness towards the people in images was not measured.
 
 {_training(manifest)}
 ## How to use it
@@ -79,8 +79,8 @@ def warnings_of(manifest: ModelManifest) -> list[str]:
     warnings = []
     if not learnt_something(test):
         warnings.append(
-            f"The model learnt nothing: its test accuracy of {test.accuracy:.2%} on {len(manifest.labels):,} classes "
-            "is no better than guessing. Check the labels, and try another learning rate."
+            f"The model is no better than guessing: its test accuracy is {test.accuracy:.2%} on "
+            f"{len(manifest.labels):,} classes. Check the labels, and try another learning rate."
         )
     if test.n < FEW_TEST_IMAGES:
         interval = test.accuracy_interval
@@ -95,13 +95,13 @@ def warnings_of(manifest: ModelManifest) -> list[str]:
     ]
     if never_predicted:
         warnings.append(
-            f"The model predicts no test image as {_first(never_predicted)}. Add images of "
+            f"The model never predicts {_first(never_predicted)} on the test split. Add images of "
             f"{'these classes' if len(never_predicted) > 1 else 'this class'}, or try --set class_weights=balanced."
         )
     if duplicates is not None:
         warnings += [
-            f"{count:,} of {n:,} {split} images are also training images, so the {split} metrics are too good. Remove "
-            "the duplicates."
+            f"{count:,} of {n:,} {split} images are also training images, so the {split} metrics are too optimistic. "
+            "Remove the duplicates."
             for split, count, n in (
                 ("validation", duplicates.validation, manifest.metrics.validation.n),
                 ("test", duplicates.test, test.n),
@@ -155,7 +155,7 @@ def _training(manifest: ModelManifest) -> str:
         assert isinstance(origin, dict)  # noqa: S101 - as provenance.imported writes it
         return f"""## Origin
 Imported from `{origin["file"]}` (sha256 `{origin["sha256"]}`), which was trained elsewhere.
-If it was trained on some of the images above, the metrics are too good. The graph normalises with
+If it was trained on some of the images above, the metrics are too optimistic. The graph normalises with
 `{origin["normalisation"]}`.
 """
     return f"""## Training
@@ -190,7 +190,7 @@ def _calibration(manifest: ModelManifest, folder: Path) -> str:
     if scaling is None:
         return ""
     fitted = (
-        "The temperature stayed at 1: no other made the validation split better calibrated."
+        "Temperature 1: scaling did not improve the calibration on the validation split."
         if scaling.temperature == 1
         else f"The graph divides logits by a temperature of {scaling.temperature:.3f}, fitted on the validation split."
     )

@@ -128,7 +128,7 @@ def _shares(counts: Counts) -> npt.NDArray[np.float64]:
 
 
 def _draw_matrix(axes: Axes, counts: Counts) -> tuple[AxesImage, int]:
-    """Returns the picture, and how many classes a side of a cell stands for."""
+    """Returns the picture, and the number of classes per side of a cell."""
     block = -(-len(counts) // _MAX_CELLS)
     starts = np.arange(0, len(counts), block)
     merged = np.add.reduceat(np.add.reduceat(counts, starts, axis=0), starts, axis=1)

@@ -123,7 +123,7 @@ def promote_new(new: Bundle, test: SharedTest, wanted: Promote) -> str:
 def _objection(new: Bundle, serving: Bundle | None, wanted: Promote) -> str | None:
     """Returns why a version is not promoted, whatever its accuracy."""
     if not learnt_something(new.manifest.metrics.test):
-        return "it learnt nothing"
+        return "it is no better than guessing"
     if wanted is Promote.NEVER:
         return "of --promote never"
     if serving is not None and serving.manifest.labels != new.manifest.labels:

@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.steps < LEAST_STEPS:
-        raise UsageError(f"--steps {options.steps} are too few for a curve. Give {LEAST_STEPS} or more.")
+        raise UsageError(f"--steps must be at least {LEAST_STEPS}, not {options.steps}.")
     recipe = recipe_of(options)
     source = source_of(recipe, options)
     # Imported here: PyTorch takes seconds, and a wrong option or path is reported without it.
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     write_plot(Path(options.out), test, recipe)
     settings = " ".join(f"--set {key}={value:.2g}" for key, value in test.settings.items())
     print(
-        f"{options.out}: of {len(test.rates)} rates from {test.rates[0]:.2g} to {test.rates[-1]:.2g} the suggestion is "
-        f"{settings} (the recipe has optimizer.learning_rate={recipe.optimizer.learning_rate:g})."
+        f"{options.out}: tested {len(test.rates)} learning rates, {test.rates[0]:.2g} to {test.rates[-1]:.2g}. "
+        f"Suggested: {settings} (the recipe has optimizer.learning_rate={recipe.optimizer.learning_rate:g})."
     )
     return 0

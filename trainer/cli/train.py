@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"{bundle.path}: test accuracy {test.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%}), "
         f"macro F1 {test.macro.f1:.4f}, on {test.n:,} images{_views(recipe)}; "
-        f"trained on {data.train:,}, chosen on {data.validation:,}; "
+        f"{data.train:,} images for training, {data.validation:,} for validation; "
         f"{bundle.manifest.provenance.duration_seconds:.1f} s training, {time.perf_counter() - started:.1f} s in all."
     )
     say(f"To classify files: python -m trainer predict {bundle.path} FILE", how_to_serve(bundle, options.artifacts))

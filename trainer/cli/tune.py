@@ -64,10 +64,11 @@ def run(options: argparse.Namespace) -> int:
     missing = write_importance(out.with_name(f"{out.stem}-importance.png"), found)
     if missing:
         say(missing)
-    against = f"against {value_of(own):.2%} with the recipe's own values" if own else "the recipe's own values failed"
-    settings = "the recipe's own values" if best.user_attrs.get("own") else describe_settings(best.params)
+    default = f"{value_of(own):.2%}" if own else "failed"
+    settings = "default settings" if best.user_attrs.get("own") else describe_settings(best.params)
     print(
-        f"{out}: validation accuracy {value_of(best):.2%}, {against}, after {len(found.trials)} trials, with "
-        f"{settings}. This accuracy is optimistic, because it chose the trial. Train the recipe to measure it on test."
+        f"{out}: best validation accuracy {value_of(best):.2%} (default settings: {default}) after "
+        f"{len(found.trials)} trials: {settings}. This accuracy is optimistic, because it chose the trial. "
+        "Train the recipe to get the test accuracy."
     )
     return 0

@@ -200,7 +200,7 @@ class CsvSource:
         shape = self.config.shape or square(values)
         if shape is None:
             raise DataError(
-                f"{table.path.name} has {values:,} values a row, which is no square image in RGB or grey. Set "
+                f"{table.path.name} has {values:,} values a row, which is not a square grey or RGB image. Set "
                 "data.shape to height,width,channels."
             )
         if math.prod(shape) != values:

@@ -243,7 +243,7 @@ def decode_once(decoding: Decoding, place: Path | None, decode: Callable[[EntryW
             return replace(found, notes=(*found.notes, f"decoded in {seconds:.1f} s, kept in {where}"))
         reasons.append(f"{where} (removed by another process)")
     raise DataError(
-        f"The decoded images of {decoding.folder} could not be kept in {' nor in '.join(reasons)}. Free some space, or "
+        f"The decoded images of {decoding.folder} could not be written to {' or '.join(reasons)}. Free some space, or "
         "give another folder with --cache."
     )
 

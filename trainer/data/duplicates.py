@@ -37,8 +37,7 @@ def find_duplicates(train: LabelledImages, validation: LabelledImages, test: Lab
     if contradictions:
         examples = ", ".join(f"{first} = {second}" for first, second in contradictions[:_SHOWN])
         notes.append(
-            f"{len(contradictions):,} images occur twice with different labels, one of which must be wrong: "
-            f"{examples}{_more(contradictions)}"
+            f"{len(contradictions):,} images occur twice with different labels: {examples}{_more(contradictions)}"
         )
     return Found(Duplicates(validation=counts["validation"], test=counts["test"]), tuple(notes))
 

@@ -33,7 +33,7 @@ def read_labels(values: Values, place: Callable[[int], str]) -> Values:
         except ValueError:
             if values.ndim == 1:
                 return values
-            raise DataError(f"{place(0)}: several values per image, which are not one-hot numbers.") from None
+            raise DataError(f"{place(0)}: each image has several values, which are not one-hot numbers.") from None
     if values.ndim == 2:
         wrong = np.flatnonzero(((values != 0) & (values != 1)).any(axis=1) | (values.sum(axis=1) != 1))
         if len(wrong):

@@ -283,8 +283,8 @@ def _layout(images: ZippedArray, given: Shape | None) -> Layout:
         flat = given or square(shape[0])
         if flat is None or math.prod(flat) != shape[0]:
             raise DataError(
-                f"{images.name} has {shape[0]:,} values an image, which is no square image in RGB or grey, nor of "
-                "data.shape. Set data.shape to height,width,channels."
+                f"{images.name} has {shape[0]:,} values an image, which is not data.shape nor a square grey or RGB "
+                "image. Set data.shape to height,width,channels."
             )
         return Layout(*flat, channels_first=False)
     if numbers and len(shape) == 2:

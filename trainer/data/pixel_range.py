@@ -35,8 +35,8 @@ def decide_range(files: Mapping[str, Iterable[Numbers]], *, bytes_by_type: bool 
         return BYTES
     low, high = min(low for low, _ in limits.values()), max(high for _, high in limits.values())
     raise DataError(
-        f"The values go from {low:g} to {high:g}, which fits several ranges. Set the values of black and white, as in "
-        f"--set data.value_range=0,255 or data.value_range={low:g},{high:g}."
+        f"The value range is ambiguous: the values go from {low:g} to {high:g}. Set the values of black and white, as "
+        f"in --set data.value_range=0,255 or data.value_range={low:g},{high:g}."
     )
 
 

@@ -114,7 +114,7 @@ def _shared(data: SourceData, config: DataConfig) -> list[str]:
     if not len(few):
         return []
     names = ", ".join(data.labels[i] for i in few[:_FEW_CLASSES])
-    return [f"fewer than {parts} images, so that splits share them and the figures say little: {names}"]
+    return [f"classes with fewer than {parts} images are in several splits; their metrics are unreliable: {names}"]
 
 
 def _check_alike(train: LabelledImages, other: LabelledImages, name: str) -> None:
@@ -124,9 +124,9 @@ def _check_alike(train: LabelledImages, other: LabelledImages, name: str) -> Non
     spreads = sorted((spread, other_spread))
     if abs(mean - other_mean) > _FAR_MEANS or spreads[1] > _FAR_SPREADS * max(spreads[0], 1):
         raise DataError(
-            f"The {name} images are unlike the training images: mean {other_mean:.0f} and spread {other_spread:.0f} "
-            f"against {mean:.0f} and {spread:.0f}, of 255. If that is right, set the values of black and white, as in "
-            "--set data.value_range=0,255; else convert one of the files."
+            f"The pixels of the {name} and training images differ: mean {other_mean:.0f} against {mean:.0f}, standard "
+            f"deviation {other_spread:.0f} against {spread:.0f}, of 255. If this is intended, set the values of black "
+            "and white, as in --set data.value_range=0,255; else convert one of the files."
         )
 
 

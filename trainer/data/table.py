@@ -129,7 +129,9 @@ def column_named(table: Table, wanted: str) -> int:
         return table.names.index(wanted.lower())
     if wanted.isdecimal() and 1 <= int(wanted) <= table.columns:
         return int(wanted) - 1
-    raise DataError(f"{table.path.name} has no column '{wanted}'; set data.label_column to a name, or from 1 on.")
+    raise DataError(
+        f"{table.path.name} has no column '{wanted}'; set data.label_column to a column name, or a number from 1."
+    )
 
 
 @contextmanager
@@ -266,7 +268,7 @@ def _numbered_rows(table: Table) -> Iterator[tuple[int, list[str]]]:
 
 
 def square(values: int) -> Shape | None:
-    """Returns the shape of a square RGB or grey image; no number is both, for the root of 3 is irrational."""
+    """Returns the shape of a square RGB or grey image. No number is both n*n and 3*n*n."""
     for channels in (_RGB, 1):
         side = math.isqrt(max(values, 0) // channels)
         if side and side * side * channels == values:

@@ -42,8 +42,8 @@ def with_size(recipe: Recipe, place: Path) -> tuple[DataConfig, list[str]]:
         side = own.height
     size = {"height": side, "width": side, "channels": channels}
     reason = (
-        f"input {side}x{side}: the typical image is {shorter} pixels on its shorter side, and the weights of "
-        f"{network.name} are for {own.height}x{own.width} (--set data.input=height,width,channels overrides it)"
+        f"input size {side}x{side}, chosen from the median image ({shorter} pixels on its shorter side) and the native "
+        f"{own.height}x{own.width} of {network.name} (--set data.input=height,width,channels overrides it)"
     )
     return config.model_copy(update={"input": config.input.model_validate(way | size | given)}), [reason]
 

@@ -203,7 +203,7 @@ def _from_file(source: str, network: AnyNetwork) -> StartingWeights:
 
 
 def _from_safetensors(source: str, data: bytes) -> StartingWeights:
-    """In a bundle's weights the normalisation stands before the network."""
+    """In a bundle's weights, module 0 is the normalisation and module 1 the network."""
     try:
         tensors = load(data)
     except SafetensorError as error:

@@ -79,8 +79,8 @@ def own_values(space: Space, recipe: Recipe) -> dict[str, Any]:
             found = value if distribution.low <= value <= distribution.high else None
         if found is None:
             raise RecipeError(
-                f"--space {key}={format_distribution(distribution)} excludes the recipe's own value {value}, which is "
-                f"tried first. Widen the range, or set another value with --set {key}=VALUE."
+                f"--space {key}={format_distribution(distribution)} does not contain the recipe's value {value}, "
+                f"which is the first trial. Widen the range, or set another value with --set {key}=VALUE."
             )
         own[key] = found
     return own

@@ -223,7 +223,7 @@ def _line(trial: FrozenTrial, number: int, trials: int) -> str:
         outcome = f"stopped after epoch {trial.user_attrs['epochs']} at {accuracy:.2%}"
     else:
         outcome = f"failed: {trial.user_attrs['reason']}"
-    settings = "the recipe's own values" if trial.user_attrs.get("own") else describe_settings(trial.params)
+    settings = "default settings" if trial.user_attrs.get("own") else describe_settings(trial.params)
     return f"trial {number}/{trials}: {outcome} ({settings})"
 
 

@@ -91,8 +91,8 @@ class Checkpoints:
             try:
                 return _read(folder), notes
             except _DAMAGE as error:
-                instead = "the run starts over" if folder == folders[-1] else "the checkpoint before it is used"
-                notes.append(f"The checkpoint {folder} is damaged ({_damage(error)}) and was removed; {instead}.")
+                instead = "Starting over" if folder == folders[-1] else "Using the previous one"
+                notes.append(f"Removed the damaged checkpoint {folder} ({_damage(error)}). {instead}.")
                 shutil.rmtree(folder, ignore_errors=True)
         return None, notes
 

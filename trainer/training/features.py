@@ -1,4 +1,4 @@
-"""What the last layer of a backbone gets, for each image and its mirror image: computed once, and kept for later runs.
+"""Features of a frozen backbone, of each image and its mirror image: computed once, and cached for later runs.
 
 On a CPU, ONNX Runtime computes it three times as fast as PyTorch does, but first the backbone has to be exported.
 """
@@ -60,7 +60,7 @@ def compute_features(
     body = body.eval()
     file = None if cache is None else cache / f"{_key(body, parts)}.npz"
     if file is not None and (found := _read(file)) is not None:
-        reporter.note(f"features of an earlier run are used ({file})")
+        reporter.note(f"using cached features from {file}")
         return found
     started, count = time.perf_counter(), sum(map(len, parts))
     exported = device.type == "cpu" and count >= _LEAST_FOR_EXPORT

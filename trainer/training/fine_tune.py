@@ -45,7 +45,7 @@ def fine_tune(
     if seconds == FineTune.AUTO:
         seconds = 0.0 if probe.folds else world.broadcast(AUTO_SHARE * probe.seconds)
         if probe.folds:
-            reporter.note("no fine-tuning: the images are too few to tell whether it helps")
+            reporter.note("fine-tuning skipped: the validation split is too small to measure an improvement")
     if seconds in {FineTune.OFF, 0.0}:
         return probed
     budgeted = recipe.model_copy(update={"max_seconds": float(seconds)})

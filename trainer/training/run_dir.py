@@ -62,8 +62,8 @@ def _find(runs: Path, name: str, facts: Facts, reporter: Reporter) -> Path | Non
         if not reason and found is None:
             reason = f": {folder / _RUN} is damaged. Restore that file, or remove {folder}"
         elif not reason:
-            reason = f": {folder} is another run, {_difference(found, facts)}"
-    reporter.note(f"Starting a new run. {runs} has no run of this recipe, data and device to resume{reason}.")
+            reason = f": {folder} differs, {_difference(found, facts)}"
+    reporter.note(f"No matching run to resume in {runs}{reason}. Starting a new run.")
     return None
 
 
@@ -101,7 +101,7 @@ def _difference(before: JsonValue, now: JsonValue, key: str = "") -> str | None:
             for name in sorted(before.keys() | now.keys())
         )
         return next((difference for difference in inner if difference is not None), None)
-    return None if before == now else f"{key} was {_shorten(before)} and is {_shorten(now)}"
+    return None if before == now else f"{key} was {_shorten(before)} and is now {_shorten(now)}"
 
 
 def _shorten(value: JsonValue) -> str:
@@ -117,7 +117,7 @@ class _PublishedBundle(Frozen):
 
 
 def note_bundle(run: Path, bundle: Path, reporter: Reporter) -> None:
-    """Records that the run is finished. Call it after the bundle is published: a run killed before must do that."""
+    """Records that the run is finished. Call it after publishing the bundle: a run killed before it publishes again."""
     try:
         published = _PublishedBundle(bundle=str(bundle.resolve()), manifest_sha256=_manifest_hash(bundle))
         atomic_write(run / _BUNDLE, published.model_dump_json(indent=2) + "\n")

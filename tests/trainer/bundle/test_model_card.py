@@ -62,8 +62,8 @@ def test_warns_of_a_model_that_learnt_nothing(tmp_path: Path) -> None:
     labels = [i % 10 for i in range(200)]
     guessing = with_test_metrics(manifest_of(tmp_path), labels, [0] * 200)
     (warning, never_predicted) = warnings_of(guessing)
-    assert warning.startswith("The model learnt nothing: its test accuracy of 10.00% on 10 classes")
-    assert never_predicted.startswith("The model predicts no test image as class 1, class 2, class 3")
+    assert warning.startswith("The model is no better than guessing: its test accuracy is 10.00% on 10 classes")
+    assert never_predicted.startswith("The model never predicts class 1, class 2, class 3")
     assert f"- {warning}\n" in model_card(guessing, tmp_path)
 
 

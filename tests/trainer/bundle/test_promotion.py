@@ -15,7 +15,7 @@ TEST_IMAGES = 18
 
 
 def written(artifacts: Path, version: int, scale: float = 20.0) -> Bundle:
-    """A version that has all images of colours right; with scale 0, it learnt nothing."""
+    """A version that has all images of colours right; with scale 0, it is no better than guessing."""
     return open_bundle(write_bundle(artifacts, version=version, scale=scale))
 
 

@@ -95,7 +95,7 @@ def test_labels_are_read_from_lines_and_json(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "cat", "cat\ncat", "cat\n\ndog", '{"1": "cat", "2": "dog"}', '["cat"', "{}"])
-def test_labels_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+def test_refuses_invalid_labels(tmp_path: Path, text: str) -> None:
     (tmp_path / "labels").write_text(text)
     with pytest.raises(DataError, match="labels"):
         read_labels(tmp_path / "labels")

@@ -11,6 +11,8 @@ def test_it_draws_the_range_and_names_the_setting(tmp_path: Path, capsys: pytest
     out = tmp_path / "range.png"
     assert main(["lr-find", "digits", "--steps", "40", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert re.match(rf"{re.escape(str(out))}: of \d+ rates from .* --set optimizer.learning_rate=[\d.e-]+ \(the", said)
+    assert re.match(
+        rf"{re.escape(str(out))}: tested \d+ learning rates, .* --set optimizer.learning_rate=[\d.e-]+ \(the", said
+    )
     with Image.open(out) as picture:
         assert picture.format == "PNG"

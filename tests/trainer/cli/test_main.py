@@ -105,7 +105,7 @@ def test_a_bundle_brings_its_network_which_settings_still_change(tmp_path: Path)
     assert f"Training started from `{tmp_path / 'digits'}` (sha256 `{first.weights.sha256}`)" in card
 
 
-def test_artifacts_that_cannot_be_written_are_said_before_the_training(
+def test_reports_an_unwritable_artifacts_folder_before_the_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -128,7 +128,7 @@ def test_a_mistake_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
 
 
-def test_cuda_where_there_is_none_is_an_error_and_not_a_slow_run(tmp_path: Path) -> None:
+def test_refuses_cuda_on_a_machine_without_a_device(tmp_path: Path) -> None:
     ended = trainer(*quick(tmp_path), "--device", "cuda", environment={"CUDA_VISIBLE_DEVICES": ""})
     assert ended.returncode == 2
     assert "--device cuda cannot be used" in ended.stderr
@@ -266,7 +266,7 @@ def test_predict_answers_the_good_images_and_names_the_bad(tmp_path: Path, photo
         ("colours/7", "photos", "is not a bundle"),
     ],
 )
-def test_predict_says_what_is_missing(tmp_path: Path, photos: Path, bundle: str, path: str, named: str) -> None:
+def test_predict_names_the_missing_path(tmp_path: Path, photos: Path, bundle: str, path: str, named: str) -> None:
     write_bundle(tmp_path)
     (tmp_path / "empty").mkdir()
     ended = trainer("predict", tmp_path / bundle, tmp_path / path)
@@ -300,10 +300,10 @@ def test_predict_does_not_need_pytorch(tmp_path: Path, photos: Path) -> None:
         (["show", "digits", "--out", "nowhere/show.png"], "the folder 'nowhere' of"),
         (["show", "digits", "--out", "."], "is a folder; give the name of a file"),
         (["tune", "digits", "--trials", "1", "--out", "nowhere/best.json"], "the folder 'nowhere' of"),
-        (["lr-find", "digits", "--steps", "3"], "--steps 3 are too few"),
+        (["lr-find", "digits", "--steps", "3"], "--steps must be at least"),
     ],
 )
-def test_what_cannot_be_written_or_shown_is_said_before_the_work(arguments: list[str], said: str) -> None:
+def test_reports_an_unwritable_or_undrawable_output_before_the_work(arguments: list[str], said: str) -> None:
     ended = trainer(*arguments)
     assert ended.returncode == 2
     assert said in ended.stderr

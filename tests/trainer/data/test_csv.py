@@ -46,7 +46,7 @@ def test_rows_become_images_in_the_order_of_height_width_channels(folder: Path) 
     assert data.notes[0] == "input.csv: 4 images of 4x4 RGB, no header, values 0 to 255"
 
 
-def test_a_header_is_passed_over_and_said(folder: Path) -> None:
+def test_skips_a_header_and_reports_it(folder: Path) -> None:
     text = (folder / "input.csv").read_text()
     (folder / "input.csv").write_text(",".join(f"pixel{i}" for i in range(48)) + "\n" + text)
     data = source(folder).load()
@@ -54,7 +54,7 @@ def test_a_header_is_passed_over_and_said(folder: Path) -> None:
     assert "a header" in data.notes[0]
 
 
-def test_values_from_0_to_1_are_scaled_and_said(folder: Path) -> None:
+def test_scales_values_from_0_to_1_and_reports_it(folder: Path) -> None:
     for name, count in (("input", 4), ("input_test", 2)):
         (folder / f"{name}.csv").write_text(rows(np.round(images(count) / 255, 5)))
     data = source(folder).load()
@@ -74,7 +74,7 @@ def test_the_test_split_is_read_with_the_value_range_of_the_training_images(fold
         source(folder).load()
 
 
-def test_a_value_range_that_is_given_is_taken(folder: Path) -> None:
+def test_uses_the_value_range_of_the_settings(folder: Path) -> None:
     for name, count in (("input", 4), ("input_test", 2)):
         (folder / f"{name}.csv").write_text(rows(images(count).astype(int) - 128))
     data = source(folder, value_range=(-128, 127)).load()
@@ -118,13 +118,13 @@ def test_a_wrong_row_far_down_is_named_by_its_line_in_the_file(folder: Path) -> 
             source(folder).load()
 
 
-def test_grey_squares_are_told_from_colour_ones(folder: Path) -> None:
+def test_distinguishes_square_grey_from_square_colour_images(folder: Path) -> None:
     for name, count in (("input", 4), ("input_test", 2)):
         (folder / f"{name}.csv").write_text(rows(images(count, side=5, channels=1)))
     assert source(folder).load().input == InputSpec(height=5, width=5, channels=1)
 
 
-def test_a_shape_that_is_given_is_taken(folder: Path) -> None:
+def test_uses_the_shape_of_the_settings(folder: Path) -> None:
     data = source(folder, shape=(8, 2, 3)).load()
     assert data.train.images.shape == (4, 8, 2, 3)
     with pytest.raises(DataError, match=r"48 values a row, but 5x5 RGB needs 75. Set data\.shape"):
@@ -152,8 +152,8 @@ def test_without_names_the_class_indices_are_the_names(folder: Path) -> None:
         ("input.csv", "1,2,3\n4,256,6\n", "line 2, column 2: '256' is outside 0 to 255"),
         ("input.csv", "a,b,c\n1,2,3\n4,-5,200\n", "line 3, column 2: '-5' is outside 0 to 255"),
         ("input.csv", "99,2,3\n4,nan,6\n", "line 2, column 2: 'nan' is outside"),
-        ("input.csv", "1,2\n3,4\n", "is no square image"),
-        ("input.csv", "1,2,16\n3,4,5\n", "The values go from 1 to 16, which fits several ranges. Set the values of"),
+        ("input.csv", "1,2\n3,4\n", "is not a square grey or RGB image"),
+        ("input.csv", "1,2,16\n3,4,5\n", "The value range is ambiguous: the values go from 1 to 16. Set the values of"),
         ("labels.csv", "0\n1\n1\n", "2 images and labels.csv 3 labels"),
         ("labels.csv", "0\n2\n", "go from 0 to 2, but there are 2 names"),
         ("labels.csv", "0\n0.5\n", "line 2, column 1: the label 0.5 is not a whole number"),
@@ -297,7 +297,7 @@ def test_kaggle_s_files_without_labels_are_left_out(tmp_path: Path) -> None:
     assert [note.split(":")[0] for note in data.notes[1:3]] == ["left out sample_submission.csv", "left out test.csv"]
 
 
-def test_a_label_column_that_could_be_several_asks_for_the_setting(tmp_path: Path) -> None:
+def test_an_ambiguous_label_column_names_the_setting(tmp_path: Path) -> None:
     pixels, labels = numbered(9)
     pixels[:, -1] = np.arange(9)
     content = [f"{y},{x}" for x, y in zip(lines(pixels, ","), labels, strict=True)]

@@ -26,7 +26,7 @@ def test_images_are_read_by_position_slice_or_positions(images: Images) -> None:
     assert np.array_equal(list(images), PIXELS)
 
 
-def test_what_is_read_is_a_copy_that_can_be_written(images: Images) -> None:
+def test_reading_returns_a_writable_copy(images: Images) -> None:
     for read in (images[0], images[:], images[[0]]):
         read[...] = 0
     assert np.array_equal(images, PIXELS)

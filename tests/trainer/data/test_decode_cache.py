@@ -170,7 +170,7 @@ def test_a_damaged_entry_is_made_anew(photos: Path, damage: Callable[[Path], Non
     assert not decoded_now(load(photos))
 
 
-def test_what_a_crash_left_is_never_taken_and_goes_after_a_day(photos: Path) -> None:
+def test_never_reads_an_unfinished_entry_and_removes_it_after_a_day(photos: Path) -> None:
     old, recent = photos / FOLDER_NAME / ".new-old", photos / FOLDER_NAME / ".new-recent"
     for folder in (old, recent):
         folder.mkdir(parents=True)
@@ -182,7 +182,7 @@ def test_what_a_crash_left_is_never_taken_and_goes_after_a_day(photos: Path) -> 
     assert recent.exists()
 
 
-def test_a_killed_run_leaves_an_entry_that_nobody_takes(photos: Path) -> None:
+def test_a_killed_run_leaves_an_entry_that_is_never_read(photos: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from schemas.manifest import InputSpec; "
         "from trainer.data import decode_cache, folder; "
@@ -219,14 +219,14 @@ def test_where_the_data_cannot_be_written_the_users_cache_is_used(photos: Path, 
     assert not decoded_now(load(photos))
 
 
-def test_where_nothing_can_be_written_it_is_said(photos: Path, user_cache: Path) -> None:
+def test_refuses_to_run_if_no_cache_folder_can_be_written(photos: Path, user_cache: Path) -> None:
     (photos / FOLDER_NAME).write_text("in the way")
     user_cache.write_text("in the way")
-    with pytest.raises(DataError, match=r"could not be kept in .*\.convoy-cache.* nor in .*--cache"):
+    with pytest.raises(DataError, match=r"could not be written to .*\.convoy-cache.* or .*--cache"):
         load(photos)
 
 
-def test_the_cache_goes_where_it_is_told(photos: Path, tmp_path: Path) -> None:
+def test_writes_the_cache_to_the_configured_folder(photos: Path, tmp_path: Path) -> None:
     first = load(photos, cache=tmp_path / "here")
     assert str(tmp_path / "here") in first.notes[-1]
     assert not (photos / FOLDER_NAME).exists()

@@ -110,13 +110,13 @@ def test_every_recipe_takes_every_source(tmp_path: Path, name: str, source: Sour
     assert data.train.images.shape[1:] == data.input.shape == (recipe.data.input.spec or data.input).shape
 
 
-def test_a_source_without_a_test_split_asks_for_its_share(tmp_path: Path) -> None:
+def test_a_source_without_a_test_split_needs_its_share(tmp_path: Path) -> None:
     recipe = with_settings(find_recipe("mnist", "default"), {"data.source": "npz"})
     with pytest.raises(DataError, match=r"data has no test split of its own\. .* --set data\.test=0\.2"):
         split(open_source(recipe.data, lay_out(Source.NPZ, tmp_path)).load(), recipe.data)
 
 
-def test_photos_without_a_size_ask_for_it(tmp_path: Path) -> None:
+def test_photos_need_a_size(tmp_path: Path) -> None:
     recipe = with_settings(find_recipe("digits", "default"), {"data.source": "folder"})
     with pytest.raises(RecipeError, match=r"--set data\.input=64,64,3"):
         open_source(recipe.data, tmp_path)
@@ -141,7 +141,7 @@ def test_published_files_are_known_by_their_folder(tmp_path: Path, place: str, s
     assert recipe_for(tmp_path).data.source == source
 
 
-def test_data_of_no_known_kind_is_said(tmp_path: Path) -> None:
+def test_refuses_data_of_an_unknown_format(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RecipeError, match=r"is neither a recipe \(digits, .*\) nor data: a folder"):
             recipe_for(place)

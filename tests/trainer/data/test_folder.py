@@ -62,14 +62,14 @@ def test_skip_bad_leaves_unreadable_files_out_and_says_so(photos: Path) -> None:
     ("layout", "said"),
     [([], "two or more classes, not 0"), (["one"], "two or more classes, not 1"), (["a", "b"], "a holds no photos")],
 )
-def test_a_folder_without_classes_or_files_is_said(tmp_path: Path, layout: list[str], said: str) -> None:
+def test_refuses_a_folder_without_classes_or_files(tmp_path: Path, layout: list[str], said: str) -> None:
     for name in layout:
         (tmp_path / name).mkdir()
     with pytest.raises(DataError, match=said):
         FolderSource(tmp_path, SPEC).load()
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_refuses_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder"):
         FolderSource(tmp_path / "nowhere", SPEC).load()
 
@@ -90,7 +90,7 @@ def test_each_kind_of_unreadable_file_has_its_own_reason(photos: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_what_is_no_file_is_listed_with_its_reason_and_never_waited_for(photos: Path) -> None:
+def test_lists_entries_that_are_not_regular_files_and_never_opens_them(photos: Path) -> None:
     red = photos / "red"
     (red / "gone.png").symlink_to("nowhere.png")
     (red / "round.png").symlink_to("round.png")
@@ -100,11 +100,11 @@ def test_what_is_no_file_is_listed_with_its_reason_and_never_waited_for(photos: 
     (photos / "yellow").symlink_to(photos / "elsewhere")
     (photos / "red" / "same.png").symlink_to("a.png")  # which is as good as a file
     reasons = {
-        "red/deep/pipe.png": "It is a pipe, not a file",
-        "red/gone.png": "The link points to nothing",
+        "red/deep/pipe.png": "Not a regular file (pipe)",
+        "red/gone.png": "Broken link",
         "red/more": "Links to folders are not followed",
         "red/round.png": "The file cannot be read (Too many levels of symbolic links)",
-        "yellow": "The link points to nothing",
+        "yellow": "Broken link",
     }
     with pytest.raises(DataError, match=r"^5 of 12 files cannot be used") as caught:
         FolderSource(photos, SPEC).load()
@@ -112,10 +112,10 @@ def test_what_is_no_file_is_listed_with_its_reason_and_never_waited_for(photos: 
     assert dict(part.split(": ", 1) for part in listed) == reasons
     data = FolderSource(photos, SPEC, skip_bad=True).load()
     assert len(data.train) == 7
-    assert data.notes[1].startswith("left out 5 unreadable files: red/deep/pipe.png: It is a pipe")
+    assert data.notes[1].startswith("left out 5 unreadable files: red/deep/pipe.png: Not a regular file (pipe)")
 
 
-def test_a_folder_without_a_single_image_is_said_even_where_bad_files_are_left_out(tmp_path: Path) -> None:
+def test_refuses_a_folder_without_images_even_with_skip_bad(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "notes.jpg").write_text("hello")

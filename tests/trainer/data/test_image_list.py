@@ -88,7 +88,7 @@ def test_splits_come_from_a_column_or_from_the_names_of_the_lists(folder: Path) 
         assert data.test.labels.tolist() == [data.labels.index("red"), data.labels.index("green")]
 
 
-def test_a_label_column_that_could_be_several_asks_for_the_setting(folder: Path) -> None:
+def test_an_ambiguous_label_column_names_the_setting(folder: Path) -> None:
     write(folder / "list.csv", "path,animal,colour", *(f"photo {i}.png,pet,{labels(i)}" for i in range(COUNT)))
     with pytest.raises(DataError, match=r"Columns 2, 3 of list\.csv could be the label\. Set data\.label_column"):
         source(folder).load()
@@ -117,4 +117,4 @@ def test_the_size_of_a_backbone_follows_the_listed_photos(folder: Path) -> None:
     recipe = find_recipe("photos", "default")
     config = recipe.data.model_copy(update={"source": Source.CSV})
     _, (reason,) = with_size(recipe.model_copy(update={"data": config}), folder)
-    assert "the typical image is 9 pixels on its shorter side" in reason
+    assert "the median image (9 pixels on its shorter side)" in reason

@@ -40,7 +40,7 @@ def test_numbers_names_and_one_hot_rows_become_classes(
         ([0, np.nan], r"labels\[1\]: the label nan is not a whole number"),
         (["a", ""], r"labels\[1\]: the label is empty"),
         ([[0, 1], [1, 1]], r"labels\[1\]: 2 values per image, which are not one-hot"),
-        ([["a", "b"]], r"labels\[0\]: several values per image"),
+        ([["a", "b"]], r"labels\[0\]: each image has several values"),
     ],
 )
 def test_names_the_place_of_a_label_that_is_none(values: object, fault: str) -> None:

@@ -61,7 +61,7 @@ def test_rows_of_values_are_square_images_or_of_the_given_shape(tmp_path: Path) 
     assert np.array_equal(data.train.images, square)
     oblong = write(tmp_path, images=IMAGES.reshape(6, -1), labels=LABELS)
     assert np.array_equal(source(oblong, shape=(4, 5, 3)).load().train.images, IMAGES)
-    with pytest.raises(DataError, match=r"60 values an image, which is no square image .* Set data\.shape"):
+    with pytest.raises(DataError, match=r"60 values an image, which is not data\.shape nor .* Set data\.shape"):
         source(oblong).load()
 
 
@@ -97,7 +97,7 @@ def test_numbers_of_other_types_become_bytes(tmp_path: Path, kind: type[np.gener
     assert np.array_equal(data.train.images, IMAGES)
 
 
-def test_fractions_from_0_to_1_are_scaled_and_said(tmp_path: Path) -> None:
+def test_scales_fractions_from_0_to_1_and_reports_it(tmp_path: Path) -> None:
     data = source(write(tmp_path, images=IMAGES / 255, labels=LABELS)).load()
     assert np.array_equal(data.train.images, IMAGES)
     assert data.notes[0].endswith("values 0 to 1")
@@ -196,7 +196,7 @@ OBJECTS = np.array([{}, [], None, 1, "a", 2.0], dtype=object)
         ),
     ],
 )
-def test_what_is_wrong_is_one_sentence_that_names_the_array(
+def test_an_error_is_one_sentence_that_names_the_array(
     tmp_path: Path, arrays: dict[str, Any], said: str | None
 ) -> None:
     path = write(tmp_path, **arrays)

@@ -37,9 +37,9 @@ def test_files_of_different_ranges_are_refused_with_both() -> None:
         decide_range({"train": [PIXELS], "test": [PIXELS / 255]})
 
 
-def test_values_that_fit_several_ranges_ask_for_the_setting() -> None:
+def test_an_ambiguous_value_range_names_the_setting() -> None:
     sixteen = PIXELS // 16
-    with pytest.raises(DataError, match=r"from 0 to 15, .* data\.value_range=0,255 or data\.value_range=0,15"):
+    with pytest.raises(DataError, match=r"from 0 to 15\. .* data\.value_range=0,255 or data\.value_range=0,15"):
         decide_range({"train": [sixteen.astype(float)]})
     assert decide_range({"train": [sixteen]}, bytes_by_type=True) == BYTES
 

@@ -65,13 +65,13 @@ def test_the_seed_decides_the_split() -> None:
     assert positions(split(data, shares(0.2, 0.2, 1)).test) != positions(split(data, shares(0.2, 0.2, 2)).test)
 
 
-def test_a_published_test_split_is_taken_whole() -> None:
+def test_uses_a_published_test_split_unchanged() -> None:
     parts = split(numbered([0, 1] * 50, 2, test=[1, 0, 1]), shares(0.1, 0.5, 0))
     assert parts.test.labels.tolist() == [1, 0, 1]
     assert (len(parts.train), len(parts.validation)) == (90, 10)
 
 
-def test_the_sizes_of_the_classes_are_told() -> None:
+def test_reports_the_sizes_of_the_classes() -> None:
     notes = split(numbered([0] * 100 + [1] * 300 + [2] * 50, 3), shares(0.1, 0.1, 0)).notes
     assert notes == (
         "training images per class: class 0: 80, class 1: 240, class 2: 40 (the largest is 6.0 times the smallest)",
@@ -80,7 +80,7 @@ def test_the_sizes_of_the_classes_are_told() -> None:
     assert many == ("training images per class: class 0: 8, class 7: 24 (the largest is 3.0 times the smallest)",)
 
 
-def test_duplicates_across_the_splits_are_counted_and_told() -> None:
+def test_counts_and_reports_duplicates_across_the_splits() -> None:
     data = numbered([0, 1] * 50, 2)
     twice = LabelledImages(data.train.images.take(np.arange(100) // 2), data.train.labels[np.arange(100) // 2])
     parts = split(replace(data, train=twice), shares(0.2, 0.2, 0))
@@ -125,10 +125,10 @@ def test_every_class_is_in_every_split_however_few_images_it_has(count: int) -> 
     sizes = [int((part.labels == 1).sum()) for part in (parts.train, parts.validation, parts.test)]
     assert min(sizes) == 1
     assert sum(sizes) == max(count, 3)
-    assert any("splits share them" in note and "class 1" in note for note in parts.notes) == (count < 3)
+    assert any("are in several splits" in note and "class 1" in note for note in parts.notes) == (count < 3)
 
 
-def test_a_published_validation_split_is_taken_whole() -> None:
+def test_uses_a_published_validation_split_unchanged() -> None:
     data = replace(numbered([0, 1] * 50, 2), validation=numbered([1, 0], 2).train)
     parts = split(data, shares(0.5, 0.2, 0))
     assert (len(parts.train), parts.validation.labels.tolist(), len(parts.test)) == (80, [1, 0], 20)
@@ -141,7 +141,7 @@ def test_test_images_of_another_range_are_refused_with_both_figures() -> None:
     labels = data.train.labels
     data = replace(data, train=LabelledImages(bright, labels), test=LabelledImages(dark, labels))
     detected = DataConfig(source=Source.NPZ, validation=0.2)
-    with pytest.raises(DataError, match=r"mean 1 and spread 0 against 200 and 0, of 255"):
+    with pytest.raises(DataError, match=r"mean 1 against 200, standard deviation 0 against 0, of 255"):
         split(data, detected)
     assert len(split(data, detected.model_copy(update={"value_range": (0, 255)})).test) == 20
 

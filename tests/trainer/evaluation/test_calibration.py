@@ -34,7 +34,7 @@ def test_the_temperature_corrects_over_and_underconfidence(factor: float) -> Non
     assert fit_temperature(*drawn(20_000, factor)) == pytest.approx(factor, rel=0.05)
 
 
-def test_a_split_without_a_mistake_does_not_ask_for_infinite_confidence() -> None:
+def test_a_split_without_a_mistake_does_not_lead_to_infinite_confidence() -> None:
     labels = np.arange(300) % 3
     logits = (np.eye(3)[labels] * 4).astype(np.float32)
     temperature = fit_temperature(logits, labels)

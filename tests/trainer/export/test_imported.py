@@ -141,7 +141,7 @@ def test_a_model_of_bytes_gets_the_pixels_as_they_are() -> None:
     )
 
 
-def test_a_layout_and_a_size_that_the_graph_leaves_open_are_taken_from_the_options() -> None:
+def test_the_options_set_a_layout_and_size_that_the_graph_leaves_open() -> None:
     model = ImportedModel(graph({"x0": ["n", 3, "h", 3]}), Layout.NCHW, (5, 3, 3))
     assert (model.layout, model.shape) == (Layout.NCHW, (5, 3, 3))
 

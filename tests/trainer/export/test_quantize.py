@@ -195,7 +195,7 @@ def test_weights_keep_to_7_bits_where_the_processor_would_saturate(
     assert saturates(tmp_path / "missing", "x86_64")
 
 
-def test_the_recipe_decides_what_is_tried(tmp_path: Path) -> None:
+def test_the_recipe_decides_which_settings_vary(tmp_path: Path) -> None:
     recipe = colour_images.recipe(epochs=1, variants=("int8",))
     manifest = train_bundle(recipe, tmp_path).manifest
     tried = {variant.name for variant in manifest.variants} | {dropped.name for dropped in manifest.dropped_variants}

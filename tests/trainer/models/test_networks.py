@@ -24,7 +24,7 @@ def test_a_network_gives_one_logit_a_class(name: str, height: int, width: int, c
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_an_image_too_small_for_a_network_is_said(name: str) -> None:
+def test_refuses_an_image_that_is_too_small_for_the_network(name: str) -> None:
     with pytest.raises(RecipeError, match="cannot be halved"):
         build(network_named(name), Shape(height=3, width=32, channels=1, classes=2))
 

@@ -175,7 +175,7 @@ def test_weights_for_grey_images_are_refused_for_colour(tmp_path: Path) -> None:
         built(recipe_from(tmp_path / "grey.safetensors", PlainConfig(widths=(4,), dense=None)))
 
 
-def test_a_file_that_is_not_there_or_holds_no_weights_is_said(tmp_path: Path) -> None:
+def test_names_a_file_that_is_missing_or_holds_no_weights(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="weights nowhere do not exist"):
         starting_weights(recipe_from("nowhere", FAST))
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")

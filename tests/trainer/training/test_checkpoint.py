@@ -113,8 +113,8 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_is_used(name: st
     assert found is not None
     assert found.step == 1
     assert len(notes) == 1
-    assert notes[0].startswith(f"The checkpoint {tmp_path / '2'} is damaged ({name}")
-    assert notes[0].endswith(" and was removed; the checkpoint before it is used.")
+    assert notes[0].startswith(f"Removed the damaged checkpoint {tmp_path / '2'} ({name}")
+    assert notes[0].endswith(". Using the previous one.")
     checkpoints.save(state(2))  # its folder is free again
     found, notes = checkpoints.latest()
     assert (found and found.step, notes) == (2, [])
@@ -146,10 +146,10 @@ def test_the_run_starts_over_if_all_checkpoints_are_damaged(tmp_path: Path, writ
         (tmp_path / str(step) / "state.json").write_text(written)
     found, notes = checkpoints.latest()
     assert found is None
-    damaged = "is damaged (state.json was changed after it was written) and was removed"
+    why = "(state.json was changed after it was written)"
     assert notes == [
-        f"The checkpoint {tmp_path / '2'} {damaged}; the checkpoint before it is used.",
-        f"The checkpoint {tmp_path / '1'} {damaged}; the run starts over.",
+        f"Removed the damaged checkpoint {tmp_path / '2'} {why}. Using the previous one.",
+        f"Removed the damaged checkpoint {tmp_path / '1'} {why}. Starting over.",
     ]
 
 

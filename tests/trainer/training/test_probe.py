@@ -83,16 +83,16 @@ def test_auto_does_not_fine_tune_on_few_images(tmp_path: Path) -> None:
         probe_runs.recipe(tmp_path, fine_tune="auto"), tmp_path, probe_runs.source(30), reporter=reporter
     )
     assert len(bundle.manifest.provenance.steps) == 1
-    assert any(note.startswith("no fine-tuning: ") for note in reporter.notes)
+    assert any(note.startswith("fine-tuning skipped: ") for note in reporter.notes)
 
 
-def test_features_are_taken_from_the_cache_until_images_or_weights_change(tmp_path: Path) -> None:
+def test_reads_features_from_the_cache_until_images_or_weights_change(tmp_path: Path) -> None:
     recipe, runs = probe_runs.recipe(tmp_path), Runs(tmp_path / "runs")
 
     def reuses(source_count: int, used: Recipe) -> bool:
         reporter = Recorder()
         train_bundle(used, tmp_path / "artifacts", probe_runs.source(source_count), reporter=reporter, runs=runs)
-        return any(note.startswith("features of an earlier run are used") for note in reporter.notes)
+        return any(note.startswith("using cached features from") for note in reporter.notes)
 
     assert not reuses(60, recipe)
     assert reuses(60, recipe)
