@@ -22,7 +22,7 @@ from trainer.models.build import build_network
 from trainer.recipe import DataConfig, Precision, Recipe, Source
 from trainer.recipes.registry import find_recipe
 from trainer.training.loop import fit
-from trainer.training.progress import SilentReporter
+from trainer.training.progress import Reporter
 
 ROUNDS = 3
 SECONDS = 8.0
@@ -39,7 +39,7 @@ def random_images(recipe: Recipe) -> Splits:
 
 
 def images_per_second(recipe: Recipe, data: Splits) -> float:
-    fitted = fit(build_network(recipe, data), data, recipe, torch.device("cpu"), SilentReporter())
+    fitted = fit(build_network(recipe, data), data, recipe, torch.device("cpu"), Reporter())
     return statistics.median(epoch.images_per_second for epoch in fitted.history)
 
 

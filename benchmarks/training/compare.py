@@ -20,7 +20,7 @@ from trainer.recipe import Recipe
 from trainer.recipes.registry import find_recipe
 from trainer.training.loop import fit
 from trainer.training.precision import with_precision
-from trainer.training.progress import SilentReporter
+from trainer.training.progress import Reporter
 
 CPU = torch.device("cpu")
 SEEDS = (0, 1, 2)
@@ -67,9 +67,9 @@ def run(recipe: Recipe, data: Splits, limit: float, seed: int) -> ConvoyRun:
     torch.manual_seed(seed)
     recipe = recipe.model_copy(update={"seed": seed})
     network = build_network(recipe, data)
-    recipe = with_precision(recipe, network, data.train, CPU, SilentReporter().note)
+    recipe = with_precision(recipe, network, data.train, CPU, Reporter().note)
     left = limit - (time.perf_counter() - started)
-    fitted = fit(network, data, recipe.model_copy(update={"max_seconds": left}), CPU, SilentReporter())
+    fitted = fit(network, data, recipe.model_copy(update={"max_seconds": left}), CPU, Reporter())
     seconds = time.perf_counter() - started
     correct = network_logits(fitted.network, data.test.images).argmax(axis=1) == data.test.labels
     result = ConvoyRun(seed=seed, limit=limit, seconds=seconds, accuracy=float(correct.mean()))

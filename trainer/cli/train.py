@@ -71,14 +71,14 @@ def run(options: argparse.Namespace) -> int:
     from trainer.run import Runs, train  # noqa: PLC0415
     from trainer.training.device import choose_device, describe  # noqa: PLC0415
     from trainer.training.distributed import join  # noqa: PLC0415
-    from trainer.training.progress import SilentReporter, reporter_for  # noqa: PLC0415
+    from trainer.training.progress import Reporter, reporter_for  # noqa: PLC0415
 
     device = choose_device(options.device)
     with join(device) as world:
         if world.is_main:
             several = f", in {world.size} processes" if world.size > 1 else ""
             say(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}{several}.")
-        reporter = reporter_for(sys.stderr) if world.is_main else SilentReporter()
+        reporter = reporter_for(sys.stderr) if world.is_main else Reporter()
         runs = Runs(options.runs, options.resume, options.trackers, options.checkpoint_seconds)
         bundle = train(
             recipe,

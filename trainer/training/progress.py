@@ -63,9 +63,6 @@ class Reporter:
         pass
 
 
-SilentReporter = Reporter
-
-
 class LineReporter(Reporter):
     """Prints one line per epoch: for logs and other streams that are not a terminal."""
 
