@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ JPEGS = {kind: encode(PIXELS, "JPEG", quality=90, **options) for kind, options i
 FORMS = sorted(JPEGS)
 
 
-def first_scan(data: bytes) -> int:
+def first_scan(data: bytes | bytearray) -> int:
     return data.index(b"\xff\xda") + 14
 
 
@@ -130,6 +131,34 @@ def test_answers_a_jpeg_of_an_unknown_jfif_version() -> None:
     data = JPEGS["baseline"].replace(b"JFIF\0\1", b"JFIF\0\2")
     assert data != JPEGS["baseline"]
     np.testing.assert_array_equal(decoded(data), decoded(JPEGS["baseline"]))
+
+
+WARNINGS: dict[str, Callable[[bytes], bytes]] = {
+    "unknown JFIF version": lambda data: data.replace(b"JFIF\0\1", b"JFIF\0\2"),
+    "unknown Adobe transform": lambda data: data[:2] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x07" + data[2:],
+    "stray bytes": lambda data: data[:20] + bytes(40) + data[20:],
+    "damaged ICC profile": lambda data: data[:20] + b"\xff\xe2\0\x12ICC_PROFILE\0\2\3zz" + data[20:],
+}
+
+
+@pytest.mark.parametrize("form", ["baseline", "progressive"])
+@pytest.mark.parametrize("warning", WARNINGS)
+def test_a_warning_about_the_header_does_not_hide_missing_data(warning: str, form: str) -> None:
+    data = WARNINGS[warning](JPEGS[form])
+    assert data != JPEGS[form]
+    np.testing.assert_array_equal(decoded(data), decoded(JPEGS[form]))
+    start = first_scan(data)
+    for share in (0.1, 0.5, 0.9):
+        with pytest.raises(UnreadableImageError):
+            decoded(data[: start + int((len(data) - start) * share)] + END)
+
+
+def test_refuses_a_part_of_a_jpeg_that_only_pillow_decodes() -> None:
+    data = bytearray(JPEGS["baseline"])
+    data[data.index(b"\xff\xc0") + 17] = 0x21  # a ratio of chroma that TurboJPEG lacks
+    start = first_scan(data)
+    with pytest.raises(UnreadableImageError):
+        decoded(bytes(data[: start + (len(data) - start) // 3]) + END)
 
 
 def test_a_large_jpeg_is_checked_at_its_reduced_size_too() -> None:
