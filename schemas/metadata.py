@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from PIL import PngImagePlugin
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_ANCILLARY = 0x20  # the bit of a chunk's first letter
 _NEEDED = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # the last three make an animation
 # ImageMagick writes EXIF as text; Pillow reads the orientation of XMP, too.
 _ORIENTATION = re.compile(
@@ -15,6 +16,7 @@ _ORIENTATION = re.compile(
     re.DOTALL,
 )
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ANMF"}
+_ANIMATION_BYTES = 8
 _TRANSPARENCY_BYTES = {0: 2, 2: 6}  # by colour type: grey, RGB
 
 
@@ -44,13 +46,16 @@ def _webp(data: bytes) -> bytes:
 
 
 def _png(data: bytes) -> bytes:
-    """Drops chunks as libpng does: those with a wrong checksum, and those that neither pixels nor orientation need."""
-    whole, start = memoryview(data), 0
+    """Drops chunks as libpng does: the damaged ones, and those that neither pixels nor orientation need."""
+    whole, start, end = memoryview(data), 0, len(_PNG)
     kept: list[memoryview] = []
     for begin, end in _chunks(data):
         if not _is_kept(data, begin, end):
             kept.append(whole[start:begin])
             start = end
+    if data[end + 4 : end + 5] and data[end + 4] & _ANCILLARY:  # the last chunk, cut short
+        kept.append(whole[start:end])
+        start = len(data)
     return b"".join([*kept, whole[start:]]) if kept else data
 
 
@@ -67,7 +72,7 @@ def _chunks(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _is_kept(data: bytes, begin: int, end: int) -> bool:
     kind = data[begin + 4 : begin + 8]
-    if not kind[0] & 0x20:  # critical
+    if not kind[0] & _ANCILLARY:
         return True
     text = _ORIENTATION.match(data, begin + 4, end - 4)
     if kind not in _NEEDED and not text:
@@ -75,6 +80,8 @@ def _is_kept(data: bytes, begin: int, end: int) -> bool:
     content = memoryview(data)[begin + 4 : end - 4]
     if zlib.crc32(content) != struct.unpack_from(">I", data, end - 4)[0]:
         return False
+    if kind == b"acTL":
+        return end - begin - 12 >= _ANIMATION_BYTES
     if kind == b"tRNS":
         return end - begin - 12 >= _TRANSPARENCY_BYTES.get(data[25], 1)
     return not text or _fits(data[text.end() : end - 4])

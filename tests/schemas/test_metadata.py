@@ -46,6 +46,7 @@ METADATA = {
     "an empty eXIf": chunk(b"eXIf", b""),
     "a raw profile that is not hexadecimal": chunk(b"tEXt", b"Raw profile type exif\0\nexif\n  20\nzz11"),
     "chunks that are too short": b"".join(chunk(kind, b"") for kind in (b"gAMA", b"pHYs", b"cHRM", b"tIME", b"sRGB")),
+    "an acTL that is too short": chunk(b"acTL", bytes(2)),
     "a tRNS that is too short": chunk(b"tRNS", b"\0"),
     **{
         f"a {kind.decode()} with a wrong checksum": damaged(kind, content)
@@ -150,3 +151,11 @@ def test_refuses_a_webp_that_is_cut_short_within_its_pixels(lossless: bool) -> N
     for length in range(12, data.index(b"EXIF") - 2, 7):
         with pytest.raises(UnreadableImageError):
             decode_image(data[:length], spec_of(PIXELS))
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"eXIf", b"prVt"])
+def test_answers_a_png_whose_last_chunk_is_metadata_cut_short(kind: bytes) -> None:
+    cut = chunk(kind, bytes(500))[:100]
+    np.testing.assert_array_equal(decode_image(PNG[:-12] + cut, spec_of(PIXELS)), PIXELS)
+    with pytest.raises(UnreadableImageError):
+        decode_image(PNG[:HEADER] + cut, spec_of(PIXELS))
