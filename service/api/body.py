@@ -231,7 +231,8 @@ def _parse_by_content(body: RequestBody) -> Submission:
         if body.purpose in body_format.openapi and body_format.recognizes(body.data):
             return body_format.parse(body)
     label = f"The Content-Type is {_UNLABELLED}" if body.content_type else "The request has no Content-Type"
-    raise _unsupported(f"{label}, and the format of the body is unknown", body.purpose)
+    unknown = "the format of the body is unknown" if body.data else "the body is empty"
+    raise _unsupported(f"{label}, and {unknown}", body.purpose)
 
 
 def _unsupported(fault: str, purpose: Purpose) -> UnsupportedMediaTypeError:

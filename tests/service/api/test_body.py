@@ -104,21 +104,21 @@ def test_a_body_without_a_useful_content_type_is_read_by_its_content(
 
 
 @pytest.mark.parametrize(
-    ("purpose", "data"),
+    ("purpose", "data", "state"),
     [
-        (Purpose.PREDICT, b""),
-        (Purpose.PREDICT, b"text"),
-        (Purpose.PREDICT, b'{"instances": []}'),
-        (Purpose.PREDICT, ZIP_BODY),
-        (Purpose.EVALUATE, solid("red")),
-        (Purpose.EVALUATE, NPY_BODY),
+        (Purpose.PREDICT, b"", "the body is empty"),
+        (Purpose.PREDICT, b"text", "the format of the body is unknown"),
+        (Purpose.PREDICT, b'{"instances": []}', "the format of the body is unknown"),
+        (Purpose.PREDICT, ZIP_BODY, "the format of the body is unknown"),
+        (Purpose.EVALUATE, solid("red"), "the format of the body is unknown"),
+        (Purpose.EVALUATE, NPY_BODY, "the format of the body is unknown"),
     ],
 )
-def test_another_body_without_content_type_is_refused_with_curls_missing_option(purpose: Purpose, data: bytes) -> None:
+def test_another_body_without_content_type_is_refused_with_curls_missing_option(
+    purpose: Purpose, data: bytes, state: str
+) -> None:
     body_format = choose_format(Connection().request, purpose)
-    fault = (
-        r"no Content-Type, and the format of the body is unknown; send one of application/json.* -F files=@.* -H 'Con"
-    )
+    fault = rf"no Content-Type, and {state}; send one of application/json.* -F files=@.* -H 'Con"
     with pytest.raises(UnsupportedMediaTypeError, match=fault):
         body_format.parse(request_body(data, "", purpose))
 
