@@ -1,6 +1,7 @@
 """Images as rows of numbers in text files, in any of three layouts.
 
-    pairs             input.csv and labels.csv, and the same with _test: one image a row, one label a row
+    pairs             input.csv and labels.csv, or X_train.csv and y_train.csv, and the same of a test split: one image
+                      a row, one label a row
     label column      train.csv, and others by name (test, val): a column of labels beside the columns of pixels
     string of pixels  a column of labels and one of all pixels, separated by spaces; Usage may name the split
 
@@ -10,7 +11,7 @@ detected and printed; the settings data.header, data.label_column, data.value_ra
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,9 +48,23 @@ from trainer.recipe import DataConfig
 SUFFIXES = (".csv", ".tsv")
 _RGB = 3
 _PAIRS = {
-    "train": ("input.csv", "labels.csv"),
-    "validation": ("input_val.csv", "labels_val.csv"),
-    "test": ("input_test.csv", "labels_test.csv"),
+    "train": (
+        ("input.csv", "labels.csv"),
+        ("x_train.csv", "y_train.csv"),
+        ("train_images.csv", "train_labels.csv"),
+        ("images.csv", "labels.csv"),
+        ("x.csv", "y.csv"),
+    ),
+    "validation": (
+        ("input_val.csv", "labels_val.csv"),
+        ("x_val.csv", "y_val.csv"),
+        ("val_images.csv", "val_labels.csv"),
+    ),
+    "test": (
+        ("input_test.csv", "labels_test.csv"),
+        ("x_test.csv", "y_test.csv"),
+        ("test_images.csv", "test_labels.csv"),
+    ),
 }
 _CODE = (__name__, "trainer.data.pixel_range", "trainer.data.labels", "trainer.data.table")
 _PART_WORDS = {
@@ -115,9 +130,10 @@ class CsvSource:
     def _tables(self) -> tuple[dict[str, tuple[Table, Table]], list[str]]:
         """Returns the tables of images and of labels by part, and a sentence for each file that is left out."""
         files = {path.name.lower(): path for path in self._files()}
-        pairs = {part: pair for part, pair in _PAIRS.items() if set(pair) & set(files)}
+        pairs = {part: pair for part, pairs in _PAIRS.items() if (pair := _pair_of(pairs, set(files)))}
         if pairs:
-            missing = [name for pair in (_PAIRS["train"], *pairs.values()) for name in pair if name not in files]
+            train = pairs.get("train", _PAIRS["train"][0])
+            missing = [name for pair in (train, *pairs.values()) for name in pair if name not in files]
             if missing:
                 raise DataError(f"{self.place / missing[0]} is missing. Each file of images needs a file of labels.")
             return {part: self._pair(files[images], files[labels]) for part, (images, labels) in pairs.items()}, []
@@ -240,6 +256,12 @@ def part_of_name(path: Path) -> str | None:
     """Returns the split that the name of a file contains, as in train_labels.csv; None without one."""
     words = re.split(r"[^a-z]+", path.stem.lower())
     return next((_PART_WORDS[word] for word in words if word in _PART_WORDS), None)
+
+
+def _pair_of(pairs: Sequence[tuple[str, str]], files: set[str]) -> tuple[str, str] | None:
+    """Returns the names of which both are files; otherwise, the first names if one of them is a file."""
+    complete = next((pair for pair in pairs if files.issuperset(pair)), None)
+    return complete or (pairs[0] if files.intersection(pairs[0]) else None)
 
 
 def parts_of_rows(table: Table) -> Texts:

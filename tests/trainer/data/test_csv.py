@@ -46,6 +46,19 @@ def test_rows_become_images_in_the_order_of_height_width_channels(folder: Path) 
     assert data.notes[0] == "input.csv: 4 images of 4x4 RGB, no header, values 0 to 255"
 
 
+@pytest.mark.parametrize(
+    ("train", "test"), [("X_train y_train", "X_test y_test"), ("train_images train_labels", "test_images test_labels")]
+)
+def test_reads_pairs_of_files_under_the_names_of_other_tools(folder: Path, train: str, test: str) -> None:
+    for own, other in zip(("input", "labels", "input_test", "labels_test"), f"{train} {test}".split(), strict=True):
+        (folder / f"{own}.csv").rename(folder / f"{other}.csv")
+    data = source(folder).load()
+    assert np.array_equal(data.train.images, images(4))
+    assert data.train.labels.tolist() == [0, 1, 1, 0]
+    assert data.test is not None
+    assert data.test.labels.tolist() == [1, 0]
+
+
 def test_skips_a_header_and_reports_it(folder: Path) -> None:
     text = (folder / "input.csv").read_text()
     (folder / "input.csv").write_text(",".join(f"pixel{i}" for i in range(48)) + "\n" + text)
