@@ -1,5 +1,6 @@
 """Finds images that may be placeholders or mistakes: equal to many others, nearly uniform, or unlike all others."""
 
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -39,15 +40,17 @@ class Suspect(NamedTuple):
 def find_suspects(data: Splits) -> list[Suspect]:
     """Returns the images that occur three times or more in all splits together, and those that are nearly uniform."""
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
-    _, kind, copies = np.unique(
-        np.concatenate([short_hashes(part) for part in parts.values()]), return_inverse=True, return_counts=True
-    )
-    many, found = copies[kind] >= _MANY_COPIES, list[Suspect]()
+    hashes = np.concatenate([short_hashes(part) for part in parts.values()])
+    _, kind, copies = np.unique(hashes, return_inverse=True, return_counts=True)
+    equal, uniform, start = list[tuple[int, Suspect]](), list[Suspect](), 0
     for name, part in parts.items():
-        equal, many = many[: len(part)], many[len(part) :]
-        found += _suspects(data, Kind.EQUAL, name, np.flatnonzero(equal))
-        found += _suspects(data, Kind.UNIFORM, name, np.flatnonzero(_deviations(part) < _UNIFORM_DEVIATION))
-    return found
+        here = slice(start, start := start + len(part))
+        positions = np.flatnonzero(copies[kind[here]] >= _MANY_COPIES)
+        equal += zip(hashes[here][positions].tolist(), _suspects(data, Kind.EQUAL, name, positions), strict=True)
+        uniform += _suspects(data, Kind.UNIFORM, name, np.flatnonzero(_deviations(part) < _UNIFORM_DEVIATION))
+    # Splits share the images of a class that has too few: those are one image under one name.
+    different = Counter(image for image, _ in {(image, suspect.name) for image, suspect in equal})
+    return [suspect for image, suspect in equal if different[image] >= _MANY_COPIES] + uniform
 
 
 def unlike_others(data: Splits, features: npt.NDArray[np.float32]) -> list[Suspect]:

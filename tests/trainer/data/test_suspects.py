@@ -50,6 +50,12 @@ def test_images_that_occur_three_times_are_found_in_all_splits() -> None:
     ]
 
 
+def test_an_image_that_all_splits_share_is_no_copy_of_itself() -> None:
+    data = splits()
+    shared = named(NOISE[:4], "t")
+    assert find_suspects(replace(data, train=shared, validation=shared, test=shared)) == []
+
+
 def test_nearly_uniform_images_are_found() -> None:
     data = splits()
     validation = data.validation.images[:]
