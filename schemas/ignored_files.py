@@ -9,9 +9,13 @@ _SYSTEM_FILES = {
     "icon\r",
     "$recycle.bin",
     "recycler",
+    "recycled",
+    "#recycle",
+    "found.000",
     "system volume information",
     "lost+found",
     "@eadir",
+    "__pycache__",
 }
 
 

@@ -87,8 +87,12 @@ def check_data_option(source: Source, place: Path | None) -> None:
     if published and there == [Source.FOLDER] and not _holds_photos(place):
         return  # a folder of data sets, where this one will be downloaded to
     reads = "the digits inside scikit-learn" if source is Source.DIGITS else f"data of the kind {source}"
-    advice = f"To train on {place}, add --set data.source={there[0]}" if there else f"{place} holds no known data"
-    raise RecipeError(f"The recipe reads {reads}, not --data {place}. {advice}, or leave out --data.")
+    if there:
+        advice = f"To train on {place}, add --set data.source={there[0]}, or leave out --data."
+    else:
+        fault = "holds no known data" if place.exists() else "does not exist"
+        advice = f"It {fault}. Leave out --data, or name other data and its kind with --set data.source."
+    raise RecipeError(f"The recipe reads {reads}, not --data {place}. {advice}")
 
 
 def recipe_for(place: Path, preset: str = "default") -> Recipe:

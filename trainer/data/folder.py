@@ -50,6 +50,15 @@ class FolderSource(PhotoSource):
         splits = {_SPLIT_NAMES[name.lower()]: self.folder / name for name in names if name.lower() in _SPLIT_NAMES}
         if len(splits) == len(names) and "train" in splits and all(_subfolders(path) for path in splits.values()):
             return splits
+        if "train" in splits and (classes := set(_subfolders(splits["train"]))):
+            for name in names:
+                found = set(_subfolders(self.folder / name))
+                if found & classes if name.lower() not in _SPLIT_NAMES else not found:
+                    raise DataError(
+                        f"{splits['train']} is the training split, but {self.folder / name} is no split: "
+                        f"{'it has no folders of classes' if not found else 'its name is not val or test'}. "
+                        f"Change that, or give {splits['train']} with --data."
+                    )
         return {"train": self.folder}
 
     def _classes(self, parts: dict[str, Path]) -> tuple[str, ...]:
@@ -96,6 +105,8 @@ class FolderSource(PhotoSource):
                 files += [PhotoFile(path, part, label) for path in photos]
                 refused |= not_files
                 if not photos and part == "train" and not self.known and not not_files:
+                    if not (folder / name).exists():
+                        raise DataError(f"{folder / name} is missing, but another split has the class. Add it.")
                     raise DataError(f"The folder {folder / name} holds no photos. Add some, or remove the folder.")
         bad = [Unreadable(file=shown(path, self.folder), reason=reason) for path, reason in refused.items()]
         if not files:

@@ -78,7 +78,7 @@ def test_photos_are_not_a_folder_to_download_to(flowers: Path) -> None:
 
 
 def test_a_path_that_does_not_exist_is_refused_by_digits() -> None:
-    with pytest.raises(RecipeError, match="nowhere holds no known data, or leave out --data"):
+    with pytest.raises(RecipeError, match=r"nowhere\. It does not exist\. Leave out --data, or"):
         recipe_of(parse(["train", "digits", "--data", "nowhere"]))
 
 

@@ -130,7 +130,8 @@ def test_real_photos_of_all_sizes_are_read(real_data: Path, tmp_path: Path) -> N
 
 
 def test_passes_over_what_systems_leave_and_documents(photos: Path) -> None:
-    (photos / "$RECYCLE.BIN").mkdir()
+    for name in ("$RECYCLE.BIN", "#recycle", "lost+found", "__pycache__"):
+        (photos / name).mkdir()
     (photos / "$RECYCLE.BIN" / "old.png").write_bytes(solid("red", (9, 9)))
     for name in ("ehthumbs.db", "Icon\r", "Icon", "readme.txt"):
         (photos / "red" / name).write_text("not a photo")
@@ -147,6 +148,31 @@ def test_published_splits_are_not_classes(photos: Path) -> None:
     data = FolderSource(photos / "split", SPEC).load()
     assert data.labels == ("blue", "red")
     assert [len(part) for part in data.parts] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("layout", "fault"),
+    [
+        (["train/red", "train/blue", "vali/red", "vali/blue"], "vali is no split: its name is not val or test"),
+        (["train/red", "train/blue", "test"], "test is no split: it has no folders of classes"),
+        (["train/red", "train/blue", "test/red", "test/green"], "train/green is missing, but another split has the cl"),
+    ],
+)
+def test_folders_beside_the_training_split_that_are_no_splits_are_named(
+    tmp_path: Path, layout: list[str], fault: str
+) -> None:
+    for name in layout:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.png").write_bytes(solid("red", (9, 9)))
+    with pytest.raises(DataError, match=fault):
+        FolderSource(tmp_path, SPEC).load()
+
+
+def test_a_class_may_be_named_train(tmp_path: Path) -> None:
+    for name in ("bus/city", "train/steam"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.png").write_bytes(solid("red", (9, 9)))
+    assert FolderSource(tmp_path, SPEC).load().labels == ("bus", "train")
 
 
 def test_folders_of_a_segmentation_data_set_are_not_classes(tmp_path: Path) -> None:
