@@ -28,6 +28,8 @@ _MUST = {
     "list_type": _LIST,
     "literal_error": "be {expected}",
     "model_type": _OBJECT,
+    # The only pattern is that of a model's name.
+    "string_pattern_mismatch": "be up to 64 lower-case letters, digits, '.', '_' and '-', first a letter or a digit",
     "string_type": "be a string",
     "too_short": "have {min_length} or more elements",
     "tuple_type": _LIST,

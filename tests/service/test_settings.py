@@ -63,6 +63,11 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(
         ("CONVOY_WORKERS", "0", "'auto' or be 1 or more"),
         ("CONVOY_VARIANT", "fp8", "'auto' or be 'fp32', 'int8' or 'fp16'"),
         ("CONVOY_RELOAD", "always", "'poll', 'explicit' or 'off'"),
+        (
+            "CONVOY_DEFAULT_MODEL",
+            "AntsBees",
+            "up to 64 lower-case letters, digits, '.', '_' and '-', first a letter or a digit",
+        ),
     ],
 )
 def test_a_bad_value_gets_all_that_is_accepted(

@@ -62,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--artifacts",
         type=output_folder,
-        default=ARTIFACTS,
+        default=str(ARTIFACTS),  # argparse checks a default only if it is text
         metavar="DIR",
         help="folder for bundles (default: artifacts)",
     )

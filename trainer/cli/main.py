@@ -4,6 +4,7 @@ Exit status: 0 done, 1 the run failed, 2 the caller can correct it, 130 interrup
 """
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -41,6 +42,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str]) -> int:
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names and labels may not fit the encoding of a pipe
@@ -56,9 +59,21 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail(_interrupted(options.command_name), INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        _discard_output()
         return READER_GONE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _discard_output()
+        return _fail(
+            f"{error.filename or 'The output'} cannot be written ({error.strerror}).", TrainerError.exit_status
+        )
     return status
+
+
+def _discard_output() -> None:
+    """Call this if stdout cannot be written: the interpreter flushes it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -21,8 +21,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_printable, row))
     width = None if sys.stdout.isatty() else _ANY_WIDTH
     text = io.StringIO()  # rich would end the process with status 1 if the reader of stdout has gone
     Console(file=text, markup=False, highlight=False, emoji=False, width=width).print(table)
     print(text.getvalue(), end="")
+
+
+def _printable(cell: str) -> str:
+    """Escapes line ends and control characters, which a file name may have, and bytes that are not UTF-8."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cell)

@@ -31,12 +31,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--artifacts",
         type=output_folder,
-        default=ARTIFACTS,
+        default=str(ARTIFACTS),  # argparse checks a default only if it is text
         metavar="DIR",
         help="folder for bundles (default: artifacts)",
     )
     parser.add_argument(
-        "--runs", type=output_folder, default=RUNS, metavar="DIR", help="folder for checkpoints (default: runs)"
+        "--runs", type=output_folder, default=str(RUNS), metavar="DIR", help="folder for checkpoints (default: runs)"
     )
     parser.add_argument("--resume", action="store_true", help="continue the last run of the same settings and data")
     parser.add_argument(

@@ -327,6 +327,32 @@ def test_names_that_are_not_utf_8_are_printed_into_an_ascii_pipe(tmp_path: Path)
     assert {line.split()[1] for line in ended.stdout.splitlines()[1:]} == {"red", "blue"}
 
 
+def test_names_with_control_characters_stay_in_one_row(tmp_path: Path) -> None:
+    for name in ("a\nb.png", "\x1b[31m.png"):
+        (tmp_path / name).write_bytes(solid("red"))
+    ended = trainer("predict", write_bundle(tmp_path / "artifacts"), tmp_path / "a\nb.png", tmp_path / "\x1b[31m.png")
+    names = [line.split()[0] for line in ended.stdout.splitlines()[1:]]
+    assert names == [str(tmp_path / "a\\nb.png"), str(tmp_path / "\\x1b[31m.png")]
+
+
+@pytest.mark.parametrize(
+    ("to", "status", "message"),
+    [
+        (">&-", 0, ""),
+        pytest.param(
+            "> /dev/full",
+            1,
+            "error: The output cannot be written (No space left on device).\n",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this file"),
+        ),
+    ],
+)
+def test_a_closed_or_full_output_is_no_traceback(to: str, status: int, message: str) -> None:
+    command = [f'"$0" -m trainer recipes {to}', sys.executable]
+    ended = subprocess.run(["sh", "-c", *command], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (status, message)
+
+
 @pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")
 def test_a_user_without_name_and_home_can_train_and_a_folder_without_write_access_is_named(tmp_path: Path) -> None:
     """As in a container that runs with any user id."""
