@@ -8,13 +8,17 @@ from schemas.image import Pixels, decode_image
 from schemas.manifest import InputSpec
 
 MOST_PIXELS = 1_000_000_000
-_DOCUMENTS = {".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".html", ".htm", ".pdf", ".db", ".ini", ".yaml", ".yml"}
+_TEXTS = {".txt", ".md", ".rtf", ".csv", ".tsv", ".json", ".xml", ".html", ".htm", ".yaml", ".yml", ".log", ".py"}
+_OFFICE = {".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ipynb", ".db", ".ini", ".url", ".lnk", ".md5", ".sha256"}
+_BESIDE_PHOTOS = {".aae", ".xmp", ".mov", ".mp4", ".avi"}  # edits as iOS and Adobe describe them, and Live Photos
+_DOCUMENTS = _TEXTS | _OFFICE | _BESIDE_PHOTOS
+_DOCUMENT_NAMES = {"readme", "license", "licence", "icon"}  # macOS writes Icon, for the picture of a folder
 _one_large_image = threading.Lock()  # several at a time could fill the memory
 
 
 def is_document(file: Path) -> bool:
-    """Whether the name says that the file is text or another document, and so no photo."""
-    return file.suffix.lower() in _DOCUMENTS or file.name == "Icon"  # macOS, for the picture of a folder
+    """Whether the name says that the file is a document or a video, and so no photo."""
+    return file.suffix.lower() in _DOCUMENTS or file.name.lower() in _DOCUMENT_NAMES
 
 
 def decode_photo(content: bytes, spec: InputSpec) -> Pixels:

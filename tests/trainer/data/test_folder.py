@@ -133,11 +133,11 @@ def test_passes_over_what_systems_leave_and_documents(photos: Path) -> None:
     for name in ("$RECYCLE.BIN", "#recycle", "lost+found", "__pycache__"):
         (photos / name).mkdir()
     (photos / "$RECYCLE.BIN" / "old.png").write_bytes(solid("red", (9, 9)))
-    for name in ("ehthumbs.db", "Icon\r", "Icon", "readme.txt"):
+    for name in ("ehthumbs.db", "Icon\r", "Icon", "readme.txt", "LICENSE", "IMG_1.AAE", "IMG_1.MOV", "list.xlsx"):
         (photos / "red" / name).write_text("not a photo")
     data = FolderSource(photos, SPEC).load()
     assert (data.labels, len(data.train)) == (("blue", "green", "red"), 6)
-    assert "left out 2 files that are not photos by their names: red/Icon" in data.notes[1]
+    assert "left out 6 files that are not photos by their names: red/IMG_1.AAE" in data.notes[1]
 
 
 def test_published_splits_are_not_classes(photos: Path) -> None:
