@@ -15,6 +15,7 @@ BYTES: ValueRange = (0, 255)
 UNIT: ValueRange = (0, 1)
 SIGNED: ValueRange = (-1, 1)
 TOLERANCE = 0.002  # of the range: half a step of a byte, for values that rounding took beyond an end
+_LEAST_REACH = 0.75  # of values from -1 to 1; below it, they may also go from -0.5 to 0.5
 _DARKEST_WHITE = 64  # no data set of bytes is darker than this in all its images
 
 
@@ -53,6 +54,8 @@ def _limits(blocks: Iterable[Numbers]) -> tuple[float, float]:
 def _range_of(low: float, high: float) -> ValueRange | None:
     if high >= _DARKEST_WHITE or low == np.inf:
         return BYTES
+    if low < -TOLERANCE and max(-low, high) < _LEAST_REACH:
+        return None
     for each in (UNIT, SIGNED):
         slack = TOLERANCE * (each[1] - each[0])
         if each[0] - slack <= low and high <= each[1] + slack:

@@ -44,6 +44,12 @@ def test_an_ambiguous_value_range_names_the_setting() -> None:
     assert decide_range({"train": [sixteen]}, bytes_by_type=True) == BYTES
 
 
+def test_values_from_minus_a_half_to_a_half_are_not_taken_for_minus_one_to_one() -> None:
+    with pytest.raises(DataError, match=r"or data\.value_range=-0\.5,0\.5"):
+        decide_range({"train": [PIXELS / 255 - 0.5]})
+    assert decide_range({"train": [PIXELS / 127.5 - 1], "test": [PIXELS / 255 - 0.5]}) == SIGNED
+
+
 @given(st.sampled_from([BYTES, UNIT, SIGNED, (0.0, 65535.0), (-3.0, 4.0)]))
 def test_the_ends_of_a_range_become_black_and_white(value_range: ValueRange) -> None:
     low, high = value_range
