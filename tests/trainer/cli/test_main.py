@@ -327,6 +327,15 @@ def test_names_that_are_not_utf_8_are_printed_into_an_ascii_pipe(tmp_path: Path)
     assert {line.split()[1] for line in ended.stdout.splitlines()[1:]} == {"red", "blue"}
 
 
+def test_a_default_folder_that_cannot_be_written_is_named_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").write_text("no folder")
+    command = [sys.executable, "-m", "trainer", "train", "digits"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: argument --artifacts: 'artifacts' cannot be written")
+
+
 def test_names_with_control_characters_stay_in_one_row(tmp_path: Path) -> None:
     for name in ("a\nb.png", "\x1b[31m.png"):
         (tmp_path / name).write_bytes(solid("red"))
