@@ -6,6 +6,7 @@ bytes arrive, the client would see a reset and no response.
 """
 
 import asyncio
+import time
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -14,6 +15,9 @@ from service.api.middleware import REFUSALS
 
 LINGER_SECONDS = 1.0
 HEAD_BYTES = 64 * 1024  # plus one read, which is bounded
+# Workers share a listening socket. When many connections arrive at once, a worker that has some lets others run first:
+# otherwise the one that wakes first takes all of them, and serves them alone for as long as they are open.
+_YIELD_SECONDS = 1e-6
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -28,6 +32,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > 1:
+            time.sleep(_YIELD_SECONDS)
         self._in_head = True
         self._idle_bytes = 0  # since the head began, or since the last bytes of a body
         self._dropped_bytes = 0
