@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from service.api.middleware import REFUSALS, refusals
 from service.telemetry.metrics import Telemetry
 from service.workers.http_limits import BoundedProtocol
-from tests.support.asgi_server import Address, answer_on, listening
+from tests.support.asgi_server import Address, listening
 
 Seen = tuple[str, str, bytes]  # method, target, body
 HIDDEN = b"GET /hidden HTTP/1.1\r\nhost: test\r\n\r\n"
@@ -50,7 +50,10 @@ class Recorder:
             with suppress(ConnectionError):  # the server has closed: after Connection: close, it drops what follows
                 for part in parts:
                     connection.sendall(part)
-            answers = answer_on(connection)
+            answers = b""
+            with suppress(ConnectionResetError):  # by what arrived after the service had closed
+                while chunk := connection.recv(65536):
+                    answers += chunk
         return list(self.seen), [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", answers)]
 
 
@@ -327,4 +330,4 @@ def test_no_stream_runs_a_request_that_h11_does_not_read(
     seen, statuses = recorder.send(*cut(stream, places))
     assert seen == expected[: len(seen)]
     if len(seen) < len(expected):
-        assert statuses[-1] in {400, 501} or b"expect:" in stream  # the service closes after such a request
+        assert b"expect:" in stream or statuses[-1] in {400, 501}  # the service closes after such a request

@@ -35,7 +35,7 @@ def test_takes_twice_the_shorter_side_between_128_and_the_size_of_the_weights(
     assert config.input.spec == InputSpec(
         height=side, width=side, channels=3, resize=Resize.CROP, interpolation=Interpolation.BICUBIC
     )
-    assert f"input {side}x{side}: " in reasons[0]
+    assert f"input size {side}x{side}, " in reasons[0]
 
 
 def test_keeps_what_the_settings_give(tmp_path: Path) -> None:
