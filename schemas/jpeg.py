@@ -43,7 +43,7 @@ def decode_jpeg(header: ImageFile.ImageFile, data: bytes, smallest: tuple[int, i
     Raises UnreadableImageError if libjpeg runs out of data, finds an invalid code, or if whole scans are missing.
     """
     if not data.endswith(_END):
-        data += _END  # its absence is no damage; where data is missing, libjpeg finds the marker too early
+        data += _END  # a missing end marker is harmless; if image data is missing, libjpeg meets this marker too early
     mode, colours, channels = _FORMATS[header.mode]
     min_width, min_height = smallest or (0, 0)
     height, width = header.height, header.width
@@ -63,7 +63,7 @@ def decode_jpeg(header: ImageFile.ImageFile, data: bytes, smallest: tuple[int, i
 
 
 def _fill(pixels: Pixels, data: bytes, colours: str, min_height: int, min_width: int) -> Pixels | None:
-    """Returns the decoded pixels; None at a warning that is no damage. Raises UnreadableImageError."""
+    """Returns the decoded pixels; None if libjpeg warns of something harmless. Raises UnreadableImageError."""
     try:
         filled: Pixels = simplejpeg.decode_jpeg(
             data, colours, min_height=min_height, min_width=min_width, buffer=pixels

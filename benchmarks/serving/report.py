@@ -177,7 +177,7 @@ def _closed_table(title: str, results: Results, group: Group) -> list[str]:
         failed = sum(row.failed for row in rows if (row.case, row.server) == (case, server))
         numbers = (_number(rate, ",.0f"), _number(p50), _number(p99), _number(cpu, ",.0f"))
         lines.append(f"| {case} | {server} | {' | '.join(numbers)} | {failed} |")
-    about = "CPU is that of all server processes per image, in microseconds of one core."
+    about = "The column CPU is the CPU time of all server processes per image, in microseconds."
     return _table(title, about, ("case", "server", "images/s", "p50 ms", "p99 ms", "CPU us", "failed"), lines)
 
 

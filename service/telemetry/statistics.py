@@ -31,7 +31,7 @@ class BatchStatistics(Frozen):
 
 
 class InferenceStatistics(Frozen):
-    """queue and compute_* are parts of success. There is no cache."""
+    """queue and compute_* are parts of success. The cache fields stay 0, because the service has no cache."""
 
     success: Duration
     fail: Duration
