@@ -113,7 +113,7 @@ class EvaluateRequest(Frozen):
 
 
 class Rejecting(Frozen):
-    """The effect of the reject threshold: an image is answered if its highest probability reaches the threshold."""
+    """The effect of the confidence threshold: an image gets a label if its highest probability reaches it."""
 
     threshold: Rate
     coverage: Annotated[Rate, Field(description="share of the images that get a label")]
@@ -138,7 +138,7 @@ class Mistake(Frozen):
 
 
 class EvaluationReport(Metrics):
-    """The metrics, with the model that produced them. n excludes the images in errors (on_error=item)."""
+    """The metrics, and the model that was measured. n excludes the images in errors (on_error=item)."""
 
     per_class: tuple[ClassReport, ...]
     worst_mistakes: Annotated[

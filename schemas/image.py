@@ -1,7 +1,6 @@
 """Converts encoded images and pixel arrays to the model's input: the only decode and resize in the repository.
 
-Trainer and service both use it, so that both read an image in the same way. Ambiguous images are refused with the
-reason:
+Trainer and service both use it, so that both read an image in the same way:
 
     EXIF orientation       applied
     palette, 1 bit, grey   expanded to RGB, or to grey, as the model requires
@@ -94,7 +93,7 @@ def decode_image(
     UnsupportedImageError for an unsupported or ambiguous kind; UnreadableImageError if the data is not a complete
     image.
     """
-    _raise_pillow_limit(max_pixels)
+    _increase_pillow_limit(max_pixels)
     try:
         with Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS) as image:
             _check_header(image, data, max_pixels, first_frame)
@@ -155,7 +154,8 @@ def encode_png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def _raise_pillow_limit(max_pixels: int) -> None:
+def _increase_pillow_limit(max_pixels: int) -> None:
+    """Pillow has one limit for the whole process, so it is only ever raised."""
     with _pillow_limit_lock:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
 
@@ -192,9 +192,10 @@ def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
 
 
 def _load(image: ImageFile.ImageFile, data: bytes, spec: InputSpec) -> Image.Image:
-    """Decodes a large JPEG at 1/8, 2/8, ... of its size, at least twice as large as the model's input.
+    """Decodes the pixels: a large JPEG at 1/8, 2/8, ... of its size, but at least twice the model's input.
 
-    libjpeg then averages pixels itself, which takes a fraction of the time. Nearest does not average.
+    libjpeg then averages pixels while it decodes, which takes a fraction of the time. The interpolation `nearest` must
+    not average, so it gets the full size.
     """
     if image.format in {"JPEG", "MPO"}:
         side = 2 * max(spec.width, spec.height)  # enough for both orientations
@@ -206,7 +207,7 @@ def _load(image: ImageFile.ImageFile, data: bytes, spec: InputSpec) -> Image.Ima
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """Returns the EXIF orientation; 1 without readable EXIF. Call this after loading: a PNG can end with its EXIF."""
+    """Returns the EXIF orientation, or 1 without readable EXIF. Call it after _load: a PNG may have EXIF at its end."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # damaged EXIF raises many types, and leaves the pixels intact
@@ -216,7 +217,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:
     mode = _MODE_OF_CHANNELS[spec.channels]
     image = _over_white(_eight_bits(image))
-    if (image.mode, mode) != ("RGBX", "RGB"):  # RGBX is resized as RGB is: a small copy later, not a large one now
+    if (image.mode, mode) != ("RGBX", "RGB"):  # RGBX resizes like RGB, and is smaller to convert after the resize
         image = image.convert(mode)
     size = (spec.width, spec.height)
     if image.size != size:

@@ -1,8 +1,8 @@
 """Decodes JPEGs and refuses those with missing or damaged pixel data.
 
-Pillow hides libjpeg's warnings, and libjpeg makes up the pixels that it has no data for. simplejpeg decodes with the
-same library, to the same pixels, and reports the first warning as an error. A JPEG has no checksum: damage that leaves
-valid codes cannot be found.
+Pillow hides libjpeg's warnings, and libjpeg invents pixels for missing data. simplejpeg decodes with the same library,
+to the same pixels, and reports the first warning as an error. A JPEG has no checksum: damage that leaves valid codes
+cannot be found.
 """
 
 import io
@@ -19,10 +19,10 @@ from schemas.errors import UnreadableImageError
 Pixels = npt.NDArray[np.uint8]
 
 _END = b"\xff\xd9"
-# Pillow keeps RGB in four bytes: RGBX is read without copying it.
+# By mode: Pillow's raw mode, simplejpeg's colour space, bytes per pixel. Pillow stores RGB pixels in four bytes.
 _FORMATS = {"L": ("L", "GRAY", 1), "RGB": ("RGBX", "RGBX", 4), "CMYK": ("CMYK", "CMYK", 4)}
-# Warnings about the header and the ICC profile, ratios of chroma that TurboJPEG lacks, and the padding of a few bytes
-# that webcams write before the end marker: Pillow decodes these. A lost block leaves more bytes than that.
+# Pillow decodes JPEGs with these warnings: faults of the header or the ICC profile, chroma subsampling that TurboJPEG
+# does not know, and up to 16 bytes before the end marker, which webcams write. A lost block leaves more bytes.
 _HARMLESS = re.compile(
     r"unknown JFIF revision|Unknown Adobe color transform|bad ICC marker|Could not determine subsampling"
     r"|extraneous bytes before marker 0x(c[0-2]|db|e.|fe)|\b([1-9]|1[0-6]) extraneous bytes before marker 0xd9"
@@ -36,18 +36,18 @@ _APP0, _APP14, _APP15 = 0xE0, 0xEE, 0xEF
 _ALL_COEFFICIENTS = (1 << 64) - 1
 
 
-def decode_jpeg(header: ImageFile.ImageFile, data: bytes, smallest: tuple[int, int] | None = None) -> Image.Image:
-    """Returns the pixels of a JPEG that Pillow opened as L, RGB, RGBX or CMYK, not turned upright.
+def decode_jpeg(header: ImageFile.ImageFile, data: bytes, min_size: tuple[int, int] | None = None) -> Image.Image:
+    """Returns the pixels of a JPEG that Pillow opened as L, RGB or CMYK, without applying the EXIF orientation.
 
-    smallest (width, height) allows a reduced size: the smallest of 1/8, 2/8, ... that is not below it.
-    Raises UnreadableImageError if libjpeg runs out of data, finds an invalid code, or if whole scans are missing.
+    With min_size (width, height), decodes at the smallest of 1/8, 2/8, ... of the size that is not below it.
+    Raises UnreadableImageError if libjpeg runs out of data or finds an invalid code, or if whole scans are missing.
     """
     if not data.endswith(_END):
-        data += _END  # a missing end marker is harmless; if image data is missing, libjpeg meets this marker too early
+        data += _END  # a missing end marker is harmless; if pixel data is missing, libjpeg reports an early end
     mode, colours, channels = _FORMATS[header.mode]
-    min_width, min_height = smallest or (0, 0)
+    min_width, min_height = min_size or (0, 0)
     height, width = header.height, header.width
-    if smallest:
+    if min_size:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, min_height, min_width, strict=False)
     pixels = np.empty((height, width, channels), np.uint8)  # limits the memory, whatever size libjpeg reads
     filled = _fill(pixels, data, colours, min_height, min_width)
@@ -56,14 +56,14 @@ def decode_jpeg(header: ImageFile.ImageFile, data: bytes, smallest: tuple[int, i
     if (filled is not None and filled.shape != pixels.shape) or _lacks_scans(data):
         raise UnreadableImageError("The image is cut short (scans or rows are missing).")
     if filled is None:
-        return _decode_by_pillow(header, data, smallest)
+        return _decode_by_pillow(header, data, min_size)
     if mode == "CMYK":
-        pixels = 255 - pixels  # as Pillow does: Adobe's programs write it inverted
+        pixels = 255 - pixels  # as Pillow does: Adobe's programs write inverted CMYK
     return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
 
 
 def _fill(pixels: Pixels, data: bytes, colours: str, min_height: int, min_width: int) -> Pixels | None:
-    """Returns the decoded pixels; None if libjpeg warns of something harmless. Raises UnreadableImageError."""
+    """Returns the decoded pixels, or None after a harmless warning of libjpeg. Raises UnreadableImageError."""
     try:
         filled: Pixels = simplejpeg.decode_jpeg(
             data, colours, min_height=min_height, min_width=min_width, buffer=pixels
@@ -75,7 +75,7 @@ def _fill(pixels: Pixels, data: bytes, colours: str, min_height: int, min_width:
 
 
 def _without_warnings(data: bytes, mode: str) -> bytes:
-    """Returns the JPEG with a header without faults: simplejpeg stops at the first warning, which hides the others."""
+    """Returns the JPEG with a repaired header: simplejpeg stops at the first warning, which may hide real damage."""
     header = [data[:2]]
     for marker, content, end in _segments(data):
         kept = content
@@ -92,19 +92,19 @@ def _without_warnings(data: bytes, mode: str) -> bytes:
     return data
 
 
-def _decode_by_pillow(header: ImageFile.ImageFile, data: bytes, smallest: tuple[int, int] | None) -> Image.Image:
-    """Decodes without its end marker a JPEG that is not progressive: Pillow then notices if rows are missing."""
+def _decode_by_pillow(header: ImageFile.ImageFile, data: bytes, min_size: tuple[int, int] | None) -> Image.Image:
+    """Decodes with Pillow. Without its end marker, Pillow notices missing rows of a JPEG that is not progressive."""
     segments = list(_segments(data))
     if not any(marker in _PROGRESSIVE for marker, _, _ in segments):
         header = Image.open(io.BytesIO(data[: data.index(_END, segments[-1][2])]), formats=["JPEG"])
-    if smallest:
-        header.draft(header.mode, smallest)
+    if min_size:
+        header.draft(header.mode, min_size)
     header.load()
     return header
 
 
 def check_jpeg(data: bytes, max_pixels: int) -> None:
-    """Raises UnreadableImageError as decode_jpeg does, and for a larger size. Decodes at 1/8, which is faster."""
+    """Raises UnreadableImageError if the JPEG is damaged or has more than max_pixels. Decodes it at 1/8 of its size."""
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         if height * width > max_pixels:
@@ -120,7 +120,7 @@ def _raise_if_damage(error: ValueError) -> None:
 
 
 def _lacks_scans(data: bytes) -> bool:
-    """Whether the scans leave out coefficients of a component, as in a progressive JPEG cut between two scans."""
+    """Returns whether coefficients are missing, as in a progressive JPEG that was cut between two scans."""
     found: dict[int, int] = {}
     complete = True  # each scan holds all coefficients of its components
     for marker, content, _ in _segments(data):

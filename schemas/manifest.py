@@ -146,18 +146,18 @@ _TEST_INTERVAL = f"{WILSON}; null for the validation split, which chose the thre
 
 
 class Answered(Frozen):
-    """One split at the threshold: the fraction of images that is answered, and the accuracy on those images."""
+    """One split at the threshold: the share of images that get a label, and the accuracy on these images."""
 
     coverage: Rate
-    accuracy: Annotated[Rate | None, Field(description="null if no image is answered")]
+    accuracy: Annotated[Rate | None, Field(description="null if no image gets a label")]
     coverage_interval: Annotated[Interval | None, Field(description=_TEST_INTERVAL)] = None
     accuracy_interval: Annotated[
-        Interval | None, Field(description=f"{_TEST_INTERVAL}, and if no image is answered")
+        Interval | None, Field(description=f"{_TEST_INTERVAL}, and if no image gets a label")
     ] = None
 
 
 class Reject(Frozen):
-    """The reject threshold: images whose highest probability is lower should get no label."""
+    """The confidence threshold: images whose highest probability is lower get no label under reject=true."""
 
     target_accuracy: Rate
     threshold: Annotated[
@@ -192,10 +192,10 @@ class Duplicates(Frozen):
 class Suspects(Frozen):
     """Number of images that may be placeholders or mistakes; report/suspects.csv has their names."""
 
-    equal: Annotated[Count, Field(description="they occur three times or more")]
-    uniform: Annotated[Count, Field(description="nearly one colour")]
+    equal: Annotated[Count, Field(description="images that occur three times or more")]
+    uniform: Annotated[Count, Field(description="images of nearly one colour")]
     unlike: Annotated[
-        Count | None, Field(description="far from all others in the features of the backbone; null without a backbone")
+        Count | None, Field(description="images whose features are unlike all others; null without a backbone")
     ] = None
 
 
@@ -206,7 +206,7 @@ class DataProvenance(Frozen):
     validation: Count
     test: Count
     duplicates: Annotated[Duplicates | None, Field(description="null if duplicates were not counted")] = None
-    suspects: Annotated[Suspects | None, Field(description="null if they were not counted")] = None
+    suspects: Annotated[Suspects | None, Field(description="null if suspects were not counted")] = None
 
 
 class TrainingStep(Frozen):

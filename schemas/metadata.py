@@ -1,4 +1,4 @@
-"""Leaves out of a PNG or WebP the metadata that would make Pillow refuse it, although its pixels are intact."""
+"""Removes the metadata of a PNG or WebP that would make Pillow refuse an image with intact pixels."""
 
 import re
 import struct
@@ -9,7 +9,7 @@ from PIL import PngImagePlugin
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ANCILLARY = 0x20  # the bit of a chunk's first letter
-_NEEDED = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # the last three make an animation
+_NEEDED = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # transparency, orientation, animation
 # ImageMagick writes EXIF as text; Pillow reads the orientation of XMP, too.
 _ORIENTATION = re.compile(
     rb"tEXtRaw profile type exif\0|zTXtRaw profile type exif\0\0|iTXtXML:com\.adobe\.xmp\0..[^\0]*\0[^\0]*\0",
@@ -21,9 +21,9 @@ _TRANSPARENCY_BYTES = {0: 2, 2: 6}  # by colour type: grey, RGB
 
 
 def without_metadata(data: bytes) -> bytes:
-    """Returns the image without needless or damaged metadata; what needs no change, and other formats, as they are.
+    """Returns a PNG or WebP without unneeded or damaged metadata, and other data unchanged.
 
-    What makes up the pixels stays as it is, so that the decoder refuses it if it is damaged.
+    Chunks with pixels are kept even if they are damaged, so that the decoder refuses the image.
     """
     if data.startswith(_PNG):
         return _png(data)
@@ -31,7 +31,7 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _webp(data: bytes) -> bytes:
-    """Cuts a WebP behind its last whole chunk. libwebp refuses one whose last chunk, such as EXIF, is cut short."""
+    """Cuts a WebP after its last complete chunk: libwebp refuses a file with a truncated chunk, such as EXIF."""
     end, kinds = 12, set()
     announced = 8 + int.from_bytes(data[4:8], "little")
     while end + 8 <= min(len(data), announced):
@@ -46,7 +46,7 @@ def _webp(data: bytes) -> bytes:
 
 
 def _png(data: bytes) -> bytes:
-    """Drops chunks as libpng does: the damaged ones, and those that neither pixels nor orientation need."""
+    """Drops damaged ancillary chunks, as libpng does, and chunks that affect neither pixels nor orientation."""
     whole, start, end = memoryview(data), 0, len(_PNG)
     kept: list[memoryview] = []
     for begin, end in _chunks(data):
@@ -60,7 +60,7 @@ def _png(data: bytes) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields where each complete chunk begins and ends."""
+    """Yields the start and the end of each complete chunk."""
     begin = len(_PNG)
     while begin + 12 <= len(data):
         end = begin + 12 + int.from_bytes(data[begin : begin + 4])
@@ -88,9 +88,9 @@ def _is_kept(data: bytes, begin: int, end: int) -> bool:
 
 
 def _fits(text: bytes) -> bool:
-    """Whether Pillow accepts the text: it refuses a PNG with more than MAX_TEXT_CHUNK, packed or not."""
+    """Returns whether Pillow accepts the text: it refuses a PNG whose unpacked text exceeds MAX_TEXT_CHUNK."""
     try:
         unpacked = zlib.decompressobj().decompress(text, PngImagePlugin.MAX_TEXT_CHUNK)
-    except zlib.error:  # not packed, or damaged, which Pillow ignores
+    except zlib.error:  # not compressed, or damaged, which Pillow ignores
         unpacked = text
     return len(unpacked) < PngImagePlugin.MAX_TEXT_CHUNK

@@ -46,7 +46,7 @@ class Comparison(Frozen):
 
     @property
     def b_is_worse(self) -> bool:
-        """Whether A is better than B by more than chance."""
+        """Returns whether A is better than B by more than chance."""
         return self.difference < 0 and self.p_value < SIGNIFICANCE
 
 
@@ -59,7 +59,7 @@ class EvaluationComparison(Frozen):
 
 
 def compare(a: tuple[str, Right], b: tuple[str, Right]) -> Comparison:
-    """The names of two models, and which of the same images each has right; at least one image."""
+    """Compares two models on the same images. a and b are each a name and Right, with at least one image."""
     both, only_a, only_b, neither = _paired(a[1], b[1])
     n = len(a[1])
     p_value = mcnemar(only_a, only_b)

@@ -11,8 +11,8 @@ from schemas.errors import ImageError
 
 DEFAULT_TOP_K = 3
 
-# Instances are parsed one at a time and not by pydantic: an invalid one becomes an error with its index, and the others
-# can still be answered. This schema is for OpenAPI.
+# This schema is for OpenAPI. Instances are parsed one at a time, without pydantic: an invalid one becomes an error with
+# its index, and the others can still be answered.
 INSTANCE_SCHEMA: dict[str, Any] = {
     "oneOf": [
         {
@@ -49,7 +49,7 @@ class OnError(StrEnum):
 
 RejectOption = Annotated[
     bool | None,
-    Field(strict=True, description="give no label if the highest probability is below the reject threshold"),
+    Field(strict=True, description="give no label if the highest probability is below the confidence threshold"),
 ]
 
 
@@ -75,7 +75,7 @@ class Prediction(ClassProbability):
 
 
 class RejectedPrediction(Frozen):
-    """Replaces a prediction below the reject threshold (reject=true): it has no label, but has top."""
+    """Replaces a prediction below the confidence threshold (reject=true): it has no label, but has top."""
 
     label: None = None
     index: None = None
@@ -90,7 +90,7 @@ class ItemError(Frozen):
 
 
 def item_errors(errors: Mapping[int, ImageError]) -> tuple[ItemError, ...]:
-    """Returns the errors, given by the position of the image, as a list for the response."""
+    """Returns the errors for the response. The keys of errors are the positions of the images."""
     return tuple(ItemError(index=index, reason=str(error)) for index, error in errors.items())
 
 

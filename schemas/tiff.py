@@ -1,4 +1,4 @@
-"""Refuses TIFFs that Pillow reads wrongly: unclear values, missing data, and damage that libtiff does not report."""
+"""Refuses TIFFs that Pillow reads incorrectly: ambiguous values, missing data, damage that libtiff does not report."""
 
 import zlib
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from schemas.jpeg import check_jpeg
 _JPEG, _DEFLATE = 7, (8, 32946)
 _JPEG_TABLES = 347
 _REVERSED_BITS = 2
-_STEP = 65_536  # bytes to inflate at once, which limits the memory
+_STEP = 65_536  # compressed bytes to unpack at once, which limits the memory
 
 
 def check_tiff(image: Tiff.TiffImageFile, data: bytes, max_pixels: int) -> None:
-    """Call this before the image is loaded.
+    """Checks a TIFF before its pixels are loaded.
 
     Raises ImageTooLargeError for tiles above max_pixels, UnsupportedImageError for an ambiguous kind of grey, and
     UnreadableImageError if data is missing or damaged.
@@ -41,7 +41,7 @@ def check_tiff(image: Tiff.TiffImageFile, data: bytes, max_pixels: int) -> None:
 
 
 def _check_parts(image: Tiff.TiffImageFile, data: bytes, max_pixels: int) -> None:
-    """libtiff makes up the pixels of a JPEG or deflate part that is damaged, without an error."""
+    """Checks JPEG and deflate data: libtiff invents the pixels of a damaged part without an error."""
     compression = image.tag_v2.get(Tiff.COMPRESSION)
     if compression == _JPEG:
         tables = image.tag_v2.get(_JPEG_TABLES, b"\xff\xd8\xff\xd9")
@@ -54,7 +54,7 @@ def _check_parts(image: Tiff.TiffImageFile, data: bytes, max_pixels: int) -> Non
 
 
 def _parts(image: Tiff.TiffImageFile, data: bytes) -> Iterator[bytes]:
-    """Yields the bytes of each strip or tile. Raises UnreadableImageError if they overlap: that could take for ever."""
+    """Returns the bytes of each strip or tile. Raises UnreadableImageError if they overlap: decoding could take hours."""
     tags = image.tag_v2
     tiled = Tiff.TILEOFFSETS in tags
     offsets = tags.get(Tiff.TILEOFFSETS if tiled else Tiff.STRIPOFFSETS, ())
@@ -65,7 +65,7 @@ def _parts(image: Tiff.TiffImageFile, data: bytes) -> Iterator[bytes]:
 
 
 def _part_size(image: Tiff.TiffImageFile) -> int:
-    """Returns the bytes of an inflated strip or tile."""
+    """Returns the size in bytes of an unpacked strip or tile."""
     tags = image.tag_v2
     width, rows = image.width, min(image.height, int(tags.get(Tiff.ROWSPERSTRIP, image.height)))
     if Tiff.TILEOFFSETS in tags:
