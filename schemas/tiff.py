@@ -54,7 +54,10 @@ def _check_parts(image: Tiff.TiffImageFile, data: bytes, max_pixels: int) -> Non
 
 
 def _parts(image: Tiff.TiffImageFile, data: bytes) -> Iterator[bytes]:
-    """Returns the bytes of each strip or tile. Raises UnreadableImageError if they overlap: decoding could take hours."""
+    """Returns the bytes of each strip or tile.
+
+    Raises UnreadableImageError if they overlap, because decoding them could take hours.
+    """
     tags = image.tag_v2
     tiled = Tiff.TILEOFFSETS in tags
     offsets = tags.get(Tiff.TILEOFFSETS if tiled else Tiff.STRIPOFFSETS, ())

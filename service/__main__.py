@@ -1,8 +1,8 @@
 """`convoy-serve` and `python -m service`: serve the bundles in artifacts/, configured by the CONVOY_* variables.
 
 A request goes through api/ (HTTP), codecs/ (bytes to images, within limits), inference/ (admission and batches) and
-backends/ (ONNX Runtime). repository/registry.py holds the loaded models; repository/coordinator.py decides which those
-are. workers/ runs all of this in several processes.
+backends/ (ONNX Runtime). repository/coordinator.py decides which versions are loaded, and repository/registry.py holds
+them. workers/ runs all of this in several processes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Every error of the service, with the HTTP status and the problem code that it is answered with."""
+"""Every error of the service, with the HTTP status and the problem code of its response."""
 
 import math
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class InvalidRequestError(RequestError):
 
 
 class InvalidImagesError(RequestError):
-    """Some images of the request cannot be decoded; `errors` has each."""
+    """Some images of the request cannot be decoded; `errors` lists them."""
 
     status, code = 422, ProblemCode.INVALID_IMAGE
 

@@ -1,4 +1,4 @@
-"""pydantic's errors in the words of the service, and numbers in text as JSON writes them."""
+"""Turns pydantic's errors into sentences, and accepts numbers in text only as JSON writes them."""
 
 import re
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ _MUST = {
 
 
 def shortened(text: object, length: int = 60) -> str:
-    """Returns text from a client in a form that can be sent back to it."""
+    """Returns the start of a text from a client, encodable as UTF-8."""
     sendable = str(text).encode("utf-8", "backslashreplace").decode()  # no response can hold half a surrogate pair
     return sendable if len(sendable) <= length else f"{sendable[:length]}..."
 

@@ -106,7 +106,7 @@ def create_app(
 
 
 def onnx_runtime(settings: Settings) -> OnnxRuntime:
-    """By default, divides the cores among the workers. Only a single worker may spin while it waits for work."""
+    """Returns ONNX Runtime with the threads of one worker. Only a single worker may spin while it waits for work."""
     cores = usable_cores()
     workers = cores if settings.workers == "auto" else settings.workers  # a single GPU worker needs few threads
     threads = max(1, cores // workers) if settings.threads == "auto" else settings.threads

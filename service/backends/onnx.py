@@ -104,7 +104,7 @@ class OnnxSession:
 class BucketSession(OnnxSession):
     """A session on a GPU. It pads each batch to one of a few sizes, each with its own buffers on the device.
 
-    For a new batch size, cuDNN would choose its kernels anew in the middle of a request.
+    A new batch size would make cuDNN choose its kernels again, during a request.
     """
 
     def __init__(self, session: ort.InferenceSession, provider: str, device: str, max_batch: int) -> None:
@@ -173,7 +173,7 @@ def _cuda_problem() -> str | None:
         return "this build of onnxruntime does not include CUDA; install the package onnxruntime-gpu."
     if os.name == "posix" and _load_error("libcuda.so.1"):
         return "no NVIDIA driver is installed (libcuda.so.1); start a container with access to the GPU."
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints missing libraries; _missing_library is clearer
+    with contextlib.redirect_stdout(io.StringIO()):  # preload_dlls prints what is missing; _missing_library is clearer
         ort.preload_dlls()
     ort.set_default_logger_severity(_LOG_FATAL)
     try:
@@ -191,7 +191,7 @@ def _cuda_problem() -> str | None:
 def _missing_library() -> str:
     """Returns why ONNX Runtime could not load its CUDA provider, which it logs but does not raise.
 
-    Call it only after ONNX Runtime tried: a provider library that is loaded before its host never finds it.
+    Call it only after ONNX Runtime has tried: the provider library does not work if it is loaded first.
     """
     provider = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     if error := _load_error(str(provider)):

@@ -1,4 +1,4 @@
-"""Chooses the variant of a bundle that runs, and says why."""
+"""Chooses the variant of a bundle that runs, with the reason."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +18,7 @@ class VariantChoice:
 
 
 def choose(manifest: ModelManifest, *, gpu: bool, policy: Policy) -> VariantChoice:
-    """auto takes the device's own variant if the bundle has it: the trainer writes one only if it is faster."""
+    """Returns the variant to run. auto is int8 or fp16 if the bundle has it: the trainer keeps only faster variants."""
     if policy == "auto":
         device, wanted = ("a GPU", VariantName.FP16) if gpu else ("a CPU", VariantName.INT8)
         variant = manifest.variant(wanted)
@@ -32,7 +32,7 @@ def choose(manifest: ModelManifest, *, gpu: bool, policy: Policy) -> VariantChoi
 
 
 def fall_back(manifest: ModelManifest, failed: VariantChoice, reason: str) -> VariantChoice | None:
-    """Returns fp32 in place of a refused variant; None if fp32 itself failed, since every variant is judged by it."""
+    """Returns fp32 in place of a refused variant, or None if fp32 itself was refused."""
     if failed.variant.name is VariantName.FP32:
         return None
     return VariantChoice(manifest.fp32, f"{failed.variant.name} was refused: {reason}", failed.variant.name)

@@ -29,7 +29,7 @@ NPZ_DESCRIPTION = (
 
 
 def read_archive(data: bytes, settings: Settings) -> tuple[Sequence[Image], Sequence[Label]]:
-    """(images, labels) of a zip or .npz. Raises MalformedBodyError, InvalidRequestError or TooManyImagesError."""
+    """Returns (images, labels). Raises MalformedBodyError, InvalidRequestError or TooManyImagesError."""
     archive = Archive(data, settings)
     if not archive.files:
         raise InvalidRequestError("The archive holds no images; put each into a folder named after its label.")
@@ -38,16 +38,17 @@ def read_archive(data: bytes, settings: Settings) -> tuple[Sequence[Image], Sequ
     return read_folders(archive, settings.max_body_bytes)
 
 
-# A zip of class-named folders: cat/1.png and dog/2.jpg, or top/cat/1.png and top/dog/2.jpg.
-#
-# Each image is unpacked just before it is decoded.
+# A zip of class-named folders
 
 _ARCHIVES = {".zip", ".npz", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
-_WANTED = "label/image.png, or all of them top/label/image.png"
+_WANTED = "label/image.png, or all in one folder, as in top/label/image.png"
 
 
 def read_folders(archive: Archive, max_image_bytes: int) -> tuple[list[ArchivedImage], list[str]]:
-    """Returns (images, their folders' names), in the archive's order. Raises InvalidRequestError."""
+    """Returns (images, labels) in the archive's order. Each image is unpacked just before it is decoded.
+
+    Raises InvalidRequestError.
+    """
     for file in archive.files:
         _check(file, max_image_bytes)
     depth = _depth(archive.files)

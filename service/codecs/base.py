@@ -49,7 +49,7 @@ class BodyFormat:
 
     parse raises MalformedBodyError, InvalidRequestError, TooManyImagesError or TooManyValuesError. It runs off the
     event loop for large bodies. openapi has the media type object for each purpose that the format serves. aliases are
-    other names of the media type. recognizes tells the format of a body without a useful Content-Type.
+    other names of the media type. recognizes returns whether a body without a useful Content-Type has this format.
     """
 
     media_type: str

@@ -58,7 +58,7 @@ def read_infer(
     """
     length = len(body) if header is None else _json_length(header, len(body))
     bare = header is not None and length == 0
-    request = _bare(len(body), manifest) if bare else _parse(body[:length], settings)
+    request = _request_of_one_tensor(len(body), manifest) if bare else _parse(body[:length], settings)
     _check_names(request, manifest)
     (tensor,) = request.inputs
     _check_shape(tensor, manifest, settings)
@@ -75,7 +75,7 @@ def _json_length(header: str, size: int) -> int:
     return int(header)
 
 
-def _bare(size: int, manifest: ModelManifest) -> InferRequest:
+def _request_of_one_tensor(size: int, manifest: ModelManifest) -> InferRequest:
     tensor = RequestInput(
         name=INPUT_NAME,
         shape=(1, *manifest.input.shape),
@@ -242,7 +242,7 @@ def _values(values: FloatArray, *, binary: bool) -> tuple[ResponseOutput, bytes]
 
 
 def _classes(values: FloatArray, count: int, labels: Sequence[str], *, binary: bool) -> tuple[ResponseOutput, bytes]:
-    """The highest values of each image as "value:index:label", in descending order; ties by ascending index."""
+    """Returns the highest values of each image as "value:index:label", in descending order; ties by ascending index."""
     highest = np.argsort(-values, axis=1, kind="stable")[:, :count]
     texts = [
         f"{row[index]!s}:{index}:{labels[index]}"

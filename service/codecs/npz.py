@@ -76,7 +76,7 @@ class _Rows:
         return self._shape[0]
 
     def row(self, i: int) -> Pixels:
-        """uint8 [height, width(, channels)]. Raises UnreadableImageError."""
+        """Returns uint8 [height, width(, channels)]. Raises UnreadableImageError."""
         number, place = divmod(i, self._step)
         with self._lock:
             if number not in self._kept:

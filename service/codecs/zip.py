@@ -161,7 +161,7 @@ def _path(info: zipfile.ZipInfo) -> tuple[str, ...]:
 
 
 def _text(info: zipfile.ZipInfo) -> str:
-    """Many programs write UTF-8 without its flag; the zip format then means code page 437."""
+    """Returns the name. Many programs write UTF-8 without its flag, which zipfile decodes as code page 437."""
     if not info.flag_bits & _UTF8:
         try:
             return info.filename.encode("cp437").decode("utf-8")

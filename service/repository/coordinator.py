@@ -1,8 +1,8 @@
-"""The desired state: one per service, however many processes serve it.
+"""The desired state: which versions serve. Each service has one coordinator, whatever its number of workers.
 
-It scans the artifacts folder, has the workers prepare new versions, and then has them serve these. version_policy.py
-makes every decision. promoted.json records a promotion. Pins and unloads are kept only in memory, as artifacts/ may be
-read-only: a restart returns to CONVOY_VERSIONS.
+The coordinator scans the artifacts folder, and tells the workers to prepare new versions and then to serve them.
+version_policy.py makes every decision. promoted.json records a promotion. Pins and unloads are kept only in memory,
+because artifacts/ may be read-only: a restart returns to CONVOY_VERSIONS.
 """
 
 import asyncio
@@ -54,14 +54,14 @@ class Coordinator:
         self._refused: dict[VersionRef, Refused] = {}
         self._fingerprints: dict[VersionRef, object] = {}  # of the refused versions, to notice when their files change
         self._held: set[VersionRef] = set()  # versions that every worker has loaded, serving or not
-        self._outdated = False  # workers hold versions that the plan does not have, or not yet
+        self._outdated = False  # workers may hold versions that are not in the plan
         self._plan = Plan()
         self._manifests: dict[VersionRef, ModelManifest | None] = {}  # of the versions that do not serve
         self._logged: dict[Path, str] = {}  # each problem is logged once, not every second
 
     @property
     def plan(self) -> Plan:
-        """What serves now: a worker that starts late prepares and serves this."""
+        """What serves now. A worker that starts later prepares and serves the same."""
         return self._plan
 
     async def start(self) -> None:
@@ -179,7 +179,7 @@ class Coordinator:
         await self._settle()
 
     def _known(self, name: str, seen: Scan) -> KnownModel:
-        """The model in the scan. If its promoted.json cannot be used, the last record holds."""
+        """Returns the model as scanned. If its promoted.json is invalid, its last valid record still applies."""
         before = self._models.get(name, KnownModel(()))
         promotion = seen.promotions.get(name)
         if self._artifacts / name / PROMOTION_FILE in seen.ignored and before.promotion:
@@ -188,7 +188,7 @@ class Coordinator:
         return KnownModel(seen.models[name], promotion, Override() if by_hand else before.override)
 
     async def _settle(self) -> None:
-        """Prepares the plan's versions, again after each refusal (which changes the plan); then serves the plan."""
+        """Makes a plan, prepares its versions and serves it. A refusal changes the plan, so preparing repeats."""
         while True:
             plan = make_plan(self._models, self._policy, self._refused, self._plan)
             lacking = [ref for ref in plan.serving if ref not in self._held]
@@ -205,7 +205,7 @@ class Coordinator:
             self._plan, self._held, self._outdated = plan, set(plan.serving), False
 
     async def _describe(self, plan: Plan) -> Plan:
-        """The plan with the manifests of its unloaded versions: a worker may never have loaded them."""
+        """Returns the plan with the manifests of its unloaded versions, which a worker may never have loaded."""
         refs = [version.ref for model in plan.models for version in model.unloaded]
         known = self._manifests
         self._manifests = {ref: known[ref] if ref in known else await self._read_manifest(ref) for ref in refs}
@@ -225,7 +225,7 @@ class Coordinator:
         return None
 
     async def _prepare_target(self, model: KnownModel) -> tuple[dict[VersionRef, Refused], bool]:
-        """Prepares the version that is to answer and, as long as one is refused, the next one that a start would try.
+        """Prepares the version that should answer. If it is refused, prepares the next one that a start would try.
 
         Returns the refusals, and whether a version can answer.
         """
@@ -238,7 +238,7 @@ class Coordinator:
         return refused, False
 
     def _target(self, model: KnownModel, refused: Mapping[VersionRef, Refused]) -> VersionRef | None:
-        """The version of the model that is to answer; None if it is missing or refused."""
+        """Returns the version that should answer; None if it is missing or refused."""
         name = model.versions[0].name
         serving = [ref for ref in self._plan.serving if ref.name == name]
         return plan_model(name, model, self._policy, refused, serving).current
@@ -283,7 +283,7 @@ class Coordinator:
         return ModelRefusedError(f"{refused.ref} was refused: {refused.reason} {instead}")
 
     async def _find(self, name: str) -> KnownModel:
-        """The model in the folder now. A name is only compared with names from a scan, never opened."""
+        """Returns the model as it is in the folder now. The name is compared with scanned names, and is not a path."""
         try:
             seen = await self._scan()
         except StartError as error:

@@ -6,19 +6,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from schemas.manifest import ModelManifest
 from service.repository.plan import Plan, VersionRef
 
-BUNDLED = "digits"  # the quick start's model, and the source of its images, which ship with a library
+QUICK_START = "digits"  # the name of the quick start's model, and of its data source
 
 logger = logging.getLogger(__name__)
 
 _Origin = tuple[bool, str, str]
-"""Whether it is the quick start's model, when its oldest version was trained, and its name. The least is default."""
+"""Whether it is the quick start's model, when its oldest version was trained, and its name. The smallest is default."""
 
 
 class DefaultModel:
     """The configured model, else the first one.
 
     It stays the same when others are added, and when it is refused or unloaded: clients must not get the answers of
-    another model. Only the digits of the quick start give way, to the first other model that serves. After a restart,
+    another model. Exception: the quick start's model is replaced by the first other model that serves. After a restart,
     the first model is the one that was trained first: unlike the times of files, that survives copies.
     """
 
@@ -30,13 +30,13 @@ class DefaultModel:
         self._origins: dict[VersionRef, _Origin] = {}
 
     async def choose(self, plan: Plan, oldest: Mapping[str, VersionRef], before: str | None) -> str | None:
-        """The default of the plan; None without models. oldest has each model's oldest version."""
+        """Returns the default of the plan; None without models. oldest has each model's oldest version."""
         names = {model.name for model in plan.models}
         if self._configured or len(names) < 2:
             return self._configured or min(names, default=None)
         if before in names:
-            bundled, _, _ = await self._origin(oldest[before])
-            if not bundled:
+            is_quick_start, _, _ = await self._origin(oldest[before])
+            if not is_quick_start:
                 return before
             names = {before} | {ref.name for ref in plan.serving}
         _, _, default = min([await self._origin(oldest[name]) for name in names])
@@ -52,7 +52,7 @@ class DefaultModel:
 
 def _origin(name: str, manifest: ModelManifest | None) -> _Origin:
     if manifest is None:
-        return (False, "~", name)  # after every time
+        return (False, "~", name)  # "~" sorts after every time
     data = manifest.provenance.recipe.get("data")
-    bundled = name == BUNDLED and isinstance(data, dict) and data.get("source") == BUNDLED
-    return (bundled, manifest.provenance.created, name)
+    is_quick_start = name == QUICK_START and isinstance(data, dict) and data.get("source") == QUICK_START
+    return (is_quick_start, manifest.provenance.created, name)

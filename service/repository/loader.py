@@ -1,4 +1,4 @@
-"""From a bundle's folder to a model that may answer: its hashes, graph and golden samples are verified."""
+"""Loads a version: verifies its hashes, graph and golden samples, and warms it up."""
 
 import logging
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Loader:
         return Loaded(ref, manifest, model)
 
     def _open_variant(self, bundle: Bundle) -> tuple[VariantChoice, Session]:
-        """The chosen variant, or fp32 if that one fails. Raises BundleError or ServiceError if fp32 fails too."""
+        """Returns the chosen variant, or fp32 if that fails. Raises BundleError or ServiceError if fp32 fails too."""
         gpu = self._runtime.provider == CUDA
         choice = choose(bundle.manifest, gpu=gpu, policy=self._settings.variant)
         try:
@@ -88,7 +88,7 @@ class Loader:
         return choice, session
 
     def _open(self, bundle: Bundle, choice: VariantChoice) -> Session:
-        """Opens the very bytes that were hashed; the session has answered the golden samples."""
+        """Opens the bytes that were hashed, warms the session up and checks its golden samples."""
         session = self._runtime.open(bundle.read(choice.variant))
         bundle.check_signature(session.inputs, session.outputs)
         spec, classes = bundle.manifest.input, len(bundle.manifest.labels)

@@ -2,8 +2,8 @@
 
     routes  -- ModelControl -->  Coordinator (the desired state)  -- Workers -->  the Registry of every worker
 
-The coordinator runs in the supervisor and its workers are processes. Where create_app is called on its own, and in most
-tests, one process holds both, and its Registry is the only worker.
+The coordinator runs in the supervisor and its workers are processes. If create_app is called without a control, as in
+most tests, one process contains both, and its Registry is the only worker.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ LOAD_SECONDS = 120.0  # the time limit for loading one version, in each worker
 
 
 class VersionRef(Frozen):
-    """One version of a model, from the scan to the answer. A replaced bundle has another stamp."""
+    """One version of a model, from the scan to the response. A replaced bundle has another stamp."""
 
     name: str
     version: int
@@ -47,7 +47,7 @@ class Unloaded(Frozen):
 class PlannedModel(Frozen):
     """Each tuple is in rising order of the versions; current answers requests that name no version.
 
-    Something is unloaded only if nothing serves: until a load, or until a newer version appears.
+    A model has unloaded versions only while no version of it serves.
     """
 
     name: str

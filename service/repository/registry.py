@@ -97,7 +97,7 @@ class Registry:
 
     @contextmanager
     def lease(self, name: str | None = None, version: int | None = None) -> Iterator[Model]:
-        """A model that stays open for as long as the request holds it, whatever is loaded meanwhile.
+        """Yields a model, which stays open until the block ends, whatever is loaded meanwhile.
 
         Without a name it is the default model, without a version the current one. Raises ModelNotFoundError,
         ModelRefusedError, or NotReadyError if nothing is loaded.

@@ -10,10 +10,10 @@ REPORT = "report"
 
 
 def report_files(entry: Entry) -> dict[str, Path]:
-    """The visible files of the version's report, by name.
+    """Returns the visible files of the version's report, by name.
 
-    Files may be links, as in a cache of blobs. But nothing verifies the report, and the bundle may come from elsewhere:
-    a link must lead to below the folder of the bundle, or to where its verified files lie.
+    Files may be links, as in a cache of blobs. The report has no hashes and the bundle may be untrusted, so a link must
+    lead into the bundle's folder, or into the folder that contains its verified files.
     """
     bundle = entry.ref.path
     verified = [MANIFEST_FILE] if entry.manifest else []

@@ -51,7 +51,7 @@ def make_plan(models: Mapping[str, KnownModel], policy: Policy, refused: Refusal
 def plan_model(
     name: str, model: KnownModel, policy: Policy, refused: Refusals, before: Sequence[VersionRef]
 ) -> PlannedModel:
-    """before are the versions of the model that serve now."""
+    """Returns the plan of one model. before are its versions that serve now."""
     override, candidates = model.override, _candidates(model.versions, refused, before)
     pin = policy.pins.get(name) if override.pin is None else override.pin
     if pin is not None and all(ref.version != pin for ref in candidates):
@@ -79,7 +79,7 @@ def plan_model(
 
 
 def _candidates(found: Sequence[VersionRef], refused: Refusals, before: Sequence[VersionRef]) -> list[VersionRef]:
-    """In rising order. A number appears twice if its replacement was refused and the old bundle still serves."""
+    """Returns the versions in rising order. If a new bundle was refused and its old one serves, both are in it."""
     candidates = []
     for ref in found:
         if ref in refused:
@@ -89,7 +89,7 @@ def _candidates(found: Sequence[VersionRef], refused: Refusals, before: Sequence
 
 
 def _until_good(order: Sequence[int], candidates: Sequence[VersionRef], refused: Refusals) -> Iterator[int]:
-    """The versions up to the first one that is not refused."""
+    """Yields the versions up to the first one that is not refused."""
     good = {ref.version for ref in candidates if ref not in refused}
     for number in order:
         yield number

@@ -18,11 +18,11 @@ Increment = tuple[Series, float]
 SUM = "sum"
 WAITING = "convoy_images_waiting"
 RESTARTS = "convoy_worker_restarts"
-_SUMMED_GAUGES = {WAITING}  # over the workers; of the other gauges the largest value counts
+_SUMMED_GAUGES = {WAITING}  # added over the workers; for other gauges, the largest value of a worker counts
 
 
 class Report(NamedTuple):
-    """Counts add up: increments in a worker's report, totals in that of all workers. Gauges hold current values."""
+    """counts are increments in a worker's report, and totals in that of all workers. gauges are current values."""
 
     counts: Mapping[Series, float]
     gauges: Mapping[Series, float]
@@ -75,14 +75,14 @@ class Histogram:
 
 
 class Totals:
-    """The sum over all workers, those that have died included. Gauges are those of live workers."""
+    """The sum of the counts of all workers, including dead ones, and the gauges of live workers."""
 
     def __init__(self) -> None:
         self._counts: defaultdict[Series, float] = defaultdict(float)
         self._gauges: dict[Hashable, dict[Series, float]] = {}
 
     def count(self, *series: str, increment: float = 1) -> None:
-        """Counts what happens outside of the workers."""
+        """Counts an event of the supervisor."""
         self._counts[series] += increment
 
     def add(self, report: Report, worker: Hashable = None) -> None:

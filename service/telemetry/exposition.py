@@ -50,7 +50,7 @@ _GAUGES: Families = (
     (WAITING, "Images in the queue", ("model",)),
     (
         "convoy_model_version",
-        "Version for requests without a version; 0: no version, or another variant",
+        "Version that answers requests without a version; 0: no version, or another variant",
         ("model", "variant", "provider"),
     ),
     (
@@ -58,7 +58,7 @@ _GAUGES: Families = (
         "1: a served version runs fp32 in place of this variant, which is missing or failed its checks",
         ("model", "variant"),
     ),
-    ("convoy_model_refused_versions", "Versions in the folder that may not answer; GET /models says why", ("model",)),
+    ("convoy_model_refused_versions", "Refused versions in the folder; GET /models gives the reasons", ("model",)),
     ("convoy_build_info", "Versions of the service and its libraries", BUILD_INFO),
 )
 
@@ -102,7 +102,7 @@ def _by_name(series: Iterable[tuple[Series, float]]) -> defaultdict[str, list[tu
 
 
 def _histogram(family: HistogramMetricFamily, samples: Samples, bounds: Sequence[float]) -> HistogramMetricFamily:
-    """Buckets count what they hold alone; Prometheus's include all smaller ones."""
+    """Adds the samples. Their buckets count disjoint ranges; in Prometheus, each includes all smaller ones."""
     by_labels: defaultdict[Series, dict[str, float]] = defaultdict(dict)
     for (*values, bucket), value in samples:
         by_labels[tuple(values)][bucket] = value

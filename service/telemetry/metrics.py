@@ -1,6 +1,6 @@
 """What the service counts: requests, the time in each stage, loads, and which version of each model answers.
 
-Label values are never a client's to choose: route templates, status codes, stages, and models in the artifacts folder.
+Clients cannot choose label values: these are route templates, status codes, stages, and models in the artifacts folder.
 """
 
 import platform
@@ -24,7 +24,7 @@ _REQUEST_STAGES = ("queue", "decode", "inference", "output")
 
 @dataclass(frozen=True)
 class Serving:
-    """The version that answers where a request names none, and how it runs."""
+    """The version that answers requests without a version, and how it runs."""
 
     version: int
     variant: str

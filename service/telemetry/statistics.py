@@ -1,4 +1,4 @@
-"""What each version of a model has done, as the Open Inference Protocol's statistics extension reports it."""
+"""Inference counts and durations of each version, as the Open Inference Protocol's statistics extension has them."""
 
 from collections import defaultdict
 from collections.abc import Mapping

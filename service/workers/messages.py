@@ -69,7 +69,7 @@ class Unload(Frozen):
 
 
 class GetMetrics(Frozen):
-    """Answered with Metrics: a worker's since its last answer, or the supervisor's totals over all workers."""
+    """Answered with Metrics: by a worker with its counts since its last answer, by the supervisor with all totals."""
 
     kind: Literal["get_metrics"] = "get_metrics"
 
@@ -97,7 +97,7 @@ class Started(Frozen):
 
 
 class Verdict(Frozen):
-    """reason is None if the version may serve."""
+    """refused is None if the version may serve."""
 
     kind: Literal["verdict"] = "verdict"
     refused: Refused | None
@@ -120,7 +120,7 @@ class Drained(Frozen):
 
 
 class Metrics(Frozen):
-    """A Report; JSON has no objects whose keys are lists."""
+    """A Report as lists of pairs, because keys in JSON are strings."""
 
     kind: Literal["metrics"] = "metrics"
     counts: tuple[tuple[Series, float], ...] = ()

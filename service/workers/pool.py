@@ -49,7 +49,7 @@ class Pool:
         self._processes: set[WorkerProcess] = set()
         self._members: list[WorkerProcess] = []  # they have all that serves: only they get calls and connections
         self._occupied = asyncio.Event()  # there are members
-        self._keepers: list[asyncio.Task[None]] = []
+        self._replacers: list[asyncio.Task[None]] = []
         self._watchers: dict[WorkerProcess, asyncio.Task[None]] = {}
         self._collecting: set[asyncio.Task[None]] = set()
         self._plan: Plan | None = None
@@ -81,10 +81,10 @@ class Pool:
             workers.append(other[0])
         for worker in workers:
             self._join(worker)
-        self._keepers = [asyncio.create_task(self._keep(worker)) for worker in workers]
+        self._replacers = [asyncio.create_task(self._replace_at_exit(worker)) for worker in workers]
 
     async def prepare(self, ref: VersionRef) -> Refused | None:
-        """Once they serve, one worker loads it first: a version that kills its process must not kill them all."""
+        """Loads the version in every worker. While workers serve, one tries it first: it may kill the process."""
         call = messages.Prepare(ref=ref)
         while not self._members:
             await self._occupied.wait()
@@ -107,7 +107,10 @@ class Pool:
         return None
 
     async def serve(self, plan: Plan) -> None:
-        """A worker that dies is replaced by one that starts with this plan. Raises StartError for the first plan."""
+        """Serves the plan in every worker. If one dies, its replacement starts with it. Only the first plan can raise.
+
+        Raises StartError.
+        """
         first, self._plan = self._plan is None, plan
         self._prepared.clear()
         errors = await asyncio.gather(*(self._apply(worker, plan) for worker in self._members))
@@ -124,8 +127,8 @@ class Pool:
         return self._totals.report()
 
     async def drain(self) -> messages.Drained:
-        """Has every worker answer its requests and end. Returns how many requests they had."""
-        await _cancel(self._keepers)
+        """Drains and ends every worker. Returns how many requests they accepted and answered."""
+        await _cancel(self._replacers)
         self._listener.close()
         # Workers that are no members go first: a connection that they hold the port for would never be answered.
         for worker in self._processes.difference(self._members):
@@ -139,11 +142,11 @@ class Pool:
 
     async def kill(self) -> None:
         """Kills every process. It may be called at any time, and again."""
-        await _cancel(self._keepers)
+        await _cancel(self._replacers)
         for worker in self._processes:
             worker.kill()
         for worker in list(self._processes):
-            await self._buried(worker)
+            await self._remove_at_exit(worker)
         await _cancel(self._collecting)
 
     async def _spawn(self) -> tuple[WorkerProcess, messages.Started]:
@@ -157,11 +160,11 @@ class Pool:
             async with asyncio.timeout(START_SECONDS):
                 started = await worker.channel.call(messages.Start(settings=readable(self._settings)), messages.Started)
         except NotReadyError as error:
-            death = await self._buried(worker)
+            death = await self._remove_at_exit(worker)
             raise StartError(f"A {death.description} during start-up; see its log lines above.") from error
         except Exception as error:
             worker.kill()
-            await self._buried(worker)
+            await self._remove_at_exit(worker)
             if isinstance(error, StartError):
                 raise
             why = f"It took over {START_SECONDS:.0f} seconds." if isinstance(error, TimeoutError) else error
@@ -173,11 +176,11 @@ class Pool:
         self._members.append(worker)
         self._occupied.set()
 
-    async def _keep(self, worker: WorkerProcess) -> None:
-        """Keeps one place among the workers filled, with growing pauses if its workers end again and again."""
+    async def _replace_at_exit(self, worker: WorkerProcess) -> None:
+        """Replaces the worker, and then each replacement, when it ends. Waits longer if they end soon after a start."""
         clock = asyncio.get_running_loop().time
         since, deaths = clock(), 0
-        death = await self._buried(worker)
+        death = await self._remove_at_exit(worker)
         while True:
             deaths = deaths + 1 if clock() - since < STABLE_SECONDS else 1
             self._totals.count(RESTARTS, death.cause)
@@ -189,21 +192,21 @@ class Pool:
             except StartError as error:
                 death = Death(Cause.NOT_STARTED, f"a worker process could not start: {error}")
                 continue
-            if lacking := await self._lacking(worker):
+            if refusal := await self._catch_up(worker):
                 worker.kill()
-                await self._buried(worker)
-                death = Death(Cause.UNFIT, f"the replacement worker refused a version that the others serve: {lacking}")
+                await self._remove_at_exit(worker)
+                death = Death(Cause.UNFIT, f"the replacement worker refused a version that the others serve: {refusal}")
                 continue
             if not worker.channel.closed:
-                self._join(worker)  # in the same step as the last check of _lacking: no plan can come in between
+                self._join(worker)  # without an await since _catch_up: no plan can come in between
                 if self._plan is not None:
                     await self._apply(worker, self._plan)
-            death = await self._buried(worker)
+            death = await self._remove_at_exit(worker)
 
-    async def _lacking(self, worker: WorkerProcess) -> str | None:
-        """Loads in a new worker all that the others serve, and what they have prepared to serve next.
+    async def _catch_up(self, worker: WorkerProcess) -> str | None:
+        """Loads in a new worker all versions that the others serve, or have prepared to serve next.
 
-        Returns the first version that it refuses. If no other worker serves, it may join with what it has.
+        Returns the first refusal. If no other worker serves, refusals are ignored.
         """
         loaded: set[VersionRef] = set()
         while refs := {*(self._plan.serving if self._plan else ()), *self._prepared} - loaded:
@@ -217,7 +220,7 @@ class Pool:
         return None
 
     async def _watch(self, worker: WorkerProcess) -> None:
-        """Collects what the worker counts, and kills the worker when its event loop hangs."""
+        """Collects the worker's counts every second, and kills the worker if its event loop hangs."""
         while not worker.channel.closed:
             report = asyncio.create_task(self._collect(worker))
             for _ in range(2):  # after a pause of the whole machine, the first time limit says nothing about the worker
@@ -231,11 +234,11 @@ class Pool:
             await asyncio.sleep(COLLECT_SECONDS)
 
     async def _collect(self, worker: WorkerProcess) -> None:
-        """Adds what the worker has counted to the totals. If it dies first, its last report stands."""
+        """Adds the worker's new counts to the totals. If it dies first, they are lost."""
         with suppress(NotReadyError):
             self._totals.add((await worker.channel.call(messages.GetMetrics(), messages.Metrics)).report, worker)
 
-    async def _buried(self, worker: WorkerProcess) -> Death:
+    async def _remove_at_exit(self, worker: WorkerProcess) -> Death:
         """Waits for the end of the worker and removes it."""
         await worker.channel.wait_closed()
         if worker in self._members:
@@ -255,7 +258,7 @@ class Pool:
             await worker.channel.call(messages.Serve(plan=plan), messages.Done)
             worker.serving = True
         except NotReadyError:
-            return None  # it died, and its keeper replaces it
+            return None  # it died, and will be replaced
         except Exception as error:
             logger.exception("%s failed to apply the plan; killing it", worker)
             worker.kill(Cause.UNFIT)
@@ -263,7 +266,7 @@ class Pool:
         return None
 
     async def _drain(self, worker: WorkerProcess) -> messages.Drained:
-        """Has the worker drain, and closes the channel, which ends it."""
+        """Drains the worker, and closes the channel, which ends it."""
         drained = messages.Drained()
         try:
             async with asyncio.timeout(self._settings.drain_delay + self._settings.drain_seconds + END_SECONDS):
@@ -274,7 +277,7 @@ class Pool:
         except TimeoutError:
             logger.error("%s did not exit in time; killing it", worker)  # noqa: TRY400 - no traceback
         except NotReadyError:
-            logger.error("%s while it drained", (await self._buried(worker)).description)  # noqa: TRY400 - no traceback
+            logger.error("%s while it drained", (await self._remove_at_exit(worker)).description)  # noqa: TRY400 - no traceback
         worker.kill()
         return drained
 

@@ -103,7 +103,7 @@ class Supervisor:
         return messages.Done()
 
     def _on_signal(self, number: signal.Signals) -> None:
-        """Only a person ends the drain: process managers repeat SIGTERM, or send it to the whole process group."""
+        """Only Ctrl-C ends a drain early: process managers repeat SIGTERM, or send it to the whole process group."""
         if not self._first_signal.is_set():
             logger.info("%s: draining. Ctrl-C stops at once", number.name)
             self._first_signal.set()
@@ -115,7 +115,7 @@ class Supervisor:
     async def _start(self) -> None:
         await self._pool.start()
         await self._coordinator.start()
-        if self._pool.plan is None:  # there is no model, and the workers answer so
+        if self._pool.plan is None:  # no model: the workers must still listen, to answer 503
             await self._pool.serve(self._coordinator.plan)
         logger.info("ready: %d worker processes serve", len(self._pool.pids))
 

@@ -109,8 +109,8 @@ class Worker:
         """Raises StartError if it cannot listen."""
         await self._registry.serve(plan)
         if self._serving is None and not self._drain.begun:
-            # All objects of now stay. Without the freeze, each full collection walks them and delays all requests:
-            # the 99th percentile of a busy service was three to four times as high.
+            # The objects that exist now stay. Without the freeze, each full garbage collection visits them, which
+            # delays all requests.
             gc.collect()
             gc.freeze()
             self._serving = asyncio.create_task(self._server.run_until_drained())
@@ -121,7 +121,7 @@ class Worker:
                 await self._serving
 
     def _check_descriptors(self) -> None:
-        """Logs if the process has no file descriptor left: uvloop then closes new connections without a word."""
+        """Logs if the process has no file descriptor left: uvloop then closes new connections without a log line."""
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
             error = ""
@@ -179,10 +179,9 @@ def _force_exit_after(seconds: float) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
+    # Terminals and init systems signal all processes of the group; the supervisor handles the signals.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # terminals and init systems signal all processes; the supervisor handles it
+        signal.signal(number, signal.SIG_IGN)
     listener, control = (socket.socket(fileno=int(argument)) for argument in arguments)
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         runner.run(Worker(listener).run(control))

@@ -50,7 +50,7 @@ class WorkerProcess:
                     *(sys.executable, "-m", module, str(listener.fileno()), str(far.fileno())),
                     pass_fds=(listener.fileno(), far.fileno()),
                     env=environment,
-                    process_group=0,  # ^C is for the supervisor
+                    process_group=0,  # Ctrl-C must reach only the supervisor
                 )
             except BaseException:
                 await channel.close()
@@ -69,7 +69,7 @@ class WorkerProcess:
         return Death(cause, f"{self} {how}")
 
     def kill(self, cause: Cause | None = None) -> None:
-        """cause is recorded in place of KILLED, unless there is one already."""
+        """Kills the process. cause is recorded in place of KILLED, unless a cause is recorded already."""
         self._killed_for = self._killed_for or cause
         with suppress(ProcessLookupError):
             self.process.kill()
