@@ -10,11 +10,11 @@ def main() -> int:
     """Returns the exit status."""
     # ONNX Runtime's official builds send usage data unless this is set.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # OpenMP threads spin for milliseconds at each barrier before they sleep. When another process wants the same cores,
-    # a run was forty times slower. A short spin is as fast on a quiet machine.
+    # OpenMP threads spin for milliseconds at each barrier before they sleep. If another process needs the same cores,
+    # that slows a run many times over. A short spin is as fast on a quiet machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # PyTorch and its exporter create a million objects that stay. With Python's threshold of 700, searching them for
-    # garbage takes a fifth of the imports' time.
+    # PyTorch and its exporter create a million objects that stay. With Python's default threshold, searching them for
+    # garbage slows the imports.
     gc.set_threshold(100_000)
     try:
         from trainer.cli import main as cli  # noqa: PLC0415 - it imports the libraries that read these variables

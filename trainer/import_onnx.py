@@ -18,7 +18,7 @@ from trainer.bundle.provenance import imported
 from trainer.bundle.report import write_report
 from trainer.bundle.writer import check_writable
 from trainer.data.dataset import LabelledImages
-from trainer.data.detect import open_source, recipe_of
+from trainer.data.detect import open_source, recipe_for_source
 from trainer.data.split import Splits, divide
 from trainer.errors import DataError
 from trainer.evaluation.calibration import fit_temperature
@@ -84,7 +84,7 @@ def open_data(location: DataLocation, spec: InputSpec, labels: tuple[str, ...]) 
     kind, *others = location.sources(labels)
     if others:
         raise DataError(f"'{location.location}' holds several kinds of data. Choose one, as with --source {kind}.")
-    config = recipe_of(kind).data.model_copy(
+    config = recipe_for_source(kind).data.model_copy(
         update={
             "input": InputConfig.model_validate(spec.model_dump()),
             "labels": labels if kind in {Source.CSV, Source.NPZ} else (),
@@ -131,5 +131,5 @@ def _likely_normalisation(model: ImportedModel, images: LabelledImages, reporter
         accuracy = (logits.argmax(axis=1) == few.labels).mean()
         reporter.note(f"with {name}: accuracy {accuracy:.1%} on {len(few):,} images")
     best = min(losses, key=lambda name: losses[name])
-    reporter.note(f"taken: {best} ({USUAL_NORMALISATIONS[best]})")
+    reporter.note(f"normalisation: {best} ({USUAL_NORMALISATIONS[best]})")
     return USUAL_NORMALISATIONS[best]

@@ -1,4 +1,4 @@
-"""The settings of each network, by name. trainer/models builds them; this module does without PyTorch."""
+"""The settings of each network, by name. trainer/models builds the networks; this module does not import PyTorch."""
 
 import difflib
 import re

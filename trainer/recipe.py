@@ -68,7 +68,7 @@ class Views(StrEnum):
 
     ONE = "one"
     MIRROR = "mirror"  # the image and its mirror
-    SHIFT = "shift"  # these two, and both moved by a pixel along one diagonal and back
+    SHIFT = "shift"  # these two, and both shifted by one pixel along a diagonal, in both directions
 
 
 class Precision(StrEnum):

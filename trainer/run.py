@@ -27,7 +27,7 @@ from trainer.evaluation.calibration import calibrated, fit_temperature
 from trainer.evaluation.evaluate import Evaluation
 from trainer.export.onnx import NetworkOutput, export, network_logits
 from trainer.models.build import build_network
-from trainer.models.pretrained import as_run, starting_weights
+from trainer.models.pretrained import starting_weights, with_weights_hash
 from trainer.models.tta import with_views
 from trainer.network_config import BackboneConfig
 from trainer.recipe import Recipe, flat_settings
@@ -68,7 +68,7 @@ def train(
     errors of trainer/errors.py.
     """
     weights = starting_weights(recipe)
-    recipe = as_run(recipe, weights)
+    recipe = with_weights_hash(recipe, weights)
     with world.main_process_first():  # the first process decodes the images, the others read them from the cache
         data = split(source.load(), recipe.data)
         if world.is_main:  # only after the data was read: a run that cannot start creates nothing
@@ -157,7 +157,7 @@ def write_bundle(
 
 @contextmanager
 def _weights_kept_in(folder: Path | None, network: nn.Module) -> Iterator[None]:
-    """Keeps the weights at an error after training, and adds to the error where they are."""
+    """If the block fails, keeps the trained weights and adds their location to the error."""
     try:
         yield
     except Exception as error:

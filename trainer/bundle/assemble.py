@@ -36,15 +36,15 @@ GOLDEN_TOLERANCE_FP32 = 1e-3
 WEIGHTS_FILE = "weights.safetensors"
 
 WriteFiles = Callable[[Path, Evaluation, Reject | None], list[str]]
-"""Writes weights and report into the bundle's folder, given the answers for the test split; returns what failed."""
+"""Writes weights and report into the bundle's folder; returns a sentence for each part that failed."""
 
 
 @dataclass(frozen=True)
 class Exported:
     """A bundle's fp32 file, calibrated with a temperature.
 
-    original are the logits of what the file was made from, for spread_images of the test split. held are answers for
-    images that fitted no weights, where the validation split did.
+    original are the logits of the network or graph that the file was made from, for spread_images of the test split.
+    held are cross-validated predictions, if the validation split took part in fitting the weights.
     """
 
     content: bytes
@@ -70,9 +70,9 @@ def assemble(
     artifacts: Path,
     reporter: Reporter,
 ) -> tuple[Bundle, Evaluation]:
-    """Writes the model's next version, which does not serve yet if another one does; returns its answers for test, too.
+    """Writes the model's next version, and returns it with its evaluation on the test split.
 
-    Raises ExportError and WriteError.
+    If another version serves, the new one does not serve yet. Raises ExportError and WriteError.
     """
     model = OnnxModel(exported.content)
     parity = check_parity(model, exported.original)
@@ -118,5 +118,5 @@ def assemble(
 
 
 def spread_images(data: LabelledImages, count: int = PARITY_IMAGES) -> Pixels:
-    """Returns at most count images from all over a split: it may be sorted by class."""
+    """Returns at most count images at even steps over a split, which may be sorted by class."""
     return data.images[np.linspace(0, len(data) - 1, min(count, len(data))).astype(np.int64)]

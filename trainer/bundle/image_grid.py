@@ -32,7 +32,7 @@ def image_grid(title: str, cells: Sequence[Captioned], columns: int = 5) -> Figu
     width, height = columns * cell_width, top + rows * cell_height
     figure = Figure(figsize=(width, height))
     figure.text(0.5, 1 - 0.5 * _TITLE_LINE / height, title, ha="center", va="top", fontsize=11)
-    axes = figure.add_axes((0, 0, 1, 1))  # one for all images: axes of their own cost more than the images
+    axes = figure.add_axes((0, 0, 1, 1))  # one for all images: separate axes take longer to draw than the images
     axes.axis("off")
     for i, (image, caption, colour) in enumerate(cells):
         middle = (i % columns + 0.5) * cell_width

@@ -111,7 +111,7 @@ def warnings_of(manifest: ModelManifest) -> list[str]:
     suspects = manifest.provenance.data.suspects
     if suspects is not None and (suspects.equal or suspects.uniform or suspects.unlike):
         warnings.append(
-            f"Some images may be placeholders or mistakes: {suspects.equal:,} are equal to two others or more, "
+            f"Some images may be placeholders or mistakes: {suspects.equal:,} are equal to at least two others, "
             f"{suspects.uniform:,} are nearly uniform, {suspects.unlike or 0:,} are unlike all others. Look at the "
             "files in `report/suspects.csv`, and remove those that do not show their class."
         )
@@ -206,7 +206,7 @@ def _reject(manifest: ModelManifest) -> str:
     if reject is None:
         return ""
     if reject.threshold is None or reject.test is None:
-        return f"\nThere is no reject threshold: {reject.reason}.\n"
+        return f"\nThere is no confidence threshold: {reject.reason}.\n"
     test, n = reject.test, manifest.metrics.test.n
     accuracy = (
         "" if test.accuracy is None else f" with an accuracy of {test.accuracy:.2%}{_interval(test.accuracy_interval)}"
@@ -214,7 +214,7 @@ def _reject(manifest: ModelManifest) -> str:
     return f"""
 A confidence threshold of {reject.threshold:.4f} reaches an accuracy of {reject.target_accuracy:.2%} on the validation
 split.
-On the test split it answers {test.coverage:.2%}{_interval(test.coverage_interval)} of the {n:,} images{accuracy}.
+On the test split, {test.coverage:.2%}{_interval(test.coverage_interval)} of the {n:,} images reach it{accuracy}.
 """
 
 

@@ -28,14 +28,14 @@ class Promote(StrEnum):
 
 @dataclass(frozen=True)
 class SharedTest:
-    """The test split of a run, which can be read at another model's size, and which of it the new version has right."""
+    """The test split of a run, for any input size. right tells which images the new version classifies correctly."""
 
     source: DataSource
     config: DataConfig
     right: Right
 
     def right_answers(self, bundle: Bundle) -> tuple[Right, str | None]:
-        """Returns which images another version has right, and a note if it may know them from its training.
+        """Returns which images another version classifies correctly, and a note if it may have been trained on them.
 
         Raises what open_model, load and score raise.
         """
@@ -92,7 +92,7 @@ def keep_serving(folder: Path) -> None:
     serving = None if record_of(folder) is not None else serving_bundle(folder)
     if serving is not None:
         version = serving.manifest.version
-        promote(folder, version, by=PromotedBy.TRAIN, reason=f"Version {version} was the latest, and served as that.")
+        promote(folder, version, by=PromotedBy.TRAIN, reason=f"Version {version} served, because it was the latest.")
 
 
 def promote_new(new: Bundle, test: SharedTest, wanted: Promote) -> str:
@@ -112,7 +112,7 @@ def promote_new(new: Bundle, test: SharedTest, wanted: Promote) -> str:
     comparison = compare((_name(serving), right), (_name(new), test.right))
     a, b = comparison.a, comparison.b
     figures = (
-        f"On the same {comparison.n:,} test images, {a.model} has {a.accuracy:.2%} right, {b.model} {b.accuracy:.2%}. "
+        f"Accuracy on the same {comparison.n:,} test images: {a.model} {a.accuracy:.2%}, {b.model} {b.accuracy:.2%}. "
         f"{' '.join(filter(None, [comparison.verdict, note]))}"
     )
     if comparison.b_is_worse:
@@ -121,7 +121,7 @@ def promote_new(new: Bundle, test: SharedTest, wanted: Promote) -> str:
 
 
 def _objection(new: Bundle, serving: Bundle | None, wanted: Promote) -> str | None:
-    """Returns why a version is not promoted, whatever its accuracy."""
+    """Returns the reason not to promote a version, whatever its accuracy; None if there is none."""
     if not learnt_something(new.manifest.metrics.test):
         return "it is no better than guessing"
     if wanted is Promote.NEVER:

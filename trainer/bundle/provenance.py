@@ -1,4 +1,4 @@
-"""Records where a model is from: the recipe as run, the data, the machine and the code."""
+"""Records the origin of a model: its recipe, data, machine and code."""
 
 import importlib.metadata
 import platform
@@ -35,12 +35,12 @@ def provenance(
         processes=fitted.processes,
         duration_seconds=round(fitted.seconds, 3),
         steps=fitted.steps,
-        **_here_and_now(),
+        **_time_and_code(),
     )
 
 
 def imported(origin: dict[str, JsonValue], parameters: int, data: Splits) -> Provenance:
-    """Of a model that was trained elsewhere; origin describes its file."""
+    """Returns the provenance of a model that was trained elsewhere; origin describes its file."""
     return Provenance(
         recipe={"imported": origin},
         data=_data(data),
@@ -50,7 +50,7 @@ def imported(origin: dict[str, JsonValue], parameters: int, data: Splits) -> Pro
         parameters=parameters,
         device="cpu",
         duration_seconds=0,
-        **_here_and_now(),
+        **_time_and_code(),
     )
 
 
@@ -66,7 +66,7 @@ def _data(data: Splits, suspects: Suspects | None = None) -> DataProvenance:
     )
 
 
-def _here_and_now() -> dict[str, Any]:
+def _time_and_code() -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "git_commit": _git_commit(),

@@ -1,4 +1,4 @@
-"""Writes a bundle's report/: tables and plots. A plot that fails is left out; it must not cost the trained weights."""
+"""Writes a bundle's report/: tables and plots. A plot that fails is left out, so that the bundle is still written."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ _CORRECT, _WRONG = "#1a7f37", "#cf222e"
 
 
 def write_report(folder: Path, data: Splits, test: Evaluation, reject: Reject | None) -> list[str]:
-    """Describes the answers for the test split, in a new folder.
+    """Writes the tables and plots of the test split into a new folder.
 
     Returns a sentence for each plot that could not be drawn. Raises OSError.
     """
@@ -84,7 +84,7 @@ def write_plots(folder: Path, figures: dict[str, Callable[[], Figure]]) -> list[
             save(draw(), path)
         except OSError:
             raise
-        except Exception as error:  # the weights are worth more than a plot, whatever matplotlib or a label did
+        except Exception as error:  # matplotlib raises many types, also for unusual labels
             path.unlink(missing_ok=True)
             failures.append(f"report/{name}.png could not be drawn: {one_line(error)}")
     return failures

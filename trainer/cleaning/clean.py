@@ -12,7 +12,7 @@ from trainer.cleaning.findings import Finding, Kind, copies, doubted_labels
 from trainer.data.dataset import DataSource, LabelledImages, SourceData
 from trainer.data.split import Splits
 from trainer.models.build import build_network
-from trainer.models.pretrained import as_run, starting_weights
+from trainer.models.pretrained import starting_weights, with_weights_hash
 from trainer.recipe import Recipe
 from trainer.training.features import compute_features
 from trainer.training.probe import FeatureProblem, headless
@@ -22,7 +22,7 @@ from trainer.training.progress import Reporter
 def find_mistakes(
     recipe: Recipe, source: DataSource, device: torch.device, reporter: Reporter, cache: Path
 ) -> tuple[SourceData, LabelledImages, list[Finding]]:
-    """Returns the data, all its images, and what was found; the recipe's network is a pretrained backbone.
+    """Returns the data, all its images, and the findings. The recipe's network must be a pretrained backbone.
 
     Raises the errors of trainer/errors.py.
     """
@@ -31,7 +31,7 @@ def find_mistakes(
         reporter.note(note)
     images = data.everything()
     weights = starting_weights(recipe)
-    network = build_network(as_run(recipe, weights), _as_training_images(data, images), weights)
+    network = build_network(with_weights_hash(recipe, weights), _as_training_images(data, images), weights)
     assert isinstance(network, nn.Sequential)  # noqa: S101 - as build_network returns it
     features = compute_features(headless(network), data.input, [images], device, reporter, cache)
     problem = FeatureProblem(features, images.labels, len(data.labels), balanced=False, seed=recipe.seed)

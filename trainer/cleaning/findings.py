@@ -11,7 +11,7 @@ from PIL import Image
 from schemas.bundle import FloatArray
 from trainer.data.dataset import LabelledImages
 
-_NEARLY_EQUAL = 0.9  # of the comparisons of neighbouring pixels
+_NEARLY_EQUAL = 0.9  # the share of equal bits of two difference hashes
 _HASH_SIDE, _AREA = 16, Image.Resampling.BOX
 _BLOCK = 2048  # images whose similarities are in memory at a time
 
@@ -90,7 +90,7 @@ def _similar_pairs(hashes: npt.NDArray[np.float32]) -> Iterator[tuple[int, int, 
     """Yields each image that resembles an earlier one, with the most similar of these and the share of equal signs."""
     for start in range(0, len(hashes), _BLOCK):
         block = (1 + hashes[start : start + _BLOCK] @ hashes[: start + _BLOCK].T / hashes.shape[1]) / 2
-        block[np.arange(len(block))[:, None] + start <= np.arange(block.shape[1])] = -1  # earlier images alone
+        block[np.arange(len(block))[:, None] + start <= np.arange(block.shape[1])] = -1  # only earlier images count
         for row in np.flatnonzero(block.max(axis=1) >= _NEARLY_EQUAL):
             nearest = int(block[row].argmax())
             yield start + int(row), nearest, float(block[row, nearest])

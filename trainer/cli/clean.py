@@ -6,14 +6,14 @@ from pathlib import Path
 
 from trainer.cli.argument_types import output_folder
 from trainer.cli.output import say
-from trainer.data.detect import open_source, recipe_for, recipe_of
+from trainer.data.detect import open_source, recipe_for_path, recipe_for_source
 from trainer.recipe import InputConfig, Source
 
 _PUBLISHED_INPUT = InputConfig(height=128, width=128, channels=3)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, metavar="DATA", help="labelled images, whose kind is detected")
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder or file of labelled images (kind is detected)")
     parser.add_argument(
         "--out",
         type=output_folder,
@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    photos, data = recipe_of(Source.FOLDER), recipe_for(options.data).data
+    photos, data = recipe_for_source(Source.FOLDER), recipe_for_path(options.data).data
     size = _PUBLISHED_INPUT if data.source in {Source.MNIST, Source.CIFAR10} else InputConfig()
     recipe = photos.model_copy(update={"data": data.model_copy(update={"input": size})})
     from trainer.cleaning.clean import find_mistakes  # noqa: PLC0415 - imports PyTorch
@@ -45,5 +45,8 @@ def run(options: argparse.Namespace) -> int:
     write_findings(options.out, found.name, images, findings)
     counts = Counter(one.kind for one in findings)
     print(f"{found.name}: {', '.join(f'{count:,} {kind}' for kind, count in counts.items()) or 'nothing found'}.")
-    say(f"Look at {options.out / PAGE}, delete wrong rows of {options.out / LIST}, then train with --exclude it.")
+    say(
+        f"Look at {options.out / PAGE}. Delete the rows of images to keep from {options.out / LIST}, then train with "
+        f"--exclude {options.out / LIST}."
+    )
     return 0

@@ -54,7 +54,7 @@ def as_text(comparison: Comparison) -> str:
     apart, points = comparison.difference_interval, 100 * comparison.difference
     lines += [
         f"B - A: {points:+.2f} points (95% {100 * apart.lower:+.2f} to {100 * apart.upper:+.2f}); "
-        f"{comparison.only_a_right:,} images only A has right, {comparison.only_b_right:,} only B",
+        f"correct only by A: {comparison.only_a_right:,} images, only by B: {comparison.only_b_right:,}",
         comparison.verdict,
     ]
     return "\n".join(lines)

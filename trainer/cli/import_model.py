@@ -144,5 +144,5 @@ def _labels_of(text: str, file: Path) -> list[str]:
         return [str(label).strip() for label in found]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{file} is no list of labels: a JSON list, or an object of index to label from 0, is expected."
+            f"{file} is not a list of labels. Give a JSON list, or an object whose keys are the indices, from 0."
         ) from error

@@ -31,12 +31,12 @@ def run(options: argparse.Namespace) -> int:
     import torch  # noqa: PLC0415 - takes seconds
 
     from trainer.models.build import build_network  # noqa: PLC0415 - imports PyTorch
-    from trainer.models.pretrained import as_run, starting_weights  # noqa: PLC0415 - imports PyTorch
+    from trainer.models.pretrained import starting_weights, with_weights_hash  # noqa: PLC0415 - imports PyTorch
     from trainer.training.device import choose_device, describe  # noqa: PLC0415 - imports PyTorch
     from trainer.training.lr_find import find_learning_rate, write_plot  # noqa: PLC0415 - imports PyTorch
 
     start = starting_weights(recipe)
-    recipe = as_run(recipe, start)
+    recipe = with_weights_hash(recipe, start)
     device = choose_device(options.device)
     say(f"Trying {options.steps} learning rates of {recipe.name} on {describe(device)}.")
     data = split(source.load(), recipe.data)

@@ -6,7 +6,7 @@ from pathlib import Path
 from trainer.cli.argument_types import new_file, positive
 from trainer.cli.output import say
 from trainer.cli.recipe_options import add_data_options, settings_of, source_of
-from trainer.data.detect import check_data_option, recipe_for
+from trainer.data.detect import check_data_option, recipe_for_path
 from trainer.data.split import split
 from trainer.recipe import is_recipe_file, with_settings
 from trainer.recipes.registry import RECIPES, find_recipe
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
         recipe = find_recipe(options.what, options.preset)
     else:
         options.data = Path(options.what)
-        recipe = recipe_for(options.data, options.preset)
+        recipe = recipe_for_path(options.data, options.preset)
     recipe = with_settings(recipe, settings_of(options))
     check_data_option(recipe.data.source, options.data)
     data = split(source_of(recipe, options).load(), recipe.data)

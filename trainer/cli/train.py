@@ -42,13 +42,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--relabel",
         action="store_true",
-        help="write a version whose labels differ from those that serve",
+        help="allow labels that differ from those of the version that serves",
     )
     parser.add_argument(
         "--promote",
         choices=list(Promote),
         default=Promote.IF_NOT_WORSE,
-        help="whether the new version serves (if-not-worse: than the one that serves, on the same test images)",
+        help="whether the new version serves; if-not-worse (default) compares it with the one that serves",
     )
     parser.add_argument(
         "--checkpoint-seconds",
@@ -110,7 +110,7 @@ def how_to_serve(bundle: Bundle, artifacts: Path) -> str:
     promoted = record_of(bundle.path.parent)
     if promoted is not None and promoted.version != bundle.manifest.version:
         where = f" --artifacts {artifacts}" if elsewhere else ""
-        return f"To serve it all the same: python -m trainer promote {bundle.manifest.name} {bundle.path.name}{where}"
+        return f"To serve it anyway: python -m trainer promote {bundle.manifest.name} {bundle.path.name}{where}"
     return f"To serve it: {f'CONVOY_ARTIFACTS={artifacts} ' if elsewhere else ''}make serve"
 
 

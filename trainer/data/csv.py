@@ -6,7 +6,7 @@
     string of pixels  a column of labels and one of all pixels, separated by spaces; Usage may name the split
 
 A row of pixels is [height][width][channels]. Separator, header, columns, range of values and shape of the images are
-detected and printed; the settings data.header, data.label_column, data.value_range and data.shape overrule them.
+detected and printed; the settings data.header, data.label_column, data.value_range and data.shape override them.
 """
 
 import math

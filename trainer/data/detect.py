@@ -95,7 +95,7 @@ def check_data_option(source: Source, place: Path | None) -> None:
     raise RecipeError(f"The recipe reads {reads}, not --data {place}. {advice}")
 
 
-def recipe_for(place: Path, preset: str = "default") -> Recipe:
+def recipe_for_path(place: Path, preset: str = "default") -> Recipe:
     """Returns the recipe for the first kind of data at the path. Raises RecipeError if there is none."""
     found = sources_at(place)
     if not found:
@@ -103,10 +103,10 @@ def recipe_for(place: Path, preset: str = "default") -> Recipe:
             f"'{place}' is neither a recipe ({', '.join(RECIPES)}) nor data: a folder of class-named folders, CSV "
             "files, an .npz file, or the files of a published data set."
         )
-    return recipe_of(found[0], preset)
+    return recipe_for_source(found[0], preset)
 
 
-def recipe_of(source: Source, preset: str = "default") -> Recipe:
+def recipe_for_source(source: Source, preset: str = "default") -> Recipe:
     """Returns the recipe for this kind of data, without its settings for its own data set. Raises RecipeError."""
     recipe = find_recipe(_RECIPE_OF[source], preset)
     own = {"data.source": source, "data.labels": "", "data.input": "null"} if source in {Source.CSV, Source.NPZ} else {}

@@ -1,4 +1,4 @@
-"""Labels as files have them (numbers, names, one-hot rows) to classes and class indices."""
+"""Converts the labels of a file (numbers, names, one-hot rows) to classes and class indices."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,8 +16,8 @@ _SHOWN = 10
 def read_labels(values: Values, place: Callable[[int], str]) -> Values:
     """Returns one label per image, int64 or names [n], from numbers or text [n], [n, 1] or one-hot [n, classes].
 
-    place(i) says where label i stands. Raises DataError for a label that is empty or no whole number, and for rows that
-    are not one-hot.
+    place(i) describes the position of label i in its file. Raises DataError for a label that is empty or not a whole
+    number, and for rows that are not one-hot.
     """
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")

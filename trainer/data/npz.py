@@ -1,8 +1,8 @@
 """One .npz file: images and labels, and if there are any, those of a validation and a test split, and classes.
 
-Its own names (images, labels_test, classes), Keras's (x_train, y_val), MedMNIST's (train_images, test_labels) and
-scikit-learn's (data, target) are known. An image may be a row of values, and have its channels first or last. Images
-are read in blocks, so that they may be larger than memory.
+It knows Convoy's names (images, labels_test, classes), Keras's (x_train, y_val), MedMNIST's (train_images, test_labels)
+and scikit-learn's (data, target). An image may be a row of values, and have its channels first or last. Images are read
+in blocks, so that they may be larger than memory.
 """
 
 import math
@@ -124,11 +124,11 @@ class ZippedArray:
 
     @contextmanager
     def _member(self) -> Iterator[IO[bytes]]:
-        with _named_damage(self.name), self._file.open(f"{self.name}.npy") as member:
+        with _damage_as_error(self.name), self._file.open(f"{self.name}.npy") as member:
             yield member
 
     def _read(self, member: IO[bytes], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        with _named_damage(self.name):
+        with _damage_as_error(self.name):
             data = member.read(int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize)
             return np.frombuffer(data, self.dtype).reshape(shape, order="F" if self._columns_first else "C")
 
@@ -137,7 +137,7 @@ class ZippedArray:
 def open_archive(path: Path) -> Iterator[dict[str, ZippedArray]]:
     """Yields the arrays by name, in lower case. A DataError, also the block's own, names the file."""
     try:
-        with _named_damage("it"):
+        with _damage_as_error("it"):
             file = zipfile.ZipFile(path)
         with file:
             names = [name.removesuffix(".npy") for name in file.namelist() if name.endswith(".npy")]
@@ -153,7 +153,7 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 @contextmanager
-def _named_damage(name: str) -> Iterator[None]:
+def _damage_as_error(name: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
@@ -283,7 +283,7 @@ def _layout(images: ZippedArray, given: Shape | None) -> Layout:
         flat = given or square(shape[0])
         if flat is None or math.prod(flat) != shape[0]:
             raise DataError(
-                f"{images.name} has {shape[0]:,} values an image, which is not data.shape nor a square grey or RGB "
+                f"{images.name} has {shape[0]:,} values an image, which is neither data.shape nor a square grey or RGB "
                 "image. Set data.shape to height,width,channels."
             )
         return Layout(*flat, channels_first=False)

@@ -48,7 +48,7 @@ def find_suspects(data: Splits) -> list[Suspect]:
         positions = np.flatnonzero(copies[kind[here]] >= _MANY_COPIES)
         equal += zip(hashes[here][positions].tolist(), _suspects(data, Kind.EQUAL, name, positions), strict=True)
         uniform += _suspects(data, Kind.UNIFORM, name, np.flatnonzero(_deviations(part) < _UNIFORM_DEVIATION))
-    # Splits share the images of a class that has too few: those are one image under one name.
+    # If a class has too few images, splits share them. A shared image has one name, and counts once.
     different = Counter(image for image, _ in {(image, suspect.name) for image, suspect in equal})
     return [suspect for image, suspect in equal if different[image] >= _MANY_COPIES] + uniform
 

@@ -67,7 +67,7 @@ def open_table(path: Path, header: bool | None) -> Table:
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """Returns what is between the cells. Commas inside numbers are decimal commas, and separate nothing."""
+    """Returns the separator of cells. A comma inside a number is a decimal comma."""
     first, last = lines[0], lines[-1]
     for sign in ";\t":
         if sign in last and all("," not in cell or _DECIMAL_COMMA.fullmatch(cell.strip()) for cell in last.split(sign)):
@@ -183,7 +183,7 @@ def _decoded(line: bytes) -> str:
 
 
 def _parsed(lines: list[bytes], table: Table, columns: int | None, *, whole: bool) -> Numbers:
-    """Tries bytes until there are others, for they are read twice as fast as fractions."""
+    """Parses values as uint8 until one is not, because that is faster than parsing float32."""
     kind = np.uint8 if whole else np.float32
     try:
         if table.spaced:
@@ -239,7 +239,7 @@ def place_of_label(table: Table, row: int) -> str:
 
 
 def first_fault(table: Table, fault: Callable[[float], str | None] = lambda _: None) -> str:
-    """Returns a sentence with line and column, from a second, slow look at a file that is known to be wrong.
+    """Returns a sentence about the first fault of a file that could not be parsed, with line and column.
 
     fault describes what is wrong with a value, or returns None.
     """
@@ -304,7 +304,7 @@ def values_of(cell: str) -> list[str]:
 
 
 def _is_number(text: str) -> bool:
-    """As numpy reads them: float alone would take 1_000 and other scripts' digits."""
+    """Accepts what numpy reads: float alone would accept 1_000 and other scripts' digits."""
     try:
         float(text)
     except ValueError:

@@ -51,7 +51,7 @@ def calibrated(logits: FloatArray, temperature: float) -> FloatArray:
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Of logits [n, classes]."""
+    """Returns the probabilities of logits [n, classes]."""
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from schemas.manifest import ModelManifest, VariantName
 from trainer.data.dataset import Rows, SourceData
-from trainer.data.detect import open_source, recipe_of, sources_at
+from trainer.data.detect import open_source, recipe_for_source, sources_at
 from trainer.data.split import divide
 from trainer.errors import DataError
 from trainer.evaluation.evaluate import Evaluation
@@ -107,7 +107,7 @@ def choose_data_config(location: DataLocation, manifests: Sequence[ModelManifest
             f"'{location.location}' holds several kinds of data: {', '.join(found)}. Choose one, for example with "
             f"--source {found[0]}."
         )
-    config = trained_on[0] if trained_on else recipe_of(found[0]).data
+    config = trained_on[0] if trained_on else recipe_for_source(found[0]).data
     if config.source in {Source.CSV, Source.NPZ} and not config.labels:
         config = config.model_copy(update={"labels": manifests[0].labels})
     return config
@@ -166,7 +166,7 @@ def overlap_note(model: BundleModel, data: SourceData, positions: Rows) -> str |
         return None
     return (
         f"warning: of these {len(positions):,} images, {model.path} was trained on {trained:,} and selected on "
-        f"{selected:,}. The metrics do not show how it does on new images."
+        f"{selected:,}. The metrics do not show its accuracy on new images."
     )
 
 

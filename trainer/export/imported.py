@@ -76,7 +76,7 @@ class ImportedModel:
     def __init__(
         self, model: ModelProto, layout: Layout | None = None, shape: Shape | None = None, *, gives_logits: bool = False
     ) -> None:
-        """Finds in the graph what is not given. Raises ImportedModelError."""
+        """Reads layout and shape from the graph if they are not given. Raises ImportedModelError."""
         self._input = _only_input(model)
         self._type = self._input.type.tensor_type.elem_type
         self.takes_bytes = self._type == TensorProto.UINT8
@@ -303,7 +303,7 @@ def _names_in(node: onnx.NodeProto) -> set[str]:
 
 
 def _are_probabilities(found: FloatArray) -> bool:
-    """Whether each row has numbers from 0 to 1, which add up to 1 unless there is only one."""
+    """Returns whether each row has numbers from 0 to 1, which add up to 1 unless there is only one."""
     sums = found.sum(axis=1)
     return bool(
         (found >= 0).all()

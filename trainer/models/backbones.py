@@ -19,7 +19,7 @@ TIMM_NAMES = {PACKAGED: "tf_efficientnet_lite0"}
 class Backbone(nn.Module):
     """Normalised images, float [batch, 3, height, width], to logits [batch, classes].
 
-    With frozen_norms, batch norm uses and keeps the statistics of its weights during training too: those of a few
+    With frozen_norms, batch norm keeps the statistics of the starting weights during training, because those of a few
     hundred images would be worse. Grey images become RGB through the three channels of the normalisation.
     """
 

@@ -30,7 +30,7 @@ class Normalise(nn.Module):
         return images * self.scale + self.shift
 
     def expanded(self, channels: int) -> "Normalise":
-        """Returns the normalisation for a network of so many channels, which repeats the one channel of grey images."""
+        """Repeats the single channel of grey images for a network of this number of channels, and returns itself."""
         self.scale, self.shift = (value.expand(1, channels, 1, 1).clone() for value in (self.scale, self.shift))
         return self
 

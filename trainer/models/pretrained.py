@@ -75,7 +75,7 @@ def starting_weights(recipe: Recipe) -> StartingWeights | None:
     return weights
 
 
-def as_run(recipe: Recipe, weights: StartingWeights | None) -> Recipe:
+def with_weights_hash(recipe: Recipe, weights: StartingWeights | None) -> Recipe:
     """Returns the recipe with the hash of its starting weights."""
     if weights is None:
         return recipe

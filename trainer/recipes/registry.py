@@ -28,7 +28,7 @@ RECIPES: dict[str, ModuleType] = {
 
 
 def presets(name: str) -> dict[str, Recipe]:
-    """Raises RecipeError for an unknown recipe."""
+    """Returns the recipe's presets by name. Raises RecipeError for an unknown recipe."""
     if name not in RECIPES:
         raise RecipeError(f"Unknown recipe '{name}'. Known recipes: {', '.join(RECIPES)}.")
     found: dict[str, Recipe] = RECIPES[name].PRESETS

@@ -1,4 +1,4 @@
-"""The files of a search beside its best recipe: a table of the trials, and a plot of which settings mattered."""
+"""The files of a search beside its best recipe: a table of the trials, and a plot of the importance of each setting."""
 
 import csv
 import warnings

@@ -20,7 +20,7 @@ from trainer.data.dataset import DataSource
 from trainer.data.split import Splits, split
 from trainer.errors import NonFiniteError, RecipeError, RunError, StudyError
 from trainer.models.build import build_network
-from trainer.models.pretrained import StartingWeights, as_run, starting_weights
+from trainer.models.pretrained import StartingWeights, starting_weights, with_weights_hash
 from trainer.recipe import Precision, Recipe, with_settings
 from trainer.search.search_space import Space, own_values
 from trainer.training.loop import fit
@@ -81,7 +81,7 @@ def search(
     and is repeated. Raises StudyError for a study of another search, or one that another process uses.
     """
     start = starting_weights(recipe)
-    recipe = as_run(recipe, start)
+    recipe = with_weights_hash(recipe, start)
     own = own_values(space, recipe)
     data = without_test(split(source.load(), recipe.data))
     for sentence in data.notes:

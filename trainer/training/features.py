@@ -1,6 +1,6 @@
 """Features of a frozen backbone, of each image and its mirror image: computed once, and cached for later runs.
 
-On a CPU, ONNX Runtime computes it three times as fast as PyTorch does, but first the backbone has to be exported.
+On a CPU, ONNX Runtime computes them faster than PyTorch, but the backbone must be exported first.
 """
 
 import hashlib

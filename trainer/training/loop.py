@@ -37,7 +37,7 @@ from trainer.training.precision import autocast, with_precision
 from trainer.training.progress import Epoch, Reporter
 from trainer.training.schedule import FORECAST_STEP, Schedule
 
-# Reading figures back from a GPU waits for it, so that happens only once in so many steps.
+# Reading a figure from a GPU waits for it, so figures are read only once in this number of steps.
 STEPS_BETWEEN_READS = 16
 
 

@@ -46,7 +46,7 @@ def find_learning_rate(
     *,
     note: Callable[[str], None] = lambda _: None,
 ) -> RangeTest:
-    """Trains the network for at most so many steps, with all layers from the first one on; discard it afterwards.
+    """Trains all layers of the network for at most `steps` steps. Discard the network afterwards.
 
     Raises RunError if the loss explodes or becomes NaN within the first steps.
     """

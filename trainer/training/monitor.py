@@ -13,7 +13,7 @@ class ClassCounts:
         self.tensor = torch.zeros(3, classes, device=device)
 
     def add(self, predicted: Tensor, labels: Tensor) -> None:
-        """Of class indices [n]. Nothing is read from the device."""
+        """Counts predictions; both are class indices [n]. Nothing is read from the device."""
         hits = (predicted == labels).float()
         ones = torch.ones_like(hits)
         for row, index, values in zip(self.tensor, (labels, predicted, labels), (hits, ones, ones), strict=True):

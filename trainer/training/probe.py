@@ -45,7 +45,7 @@ _ABSENT = -10.0  # logit of a class that a fold has no image of
 Rows = npt.NDArray[np.int64]
 
 
-class Held(NamedTuple):
+class HeldOut(NamedTuple):
     """Labels [n] and logits float32 [n, classes] of images that the last layer did not learn from."""
 
     labels: Labels
@@ -67,9 +67,9 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """The result: `held` is the validation split, or with `folds` each image as predicted by the other folds."""
+    """The result. `held` are the predictions for the validation split or, with `folds`, those of cross-validation."""
 
-    held: Held
+    held: HeldOut
     folds: int
     seconds: float
     epoch: Epoch
@@ -114,7 +114,7 @@ def fit_probe(
     head = problem.fit(learnt, strength)
     _set_head(network[1], head, one_neuron=recipe.sigmoid)
     seconds = features.seconds + time.perf_counter() - started
-    trained = Held(problem.labels[learnt], head(features.images[learnt]))
+    trained = HeldOut(problem.labels[learnt], head(features.images[learnt]))
     folds = len(divisions) if few else 0
     step = TrainingStep(
         name="linear probe",
@@ -167,13 +167,15 @@ class FeatureProblem:
             folds = StratifiedKFold(count, shuffle=True, random_state=int(self._random.integers(2**31)))
             return list(folds.split(self.labels, self.labels))
 
-    def choose(self, divisions: Sequence[tuple[Rows, Rows]]) -> tuple[float, Held]:
+    def choose(self, divisions: Sequence[tuple[Rows, Rows]]) -> tuple[float, HeldOut]:
         """Returns the strength with the lowest loss on the images to predict, and its predictions."""
         labels = np.concatenate([self.labels[predicted] for _, predicted in divisions])
-        found: dict[float, Held] = {}
+        found: dict[float, HeldOut] = {}
         for strength in _STRENGTHS:
-            logits = [self.fit(self._some(learnt), strength)(self.images[predicted]) for learnt, predicted in divisions]
-            found[strength] = Held(labels, np.concatenate(logits))
+            logits = [
+                self.fit(self._sample(learnt), strength)(self.images[predicted]) for learnt, predicted in divisions
+            ]
+            found[strength] = HeldOut(labels, np.concatenate(logits))
         best = min(found, key=lambda strength: found[strength].loss)
         return best, found[best]
 
@@ -196,8 +198,8 @@ class FeatureProblem:
         every[0][present], every[1][present] = weight, bias
         return _Head(*every)
 
-    def _some(self, rows: Rows) -> Rows:
-        """Choosing the penalty needs no more images."""
+    def _sample(self, rows: Rows) -> Rows:
+        """Returns a sample of the rows: choosing the penalty needs no more images."""
         return rows if len(rows) <= _IMAGES_TO_CHOOSE else self._random.choice(rows, _IMAGES_TO_CHOOSE, replace=False)
 
 

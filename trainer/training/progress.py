@@ -39,7 +39,7 @@ class Epoch:
 
 
 class Reporter:
-    """Receives the progress of a run; a context manager that is left when the run ends, however it ends.
+    """Receives the progress of a run. It is a context manager that ends with the run, also after an error.
 
     `progress` is the completed share of the run, 0..1, by its steps or its time budget. `epochs` is None if a time
     budget decides about the number of epochs. The base class is silent.

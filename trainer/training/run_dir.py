@@ -117,7 +117,7 @@ class _PublishedBundle(Frozen):
 
 
 def note_bundle(run: Path, bundle: Path, reporter: Reporter) -> None:
-    """Records that the run is finished. Call it after publishing the bundle: a run killed before it publishes again."""
+    """Records that the run is finished. Call it after publishing: a run killed in between then loses no bundle."""
     try:
         published = _PublishedBundle(bundle=str(bundle.resolve()), manifest_sha256=_manifest_hash(bundle))
         atomic_write(run / _BUNDLE, published.model_dump_json(indent=2) + "\n")

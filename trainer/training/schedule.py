@@ -66,7 +66,7 @@ class Schedule:
 
     @property
     def _spent(self) -> float:
-        """The share of the time budget; 0 without one."""
+        """The spent share of the time budget; 0 without one."""
         return self.elapsed / self._recipe.max_seconds if self._recipe.max_seconds else 0.0
 
     def learning_rate(self) -> float:

@@ -83,7 +83,7 @@ _TRACKERS: dict[TrackerName, Callable[[Path, str, Settings], Tracker]] = {
 
 
 class TrackingReporter(Reporter):
-    """Passes everything on to another reporter, and the epochs to trackers. One that fails is left out."""
+    """Passes everything on to another reporter, and the epochs to trackers. A tracker that fails is left out."""
 
     def __init__(
         self, inner: Reporter, names: Sequence[TrackerName], folder: Path, model: str, settings: Settings

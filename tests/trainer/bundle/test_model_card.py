@@ -42,7 +42,7 @@ def test_a_manifest_without_the_newer_fields_has_a_card(tmp_path: Path) -> None:
     split = {"coverage": 0.5, "accuracy": 1.0}
     old["reject"] = {"target_accuracy": 0.9, "threshold": 0.8, "validation": split, "test": split}
     card = model_card(parse_manifest(json.dumps(old)), tmp_path)
-    assert "On the test split it answers 50.00% of the 3 images with an accuracy of 100.00%." in card
+    assert "On the test split, 50.00% of the 3 images reach it with an accuracy of 100.00%." in card
     assert "s on cpu; seed 0" in card
 
 

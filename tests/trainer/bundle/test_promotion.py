@@ -42,7 +42,7 @@ def test_a_version_that_is_not_worse_is_promoted_and_the_comparison_recorded(tmp
     consider(written(tmp_path, 1))
     sentence = consider(written(tmp_path, 2), right=TEST_IMAGES - 1)
     assert sentence.startswith(
-        "colours/2 is promoted. On the same 18 test images, colours/1 has 100.00% right, colours/2 94.44%. "
+        "colours/2 is promoted. Accuracy on the same 18 test images: colours/1 100.00%, colours/2 94.44%. "
         "The difference may be chance (p = 1)."
     )
     record = read_promotion(tmp_path / "colours")
@@ -115,7 +115,7 @@ def test_the_option_overrides_the_comparison(tmp_path: Path) -> None:
 
 def test_the_version_that_serves_gets_the_images_at_its_own_size(tmp_path: Path) -> None:
     consider(written(tmp_path, 1))
-    assert "colours/1 has 100.00% right" in consider(written(tmp_path, 2), side=16)
+    assert "colours/1 100.00%" in consider(written(tmp_path, 2), side=16)
 
 
 def test_a_version_that_cannot_be_compared_with_is_not_replaced(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_two_bundles_are_compared_on_the_same_images(
     assert a.split()[:2] == ["A", "33.33%"]
     assert b.split()[:2] == ["B", "100.00%"]
     assert difference.startswith("B - A: +66.67 points (95% +")
-    assert difference.endswith("0 images only A has right, 40 only B")
+    assert difference.endswith("correct only by A: 0 images, only by B: 40")
     assert verdict == f"{good} (fp32) is better than {bad} (fp32) by more than chance (p = 1.8e-12)."
 
 

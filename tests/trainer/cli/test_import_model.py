@@ -31,7 +31,7 @@ def test_an_imported_model_serves(labels: Path, capsys: pytest.CaptureFixture[st
     assert imported("keras.onnx", labels) == 0
     said = capsys.readouterr()
     assert "images of 8x8x1, nhwc, 10 classes, logits" in said.err
-    assert "taken: pixels from 0 to 255" in said.err
+    assert "normalisation: pixels from 0 to 255" in said.err
     assert "test accuracy 9" in said.out
     bundle = open_bundle(labels.parent / "artifacts" / "digits" / "1")
     manifest = bundle.manifest

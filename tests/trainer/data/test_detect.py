@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas.image import encode_png
-from trainer.data.detect import open_source, recipe_for
+from trainer.data.detect import open_source, recipe_for_path
 from trainer.data.digits import DigitsSource
 from trainer.data.split import split
 from trainer.data.torchvision_datasets import CIFAR10_SET, MNIST_SET, PublishedSet, PublishedSource
@@ -128,7 +128,7 @@ def test_photos_need_a_size(tmp_path: Path) -> None:
 def test_data_is_known_by_its_content_and_gets_the_recipe_made_for_it(
     tmp_path: Path, source: Source, name: str
 ) -> None:
-    recipe = recipe_for(lay_out(source, tmp_path))
+    recipe = recipe_for_path(lay_out(source, tmp_path))
     assert (recipe.name, recipe.data.source) == (name, source)
     if source is Source.FOLDER:  # else the size follows the photos, as tests/trainer/models/test_input_size.py shows
         recipe = with_settings(recipe, NEEDED[source])
@@ -138,10 +138,10 @@ def test_data_is_known_by_its_content_and_gets_the_recipe_made_for_it(
 @pytest.mark.parametrize(("place", "source"), [("MNIST/raw", "mnist"), ("cifar-10-batches-py", "cifar10")])
 def test_published_files_are_known_by_their_folder(tmp_path: Path, place: str, source: str) -> None:
     (tmp_path / place).mkdir(parents=True)
-    assert recipe_for(tmp_path).data.source == source
+    assert recipe_for_path(tmp_path).data.source == source
 
 
 def test_refuses_data_of_an_unknown_format(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RecipeError, match=r"is neither a recipe \(digits, .*\) nor data: a folder"):
-            recipe_for(place)
+            recipe_for_path(place)

@@ -66,7 +66,7 @@ def test_coverage_and_accuracy_on_the_test_split_have_intervals(tmp_path: Path) 
     card = (bundle.path / "README.md").read_text(encoding="utf-8")
     share, right = (f"95% interval {each.lower:.2%} to {each.upper:.2%}" for each in intervals)
     answers = f"with an accuracy of {said.accuracy:.2%} ({right})."
-    assert f"On the test split it answers {said.coverage:.2%} ({share}) of the {n} images {answers}" in card
+    assert f"On the test split, {said.coverage:.2%} ({share}) of the {n} images reach it {answers}" in card
 
 
 def test_without_answers_only_coverage_has_an_interval() -> None:

@@ -23,7 +23,7 @@ from trainer.export.onnx import network_logits
 from trainer.models.backbones import TIMM_NAMES, own_input, own_normalisation
 from trainer.models.build import build, build_network
 from trainer.models.layers import Shape
-from trainer.models.pretrained import as_run, packaged_tensors, starting_weights
+from trainer.models.pretrained import packaged_tensors, starting_weights, with_weights_hash
 from trainer.network_config import PACKAGED, AnyNetwork, BackboneConfig, FastConfig, PlainConfig
 from trainer.recipe import Recipe, TransferConfig
 from trainer.recipes.registry import network_of_bundle
@@ -47,7 +47,7 @@ def other_data() -> Splits:
 def built(recipe: Recipe) -> nn.Sequential:
     start = starting_weights(recipe)
     torch.manual_seed(1)
-    network = build_network(as_run(recipe, start), other_data(), start)
+    network = build_network(with_weights_hash(recipe, start), other_data(), start)
     assert isinstance(network, nn.Sequential)
     return network
 
@@ -129,14 +129,14 @@ def test_keep_head_refuses_a_bundle_of_other_labels(bundle: Path) -> None:
 def test_the_recipe_as_run_names_the_weights_and_their_hash(bundle: Path) -> None:
     recipe = recipe_from(bundle, FAST)
     start = starting_weights(recipe)
-    run = as_run(recipe, start)
+    run = with_weights_hash(recipe, start)
     assert start is not None
     assert run.transfer == TransferConfig(weights=str(bundle), sha256=start.sha256)
     assert starting_weights(run) is not None
     other = run.transfer.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(DataError, match=r"not transfer\.sha256 = 0000"):
         starting_weights(run.model_copy(update={"transfer": other}))
-    assert as_run(colour_images.recipe(), None) == colour_images.recipe()
+    assert with_weights_hash(colour_images.recipe(), None) == colour_images.recipe()
 
 
 def test_a_bundle_of_damaged_weights_is_refused(bundle: Path, tmp_path: Path) -> None:
