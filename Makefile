@@ -1,4 +1,4 @@
-# Convoy's commands; `make help` lists them. Everything runs out of .venv, made from the lock files in requirements/.
+# Convoy's commands; `make help` lists them. Everything runs in .venv, installed from the lock files in requirements/.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -22,14 +22,14 @@ help: ## list the targets, the recipes and the options of a run
 		name=$$(basename $$file .py); printf '%s\t%s\n' "$${name//_/-}" "$$(sed -n '1s/^r*"""//p' $$file)"; done | expand -t 12
 	@printf '\nOptions, for make train ARGS="...":\n'
 	@printf '%s\t%s\n' --epochs 'passes over the training images' --max-seconds 'limit of the training time' \
-		--seed 'of all random numbers' --set 'any setting, as in --set batch_size=32' --help 'all options' | expand -t 16
+		--seed 'random seed of the run' --set 'any setting, as in --set batch_size=32' --help 'all options' | expand -t 16
 
 .PHONY: train
 train: .venv/.trainer ## train a model into artifacts/ (RECIPE=digits DATA=folder ARGS="--epochs 5")
 	$(BIN)/python -m trainer train $(RECIPE) $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 .PHONY: serve
-serve: .venv/.service ## serve artifacts/ on http://127.0.0.1:8000 (trains the default first where there is no model)
+serve: .venv/.service ## serve artifacts/ on http://127.0.0.1:8000 (trains the recipe digits first if there is no model)
 	@test -n "$${CONVOY_ARTIFACTS:-}" || compgen -G 'artifacts/*/*/manifest.json' >/dev/null || $(MAKE) train
 	$(BIN)/python -m service
 
@@ -53,7 +53,7 @@ check: .venv/.dev ## read-only checks: ruff, mypy --strict, import-linter, opena
 	$(BIN)/python -m service.api.export_openapi --check openapi.json
 
 .PHONY: fmt
-fmt: .venv/.dev ## format and mend what ruff can mend
+fmt: .venv/.dev ## format the code and apply ruff's fixes
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
@@ -61,7 +61,8 @@ fmt: .venv/.dev ## format and mend what ruff can mend
 openapi: .venv/.service ## write openapi.json
 	$(BIN)/python -m service.api.export_openapi openapi.json
 
-# One resolution for all: dev holds everything, the others are cut from it. An existing lock is kept where it still holds.
+# One resolution for all: dev.txt contains every package and constrains the other files. uv keeps a locked version while
+# it satisfies pyproject.toml.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
           --no-emit-index-url --no-emit-find-links $(ARGS)
 .PHONY: lock
@@ -78,7 +79,7 @@ lock: $(BIN)/uv ## write the lock files from pyproject.toml (ARGS=--upgrade take
 	$(COMPILE) benchmarks/training/requirements.in -o requirements/keras.txt
 
 .PHONY: bench-train
-bench-train: .venv/.trainer .venv-keras/.keras ## compare training with the Keras tutorials' and write docs/benchmarks-training.md (DATA=folder)
+bench-train: .venv/.trainer .venv-keras/.keras ## compare training with Keras's tutorials, write docs/benchmarks-training.md (DATA=folder)
 	$(BIN)/python -m benchmarks.training $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 .venv-keras/.keras: requirements/keras.txt $(BIN)/uv
@@ -96,12 +97,12 @@ bench: .venv/.dev .venv-peers/.peers ## compare the service with others, write d
 	@touch $@
 
 .PHONY: clean
-clean: ## remove what can be made again (.venv, caches); artifacts/ and data/ stay
+clean: ## remove .venv and the caches; keep artifacts/ and data/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Setting up. Each stamp is a lock file installed; the locks agree with each other, so they add up in one .venv. The
-# exception is service-cpu.txt, for the CPU image: its onnxruntime must not be installed beside onnxruntime-gpu.
+# The file .venv/.NAME marks that requirements/NAME.txt is installed. The lock files agree, so one .venv can hold several.
+# Exception: service-cpu.txt, for the CPU image, because onnxruntime must not be installed beside onnxruntime-gpu.
 $(BIN)/uv: requirements/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
