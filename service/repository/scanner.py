@@ -109,7 +109,7 @@ def _list_artifacts(artifacts: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.name != "lost+found")
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
 
 
 def _bundle_too_high(folder: Path, entries: Sequence[Path]) -> dict[Path, str]:

@@ -77,9 +77,6 @@ class Server(uvicorn.Server):
         self._listener = listener
         self.listening = asyncio.Event()
 
-    async def run_until_drained(self) -> None:
-        await self.serve([self._listener])
-
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves the signals to the worker."""

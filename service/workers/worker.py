@@ -113,7 +113,7 @@ class Worker:
             # delays all requests.
             gc.collect()
             gc.freeze()
-            self._serving = asyncio.create_task(self._server.run_until_drained())
+            self._serving = asyncio.create_task(self._server.serve([self._listener]))
             listening = asyncio.create_task(self._server.listening.wait())
             await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
             listening.cancel()

@@ -1,4 +1,4 @@
-"""The options that name labelled data, for evaluate and compare."""
+"""The options that name labelled data, for evaluate, compare and import."""
 
 import argparse
 from pathlib import Path
@@ -30,6 +30,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--variant", choices=["fp32", "int8", "fp16"], default="fp32", help="variant to run (default: fp32)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_decoding_options(parser)
+
+
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable image files")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from schemas.manifest import InputSpec, Interpolation, Resize
-from trainer.cli.argument_types import image_shape, model_name, numbers, output_folder
-from trainer.cli.data_options import SOURCES
+from trainer.cli.argument_types import image_shape, model_name, numbers
+from trainer.cli.bundle_options import add_bundle_options, describe_test, how_to_serve
+from trainer.cli.data_options import SOURCES, add_decoding_options, location_of
 from trainer.cli.output import say
-from trainer.cli.train import ARTIFACTS, how_to_serve
 from trainer.errors import DataError, ImportedModelError
-from trainer.evaluation.scoring import DataLocation
-from trainer.recipe import Source
 from trainer.training.progress import reporter_for
 
 
@@ -55,28 +53,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interpolation", choices=list(Interpolation), default=Interpolation.BILINEAR, help="default: bilinear"
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable image files")
-    parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"
-    )
-    parser.add_argument(
-        "--artifacts",
-        type=output_folder,
-        default=str(ARTIFACTS),  # argparse checks a default only if it is text
-        metavar="DIR",
-        help="folder for bundles (default: artifacts)",
-    )
-    parser.add_argument(
-        "--relabel", action="store_true", help="write a version whose labels differ from those of the previous version"
-    )
+    add_decoding_options(parser)
+    add_bundle_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     labels = read_labels(options.labels)
     if (options.mean is None) != (options.std is None):
         raise ImportedModelError("--mean and --std go together; give both, or neither.")
-    source = Source(options.source) if options.source else None
-    location = DataLocation(options.data, options.skip_bad, options.cache, source)
+    location = location_of(options)
     location.sources(labels)  # before PyTorch is imported
     from trainer.export.imported import ImportedModel, Layout, Normalisation, read_model  # noqa: PLC0415 - imports PyTorch
     from trainer.import_onnx import import_onnx, open_data  # noqa: PLC0415 - imports PyTorch
@@ -108,12 +93,7 @@ def run(options: argparse.Namespace) -> int:
             reporter,
             relabel=options.relabel,
         )
-    test = bundle.manifest.metrics.test
-    interval = test.accuracy_interval
-    print(
-        f"{bundle.path}: test accuracy {test.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%}), "
-        f"macro F1 {test.macro.f1:.4f}, on {test.n:,} images."
-    )
+    print(f"{describe_test(bundle)}.")
     say(how_to_serve(bundle, options.artifacts))
     return 0
 

@@ -10,6 +10,7 @@ from schemas.manifest import VariantName
 from schemas.promotion import PROMOTION_FILE, PromotedBy, promote
 from trainer.bundle.promotion import record_of, serving_bundle
 from trainer.cli.argument_types import positive
+from trainer.cli.bundle_options import ARTIFACTS
 from trainer.cli.output import print_table, say
 from trainer.errors import ArtifactsError
 from trainer.evaluation.scoring import open_model
@@ -22,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "version", type=positive, nargs="?", metavar="VERSION", help="the version to serve; an older one is a rollback"
     )
     parser.add_argument(
-        "--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="folder for bundles (artifacts)"
+        "--artifacts", type=Path, default=ARTIFACTS, metavar="DIR", help="folder of bundles (default: artifacts)"
     )
 
 
@@ -58,7 +59,7 @@ def _promote(folder: Path, version: int) -> None:
     if serving is not None and serving.manifest.labels != model.manifest.labels:
         say(f"warning: its labels differ from those of version {before}: clients get other labels.")
     if before not in {None, version}:
-        where = "" if folder.parent == Path("artifacts") else f" --artifacts {folder.parent}"
+        where = "" if folder.parent == ARTIFACTS else f" --artifacts {folder.parent}"
         say(f"To go back: python -m trainer promote {folder.name} {before}{where}")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.manifest import InputSpec
+from trainer.cli.data_options import add_decoding_options
 from trainer.cli.output import say
 from trainer.data.dataset import DataSource
 from trainer.data.detect import check_data_option, model_name, open_source
@@ -54,7 +55,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS|off|auto",
         help="seconds of fine-tuning after the linear probe; auto (default): at most twice the probe's time; off: none",
     )
-    add_data_options(parser)
+    add_recipe_data_options(parser)
     parser.add_argument("--epochs", metavar="N", help="number of epochs")
     parser.add_argument("--batch-size", metavar="N", help="images per training step, in all processes together")
     parser.add_argument(
@@ -69,14 +70,11 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_recipe_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="default", help="preset of the recipe, as `recipes` lists them")
     parser.add_argument("--data", type=Path, metavar="PATH", help="folder or file of the data set (default: data)")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable image files")
     parser.add_argument("--exclude", type=Path, metavar="CSV", help="photo files to leave out, as `clean` lists them")
-    parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"
-    )
+    add_decoding_options(parser)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any setting of the recipe")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer.cli.argument_types import new_file, positive
 from trainer.cli.output import say
-from trainer.cli.recipe_options import add_data_options, settings_of, source_of
+from trainer.cli.recipe_options import add_recipe_data_options, settings_of, source_of
 from trainer.data.detect import check_data_option, recipe_for_path
 from trainer.data.split import split
 from trainer.recipe import is_recipe_file, with_settings
@@ -14,7 +14,7 @@ from trainer.recipes.registry import RECIPES, find_recipe
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="RECIPE|DATA", help="a recipe, a recipe file, or data whose kind is detected")
-    add_data_options(parser)
+    add_recipe_data_options(parser)
     parser.add_argument(
         "--out", type=new_file, default="show.png", metavar="FILE", help="file for the picture (default: show.png)"
     )

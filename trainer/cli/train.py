@@ -5,15 +5,15 @@ import sys
 import time
 from pathlib import Path
 
-from schemas.bundle import Bundle
-from trainer.bundle.promotion import Promote, record_of
+from trainer.bundle.promotion import Promote
 from trainer.cli.argument_types import output_folder, seconds
+from trainer.cli.bundle_options import add_bundle_options, describe_test, how_to_serve
 from trainer.cli.output import say
 from trainer.cli.recipe_options import add_recipe_options, recipe_of, source_of
 from trainer.recipe import Recipe, Views
 from trainer.training.trackers import TrackerName
 
-ARTIFACTS, RUNS = Path("artifacts"), Path("runs")
+RUNS = Path("runs")
 TRACKERS = {
     TrackerName.TENSORBOARD: "write TensorBoard's event files, beside the checkpoints",
     TrackerName.MLFLOW: "log to MLflow (at MLFLOW_TRACKING_URI)",
@@ -28,22 +28,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="A",
         help="find the confidence threshold above which predictions reach this accuracy",
     )
-    parser.add_argument(
-        "--artifacts",
-        type=output_folder,
-        default=str(ARTIFACTS),  # argparse checks a default only if it is text
-        metavar="DIR",
-        help="folder for bundles (default: artifacts)",
-    )
+    add_bundle_options(parser)
     parser.add_argument(
         "--runs", type=output_folder, default=str(RUNS), metavar="DIR", help="folder for checkpoints (default: runs)"
     )
     parser.add_argument("--resume", action="store_true", help="continue the last run of the same settings and data")
-    parser.add_argument(
-        "--relabel",
-        action="store_true",
-        help="allow labels that differ from those of the version that serves",
-    )
     parser.add_argument(
         "--promote",
         choices=list(Promote),
@@ -93,25 +82,14 @@ def run(options: argparse.Namespace) -> int:
         )
     if bundle is None:
         return 0
-    test, data = bundle.manifest.metrics.test, bundle.manifest.provenance.data
-    interval = test.accuracy_interval
+    data = bundle.manifest.provenance.data
     print(
-        f"{bundle.path}: test accuracy {test.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%}), "
-        f"macro F1 {test.macro.f1:.4f}, on {test.n:,} images{_views(recipe)}; "
+        f"{describe_test(bundle)}{_views(recipe)}; "
         f"{data.train:,} images for training, {data.validation:,} for validation; "
         f"{bundle.manifest.provenance.duration_seconds:.1f} s training, {time.perf_counter() - started:.1f} s in all."
     )
     say(f"To classify files: python -m trainer predict {bundle.path} FILE", how_to_serve(bundle, options.artifacts))
     return 0
-
-
-def how_to_serve(bundle: Bundle, artifacts: Path) -> str:
-    elsewhere = artifacts != ARTIFACTS
-    promoted = record_of(bundle.path.parent)
-    if promoted is not None and promoted.version != bundle.manifest.version:
-        where = f" --artifacts {artifacts}" if elsewhere else ""
-        return f"To serve it anyway: python -m trainer promote {bundle.manifest.name} {bundle.path.name}{where}"
-    return f"To serve it: {f'CONVOY_ARTIFACTS={artifacts} ' if elsewhere else ''}make serve"
 
 
 def _views(recipe: Recipe) -> str:
