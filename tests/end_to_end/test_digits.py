@@ -27,7 +27,7 @@ def manifest(artifacts: Path) -> ModelManifest:
 
 
 @pytest.fixture(scope="module")
-def test_split(manifest: ModelManifest) -> LabelledImages:
+def images_of_the_test_split(manifest: ModelManifest) -> LabelledImages:
     return split(DigitsSource().load(), Recipe.model_validate(manifest.provenance.recipe).data).test
 
 
@@ -67,10 +67,10 @@ def test_golden_samples_get_the_probabilities_that_the_trainer_expected(service:
 
 
 def test_evaluating_the_test_split_gives_the_metrics_of_the_manifest(
-    service: Service, manifest: ModelManifest, test_split: LabelledImages
+    service: Service, manifest: ModelManifest, images_of_the_test_split: LabelledImages
 ) -> None:
-    files = [("files", (f"{i}.png", encode_png(image))) for i, image in enumerate(test_split.images)]
-    labels = [manifest.labels[label] for label in test_split.labels]
+    files = [("files", (f"{i}.png", encode_png(image))) for i, image in enumerate(images_of_the_test_split.images)]
+    labels = [manifest.labels[label] for label in images_of_the_test_split.labels]
     with service.client() as client:
         answer = client.post("/models/digits/evaluate", files=files, data={"labels": labels})
     assert answer.status_code == 200, answer.text
@@ -87,10 +87,10 @@ def test_evaluating_the_test_split_gives_the_metrics_of_the_manifest(
 
 
 def test_archives_and_files_give_the_same_report(
-    service: Service, manifest: ModelManifest, test_split: LabelledImages
+    service: Service, manifest: ModelManifest, images_of_the_test_split: LabelledImages
 ) -> None:
-    labels = [manifest.labels[label] for label in test_split.labels]
-    encoded = [encode_png(image) for image in test_split.images]
+    labels = [manifest.labels[label] for label in images_of_the_test_split.labels]
+    encoded = [encode_png(image) for image in images_of_the_test_split.images]
     folders = zipped(
         {f"digits/{label}/{i}.png": png for i, (label, png) in enumerate(zip(labels, encoded, strict=True))}
     )
@@ -101,7 +101,7 @@ def test_archives_and_files_give_the_same_report(
             client.post("/evaluate", content=folders, headers={"Content-Type": "application/zip"}),
             client.post(
                 "/evaluate",
-                content=npz(images=test_split.images, labels=test_split.labels),
+                content=npz(images=images_of_the_test_split.images, labels=images_of_the_test_split.labels),
                 headers={"Content-Type": "application/x-npz"},
             ),
         ]
@@ -113,8 +113,10 @@ def test_archives_and_files_give_the_same_report(
     assert all(report == reports[0] for report in reports)
 
 
-def test_every_kind_of_body_gives_the_same_prediction(service: Service, test_split: LabelledImages) -> None:
-    image = test_split.images[0]
+def test_every_kind_of_body_gives_the_same_prediction(
+    service: Service, images_of_the_test_split: LabelledImages
+) -> None:
+    image = images_of_the_test_split.images[0]
     png = encode_png(image)
     array = image[np.newaxis]
     with service.client() as client:

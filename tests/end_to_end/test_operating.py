@@ -38,9 +38,9 @@ def logged(service: Service, request_id: str) -> dict[str, Any]:
     """The access log's line of this request, once it is there."""
     for _ in range(200):
         for line in list(service.log):
-            said: dict[str, Any] = json.loads(line)
-            if said.get("request_id") == request_id:
-                return said
+            record: dict[str, Any] = json.loads(line)
+            if record.get("request_id") == request_id:
+                return record
         time.sleep(0.02)
     raise AssertionError("".join(service.log))
 
@@ -86,8 +86,13 @@ def test_every_line_of_the_log_is_json_and_one_is_the_request(service: Service) 
     }
     with service.client() as client:
         client.get("/models/dogs?secret=swordfish", headers=headers)
-    said = logged(service, "night-call")
-    assert (said["method"], said["route"], said["status"], said["trace_id"]) == ("GET", "/models/{name}", 404, trace)
+    record = logged(service, "night-call")
+    assert (record["method"], record["route"], record["status"], record["trace_id"]) == (
+        "GET",
+        "/models/{name}",
+        404,
+        trace,
+    )
     assert not [line for line in service.log if "swordfish" in line]
     assert all(json.loads(line)["level"] for line in service.log)
 

@@ -1,4 +1,4 @@
-"""What can be said of the image without building it."""
+"""Checks the Dockerfile without building the image."""
 
 import re
 from importlib.util import find_spec

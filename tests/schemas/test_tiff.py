@@ -35,7 +35,7 @@ def last_part(data: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("compression", "mode"), CASES)
 @pytest.mark.parametrize("strip_size", [2_000, 10_000_000], ids=["many strips", "one strip"])
-def test_answers_an_intact_tiff(compression: str, mode: str, strip_size: int) -> None:
+def test_decodes_an_intact_tiff(compression: str, mode: str, strip_size: int) -> None:
     decode_image(tiff(compression, mode, strip_size), spec_of(PIXELS))
 
 

@@ -37,10 +37,10 @@ def test_a_setting_without_a_key_is_refused(setting: str) -> None:
     "bad", ["sha256:", "sha256:secret", f"sha256:{HASH}0", "secret key", "sécret-secret", "secret\nkey"]
 )
 def test_an_invalid_key_is_reported_by_its_position_only(bad: str) -> None:
-    with pytest.raises(ValueError, match="key 2 ") as said:
+    with pytest.raises(ValueError, match="key 2 ") as error:
         keys(f"good,{bad}")
-    assert "secret" not in str(said.value)
-    assert HASH not in str(said.value)
+    assert "secret" not in str(error.value)
+    assert HASH not in str(error.value)
 
 
 @pytest.mark.parametrize("odd", ["é", "\udcff", "first\x00", "☃"])

@@ -50,10 +50,10 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingsError) as said:
+    with pytest.raises(SettingsError) as error:
         read_settings()
-    assert str(said.value).startswith(f"{variable}={value} is not valid: ")
-    assert "\n" not in str(said.value)
+    assert str(error.value).startswith(f"{variable}={value} is not valid: ")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -74,27 +74,27 @@ def test_a_bad_value_gets_all_that_is_accepted(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, taken: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingsError) as said:
+    with pytest.raises(SettingsError) as error:
         read_settings()
-    assert f"is not valid: it must be {taken}." in str(said.value)
+    assert f"is not valid: it must be {taken}." in str(error.value)
 
 
 def test_only_the_first_of_two_bad_variables_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOY_WORKERS", "two")
     monkeypatch.setenv("CONVOY_PORT", "http")
-    with pytest.raises(SettingsError) as said:
+    with pytest.raises(SettingsError) as error:
         read_settings()
-    assert str(said.value).startswith("CONVOY_PORT=http")
-    assert "auto" not in str(said.value)
+    assert str(error.value).startswith("CONVOY_PORT=http")
+    assert "auto" not in str(error.value)
 
 
 @pytest.mark.parametrize("variable", ["CONVOY_API_KEYS", "CONVOY_ADMIN_KEYS"])
 def test_a_bad_key_is_reported_by_its_position_only(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "good,sha256:swordfish")
-    with pytest.raises(SettingsError) as said:
+    with pytest.raises(SettingsError) as error:
         read_settings()
-    assert str(said.value).startswith(f"{variable} is not valid: key 2 starts with sha256:")
-    assert "swordfish" not in "".join(traceback.format_exception(said.value))
+    assert str(error.value).startswith(f"{variable} is not valid: key 2 starts with sha256:")
+    assert "swordfish" not in "".join(traceback.format_exception(error.value))
 
 
 KUBERNETES = {

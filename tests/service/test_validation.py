@@ -29,7 +29,7 @@ def errors_of(kind: Any, value: object) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "said"),
+    ("kind", "value", "predicate"),
     [
         (int, "two", "must be an integer, not 'two'"),
         (int, "9" * 5000, f"must be a smaller integer, not '{'9' * 60}...'"),
@@ -51,8 +51,8 @@ def errors_of(kind: Any, value: object) -> list[dict[str, Any]]:
         (Asked, {}, "is missing"),
     ],
 )
-def test_a_fault_is_one_predicate(kind: Any, value: object, said: str) -> None:
-    assert fault(errors_of(kind, value)[0]) == said
+def test_describes_a_fault_as_a_predicate(kind: Any, value: object, predicate: str) -> None:
+    assert fault(errors_of(kind, value)[0]) == predicate
 
 
 def test_a_message_that_is_not_an_object_is_a_fault() -> None:
@@ -74,28 +74,28 @@ INTEGER = TypeAdapter[int](Annotated[int, Field(ge=-5), PLAIN_INTEGER])
 NUMBER = TypeAdapter[float](Annotated[float, PLAIN_NUMBER])
 
 
-@pytest.mark.parametrize("said", ["0", "-5", "10", "12345678901234567890"])
-def test_an_integer_is_read_as_json_writes_it(said: str) -> None:
-    assert INTEGER.validate_python(said) == json.loads(said)
+@pytest.mark.parametrize("text", ["0", "-5", "10", "12345678901234567890"])
+def test_an_integer_is_read_as_json_writes_it(text: str) -> None:
+    assert INTEGER.validate_python(text) == json.loads(text)
 
 
-@pytest.mark.parametrize("said", ["0.5", "10", "-1.25", "1e1", "2.5E-3"])
-def test_a_number_is_read_as_json_writes_it(said: str) -> None:
-    assert NUMBER.validate_python(said) == json.loads(said)
+@pytest.mark.parametrize("text", ["0.5", "10", "-1.25", "1e1", "2.5E-3"])
+def test_a_number_is_read_as_json_writes_it(text: str) -> None:
+    assert NUMBER.validate_python(text) == json.loads(text)
 
 
-@pytest.mark.parametrize("said", ["1_0", "1.0", "01", "+1", " 1", "1 ", "1\n", "", "one", "0x1", "\u0661", "1e1"])
-def test_no_other_text_is_an_integer(said: str) -> None:
+@pytest.mark.parametrize("text", ["1_0", "1.0", "01", "+1", " 1", "1 ", "1\n", "", "one", "0x1", "\u0661", "1e1"])
+def test_no_other_text_is_an_integer(text: str) -> None:
     with pytest.raises(ValidationError, match="int_parsing"):
-        INTEGER.validate_python(said)
+        INTEGER.validate_python(text)
 
 
 @pytest.mark.parametrize(
-    "said", ["1_0", "1_0.5", "01", "+1", " 1", "1\n", "", ".5", "1.", "\u0661", "1e", "nan", "inf"]
+    "text", ["1_0", "1_0.5", "01", "+1", " 1", "1\n", "", ".5", "1.", "\u0661", "1e", "nan", "inf"]
 )
-def test_no_other_text_is_a_number(said: str) -> None:
+def test_no_other_text_is_a_number(text: str) -> None:
     with pytest.raises(ValidationError, match="float_parsing"):
-        NUMBER.validate_python(said)
+        NUMBER.validate_python(text)
 
 
 def test_the_schema_has_the_bounds() -> None:

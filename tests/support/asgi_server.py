@@ -52,9 +52,9 @@ def listening(app: FastAPI, **options: Any) -> Iterator[Address]:
 
 def request_bytes(path: str, body: bytes, **headers: str) -> bytes:
     """Returns the bytes of a POST request."""
-    said = {"host": "test", "content-type": "application/json", "content-length": str(len(body))}
-    said |= {name.replace("_", "-"): value for name, value in headers.items()}
-    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in said.items())
+    lines = {"host": "test", "content-type": "application/json", "content-length": str(len(body))}
+    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return head.encode() + b"\r\n" + body
 
 

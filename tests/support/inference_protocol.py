@@ -43,10 +43,10 @@ def error_of(response: httpx2.Response, status: int) -> str:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert set(response.json()) == {"error"}
-    said: str = response.json()["error"]
-    assert said.endswith("."), said
-    assert len(said) < 400, said
-    return said
+    message: str = response.json()["error"]
+    assert message.endswith("."), message
+    assert len(message) < 400, message
+    return message
 
 
 def outputs_of(response: httpx2.Response) -> dict[str, Any]:

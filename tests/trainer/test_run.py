@@ -64,11 +64,11 @@ def test_the_manifest_has_the_metrics_of_the_file_on_each_split(trained: Bundle,
     bundle = open_bundle(trained.path)
     model = OnnxModel(bundle.read(bundle.manifest.fp32))
     splits = split(colour_images.source().load(), recipe.data)
-    for part, said in (
+    for part, recorded in (
         (splits.validation, bundle.manifest.metrics.validation),
         (splits.test, bundle.manifest.metrics.test),
     ):
-        assert measure(part.labels, model.probabilities(part.images), bundle.manifest.labels) == said
+        assert measure(part.labels, model.probabilities(part.images), bundle.manifest.labels) == recorded
     assert bundle.manifest.fp32.metrics.accuracy == bundle.manifest.metrics.test.accuracy
 
 
@@ -197,7 +197,7 @@ def test_a_run_promotes_a_version_that_is_not_worse_and_only_then_reports_it(tmp
     assert record is not None
     assert record.comparison is not None
     assert (record.version, record.previous, record.comparison.n) == (3, 2, 18)
-    assert recorder.notes[-1].startswith("colours/3 is promoted. On the same 18 test images, colours/2 has 100.00%")
+    assert recorder.notes[-1].startswith("colours/3 is promoted. Accuracy on the same 18 test images: colours/2 100.00%")
 
 
 def test_a_run_reports_its_warnings(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_without_admin_keys_clients_on_this_machine_have_admin_access(peer: str,
 
 
 @pytest.mark.parametrize(
-    ("peer", "host", "headers", "said"),
+    ("peer", "host", "headers", "message"),
     [
         (AFAR, "127.0.0.1", {}, "CONVOY_ADMIN_KEYS"),
         (("::ffff:192.0.2.7", 5), "127.0.0.1", {}, "CONVOY_ADMIN_KEYS"),
@@ -206,9 +206,9 @@ def test_without_admin_keys_clients_on_this_machine_have_admin_access(peer: str,
     ],
 )
 def test_without_admin_keys_all_other_clients_are_forbidden(
-    peer: tuple[str, int], host: str, headers: dict[str, str], said: str
+    peer: tuple[str, int], host: str, headers: dict[str, str], message: str
 ) -> None:
-    assert said in problem_of(caller(peer, host).post(ADMIN_PATH, headers=headers), 403, "forbidden").detail
+    assert message in problem_of(caller(peer, host).post(ADMIN_PATH, headers=headers), 403, "forbidden").detail
 
 
 def test_api_keys_do_not_end_admin_access_from_this_machine() -> None:

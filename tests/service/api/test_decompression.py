@@ -78,7 +78,7 @@ def test_data_after_a_gzip_member_must_be_a_whole_member(rest: bytes) -> None:
 
 
 @pytest.mark.parametrize("packer", PACKERS)
-def test_an_empty_body_is_empty(packer: str) -> None:
+def test_an_empty_body_is_read_as_no_bytes(packer: str) -> None:
     coding, compress = PACKERS[packer]
     for body in (b"", compress(b"")):
         assert Connection([body], content_encoding=coding).read() == b""

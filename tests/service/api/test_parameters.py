@@ -40,7 +40,7 @@ def by_us() -> FastAPI:
 
 def says_errors(app: FastAPI) -> TestClient:
     @app.exception_handler(RequestValidationError)
-    async def said(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def as_json(_: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse([[each["type"], each["loc"], each["msg"]] for each in error.errors()], 422)
 
     return TestClient(app)

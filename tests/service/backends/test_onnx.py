@@ -29,9 +29,9 @@ def test_a_session_reports_its_provider_and_its_inputs() -> None:
 
 
 def test_bytes_that_are_no_graph_are_one_sentence() -> None:
-    with pytest.raises(InferenceError, match="cannot open the graph") as said:
+    with pytest.raises(InferenceError, match="cannot open the graph") as error:
         OnnxRuntime(Device.CPU, threads=1, spin=False).open(b"no graph")
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_batch_that_the_graph_cannot_run_is_our_error() -> None:
@@ -69,7 +69,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_answered_in_parts() -> None:
     assert narrow.run(images_of(7)) == pytest.approx(whole.run(images_of(7)))
 
 
-def test_a_device_without_memory_for_one_image_says_try_later_and_goes_on_when_there_is_some() -> None:
+def test_raises_device_memory_error_for_a_single_image_and_recovers_when_memory_is_free() -> None:
     narrow = Narrow(0)
     with pytest.raises(DeviceMemoryError, match="out of memory; try again later"):
         narrow.run(images_of(3))

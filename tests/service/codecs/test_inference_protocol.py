@@ -46,7 +46,7 @@ def test_a_body_that_is_not_json_is_malformed(read: Reader, body: bytes) -> None
 
 
 @pytest.mark.parametrize("body", ["null", "3", "[]", '"x"', "true"])
-def test_a_request_is_an_object(read: Reader, body: str) -> None:
+def test_refuses_a_request_that_is_not_an_object(read: Reader, body: str) -> None:
     with pytest.raises(InvalidRequestError, match="The body must be a JSON object"):
         read.raw(body.encode())
 
@@ -128,7 +128,7 @@ def test_data_that_is_neither_flat_nor_nested_as_its_shape_is_refused(read: Read
 
 
 @pytest.mark.parametrize("data", [3, "text", {}, True])
-def test_data_is_a_list(read: Reader, data: Any) -> None:
+def test_refuses_data_that_is_not_a_list(read: Reader, data: Any) -> None:
     with pytest.raises(InvalidRequestError, match=r"inputs\.0\.data must be a list"):
         read(asking(uint8(RED, data)))
 
@@ -148,7 +148,7 @@ def test_another_datatype_is_refused(read: Reader, datatype: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "message"),
     [
         ({}, "inputs is missing"),
         ({"inputs": []}, "inputs must have 1 or more elements"),
@@ -176,8 +176,8 @@ def test_another_datatype_is_refused(read: Reader, datatype: Any) -> None:
         (asking(uint8(RED, []), model_version="2"), "model_name or model_version in the body differs from the path"),
     ],
 )
-def test_an_invalid_field_is_named(read: Reader, request_: Any, said: str) -> None:
-    with pytest.raises(InvalidRequestError, match=said):
+def test_an_invalid_field_is_named(read: Reader, request_: Any, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
         read(request_)
 
 

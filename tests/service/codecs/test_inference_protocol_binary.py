@@ -72,7 +72,7 @@ def test_a_tensor_is_json_or_binary_not_both(read: Reader) -> None:
 
 
 @pytest.mark.parametrize(
-    ("binary", "said"),
+    ("binary", "message"),
     [
         (b"", "Element 0 .* beyond"),
         (b"\x01\x00\x00", "Element 0 .* beyond"),
@@ -84,8 +84,8 @@ def test_a_tensor_is_json_or_binary_not_both(read: Reader) -> None:
         (elements(b"x", b"y", b"z"), "5 bytes follow the 2 elements"),
     ],
 )
-def test_bytes_data_must_match_its_announced_elements(read: Reader, binary: bytes, said: str) -> None:
-    with pytest.raises(InvalidRequestError, match=said):
+def test_bytes_data_must_match_its_announced_elements(read: Reader, binary: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
         read(encoded(2, parameters={"binary_data_size": len(binary)}), binary)
 
 

@@ -123,9 +123,9 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize(("data", "said"), HOSTILE.values(), ids=HOSTILE)
-def test_invalid_arrays_are_refused_in_one_sentence(data: bytes, said: str) -> None:
-    with pytest.raises(InvalidRequestError, match=said) as refused:
+@pytest.mark.parametrize(("data", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_invalid_arrays_are_refused_in_one_sentence(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message) as refused:
         parse(data)
     assert str(refused.value).endswith(".")
 

@@ -78,10 +78,10 @@ HOSTILE = {
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(("data", "said"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_archive_is_refused_in_one_sentence_before_anything_is_unpacked(data: bytes, said: str) -> None:
+@pytest.mark.parametrize(("data", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_archive_is_refused_in_one_sentence_before_anything_is_unpacked(data: bytes, message: str) -> None:
     tracemalloc.start()
-    with pytest.raises(InvalidRequestError, match=said) as refused:
+    with pytest.raises(InvalidRequestError, match=message) as refused:
         read_archive(data, limits(max_body_bytes=10_000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -37,9 +37,9 @@ def failing(text: str) -> logging.LogRecord:
 def test_json_is_one_object_per_line() -> None:
     current_request.set(RequestIds("abc", "f" * 32))
     line = JsonFormatter().format(record("%d images", 3, fields={"route": "/predict", "status": 200}))
-    said = json.loads(line)
-    assert said.pop("time").endswith("+00:00")
-    assert said == {
+    entry = json.loads(line)
+    assert entry.pop("time").endswith("+00:00")
+    assert entry == {
         "level": "warning",
         "logger": "service.test",
         "message": "3 images",

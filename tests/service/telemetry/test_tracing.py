@@ -59,10 +59,10 @@ def test_a_request_is_a_span_of_its_clients_trace(artifacts: Path, spans: InMemo
 
 
 def test_the_log_has_the_trace_id_of_a_new_trace(artifacts: Path, spans: InMemorySpanExporter) -> None:
-    said = json.loads(traced(artifacts, spans).get("/models/mnist/slowly").json()["log"])
+    entry = json.loads(traced(artifacts, spans).get("/models/mnist/slowly").json()["log"])
     span = only(spans)
     assert span.context
-    assert said["trace_id"] == f"{span.context.trace_id:032x}"
+    assert entry["trace_id"] == f"{span.context.trace_id:032x}"
 
 
 def test_no_span_holds_a_key(artifacts: Path, spans: InMemorySpanExporter) -> None:

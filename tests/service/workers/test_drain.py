@@ -132,8 +132,8 @@ def test_a_worker_killed_under_load_is_replaced_while_the_others_serve(artifacts
             victim = service.workers()[0]
             died = clients.counts["200 green"]
             os.kill(victim, signal.SIGKILL)
-            said = service.wait_for_log(r"worker process (\d+) was ended by SIGKILL; starting a replacement")
-            assert int(said[1]) == victim
+            found = service.wait_for_log(r"worker process (\d+) was ended by SIGKILL; starting a replacement")
+            assert int(found[1]) == victim
             until(lambda: clients.counts["200 green"] > died + 200)
             until(lambda: len(service.workers()) == 2 and victim not in service.workers())
             service.process.send_signal(signal.SIGTERM)

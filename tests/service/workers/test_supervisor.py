@@ -186,32 +186,32 @@ def test_a_misspelt_variable_is_logged(artifacts: Path) -> None:
 
 
 def test_a_bad_setting_is_one_sentence_and_status_2(artifacts: Path) -> None:
-    status, said = refusal(artifacts=artifacts, port="http")
+    status, message = refusal(artifacts=artifacts, port="http")
     assert status == 2
-    assert said.startswith("convoy: CONVOY_PORT=http is not valid: it must be an integer.")
+    assert message.startswith("convoy: CONVOY_PORT=http is not valid: it must be an integer.")
 
 
 def test_a_missing_artifacts_folder_is_one_sentence_and_status_1(tmp_path: Path) -> None:
-    status, said = refusal(artifacts=tmp_path / "nowhere")
+    status, message = refusal(artifacts=tmp_path / "nowhere")
     assert status == 1
-    assert said.startswith(f"convoy: The artifacts folder {tmp_path / 'nowhere'} does not exist")
+    assert message.startswith(f"convoy: The artifacts folder {tmp_path / 'nowhere'} does not exist")
 
 
 def test_a_port_in_use_is_one_sentence_and_status_1(artifacts: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        status, said = refusal(artifacts=artifacts, port=port, device="cpu")
+        status, message = refusal(artifacts=artifacts, port=port, device="cpu")
     assert status == 1
-    assert said.startswith(f"convoy: Port {port} of 127.0.0.1 cannot be used")
+    assert message.startswith(f"convoy: Port {port} of 127.0.0.1 cannot be used")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_requesting_cuda_without_a_gpu_is_one_sentence_and_status_1(artifacts: Path, workers: int) -> None:
     if OnnxRuntime(Device.AUTO, threads=1, spin=False).provider == CUDA:
         pytest.skip("CUDA works here")
-    status, said = refusal(artifacts=artifacts, port=0, device="cuda", workers=workers)
+    status, message = refusal(artifacts=artifacts, port=0, device="cuda", workers=workers)
     assert status == 1
-    assert said.startswith("convoy: CONVOY_DEVICE=cuda, but CUDA cannot be used: ")
+    assert message.startswith("convoy: CONVOY_DEVICE=cuda, but CUDA cannot be used: ")
 
 
 def test_without_any_model_the_service_answers_503_and_logs_the_reason(tmp_path: Path) -> None:

@@ -98,9 +98,9 @@ def test_excluded_photos_are_left_out_also_unreadable_ones(tmp_path: Path, capsy
     data, exclude = photos(tmp_path), tmp_path / "exclude.csv"
     exclude.write_text("file,label\ncat/broken.png,\ncat/0.png,cat\n")
     assert shown(data, exclude, tmp_path) == 0
-    said = capsys.readouterr().err
-    assert "11 images of 2 classes" in said
-    assert "left out 2 excluded files" in said
+    output = capsys.readouterr().err
+    assert "11 images of 2 classes" in output
+    assert "left out 2 excluded files" in output
 
 
 @pytest.mark.parametrize(

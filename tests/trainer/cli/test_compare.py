@@ -47,9 +47,9 @@ def test_bundles_of_different_sizes_each_see_the_images_at_their_own(
     capsys.readouterr()
     large = tmp_path / "artifacts" / "photos-scratch"
     assert main(["compare", str(small), str(large), "--data", str(photos), "--json"]) == 0
-    said = capsys.readouterr()
-    assert f"{large / '1'} was trained on this data: scored on its recipe's test split" in said.err
-    found = Comparison.model_validate_json(said.out)
+    output = capsys.readouterr()
+    assert f"{large / '1'} was trained on this data: scored on its recipe's test split" in output.err
+    found = Comparison.model_validate_json(output.out)
     assert (found.n, found.a.accuracy) == (12, 1)
 
 

@@ -19,14 +19,14 @@ def test_digits_are_scored_on_their_test_split_as_the_manifest_says(
     manifest = open_bundle(tmp_path / "digits" / "1").manifest
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "digits"), "--data", "digits", "--json"]) == 0
-    said = capsys.readouterr()
-    assert Metrics.model_validate_json(said.out) == manifest.metrics.test
-    assert "was trained on this data: scored on its recipe's test split" in said.err
-    assert "warning: of these" not in said.err
+    output = capsys.readouterr()
+    assert Metrics.model_validate_json(output.out) == manifest.metrics.test
+    assert "was trained on this data: scored on its recipe's test split" in output.err
+    assert "warning: of these" not in output.err
     assert main(["evaluate", str(tmp_path / "digits"), "--data", "digits", "--split", "all", "--json"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["n"] == 1797
-    assert "was trained on 1,258 and selected on 360" in said.err
+    output = capsys.readouterr()
+    assert json.loads(output.out)["n"] == 1797
+    assert "was trained on 1,258 and selected on 360" in output.err
 
 
 def test_a_table_gives_the_figures_by_class_and_names_the_absent(
@@ -37,14 +37,14 @@ def test_a_table_gives_the_figures_by_class_and_names_the_absent(
     np.savez(tmp_path / "mine.npz", images=data.images[:], labels=data.labels)
     arguments = ["evaluate", str(write_bundle(tmp_path)), "--data", str(tmp_path / "mine.npz")]
     assert main(arguments) == 0
-    said = capsys.readouterr()
-    assert "was not trained on this data: scored on all images" in said.err
-    head, accuracy, *_ = said.out.splitlines()
+    output = capsys.readouterr()
+    assert "was not trained on this data: scored on all images" in output.err
+    head, accuracy, *_ = output.out.splitlines()
     assert head.endswith("colours/1 (fp32) on mine, all images: 40 images")
     assert accuracy.split() == ["accuracy", "100.00%", "(95%", "91.24%", "to", "100.00%)"]
-    rows = [line.split() for line in said.out.splitlines() if line.startswith(("red", "green", "blue"))]
+    rows = [line.split() for line in output.out.splitlines() if line.startswith(("red", "green", "blue"))]
     assert rows == [[name, "20", "1.0000", "1.0000", "1.0000"] for name in ("red", "blue")]
-    assert "No images of green" in said.out
+    assert "No images of green" in output.out
     assert main([*arguments, "--split", "test"]) == 0
     assert "test split: 4 images" in capsys.readouterr().out
 

@@ -29,10 +29,10 @@ def imported(model: str, labels: Path, *more: str) -> int:
 
 def test_an_imported_model_serves(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert imported("keras.onnx", labels) == 0
-    said = capsys.readouterr()
-    assert "images of 8x8x1, nhwc, 10 classes, logits" in said.err
-    assert "normalisation: pixels from 0 to 255" in said.err
-    assert "test accuracy 9" in said.out
+    output = capsys.readouterr()
+    assert "images of 8x8x1, nhwc, 10 classes, logits" in output.err
+    assert "normalisation: pixels from 0 to 255" in output.err
+    assert "test accuracy 9" in output.out
     bundle = open_bundle(labels.parent / "artifacts" / "digits" / "1")
     manifest = bundle.manifest
     assert manifest.metrics.test.accuracy > 0.9

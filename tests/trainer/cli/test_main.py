@@ -72,7 +72,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         (["digits", "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.name=sgd"], 1, "at step"),
     ],
 )
-def test_a_mistake_is_one_clear_sentence(
+def test_an_invalid_command_is_refused_in_one_sentence_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, named: str
 ) -> None:
     assert main(["train", *arguments, "--artifacts", str(tmp_path), "--runs", str(tmp_path / "runs")]) == status
@@ -167,10 +167,10 @@ def test_a_recipe_trains_on_an_npz_file_and_says_what_it_read(
     arguments = ["--data", str(tmp_path / "mine.npz"), "--set", "data.source=npz", "--epochs", "1"]
     arguments += ["--set", "variants=", "--runs", str(tmp_path / "runs")]
     assert main(["train", "digits", *arguments, "--artifacts", str(tmp_path / "artifacts")]) == 0
-    said = capsys.readouterr().err
-    assert "images: 60 images of 8x8 RGB, values 0 to 255" in said
-    assert "training images per class: red: 14" in said
-    assert said.splitlines()[-1] == f"To serve it: CONVOY_ARTIFACTS={tmp_path / 'artifacts'} make serve"
+    printed = capsys.readouterr().err
+    assert "images: 60 images of 8x8 RGB, values 0 to 255" in printed
+    assert "training images per class: red: 14" in printed
+    assert printed.splitlines()[-1] == f"To serve it: CONVOY_ARTIFACTS={tmp_path / 'artifacts'} make serve"
     manifest = open_bundle(tmp_path / "artifacts" / "mine" / "1").manifest
     assert manifest.labels == ("red", "green", "blue")
     assert manifest.provenance.data.duplicates == Duplicates(validation=0, test=0)
@@ -294,7 +294,7 @@ def test_predict_does_not_need_pytorch(tmp_path: Path, photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "printed"),
     [
         (["lr-find", "digits", "--out", "nowhere/lr.png"], "the folder 'nowhere' of"),
         (["show", "digits", "--out", "nowhere/show.png"], "the folder 'nowhere' of"),
@@ -303,10 +303,10 @@ def test_predict_does_not_need_pytorch(tmp_path: Path, photos: Path) -> None:
         (["lr-find", "digits", "--steps", "3"], "--steps must be at least"),
     ],
 )
-def test_reports_an_unwritable_or_undrawable_output_before_the_work(arguments: list[str], said: str) -> None:
+def test_reports_an_unwritable_or_undrawable_output_before_the_work(arguments: list[str], printed: str) -> None:
     ended = trainer(*arguments)
     assert ended.returncode == 2
-    assert said in ended.stderr
+    assert printed in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

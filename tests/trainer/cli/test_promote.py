@@ -24,9 +24,9 @@ def test_promotes_by_hand_and_rolls_back(artifacts: Path, capsys: pytest.Capture
         record = read_promotion(artifacts / "colours")
         assert record is not None
         assert (record.version, record.previous, record.by) == (int(version), previous, PromotedBy.CLI)
-        said = capsys.readouterr()
-        assert f"Version {version} of colours is promoted." in said.out
-        assert f"To go back: python -m trainer promote colours {previous} --artifacts {artifacts}" in said.err
+        output = capsys.readouterr()
+        assert f"Version {version} of colours is promoted." in output.out
+        assert f"To go back: python -m trainer promote colours {previous} --artifacts {artifacts}" in output.err
     written = (artifacts / "colours" / PROMOTION_FILE).read_bytes()
     assert promote(artifacts, "colours", "2") == 0
     assert "promoted already" in capsys.readouterr().err
@@ -60,7 +60,7 @@ def test_warns_if_clients_get_other_labels(artifacts: Path, capsys: pytest.Captu
         (["colours", "7"], "colours has no version 7. Its versions: 1, 2."),
     ],
 )
-def test_names_what_there_is(
+def test_an_unknown_model_or_version_is_refused_with_the_known_ones(
     artifacts: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
 ) -> None:
     assert promote(artifacts, *arguments) == 2

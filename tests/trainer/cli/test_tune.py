@@ -35,12 +35,12 @@ def test_the_best_of_a_search_is_trained_and_shown_by_its_file(
     tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*asked, "--trials", "5", "--seed", "2"]) == 0
-    said = capsys.readouterr()
-    assert len([line for line in said.err.splitlines() if line.startswith("trial ")]) == 5
-    assert "trial 1/5: " in said.err
-    assert "(default settings)" in said.err
-    assert f"{tmp_path / 'best.json'}: best validation accuracy " in said.out
-    assert re.search(r"\(default settings: [\d.]+%\) after 5 trials: ", said.out)
+    output = capsys.readouterr()
+    assert len([line for line in output.err.splitlines() if line.startswith("trial ")]) == 5
+    assert "trial 1/5: " in output.err
+    assert "(default settings)" in output.err
+    assert f"{tmp_path / 'best.json'}: best validation accuracy " in output.out
+    assert re.search(r"\(default settings: [\d.]+%\) after 5 trials: ", output.out)
     assert len((tmp_path / "best-trials.csv").read_text().splitlines()) == 6
     best = read_recipe(tmp_path / "best.json")
     assert (best.name, best.seed, best.epochs) == ("mine-tuned", 2, 1)
@@ -61,9 +61,9 @@ def test_the_same_command_goes_on_and_another_search_is_refused(
     assert main([*asked, "--trials", "1", *space]) == 0
     assert "it takes 4" in capsys.readouterr().err
     assert main([*asked, "--trials", "2", *space]) == 0
-    said = capsys.readouterr()
-    assert "trial 2/2: " in said.err
-    assert "trial 1/2: " not in said.err
+    output = capsys.readouterr()
+    assert "trial 2/2: " in output.err
+    assert "trial 1/2: " not in output.err
     assert main([*asked, "--trials", "2"]) == 2
     assert "has another space. Choose another file with --study" in capsys.readouterr().err
 

@@ -120,14 +120,14 @@ def test_a_byte_order_mark_is_no_header(folder: Path) -> None:
 def test_a_wrong_row_far_down_is_named_by_its_line_in_the_file(folder: Path) -> None:
     """Beyond the first block, with an empty line before it, and among fractions after bytes."""
     row = ",".join(["7"] * 48)
-    for wrong, said in (
+    for wrong, message in (
         ("7.5," * 47 + "256", "column 48: '256' is outside"),
         ("7,x", "column 2: 'x'"),
         ("7", "has 1 val"),
     ):
         (folder / "input.csv").write_text((row + "\n") * 60_000 + "\n" + wrong + "\n" + row + "\n")
         (folder / "labels.csv").write_text("0\n1\n" * 30_001)
-        with pytest.raises(DataError, match=f"line 60002.*{said}"):
+        with pytest.raises(DataError, match=f"line 60002.*{message}"):
             source(folder).load()
 
 

@@ -101,7 +101,7 @@ def add_a_class(photos: Path) -> None:
         add_a_class,
     ],
 )
-def test_nothing_is_served_stale(photos: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_changed_files_are_decoded_again(photos: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
     load(photos)
     change(photos)
     changed, anew = load(photos), load(photos, cache=tmp_path / "elsewhere")

@@ -86,7 +86,7 @@ def test_other_names_of_the_arrays_are_known(tmp_path: Path, images: str, labels
     assert data.train.labels.tolist() == LABELS.tolist()
 
 
-def test_columns_first_is_read_as_it_is_meant(tmp_path: Path) -> None:
+def test_reads_an_array_in_fortran_order(tmp_path: Path) -> None:
     data = source(write(tmp_path, images=np.asfortranarray(IMAGES), labels=LABELS)).load()
     assert np.array_equal(data.train.images, IMAGES)
 
@@ -156,7 +156,7 @@ OBJECTS = np.array([{}, [], None, 1, "a", 2.0], dtype=object)
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"labels": LABELS}, "no array images, but labels"),
         ({"images": IMAGES}, "no array labels, but images"),
@@ -197,13 +197,13 @@ OBJECTS = np.array([{}, [], None, 1, "a", 2.0], dtype=object)
     ],
 )
 def test_an_error_is_one_sentence_that_names_the_array(
-    tmp_path: Path, arrays: dict[str, Any], said: str | None
+    tmp_path: Path, arrays: dict[str, Any], message: str | None
 ) -> None:
     path = write(tmp_path, **arrays)
-    if said is None:  # [4, 5, 3] can only be four grey images
+    if message is None:  # [4, 5, 3] can only be four grey images
         assert source(path).load().train.images.shape == (4, 5, 3, 1)
         return
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         source(path).load()
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

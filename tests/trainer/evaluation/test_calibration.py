@@ -89,29 +89,29 @@ def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_the_manifest_has_the_calibration_errors_of_the_file_on_each_split(trained: Bundle, recipe: Recipe) -> None:
-    said = trained.manifest.calibration
-    assert said is not None
+    scaling = trained.manifest.calibration
+    assert scaling is not None
     splits = split(colour_images.source(300).load(), recipe.data)
     model = OnnxModel(open_bundle(trained.path).read(trained.manifest.fp32))
     for part, errors, metrics in (
-        (splits.validation, said.validation, trained.manifest.metrics.validation),
-        (splits.test, said.test, trained.manifest.metrics.test),
+        (splits.validation, scaling.validation, trained.manifest.metrics.validation),
+        (splits.test, scaling.test, trained.manifest.metrics.test),
     ):
         probabilities, logits = model.answers(part.images)
         before, after = (calibration(part.labels, p) for p in (softmax(logits, axis=1), probabilities))
         assert errors.before == pytest.approx(before.expected_calibration_error)
         assert errors.after == after.expected_calibration_error
         assert metrics.calibration == after
-    assert said.validation.after < said.validation.before
+    assert scaling.validation.after < scaling.validation.before
 
 
 def test_the_temperature_is_fitted_to_the_deployed_network_on_validation(trained: Bundle, recipe: Recipe) -> None:
     """With its test-time views, which are served."""
-    said = trained.manifest.calibration
-    assert said is not None
+    scaling = trained.manifest.calibration
+    assert scaling is not None
     validation = split(colour_images.source(300).load(), recipe.data).validation
     logits = OnnxModel(open_bundle(trained.path).read(trained.manifest.fp32)).logits(validation.images)
-    assert said.temperature == pytest.approx(fit_temperature(logits, validation.labels), rel=1e-3)
+    assert scaling.temperature == pytest.approx(fit_temperature(logits, validation.labels), rel=1e-3)
     card = (trained.path / "README.md").read_text(encoding="utf-8")
-    assert f"by a temperature of {said.temperature:.3f}, fitted on" in card
-    assert f"{said.test.before:.4f} before, {said.test.after:.4f} after" in card
+    assert f"by a temperature of {scaling.temperature:.3f}, fitted on" in card
+    assert f"{scaling.test.before:.4f} before, {scaling.test.after:.4f} after" in card

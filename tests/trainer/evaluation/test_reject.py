@@ -38,13 +38,13 @@ def test_the_threshold_gives_the_coverage_and_accuracy_in_the_manifest(tmp_path:
     assert bundle.manifest.metrics.validation.accuracy < 0.9
     splits = split(colour_images.source(150).load(), recipe.data)
     model = OnnxModel(open_bundle(bundle.path).read(bundle.manifest.fp32))
-    for part, said in ((splits.validation, reject.validation), (splits.test, reject.test)):
+    for part, measured in ((splits.validation, reject.validation), (splits.test, reject.test)):
         probabilities = model.probabilities(part.images)
         answered = probabilities.max(axis=1) >= reject.threshold
-        assert said is not None
-        assert said.coverage == answered.mean()
+        assert measured is not None
+        assert measured.coverage == answered.mean()
         right = probabilities.argmax(axis=1)[answered] == part.labels[answered]
-        assert said.accuracy == (right.mean() if len(right) else None)
+        assert measured.accuracy == (right.mean() if len(right) else None)
     assert reject.validation is not None
     assert reject.validation.accuracy is not None
     assert reject.validation.accuracy >= 0.9
@@ -56,17 +56,17 @@ def test_the_threshold_gives_the_coverage_and_accuracy_in_the_manifest(tmp_path:
 def test_coverage_and_accuracy_on_the_test_split_have_intervals(tmp_path: Path) -> None:
     bundle = trained(noisy(target_accuracy=0.5), tmp_path)
     assert bundle.manifest.reject is not None
-    said = bundle.manifest.reject.test
+    measured = bundle.manifest.reject.test
     n = bundle.manifest.metrics.test.n
-    assert said is not None
-    assert said.accuracy is not None
-    answered = round(said.coverage * n)
-    intervals = wilson_interval(answered, n), wilson_interval(round(said.accuracy * answered), answered)
-    assert (said.coverage_interval, said.accuracy_interval) == intervals
+    assert measured is not None
+    assert measured.accuracy is not None
+    answered = round(measured.coverage * n)
+    intervals = wilson_interval(answered, n), wilson_interval(round(measured.accuracy * answered), answered)
+    assert (measured.coverage_interval, measured.accuracy_interval) == intervals
     card = (bundle.path / "README.md").read_text(encoding="utf-8")
     share, right = (f"95% interval {each.lower:.2%} to {each.upper:.2%}" for each in intervals)
-    answers = f"with an accuracy of {said.accuracy:.2%} ({right})."
-    assert f"On the test split, {said.coverage:.2%} ({share}) of the {n} images reach it {answers}" in card
+    answers = f"with an accuracy of {measured.accuracy:.2%} ({right})."
+    assert f"On the test split, {measured.coverage:.2%} ({share}) of the {n} images reach it {answers}" in card
 
 
 def test_without_answers_only_coverage_has_an_interval() -> None:
@@ -112,6 +112,6 @@ def test_the_command_line_has_a_short_form() -> None:
 
 
 @pytest.mark.parametrize("target", [-0.1, 1.1])
-def test_a_target_is_a_share(target: float) -> None:
+def test_refuses_a_target_accuracy_outside_0_to_1(target: float) -> None:
     with pytest.raises(ValueError, match="target_accuracy"):
         colour_images.recipe(target_accuracy=target)

@@ -63,22 +63,22 @@ def test_scoring_the_test_split_reproduces_the_manifest(model: BundleModel, tmp_
     data = location.load(choose_data_config(location, [model.manifest]), model.manifest)
     own = own_data_config(model, data)
     assert own is not None
-    for part, said in (
+    for part, recorded in (
         (Part.TEST, model.manifest.metrics.test),
         (Part.VALIDATION, model.manifest.metrics.validation),
     ):
-        assert score(model, data, positions_of(part, data, own)).metrics == said
+        assert score(model, data, positions_of(part, data, own)).metrics == recorded
 
 
 def test_warns_of_images_that_the_model_was_trained_or_selected_on(model: BundleModel) -> None:
     data = colour_images.colours()
     own = own_data_config(model, data)
     assert own is not None
-    said = {part: overlap_note(model, data, positions_of(part, data, own)) for part in Part}
-    assert said[Part.TEST] is None
-    assert "was trained on 54 and selected on 0" in str(said[Part.TRAIN])
-    assert "was trained on 0 and selected on 18" in str(said[Part.VALIDATION])
-    assert "was trained on 54 and selected on 18" in str(said[Part.ALL])
+    notes = {part: overlap_note(model, data, positions_of(part, data, own)) for part in Part}
+    assert notes[Part.TEST] is None
+    assert "was trained on 54 and selected on 0" in str(notes[Part.TRAIN])
+    assert "was trained on 0 and selected on 18" in str(notes[Part.VALIDATION])
+    assert "was trained on 54 and selected on 18" in str(notes[Part.ALL])
 
 
 def test_two_models_get_the_same_images_and_a_warning_about_each(model: BundleModel, tmp_path: Path) -> None:

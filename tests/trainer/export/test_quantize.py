@@ -122,14 +122,14 @@ def test_the_test_split_decides_nothing(reference: Reference, tmp_path: Path) ->
 def test_less_speed_than_fp32_at_any_batch_size_drops_it(
     reference: Reference, tmp_path: Path, ratios: tuple[float, float]
 ) -> None:
-    said = reason(reference, tmp_path, speed_test=times(*ratios))
-    assert said == f"it has 0.93 times the speed of fp32 at batch size {ratios.index(0.93) + 1}; the minimum is 1.05"
+    message = reason(reference, tmp_path, speed_test=times(*ratios))
+    assert message == f"it has 0.93 times the speed of fp32 at batch size {ratios.index(0.93) + 1}; the minimum is 1.05"
 
 
 def test_answers_too_far_from_the_golden_ones_drop_it(reference: Reference, tmp_path: Path) -> None:
-    said = reason(replace(reference, golden_probabilities=reference.golden_probabilities[:, ::-1]), tmp_path)
-    assert "a tolerance of" in said
-    assert "the limit is 0.5" in said
+    message = reason(replace(reference, golden_probabilities=reference.golden_probabilities[:, ::-1]), tmp_path)
+    assert "a tolerance of" in message
+    assert "the limit is 0.5" in message
 
 
 def test_a_difference_that_is_no_number_drops_it(reference: Reference, tmp_path: Path) -> None:
@@ -143,14 +143,14 @@ def test_a_failure_of_the_quantiser_drops_it_in_one_line_and_silence(
     """The quantiser logs that ONNX Runtime does not know the operator, with a traceback."""
     strange = onnx.load_from_string(reference.model)
     strange.graph.node[0].op_type = "Nonsense"
-    said = reason(replace(reference, model=strange.SerializeToString()), tmp_path)
-    assert said.startswith("it could not be made: ")
-    assert "\n" not in said
+    message = reason(replace(reference, model=strange.SerializeToString()), tmp_path)
+    assert message.startswith("it could not be made: ")
+    assert "\n" not in message
     assert caplog.records == []
     assert logging.getLogger("anything").isEnabledFor(logging.ERROR)
 
 
-def test_a_failure_of_one_leaves_the_other(reference: Reference, tmp_path: Path) -> None:
+def test_keeps_int8_where_fp16_cannot_be_measured(reference: Reference, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("a GPU is here")
     made = make_variants([INT8, FP16], reference, tmp_path, times(2))

@@ -58,7 +58,7 @@ def few_steps(name: str, preset: str, data: Path) -> tuple[Recipe, FakeSource]:
 
 
 @pytest.mark.parametrize(("name", "preset"), EVERY_PRESET)
-def test_it_takes_a_few_steps(name: str, preset: str, real_data: Path) -> None:
+def test_a_few_steps_change_the_weights(name: str, preset: str, real_data: Path) -> None:
     recipe, source = few_steps(name, preset, real_data)
     data = split(source.load(), recipe.data)
     torch.manual_seed(0)
@@ -70,7 +70,7 @@ def test_it_takes_a_few_steps(name: str, preset: str, real_data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cats-dogs", "photos"])
-def test_its_bundle_is_good(name: str, real_data: Path, tmp_path: Path) -> None:
+def test_the_bundle_passes_its_golden_check_and_records_the_recipe(name: str, real_data: Path, tmp_path: Path) -> None:
     recipe, source = few_steps(name, "default", real_data)
     bundle = train_bundle(recipe, tmp_path, source)
     bundle.check_golden(bundle.manifest.fp32, OnnxModel(bundle.read(bundle.manifest.fp32)).probabilities)
@@ -80,7 +80,7 @@ def test_its_bundle_is_good(name: str, real_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_it_takes_any_network(network: str, real_data: Path) -> None:
+def test_photos_train_with_any_network(network: str, real_data: Path) -> None:
     recipe, source = few_steps("photos", "default", real_data)
     recipe = with_settings(recipe, {"network": network})
     data = split(source.load(), recipe.data)

@@ -45,7 +45,7 @@ def test_an_unknown_model_is_404(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         (["red", "purple"], "Label 1, 'purple', is not one of the model's labels: red, green, blue."),
         (["red"], "There are 2 images and 1 labels; send one label per image."),
@@ -53,9 +53,9 @@ def test_an_unknown_model_is_404(client: TestClient) -> None:
         ([], "There are 2 images and 0 labels"),
     ],
 )
-def test_invalid_labels_are_422(client: TestClient, labels: list[Any], said: str) -> None:
+def test_invalid_labels_are_422(client: TestClient, labels: list[Any], message: str) -> None:
     body = {"instances": [b64(solid("red"))] * 2, "labels": labels}
-    assert problem_of(client.post("/evaluate", json=body), 422, "invalid_request").detail.startswith(said)
+    assert problem_of(client.post("/evaluate", json=body), 422, "invalid_request").detail.startswith(message)
 
 
 def test_a_wrong_label_of_a_form_is_named_by_its_position(client: TestClient) -> None:

@@ -84,16 +84,16 @@ def test_each_application_has_its_own_metrics(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "scale", "said"),
+    ("variant", "scale", "sentence"),
     [("auto", 1.0, "int8 was refused: "), ("fp16", 20.0, "CONVOY_VARIANT=fp16, but the bundle has no fp16")],
 )
 def test_a_fallback_to_fp32_is_logged_once_and_shown(
-    artifacts: Path, serve: Serve, caplog: pytest.LogCaptureFixture, variant: str, scale: float, said: str
+    artifacts: Path, serve: Serve, caplog: pytest.LogCaptureFixture, variant: str, scale: float, sentence: str
 ) -> None:
     add_variant(artifacts / "colours" / "1", "int8", scale)
     figures = serve(variant=variant).get("/metrics").text
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [message.startswith(f"colours version 1 runs as fp32: {said}") for message in warned] == [True]
+    assert [message.startswith(f"colours version 1 runs as fp32: {sentence}") for message in warned] == [True]
     wanted = "int8" if variant == "auto" else variant
     assert f'convoy_model_fallback{{model="colours",variant="{wanted}"}} 1.0' in figures
 

@@ -122,7 +122,7 @@ def test_an_option_in_query_and_body_must_agree(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("topk=1", "Unknown parameter 'topk' in the query; known parameters: top_k, on_error, reject."),
         ("top_k=0", "top_k in the query must be 1 or more, not '0'."),
@@ -133,17 +133,17 @@ def test_an_option_in_query_and_body_must_agree(client: TestClient) -> None:
         ("top_k=1&on_error=item&top_k=1", "top_k is in the query more than once; send it once."),
     ],
 )
-def test_an_invalid_query_is_described(client: TestClient, query: str, said: str) -> None:
+def test_an_invalid_query_is_described(client: TestClient, query: str, message: str) -> None:
     problem = problem_of(client.post(f"/predict?{query}", json={"instances": [1]}), 422, "invalid_request")
-    assert problem.detail.startswith(said)
+    assert problem.detail.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("latest", "must be an integer, not 'latest'."), ("0", "must be 1 or more, not '0'.")]
+    ("version", "message"), [("latest", "must be an integer, not 'latest'."), ("0", "must be 1 or more, not '0'.")]
 )
-def test_an_invalid_version_is_described(client: TestClient, version: str, said: str) -> None:
+def test_an_invalid_version_is_described(client: TestClient, version: str, message: str) -> None:
     response = client.post(f"/models/colours/versions/{version}/predict", json={"instances": [1]})
-    assert problem_of(response, 422, "invalid_request").detail == f"version in the path {said}"
+    assert problem_of(response, 422, "invalid_request").detail == f"version in the path {message}"
 
 
 def test_an_image_that_claims_too_many_pixels_is_not_decoded(client: TestClient) -> None:

@@ -67,8 +67,8 @@ def test_reject_is_read_from_the_query_or_the_body(client: TestClient, ask: Call
 def test_reject_is_read_from_a_form(artifacts: Path, serve: Serve) -> None:
     change_manifest(artifacts, reject=REJECT.model_copy(update={"threshold": 1.0}))
     client = serve()
-    for said, label in (("true", None), ("false", "red")):
-        response = client.post("/predict", files=form(solid("red")), data={"reject": said})
+    for text, label in (("true", None), ("false", "red")):
+        response = client.post("/predict", files=form(solid("red")), data={"reject": text})
         assert response.json()["predictions"][0]["label"] == label
     twice = client.post("/predict", files=form(solid("red")), data={"reject": ["true", "true"]})
     assert "more than once" in problem_of(twice, 422, "invalid_request").detail
@@ -97,7 +97,7 @@ def test_an_invalid_image_beside_a_rejected_one_keeps_its_error(client: TestClie
 
 
 @pytest.mark.parametrize(
-    ("reject", "said"),
+    ("reject", "message"),
     [
         (None, "colours version 1 has no reject threshold; send the request without reject"),
         (
@@ -108,12 +108,12 @@ def test_an_invalid_image_beside_a_rejected_one_keeps_its_error(client: TestClie
 )
 @pytest.mark.parametrize("path", ["/predict", "/evaluate"])
 def test_reject_without_a_threshold_is_422_with_advice(
-    artifacts: Path, serve: Serve, path: str, reject: Reject | None, said: str
+    artifacts: Path, serve: Serve, path: str, reject: Reject | None, message: str
 ) -> None:
     change_manifest(artifacts, reject=reject)
     labels = {"labels": ["red"]} if path == "/evaluate" else {}
     response = serve().post(f"{path}?reject=true", json={"instances": [b64(solid("red"))], **labels})
-    assert said in problem_of(response, 422, "invalid_request").detail
+    assert message in problem_of(response, 422, "invalid_request").detail
 
 
 def test_evaluate_reports_coverage_and_accuracy_at_the_threshold(client: TestClient) -> None:

@@ -60,9 +60,9 @@ def test_a_load_serves_the_newest_valid_version_and_describes_the_refused_one(ar
     (write_bundle(artifacts, version=3) / "model.onnx").write_bytes(b"no graph")
     client = serve(reload=Reload.EXPLICIT)
     assert client.post(f"{REPOSITORY}/unload").status_code == 200
-    said = error_of(client.post(f"{REPOSITORY}/load"), 503)
-    assert said.startswith("colours version 3 was refused: ")
-    assert said.endswith(" Version 2 serves.")
+    message = error_of(client.post(f"{REPOSITORY}/load"), 503)
+    assert message.startswith("colours version 3 was refused: ")
+    assert message.endswith(" Version 2 serves.")
     assert client.get("/readyz").status_code == 200
     assert answering(client) == "2"
 

@@ -54,7 +54,7 @@ def test_an_unload_unloads_the_model(client: TestClient, control: RecordingContr
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({"config": '{"backend": "x"}'}, "Unknown field parameters.config; remove it"),
         ({"file:1/model.onnx": "AAAA"}, "Unknown field parameters.file:1/model.onnx; remove it"),
@@ -68,9 +68,9 @@ def test_an_unload_unloads_the_model(client: TestClient, control: RecordingContr
     ],
 )
 def test_no_load_can_name_or_send_a_file(
-    client: TestClient, control: RecordingControl, parameters: Any, said: str
+    client: TestClient, control: RecordingControl, parameters: Any, message: str
 ) -> None:
-    assert said in error_of(client.post(LOAD, json={"parameters": parameters}), 400)
+    assert message in error_of(client.post(LOAD, json={"parameters": parameters}), 400)
     error_of(client.post(UNLOAD, json={"parameters": parameters}), 400)
     assert control.calls == []
 
@@ -112,13 +112,17 @@ def test_statistics_of_a_version_that_does_not_serve_are_404(client: TestClient,
     error_of(client.get("/v2/models/dogs/stats"), 404)
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0.1, {}), (60, {"x_request_timeout": "0.1"})], ids=["ours", "theirs"])
+@pytest.mark.parametrize(
+    ("seconds", "headers"), [(0.1, {}), (60, {"x_request_timeout": "0.1"})], ids=["ours", "theirs"]
+)
 @pytest.mark.parametrize("path", [INDEX, LOAD, UNLOAD])
-def test_a_body_that_does_not_arrive_is_504(artifacts: Path, path: str, seconds: float, said: dict[str, str]) -> None:
+def test_a_body_that_does_not_arrive_is_504(
+    artifacts: Path, path: str, seconds: float, headers: dict[str, str]
+) -> None:
     control = RecordingControl()
     settings = Settings(artifacts=artifacts, device=Device.CPU, request_timeout=seconds)
     with listening(create_app(settings, control=control)) as address, address.connect() as connection:
-        connection.sendall(request_bytes(path, b"{", content_length="100", host="127.0.0.1", **said))
+        connection.sendall(request_bytes(path, b"{", content_length="100", host="127.0.0.1", **headers))
         head, _, body = answer_on(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 504")
     assert "before the request's body had arrived" in json.loads(body)["error"]
@@ -147,15 +151,17 @@ def test_a_load_may_take_longer_than_the_request_timeout(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("path", ["models/stats", "models/colours/stats", "models/colours/versions/1/stats"])
-@pytest.mark.parametrize(("seconds", "said"), [(0.05, {}), (60, {"X-Request-Timeout": "0.05"})], ids=["ours", "theirs"])
-def test_late_statistics_are_504(artifacts: Path, path: str, seconds: float, said: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "headers"), [(0.05, {}), (60, {"X-Request-Timeout": "0.05"})], ids=["ours", "theirs"]
+)
+def test_late_statistics_are_504(artifacts: Path, path: str, seconds: float, headers: dict[str, str]) -> None:
     async def never() -> Report:
         await asyncio.Event().wait()
         return Report({}, {})
 
     settings = Settings(artifacts=artifacts, device=Device.CPU, request_timeout=seconds)
     with TestClient(create_app(settings, telemetry=Telemetry("CPU", gather=never))) as client:
-        assert "before every worker had sent" in error_of(client.get(f"/v2/{path}", headers=said), 504)
+        assert "before every worker had sent" in error_of(client.get(f"/v2/{path}", headers=headers), 504)
 
 
 async def _let_after(control: SlowControl, seconds: float) -> None:

@@ -155,7 +155,7 @@ def test_classification_names_the_highest(client: "http.InferenceServerClient", 
 
 
 @pytest.mark.parametrize(
-    ("model", "version", "status", "said"),
+    ("model", "version", "status", "sentence"),
     [
         ("dogs", "", "404", "Unknown model 'dogs'"),
         ("colours", "2", "404", "version 2"),
@@ -163,12 +163,12 @@ def test_classification_names_the_highest(client: "http.InferenceServerClient", 
     ],
 )
 def test_an_unknown_model_or_version_raises_the_clients_error(
-    client: "http.InferenceServerClient", model: str, version: str, status: str, said: str
+    client: "http.InferenceServerClient", model: str, version: str, status: str, sentence: str
 ) -> None:
     with pytest.raises(InferenceServerException) as caught:
         client.infer(model, [tensor(pixels("red"))], model_version=version)
     assert caught.value.status() == status
-    assert said in caught.value.message()
+    assert sentence in caught.value.message()
 
 
 def test_a_tensor_of_another_shape_is_refused_not_resized(client: "http.InferenceServerClient") -> None:
