@@ -1,4 +1,4 @@
-"""The two bundles of the benchmark, trained where they are missing."""
+"""The two bundles of the benchmark, trained if they are missing."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ _INPUT = ("height=224", "width=224", "resize=stretch", "interpolation=bicubic")
 
 
 def make_bundles(cifar10: Path | None) -> None:
-    """Trains the quick recipe of CIFAR-10, and ResNet-18 at 224 for a moment: on colours, which int8 keeps apart."""
+    """Trains the quick recipe of CIFAR-10, and ResNet-18 at 224 briefly, on colours that also int8 distinguishes."""
     if not SMALL.exists():
         _train(SMALL, "cifar10", "--preset", "quick", *(("--data", str(cifar10)) if cifar10 else ()))
     if not LARGE.exists():

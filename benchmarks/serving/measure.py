@@ -1,4 +1,4 @@
-"""Runs the groups of the benchmark. In each round the servers take turns, so that noise meets all of them."""
+"""Runs the groups of the benchmark. In each round the servers take turns, so that noise affects all of them."""
 
 import dataclasses
 import json

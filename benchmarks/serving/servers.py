@@ -92,7 +92,7 @@ PEER_SERVERS = (
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Processor time of the process and all its descendants so far."""
+    """Returns the CPU time of the process and all its descendants so far."""
     total: float = 0.0
     for one in [process, *process.children(recursive=True)]:
         try:
@@ -104,6 +104,6 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def worker_memory(process: psutil.Process) -> float:
-    """MiB of the largest worker process, with its share of what it shares with others (PSS)."""
+    """Returns the MiB of the largest worker process, in which shared pages count in part (PSS)."""
     workers = process.children(recursive=True) or [process]
     return float(max(one.memory_full_info().pss for one in workers)) / 2**20

@@ -59,7 +59,7 @@ def sampling(pid: int, seconds: int) -> Iterator[Counter[str]]:
             raise SystemExit(f"py-spy ended with status {recorder.returncode}; it must be allowed to trace processes.")
         for line in file.read_text().splitlines():
             stack, _, count = line.rpartition(" ")
-            if "MainThread" in stack:  # py-spy takes a thread that waits for a lock for busy
+            if "MainThread" in stack:  # py-spy reports other threads as busy while they wait for a lock
                 found[stage_of(stack)] += int(count)
 
 

@@ -19,7 +19,7 @@ def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> N
 
 
 def add_variant(bundle: Path, name: str, scale: float = 20.0) -> None:
-    """A variant with the right hash; with another scale than the bundle's it answers golden samples wrongly."""
+    """Adds a variant with the right hash. With a scale other than the bundle's, it fails the golden samples."""
     model = bundle / f"model.{name}.onnx"
     model.write_bytes(colour_model(scale))
 
@@ -37,7 +37,7 @@ def flip_byte(file: Path) -> None:
 
 
 def alter_golden(bundle: Path) -> None:
-    """Another expected value, with its hash mended: only a replay can tell."""
+    """Changes an expected probability and its hash, so that only the golden check detects it."""
     expected = bundle / "golden" / "expected.json"
     rows = json.loads(expected.read_text())
     rows[1] = [1.0, 0.0, 0.0]

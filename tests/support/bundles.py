@@ -43,7 +43,7 @@ def solid(colour: str, size: tuple[int, int] = (8, 8), image_format: str = "PNG"
 
 
 def write_bundle(root: Path, name: str = "colours", version: int = 1, scale: float = 20.0) -> Path:
-    """Writes root/<name>/<version> and returns it. scale is how sure the model is of itself."""
+    """Writes root/<name>/<version> and returns it. A larger scale makes the model more confident."""
     path = root / name / str(version)
     (path / "golden").mkdir(parents=True)
     (path / "report").mkdir()

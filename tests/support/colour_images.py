@@ -43,7 +43,7 @@ def splits(recipe: Recipe, count: int = 90) -> Splits:
 
 
 def recipe(**changes: object) -> Recipe:
-    """A run of a second, without variants; the source named in it is not used."""
+    """Returns a recipe that trains for about a second, without variants. Its data source is not read."""
     settings: dict[str, object] = {
         "name": "colours",
         "data": DataConfig(source=Source.DIGITS, validation=0.2, test=0.2),
@@ -53,7 +53,7 @@ def recipe(**changes: object) -> Recipe:
         "schedule": ScheduleConfig(),
         "epochs": 3,
         "batch_size": 16,
-        "precision": Precision.FP32,  # a measured one may differ from run to run
+        "precision": Precision.FP32,  # auto may choose differently from run to run
         "variants": (),
     }
     return Recipe.model_validate(settings | changes)

@@ -18,7 +18,7 @@ from service.workers.channel import Channel
 
 DEAD = 7
 BAD = 13  # a version that is refused
-DEADLY = 666  # a version that ends who loads it
+DEADLY = 666  # a version that ends the process that loads it
 
 
 async def answer(call: messages.Call) -> messages.Answer:

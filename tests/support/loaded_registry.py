@@ -6,6 +6,6 @@ from service.settings import Reload, Settings
 
 
 def load_all(registry: Registry, settings: Settings) -> None:
-    """What a service with these settings does at its start."""
+    """Returns a registry with the models that a service with these settings loads at its start."""
     fixed = settings.model_copy(update={"reload": Reload.OFF})
     asyncio.run(Coordinator(fixed, registry).start())

@@ -1,4 +1,4 @@
-"""The Markdown pages of the repository, and what is in them."""
+"""The Markdown pages of the repository, and their content."""
 
 import re
 from pathlib import Path

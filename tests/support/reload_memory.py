@@ -19,7 +19,7 @@ WARM_UP = 60
 
 
 class LeakingRuntime:
-    """Holds on to every session that it opened."""
+    """Keeps every session that it opened: the leak that the test must detect."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.provider, self.reason = runtime.provider, runtime.reason
@@ -39,7 +39,7 @@ def resident_kib() -> int:
 
 
 def own_threads() -> int:
-    """Without those of asyncio's pool, which grows to its size as it finds its threads busy."""
+    """Counts threads, without those of asyncio's pool, which grows while its threads are busy."""
     return sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
 
 

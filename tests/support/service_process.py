@@ -35,7 +35,7 @@ def start(
     /,
     **settings: object,
 ) -> subprocess.Popen[str]:
-    """also are variables that are no settings."""
+    """also are variables other than the settings."""
     return subprocess.Popen(
         command,
         cwd=REPOSITORY,
@@ -47,7 +47,7 @@ def start(
 
 
 class Service:
-    """A started service. Its log is read all the time, so that it never stands still for a full pipe."""
+    """A started service. A thread reads its log, so that a full pipe never blocks the service."""
 
     def __init__(self, process: subprocess.Popen[str], url: str | None = None) -> None:
         """Without a url, the log names the address."""
@@ -61,7 +61,7 @@ class Service:
         self.log.extend(self.process.stderr or ())
 
     def wait_for_log(self, pattern: str) -> re.Match[str]:
-        """The first line that matches."""
+        """Waits for a line that matches and returns the match."""
         found: list[re.Match[str]] = []
         until(lambda: bool(found) or self._look(pattern, found), lambda: "".join(self.log))
         return found[0]
@@ -111,7 +111,7 @@ class Service:
         return True
 
     def workers(self) -> list[int]:
-        """The process ids of those that have started and live."""
+        """Returns the process IDs of the workers that have started and are alive."""
         listed = subprocess.run(
             ["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True, check=True
         ).stdout
@@ -123,7 +123,7 @@ class Service:
         return self.wait()
 
     def wait(self) -> int:
-        """Its exit status; the log is whole by then."""
+        """Waits for the end and returns the exit status. The log is complete then."""
         status = self.process.wait(SOON)
         self._reader.join(SOON)
         return status
@@ -143,8 +143,8 @@ def serving(also: Mapping[str, str] | None = None, **settings: object) -> Iterat
 
 @contextmanager
 def serving_bundles(artifacts: Path, **variables: str) -> Iterator[Service]:
-    """The service over artifacts on a free port, once it says that it is ready or that it has no model."""
-    # Whether a bundle has int8 depends on how fast it was here.
+    """Starts the service on a free port. Yields once its log reports that it is ready, or that it has no model."""
+    # Whether a bundle has an int8 variant depends on the speed of this machine.
     process = start({"CONVOY_VARIANT": "fp32", **variables}, artifacts=artifacts, port=0, device="cpu")
     service = Service(process)
     try:

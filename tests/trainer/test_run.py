@@ -197,7 +197,9 @@ def test_a_run_promotes_a_version_that_is_not_worse_and_only_then_reports_it(tmp
     assert record is not None
     assert record.comparison is not None
     assert (record.version, record.previous, record.comparison.n) == (3, 2, 18)
-    assert recorder.notes[-1].startswith("colours/3 is promoted. Accuracy on the same 18 test images: colours/2 100.00%")
+    assert recorder.notes[-1].startswith(
+        "colours/3 is promoted. Accuracy on the same 18 test images: colours/2 100.00%"
+    )
 
 
 def test_a_run_reports_its_warnings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Decode and run in a loop, one process a core, without a server: what the machine can do at most.
+"""Decodes and runs batches in a loop, in one process per core and without a server: the upper bound of the machine.
 
     python -m benchmarks.serving.peers.bare_loop MODEL.onnx BUNDLE FILE BATCH SECONDS
 

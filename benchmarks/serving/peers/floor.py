@@ -1,4 +1,4 @@
-"""What FastAPI needs to read a body and answer a constant: the floor for a service that is built on it."""
+"""Reads a body and returns a constant: the least that a service on FastAPI costs."""
 
 from fastapi import FastAPI, Request
 

@@ -55,7 +55,9 @@ def test_a_version_that_is_not_worse_is_promoted_and_the_comparison_recorded(tmp
 def test_a_worse_version_stays_a_candidate(tmp_path: Path) -> None:
     consider(written(tmp_path, 1))
     sentence = consider(written(tmp_path, 2), right=TEST_IMAGES // 2)
-    assert sentence.startswith("colours/2 stays a candidate, and colours/1 serves, because it is worse. Accuracy on the same 18")
+    assert sentence.startswith(
+        "colours/2 stays a candidate, and colours/1 serves, because it is worse. Accuracy on the same 18"
+    )
     assert "colours/1 is better than colours/2 by more than chance" in sentence
     assert promoted(tmp_path) == 1
 
