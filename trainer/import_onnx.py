@@ -14,7 +14,7 @@ from schemas.bundle import Bundle
 from schemas.manifest import Duplicates, InputSpec, Reject, Task
 from trainer.bundle.assemble import BundleSettings, Exported, assemble, spread_images
 from trainer.bundle.promotion import check_labels
-from trainer.bundle.provenance import imported
+from trainer.bundle.provenance import provenance_of_import
 from trainer.bundle.report import write_report
 from trainer.bundle.writer import check_writable
 from trainer.data.dataset import LabelledImages
@@ -24,7 +24,7 @@ from trainer.errors import DataError
 from trainer.evaluation.calibration import fit_temperature
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.scoring import DataLocation
-from trainer.export.imported import USUAL_NORMALISATIONS, ImportedModel, Normalisation
+from trainer.export.imported_model import USUAL_NORMALISATIONS, ImportedModel, Normalisation
 from trainer.export.onnx import NetworkOutput
 from trainer.recipe import InputConfig, Source
 from trainer.training.progress import Reporter
@@ -71,7 +71,7 @@ def import_onnx(
         return write_report(folder / "report", data, test, reject)
 
     settings = BundleSettings(name, Task.BINARY if model.outputs == 1 else Task.MULTICLASS)
-    source = imported(origin, model.parameters, data)
+    source = provenance_of_import(origin, model.parameters, data)
     bundle, _ = assemble(exported, data, settings, source, write_files, artifacts, reporter)
     return bundle
 

@@ -40,8 +40,8 @@ from trainer.training.trackers import TrackerName, TrackingReporter
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Where and how often runs write checkpoints; resume continues the last run of the same settings and data."""
+class CheckpointOptions:
+    """Where and how often a run writes checkpoints, and its trackers. resume continues the last run like it."""
 
     folder: Path
     resume: bool = False
@@ -56,7 +56,7 @@ def train(
     artifacts: Path,
     reporter: Reporter,
     *,
-    runs: Runs | None = None,
+    runs: CheckpointOptions | None = None,
     world: World = ALONE,
     relabel: bool = False,
     promote: Promote = Promote.IF_NOT_WORSE,
@@ -108,7 +108,7 @@ def _fit(
     reporter: Reporter,
     checkpoints: Checkpoints | None,
     world: World,
-    runs: Runs | None,
+    runs: CheckpointOptions | None,
 ) -> Fitted:
     """Trains all layers at once; or, from a backbone's weights, the last layer first."""
     transfer = recipe.transfer
@@ -174,7 +174,7 @@ def _weights_kept_in(folder: Path | None, network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _checkpoints(
-    runs: Runs | None, world: World, recipe: Recipe, data: Splits, device: torch.device, reporter: Reporter
+    runs: CheckpointOptions | None, world: World, recipe: Recipe, data: Splits, device: torch.device, reporter: Reporter
 ) -> Iterator[Checkpoints | None]:
     if runs is None:
         yield None

@@ -7,7 +7,7 @@ from tests.support import colour_images
 from tests.support.recorder import CPU, Recorder
 from trainer.data.dataset import DataSource
 from trainer.recipe import Recipe
-from trainer.run import Runs, train
+from trainer.run import CheckpointOptions, train
 from trainer.training.progress import Reporter
 
 
@@ -17,7 +17,7 @@ def train_bundle(
     source: DataSource | None = None,
     *,
     reporter: Reporter | None = None,
-    runs: Runs | None = None,
+    runs: CheckpointOptions | None = None,
 ) -> Bundle:
     """Trains on colours unless a source is given."""
     bundle = train(recipe, source or colour_images.source(), CPU, artifacts, reporter or Recorder(), runs=runs)

@@ -23,7 +23,7 @@ from trainer.errors import ArtifactsError, NonFiniteError, RecipeError
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.models.build import build_network
 from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
-from trainer.run import Runs
+from trainer.run import CheckpointOptions
 from trainer.training.progress import Epoch
 
 REPORT = {
@@ -143,13 +143,13 @@ def test_an_error_after_training_keeps_the_weights_and_explains_how_to_continue(
 
     artifacts.mkdir()
     with pytest.raises(ArtifactsError, match="not writable") as caught:
-        train_bundle(recipe, artifacts, reporter=Blocking(), runs=Runs(runs))
+        train_bundle(recipe, artifacts, reporter=Blocking(), runs=CheckpointOptions(runs))
     assert caught.value.__notes__ == [
         f"The trained weights are in {runs / 'colours-1'}. Add --resume to the same command to export them."
     ]
     artifacts.unlink()
     recorder = Recorder()
-    bundle = train_bundle(recipe, artifacts, reporter=recorder, runs=Runs(runs, resume=True))
+    bundle = train_bundle(recipe, artifacts, reporter=recorder, runs=CheckpointOptions(runs, resume=True))
     assert recorder.epochs == []
     assert bundle.manifest.provenance.epochs == 2
 
@@ -167,7 +167,11 @@ def test_an_error_after_a_linear_probe_keeps_its_weights(tmp_path: Path) -> None
     artifacts.mkdir()
     with pytest.raises(ArtifactsError, match="not writable") as caught:
         train_bundle(
-            probe_runs.recipe(tmp_path), artifacts, probe_runs.source(60), reporter=Blocking(), runs=Runs(runs)
+            probe_runs.recipe(tmp_path),
+            artifacts,
+            probe_runs.source(60),
+            reporter=Blocking(),
+            runs=CheckpointOptions(runs),
         )
     file = runs / "colours-1" / "weights.safetensors"
     assert caught.value.__notes__ == [f"The trained weights are in {file}, from which --weights starts another run."]

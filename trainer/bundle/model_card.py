@@ -152,7 +152,7 @@ def _network(manifest: ModelManifest) -> str:
 def _training(manifest: ModelManifest) -> str:
     source = manifest.provenance
     if (origin := source.recipe.get("imported")) is not None:
-        assert isinstance(origin, dict)  # noqa: S101 - as provenance.imported writes it
+        assert isinstance(origin, dict)  # noqa: S101 - as provenance_of_import writes it
         return f"""## Origin
 Imported from `{origin["file"]}` (sha256 `{origin["sha256"]}`), which was trained elsewhere.
 If it was trained on some of the images above, the metrics are too optimistic. The graph normalises with

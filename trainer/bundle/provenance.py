@@ -39,7 +39,7 @@ def provenance(
     )
 
 
-def imported(origin: dict[str, JsonValue], parameters: int, data: Splits) -> Provenance:
+def provenance_of_import(origin: dict[str, JsonValue], parameters: int, data: Splits) -> Provenance:
     """Returns the provenance of a model that was trained elsewhere; origin describes its file."""
     return Provenance(
         recipe={"imported": origin},

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         raise ImportedModelError("--mean and --std go together; give both, or neither.")
     location = location_of(options)
     location.sources(labels)  # before PyTorch is imported
-    from trainer.export.imported import ImportedModel, Layout, Normalisation, read_model  # noqa: PLC0415 - imports PyTorch
+    from trainer.export.imported_model import ImportedModel, Layout, Normalisation, read_model  # noqa: PLC0415 - imports PyTorch
     from trainer.import_onnx import import_onnx, open_data  # noqa: PLC0415 - imports PyTorch
 
     layout = Layout(options.layout) if options.layout else None

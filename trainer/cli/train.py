@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     source = source_of(recipe, options)
     # Imported here: PyTorch takes seconds, and a wrong option or path is reported without it.
-    from trainer.run import Runs, train  # noqa: PLC0415
+    from trainer.run import CheckpointOptions, train  # noqa: PLC0415
     from trainer.training.device import choose_device, describe  # noqa: PLC0415
     from trainer.training.distributed import join  # noqa: PLC0415
     from trainer.training.progress import Reporter, reporter_for  # noqa: PLC0415
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             several = f", in {world.size} processes" if world.size > 1 else ""
             say(f"Training {recipe.name} on {describe(device)}, seed {recipe.seed}{several}.")
         reporter = reporter_for(sys.stderr) if world.is_main else Reporter()
-        runs = Runs(options.runs, options.resume, options.trackers, options.checkpoint_seconds)
+        runs = CheckpointOptions(options.runs, options.resume, options.trackers, options.checkpoint_seconds)
         bundle = train(
             recipe,
             source,

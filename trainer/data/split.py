@@ -84,7 +84,7 @@ def split(data: SourceData, config: DataConfig) -> Splits:
         input=data.input,
         content_hash=data.content_hash(),
         duplicates=found.duplicates,
-        notes=(*data.notes, _class_sizes(train, data.labels), *_shared(data, config), *found.notes),
+        notes=(*data.notes, _class_sizes(train, data.labels), *_note_small_classes(data, config), *found.notes),
         train=train,
         validation=validation,
         test=test,
@@ -107,7 +107,7 @@ def _class_sizes(train: LabelledImages, labels: tuple[str, ...]) -> str:
     )
 
 
-def _shared(data: SourceData, config: DataConfig) -> list[str]:
+def _note_small_classes(data: SourceData, config: DataConfig) -> list[str]:
     """Returns a sentence if a class has too few images for separate splits."""
     parts = 1 + (data.validation is None) + (data.test is None and config.test > 0)
     few = np.flatnonzero(np.bincount(data.train.labels, minlength=len(data.labels)) < parts)

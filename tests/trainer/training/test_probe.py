@@ -13,7 +13,7 @@ from trainer.export.onnx import network_logits
 from trainer.models.build import build_network
 from trainer.models.pretrained import starting_weights
 from trainer.recipe import Recipe
-from trainer.run import Runs
+from trainer.run import CheckpointOptions
 from trainer.training.features import Features, compute_features
 from trainer.training.probe import FeatureProblem, Probe, fit_probe
 
@@ -87,7 +87,7 @@ def test_auto_does_not_fine_tune_on_few_images(tmp_path: Path) -> None:
 
 
 def test_reads_features_from_the_cache_until_images_or_weights_change(tmp_path: Path) -> None:
-    recipe, runs = probe_runs.recipe(tmp_path), Runs(tmp_path / "runs")
+    recipe, runs = probe_runs.recipe(tmp_path), CheckpointOptions(tmp_path / "runs")
 
     def reuses(source_count: int, used: Recipe) -> bool:
         reporter = Recorder()

@@ -9,7 +9,7 @@ from tests.support.bundles import write_bundle
 from tests.support.recorder import Recorder
 from tests.support.training import train_bundle
 from trainer.errors import RunsError
-from trainer.run import Runs
+from trainer.run import CheckpointOptions
 from trainer.training.run_dir import Facts, note_bundle, published_bundle, run_folder
 
 FACTS: Facts = {"recipe": {"epochs": 3, "network": {"name": "fast"}}, "data": "0" * 64}
@@ -124,7 +124,7 @@ def test_a_run_that_cannot_be_marked_as_finished_is_reported_without_an_error(ru
 
 def test_only_a_resumed_run_reuses_its_bundle(tmp_path: Path) -> None:
     def trained(*, resume: bool) -> Path:
-        runs = Runs(tmp_path / "runs", resume=resume)
+        runs = CheckpointOptions(tmp_path / "runs", resume=resume)
         return train_bundle(colour_images.recipe(epochs=1), tmp_path / "artifacts", runs=runs).path
 
     first = trained(resume=False)

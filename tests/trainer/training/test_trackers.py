@@ -11,7 +11,7 @@ from tests.support import colour_images
 from tests.support.recorder import Recorder
 from tests.support.training import train_bundle
 from trainer.errors import UsageError
-from trainer.run import Runs
+from trainer.run import CheckpointOptions
 from trainer.training.trackers import TrackerName
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::sqlalchemy.exc.SADeprecationWarning")
@@ -29,7 +29,7 @@ FIGURES = {
 
 def tracked(folder: Path, tracker: TrackerName) -> Recorder:
     recorder = Recorder()
-    runs = Runs(folder / "runs", trackers=[tracker])
+    runs = CheckpointOptions(folder / "runs", trackers=[tracker])
     train_bundle(colour_images.recipe(epochs=2), folder / "artifacts", reporter=recorder, runs=runs)
     return recorder
 
@@ -92,7 +92,7 @@ def test_a_tracker_that_fails_costs_nothing_but_its_epochs(tmp_path: Path, datab
             mlflow.MlflowClient(database).delete_run(run.info.run_id)
 
     recorder = Deleting()
-    runs = Runs(tmp_path / "runs", trackers=[TrackerName.MLFLOW])
+    runs = CheckpointOptions(tmp_path / "runs", trackers=[TrackerName.MLFLOW])
     bundle = train_bundle(colour_images.recipe(epochs=2), tmp_path / "artifacts", reporter=recorder, runs=runs)
     assert bundle.manifest.provenance.epochs == 2
     assert sum(note.startswith("warning: mlflow failed and gets no more epochs") for note in recorder.notes) == 1

@@ -15,7 +15,7 @@ from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from trainer.errors import ImportedModelError
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.imported import USUAL_NORMALISATIONS, ImportedModel, Layout, read_model
+from trainer.export.imported_model import USUAL_NORMALISATIONS, ImportedModel, Layout, read_model
 
 HERE = Path(__file__).parent / "made_elsewhere"
 ZERO_TO_255 = USUAL_NORMALISATIONS["pixels from 0 to 255"]
