@@ -93,7 +93,10 @@ def _without_warnings(data: bytes, mode: str) -> bytes:
 
 
 def _decode_by_pillow(header: ImageFile.ImageFile, data: bytes, min_size: tuple[int, int] | None) -> Image.Image:
-    """Decodes with Pillow. Without its end marker, Pillow notices missing rows of a JPEG that is not progressive."""
+    """Decodes with Pillow.
+
+    The end marker of a JPEG that is not progressive is removed, because Pillow then notices missing rows.
+    """
     segments = list(_segments(data))
     if not any(marker in _PROGRESSIVE for marker, _, _ in segments):
         header = Image.open(io.BytesIO(data[: data.index(_END, segments[-1][2])]), formats=["JPEG"])

@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=32, ge=1, le=65_536, description="maximum images in one inference")
     queue_images: Positive = Field(
         default=20_000,
-        description="maximum images waiting for a model, half of it for one request; above it, requests get a 503",
+        description="maximum images waiting for a model (half of it per request); above it, requests get a 503",
     )
     max_wait_ms: Seconds = Field(
         default=0, description="milliseconds that an idle model waits for a batch to fill; 0 starts at once"

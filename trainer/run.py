@@ -41,7 +41,10 @@ from trainer.training.trackers import TrackerName, TrackingReporter
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """Where and how often a run writes checkpoints, and its trackers. resume continues the last run like it."""
+    """Where and how often a run writes checkpoints, and its trackers.
+
+    resume continues the last run of the same settings and data.
+    """
 
     folder: Path
     resume: bool = False

@@ -107,9 +107,9 @@ class Pool:
         return None
 
     async def serve(self, plan: Plan) -> None:
-        """Serves the plan in every worker. If one dies, its replacement starts with it. Only the first plan can raise.
+        """Serves the plan in every worker. If a worker dies, its replacement starts with this plan.
 
-        Raises StartError.
+        Raises StartError if a worker cannot serve the first plan.
         """
         first, self._plan = self._plan is None, plan
         self._prepared.clear()

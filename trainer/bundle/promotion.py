@@ -28,7 +28,7 @@ class Promote(StrEnum):
 
 @dataclass(frozen=True)
 class SharedTest:
-    """The test split of a run, for any input size. right tells which images the new version classifies correctly."""
+    """The test split of a run, at any input size. right tells which images the new version classifies correctly."""
 
     source: DataSource
     config: DataConfig

@@ -68,7 +68,8 @@ def _page(data: str, images: LabelledImages, findings: Sequence[Finding]) -> str
 <title>{name}: images to look at</title>
 <style>{_STYLE}</style>
 <h1>{name}: {len(findings):,} findings in {len(images):,} images</h1>
-<p>Delete the images to keep from {LIST}, then train without the others: <code>train … --exclude {LIST}</code></p>
+<p>In {LIST}, delete the rows of images that you want to keep. Then train without the others:
+<code>train … --exclude {LIST}</code></p>
 {"".join(sections) or "<p>Nothing was found.</p>"}
 </html>
 """

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     counts = Counter(one.kind for one in findings)
     print(f"{found.name}: {', '.join(f'{count:,} {kind}' for kind, count in counts.items()) or 'nothing found'}.")
     say(
-        f"Look at {options.out / PAGE}. Delete the rows of images to keep from {options.out / LIST}, then train with "
-        f"--exclude {options.out / LIST}."
+        f"Look at {options.out / PAGE}. In {options.out / LIST}, delete the rows of images that you want to keep. Then "
+        f"train with --exclude {options.out / LIST}."
     )
     return 0

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, and this process's rank among them. All processes must call each method but shard."""
+    """The processes of a run, and this process's rank among them. All processes must call every method but shard."""
 
     rank: int = 0
     size: int = 1
