@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules ask for figures that there are, by labels that these have."""
+"""The dashboard and the alert rules use metrics that exist, with labels that these metrics have."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def expressions() -> list[str]:
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, set[str]]:
-    """Each sample's name with its labels, as /metrics shows them once everything has happened."""
+    """Returns the name and labels of each sample of /metrics, after every metric has been counted once."""
     telemetry = Telemetry("CPU")
     telemetry.request("/predict", 200, 0.1)
     telemetry.loaded("mnist", succeeded=True)

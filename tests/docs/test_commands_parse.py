@@ -1,4 +1,4 @@
-"""Commands that the tests do not run, because they install, download or need data of the reader, at least parse."""
+"""The commands of `bash` blocks parse. The tests do not run them: they install, download or need the reader's data."""
 
 import argparse
 import re

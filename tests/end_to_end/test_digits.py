@@ -33,7 +33,7 @@ def images_of_the_test_split(manifest: ModelManifest) -> LabelledImages:
 
 @pytest.mark.slow
 def test_the_default_recipe_reaches_98_percent_on_average_over_seeds(tmp_path: Path) -> None:
-    """Each image of the small test split is half a percent, so that one seed shows little."""
+    """The test split is so small that each image counts half a percent, so one seed shows little."""
     accuracies = []
     for seed in range(3):
         train("digits", "--seed", str(seed), artifacts=tmp_path)

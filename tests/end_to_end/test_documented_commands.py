@@ -67,7 +67,7 @@ def test_the_response_on_a_page_matches_the_service(page: str, service: Service,
 
 
 def without_probabilities(response: PredictResponse) -> list[tuple[str, int, str, int]]:
-    """Probabilities, and the order of improbable classes, can differ between machines."""
+    """Compares two answers. Probabilities, and the order of improbable classes, may differ between machines."""
     return [
         (response.model, response.version, prediction["label"], len(prediction["top"]))
         for prediction in response.model_dump()["predictions"]

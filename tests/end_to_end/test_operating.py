@@ -35,7 +35,7 @@ def service(bundles: Path) -> Iterator[Service]:
 
 
 def logged(service: Service, request_id: str) -> dict[str, Any]:
-    """The access log's line of this request, once it is there."""
+    """Waits for the line of this request in the access log, and returns it."""
     for _ in range(200):
         for line in list(service.log):
             record: dict[str, Any] = json.loads(line)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def version(service: Service) -> int:
-    """The version that serves after a plain load, which looks at the folder at once."""
+    """Returns the version that serves after a load without a version, which scans the folder at once."""
     with service.client() as client:
         client.post("/v2/repository/models/digits/load").raise_for_status()
         answer = client.post("/predict", json={"instances": [np.zeros((8, 8, 1), int).tolist()]})

@@ -1,4 +1,4 @@
-"""A JPEG is answered if all its pixels are present, and refused if libjpeg would have to make some up."""
+"""A JPEG is decoded if all its pixels are present, and refused if libjpeg would have to invent some."""
 
 import io
 import re
@@ -42,7 +42,7 @@ def decoded(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def first_image(data: bytes) -> bytes:
-    """An MPO without the images that follow the main one."""
+    """Returns an MPO without the images that follow the main one."""
     return data[: data.index(END, first_scan(data)) + 2]
 
 

@@ -1,4 +1,4 @@
-"""Metadata does not refuse an image whose pixels are intact; damaged pixels and critical chunks still do."""
+"""Damaged metadata does not make an image invalid; damaged pixels and critical chunks do."""
 
 import struct
 import zlib

@@ -11,7 +11,7 @@ from service.settings import Settings
 
 @contextmanager
 def answering(status: int) -> Iterator[str]:
-    """A server that answers /readyz with this status, and everything else with 404. Gives its port."""
+    """Runs a server that answers /readyz with this status and other paths with 404. Yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

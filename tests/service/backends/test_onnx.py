@@ -48,7 +48,7 @@ def test_the_fake_has_the_signature_of_a_graph() -> None:
 
 
 class Narrow(OnnxSession):
-    """A device that has memory for so many images and no more."""
+    """A session on a device with memory for a limited number of images."""
 
     def __init__(self, memory: int) -> None:
         super().__init__(ort.InferenceSession(colour_model(), providers=[CPU]), CPU, max_batch=8)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 
 class RecordingWorkers:
-    """Refuses the versions in broken, and fails if it is to serve a version that it has not prepared."""
+    """Refuses the versions in broken. Fails if a plan has a version that was not prepared."""
 
     def __init__(self) -> None:
         self.broken: set[tuple[str, int]] = set()
@@ -68,7 +68,7 @@ class Service:
         self.coordinator = Coordinator(read, self.workers, poll_seconds=0.01)
 
     def put(self, name: str, version: int, content: str = "{}") -> Path:
-        """In a temporary sibling first, as the trainer does."""
+        """Writes to a temporary sibling and renames it, as the trainer does."""
         new = self.artifacts / name / f".new-{version}"
         new.mkdir(parents=True)
         (new / "manifest.json").write_text(content)
@@ -464,7 +464,7 @@ async def test_a_promotion_against_the_configured_versions_is_a_conflict(service
 
 
 def put_trained(service: Service, name: str, created: str, source: str = "folder", version: int = 1) -> None:
-    """A bundle with a whole manifest, whose network was trained at that time on data of that source."""
+    """Writes a bundle with a complete manifest, trained at this time on data of this source."""
     bundle = write_bundle(service.artifacts.parent / "new", name, version)
 
     def change(manifest: dict[str, Any]) -> None:
@@ -477,7 +477,7 @@ def put_trained(service: Service, name: str, created: str, source: str = "folder
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Service:
-    """`digits` of the quick start, and no other model."""
+    """An artifacts folder with only the quick start's model `digits`."""
     (tmp_path / "artifacts").mkdir()
     made = Service(tmp_path / "artifacts")
     put_trained(made, "digits", "2026-01-01T00:00:00Z", source="digits")
@@ -596,7 +596,7 @@ async def test_off_forbids_changes(service: Service) -> None:
 
 
 class FailingWorkers(RecordingWorkers):
-    """The first version 2 finds a worker gone."""
+    """Fails at the first version 2, as if a worker had died."""
 
     failures = 1
 

@@ -81,7 +81,7 @@ def another_size(bundle: Path) -> None:
 
 
 def replace_graph(bundle: Path) -> None:
-    """A file that is no graph, with its hash mended."""
+    """Replaces the model by a file that is not a graph, and updates its hash."""
     (bundle / "model.onnx").write_bytes(b"no graph")
 
     def mend(manifest: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ def test_refuses_a_session_with_wrong_answers(
 
 
 def test_a_released_version_frees_its_session_at_once(tmp_path: Path, load: Callable[..., Registry]) -> None:
-    """Of a model on a GPU, waiting for the garbage collector would be waiting for gigabytes."""
+    """A model on a GPU may hold gigabytes, which must not wait for the garbage collector."""
     write_bundle(tmp_path)
     sessions: list[weakref.ref[Session]] = []
 

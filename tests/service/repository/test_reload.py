@@ -41,7 +41,7 @@ def await_true(condition: Callable[[], bool]) -> None:
 
 
 def put(artifacts: Path, version: int, damage: Callable[[Path], None] = lambda bundle: None) -> None:
-    """A version as the trainer writes it: a whole one appears at once."""
+    """Writes a version as the trainer does: it appears complete, by a rename."""
     bundle = write_bundle(artifacts.parent / "elsewhere", version=version)
     damage(bundle)
     bundle.rename(artifacts / "colours" / str(version))
@@ -58,7 +58,7 @@ def registry_of(client: TestClient) -> Registry:
 
 
 def change(client: TestClient, call: str, *arguments: object) -> None:
-    """A load, an unload or a refresh, on the application's own event loop."""
+    """Runs a load, an unload or a refresh on the application's own event loop."""
     assert client.portal
     client.portal.call(getattr(app_of(client).state.control, call), *arguments)
 
@@ -71,7 +71,7 @@ def version_of(client: TestClient) -> int:
 
 
 class Callers:
-    """Ask without a pause, and note of each request what served when it began and what answered."""
+    """Send requests without a pause, and record for each which version served at its start and which answered."""
 
     def __init__(self, client: TestClient) -> None:
         self.client = client
@@ -271,7 +271,7 @@ def test_requests_are_answered_while_another_thread_loads_a_version(artifacts: P
 
 
 def test_nothing_below_the_artifacts_is_written(artifacts: Path, serve: Serve) -> None:
-    """A folder without write permission would not hold root back, so what is opened is watched instead."""
+    """Records the files that are opened for writing: root can write to a read-only folder."""
     put(artifacts, 2, damage=lambda bundle: flip_byte(bundle / "model.onnx"))
     written: list[object] = []
 
@@ -298,7 +298,7 @@ def test_nothing_below_the_artifacts_is_written(artifacts: Path, serve: Serve) -
 
 
 def growth_of_reloads(artifacts: Path, kind: str) -> tuple[int, int]:
-    """(KiB, threads) in a process of its own, where no memory lies about that other tests have freed."""
+    """Returns (KiB, threads) of a separate process, without the free memory that other tests have left."""
     command = [sys.executable, "-m", "tests.support.reload_memory", str(artifacts), kind]
     ended = subprocess.run(command, cwd=Path(__file__).parents[3], check=True, capture_output=True, text=True)
     memory, threads = map(int, ended.stdout.split())

@@ -1,4 +1,4 @@
-"""Spans go to memory here; no exporter that would call anybody is made."""
+"""Traces. Spans are exported to memory, so no test contacts another host."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The end of the real program under full load, counted from both sides."""
+"""The shutdown of the real program under full load: client and service count the same requests."""
 
 import http.client
 import json
@@ -23,7 +23,7 @@ CONTENT = {"Content-Type": "application/json"}
 
 
 class Clients:
-    """Each sends its next request when it has the last answer, on a kept-alive connection, until it is refused."""
+    """Clients that send one request after the other over a persistent connection, until it is refused."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -52,7 +52,7 @@ class Clients:
             connection.close()
 
     def _one(self, connection: http.client.HTTPConnection) -> bool:
-        """Whether the connection can take another."""
+        """Sends a request, and returns whether the connection can carry another one."""
         try:
             connection.request("POST", "/predict", PREDICT, CONTENT)
             answer = connection.getresponse()

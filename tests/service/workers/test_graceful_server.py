@@ -1,4 +1,4 @@
-"""The end of one server, in this process: who gets which answer."""
+"""The shutdown of one server in this process, and the response that each client gets."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ POST_WITHOUT_BODY = b"POST / HTTP/1.1\r\nHost: here\r\nContent-Type: application
 
 
 class Plain:
-    """Answers 200 when it is let, a POST after its body, and closes when it may."""
+    """Answers 200 and closes only when the test allows it. Reads the body of a POST first."""
 
     def __init__(self) -> None:
         self.let = asyncio.Event()
@@ -57,7 +57,7 @@ class Plain:
 
 
 class Served:
-    """An application behind the gate, as a worker has it, on a free port; end() is what a drain comes to."""
+    """Runs an application behind the gate on a free port, as a worker does. end() shuts it down as a drain does."""
 
     def __init__(self, app: ASGIApp, seconds: int) -> None:
         self.drain = Drain()

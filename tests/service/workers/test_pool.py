@@ -38,7 +38,7 @@ async def unexpected(call: messages.Call) -> messages.Answer:
 
 
 class Fakes:
-    """The folder that tells fake workers what to do, and that they tell what they did."""
+    """The folder with the instructions for the fake workers, and with the records of what they did."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -267,7 +267,7 @@ async def test_a_lone_replacement_prepares_each_version_in_a_call_of_its_own(fak
 
 
 async def replacement_that_loads(fakes: Fakes) -> int:
-    """Kills a worker; returns the process ID of its replacement, which goes on loading until its file is removed."""
+    """Kills a worker; returns the process ID of its replacement, which loads until its file is removed."""
     before = fakes.got("start")
     fakes.shall("hang-at-start")
     os.kill(min(fakes.alive()), signal.SIGKILL)

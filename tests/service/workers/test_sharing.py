@@ -1,4 +1,4 @@
-"""One desired state in several real worker processes: what is asked of one holds in all when the call is answered."""
+"""One desired state in several real workers: when a call to one of them returns, all have made the change."""
 
 import asyncio
 import http.client
@@ -31,7 +31,7 @@ class Shared:
         self._port = port
 
     async def in_each(self) -> list[list[tuple[int, str]]]:
-        """What each worker says of the versions of `colours`: all others are stopped while it is asked."""
+        """Returns each worker's versions of `colours`. While one answers, the others are stopped."""
         return await asyncio.to_thread(self._in_each)
 
     def _in_each(self) -> list[list[tuple[int, str]]]:

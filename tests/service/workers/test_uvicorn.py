@@ -1,4 +1,4 @@
-"""What service/workers uses of uvicorn beside its documented interface. A new minor version may change any of it."""
+"""The undocumented parts of uvicorn that service/workers uses, which any minor version may change."""
 
 import inspect
 

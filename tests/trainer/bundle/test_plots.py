@@ -13,7 +13,7 @@ from trainer.bundle.report import write_plots
 
 
 def metrics_of(classes: int, images: int = 5) -> Metrics:
-    """Each class is taken for its successor once."""
+    """Returns metrics in which each class is predicted once as the class after it."""
     labels = np.repeat(np.arange(classes), images)
     predicted = labels.copy()
     predicted[::images] = (predicted[::images] + 1) % classes

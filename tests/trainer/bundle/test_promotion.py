@@ -15,12 +15,12 @@ TEST_IMAGES = 18
 
 
 def written(artifacts: Path, version: int, scale: float = 20.0) -> Bundle:
-    """A version that has all images of colours right; with scale 0, it is no better than guessing."""
+    """Writes a version that classifies all colours correctly or, with scale 0, no better than guessing."""
     return open_bundle(write_bundle(artifacts, version=version, scale=scale))
 
 
 def consider(new: Bundle, right: int = TEST_IMAGES, wanted: Promote = Promote.IF_NOT_WORSE, side: int = 8) -> str:
-    """right is how many of the test images the new version has right; side is the size of the run's images."""
+    """right is the number of test images that the new version classifies correctly; side is the size of the images."""
     source = colour_images.source()
     source = source.resized(source.data.input.model_copy(update={"height": side, "width": side}))
     return promote_new(new, SharedTest(source, CONFIG, np.arange(TEST_IMAGES) < right), wanted)
@@ -63,7 +63,7 @@ def test_a_worse_version_stays_a_candidate(tmp_path: Path) -> None:
 
 
 def test_without_a_record_the_latest_version_keeps_serving(tmp_path: Path) -> None:
-    """Training records what serves before the new version appears, which would else serve as the latest."""
+    """Training first records the version that serves; without a record, the new one would serve as the latest."""
     for version in (1, 2, 10):
         written(tmp_path, version)
     keep_serving(tmp_path / "colours")

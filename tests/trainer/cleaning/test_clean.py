@@ -19,7 +19,7 @@ from trainer.errors import WriteError
 
 
 def smooth(seed: int, side: int = 64) -> Image.Image:
-    """A picture of large blobs, as different from others as photos are."""
+    """Returns a picture of large blobs. Two of these differ as much as two photos."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     return Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC)
 

@@ -23,7 +23,7 @@ def photos(tmp_path: Path) -> Path:
 def test_two_bundles_are_compared_on_the_same_images(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second says always the first class, for its answers do not depend on the image."""
+    """The second model always predicts the first class, because its output does not depend on the image."""
     good, bad = write_bundle(tmp_path), write_bundle(tmp_path, version=2, scale=0.0)
     assert main(["compare", str(bad), str(good), "--data", str(photos)]) == 0
     head, a, b, difference, verdict = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: real processes, their streams and their exit status."""
+"""The command line in real processes: their output and their exit status."""
 
 import json
 import os

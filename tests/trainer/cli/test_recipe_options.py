@@ -1,4 +1,4 @@
-"""Which model a command trains, on which data, and what is refused before PyTorch is imported."""
+"""The recipe and data that a command's options choose, and the options that are refused before PyTorch is imported."""
 
 import os
 import subprocess

@@ -14,7 +14,7 @@ from trainer.recipe import read_recipe
 
 @pytest.fixture
 def asked(tmp_path: Path) -> list[str]:
-    """A search over the digits recipe, on data and with epochs for a moment."""
+    """Runs a search over the digits recipe, with little data and few epochs."""
     data = colour_images.colours(60).train
     np.savez(tmp_path / "mine.npz", images=data.images[:], labels=data.labels)
     source = ["--data", str(tmp_path / "mine.npz"), "--set", "data.source=npz", "--set", "data.test=0.2"]

@@ -76,7 +76,7 @@ def test_scales_values_from_0_to_1_and_reports_it(folder: Path) -> None:
 
 
 def test_the_test_split_is_read_with_the_value_range_of_the_training_images(folder: Path) -> None:
-    """A file of blacks and whites alone looks like bytes 0 and 1 where it is seen by itself."""
+    """A file with only black and white could, by itself, have bytes of 0 and 1."""
     (folder / "input.csv").write_text(rows(np.round(images(4) / 255, 5)))
     (folder / "input_test.csv").write_text(rows(images(2) // 128))
     data = source(folder).load()
@@ -118,7 +118,7 @@ def test_a_byte_order_mark_is_no_header(folder: Path) -> None:
 
 
 def test_a_wrong_row_far_down_is_named_by_its_line_in_the_file(folder: Path) -> None:
-    """Beyond the first block, with an empty line before it, and among fractions after bytes."""
+    """The wrong value is beyond the first block, after an empty line, and among fractions that follow bytes."""
     row = ",".join(["7"] * 48)
     for wrong, message in (
         ("7.5," * 47 + "256", "column 48: '256' is outside"),

@@ -83,7 +83,7 @@ NEEDED: dict[Source, dict[str, Any]] = {
 
 
 def lay_out(source: Source, folder: Path) -> Path:
-    """Data of two classes as such a source takes it."""
+    """Writes data of two classes for this kind of source."""
     images = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), dtype=np.uint8)
     labels = np.arange(40) % 2
     if source is Source.FOLDER:

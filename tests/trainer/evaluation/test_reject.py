@@ -20,7 +20,7 @@ from trainer.recipe import OptimizerConfig, OptimizerName, Recipe
 
 
 def noisy(**changes: object) -> Recipe:
-    """Trains too little to be always right."""
+    """Returns a recipe that trains so briefly that some predictions are wrong."""
     optimizer = OptimizerConfig(name=OptimizerName.ADAMW, learning_rate=0.003)
     return colour_images.recipe(seed=1, epochs=1, optimizer=optimizer, **changes)
 

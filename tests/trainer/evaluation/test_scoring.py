@@ -31,7 +31,7 @@ from trainer.recipe import DataConfig, Source
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> BundleModel:
-    """Trained too briefly to be always right: metrics that are all 1 would show little."""
+    """A model that was trained so briefly that some predictions are wrong: metrics of 1 would show little."""
     recipe = colour_images.recipe(seed=3, epochs=1, data=DataConfig(source=Source.NPZ, validation=0.2, test=0.2))
     trained = train_bundle(recipe, tmp_path_factory.mktemp("artifacts"))
     assert 0 < trained.manifest.metrics.test.accuracy < 1

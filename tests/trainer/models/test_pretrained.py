@@ -40,7 +40,7 @@ def recipe_from(weights: Path | str, network: AnyNetwork, **changes: object) -> 
 
 
 def other_data() -> Splits:
-    """Not those that the bundle was trained on: fewer, so that their mean and deviation differ."""
+    """Returns fewer images than the bundle was trained on, so that their mean and deviation differ."""
     return split(colour_images.source(60).load(), colour_images.recipe().data)
 
 

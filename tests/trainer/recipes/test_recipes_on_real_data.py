@@ -1,4 +1,4 @@
-"""Each recipe for a few steps on a slice of the data that it is for: it fits, it learns, its bundle is good."""
+"""Each recipe, for a few steps on a slice of its own data: it trains, and its bundle passes the checks."""
 
 from dataclasses import replace
 from functools import cache

@@ -1,4 +1,4 @@
-"""Searches on a data set that is learnt in a moment, with the real Optuna."""
+"""Searches with the real Optuna, on a data set that a network learns within seconds."""
 
 import csv
 from dataclasses import replace

@@ -76,7 +76,7 @@ def test_a_given_precision_is_not_measured(precision: Precision) -> None:
 @bf16_only
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
 def test_a_resumed_run_keeps_the_precision_that_it_measured(precision: Precision, tmp_path: Path) -> None:
-    """The first run is told its precision; the resumed one would measure it."""
+    """The first run has a fixed precision. Without the checkpoint, the resumed one would measure it."""
     recipe = colour_images.recipe(epochs=2, precision=precision)
     data, checkpoints = colour_images.splits(recipe), Checkpoints(tmp_path, 0)
     fit(build_network(recipe, data), data, recipe, CPU, Recorder(), checkpoints=checkpoints)

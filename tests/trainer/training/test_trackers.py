@@ -83,7 +83,7 @@ def test_wandb_gets_every_epoch_without_a_network(tmp_path: Path, monkeypatch: p
 
 def test_a_tracker_that_fails_costs_nothing_but_its_epochs(tmp_path: Path, database: str) -> None:
     class Deleting(Recorder):
-        """Deletes MLflow's run, so that it takes no more figures."""
+        """Deletes MLflow's run, so that MLflow accepts no more metrics."""
 
         def epoch(self, *arguments: Any) -> None:
             super().epoch(*arguments)

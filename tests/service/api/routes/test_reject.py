@@ -29,7 +29,7 @@ def change_manifest(artifacts: Path, **fields: object) -> None:
 
 @pytest.fixture
 def client(artifacts: Path, serve: Serve) -> TestClient:
-    """Serves a model with a reject threshold."""
+    """Serves a model with a confidence threshold."""
     change_manifest(artifacts, reject=REJECT)
     return serve()
 
