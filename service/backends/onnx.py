@@ -92,7 +92,7 @@ class OnnxSession:
                 raise InferenceError(f"ONNX Runtime failed on a batch of {len(images)}: {_one_line(error)}") from error
             if len(images) == 1:
                 raise DeviceMemoryError(f"{self.provider} is out of memory; try again later.") from error
-        logger.warning("%s has no memory for a batch of %d images; it is halved", self.provider, len(images))
+        logger.warning("%s has no memory for a batch of %d images; running two halves", self.provider, len(images))
         middle = len(images) // 2
         return np.concatenate([self.run(images[:middle]), self.run(images[middle:])])
 

@@ -88,11 +88,11 @@ class Pool:
         call = messages.Prepare(ref=ref)
         while not self._members:
             await self._occupied.wait()
-        asked: set[WorkerProcess] = set()
-        while group := [worker for worker in self._members if worker not in asked]:  # one may have joined meanwhile
-            if self._plan is not None and not asked:
+        called: set[WorkerProcess] = set()
+        while group := [worker for worker in self._members if worker not in called]:  # one may have joined meanwhile
+            if self._plan is not None and not called:
                 del group[1:]
-            asked.update(group)
+            called.update(group)
             verdicts = await asyncio.gather(*(_verdict(worker, call) for worker in group))
             answered = [verdict for verdict in verdicts if verdict is not None]
             if not answered:

@@ -25,13 +25,13 @@ from service.telemetry.logging import log_config
 from service.workers import messages
 from service.workers.pool import Pool
 
-ENDED_AT_ONCE = 1
+INTERRUPTED = 1
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Returns the exit status: 0 after a drain, 1 if it could not start or was ended at once, 2 for a bad setting."""
+    """Returns the exit status: 0 after a drain, 1 after a failed start or an interrupted drain, 2 for a bad setting."""
     try:
         settings = read_settings()
         logging.config.dictConfig(log_config(settings))
@@ -80,8 +80,8 @@ class Supervisor:
             await _first(draining, self._interrupt.wait())
             if self._interrupt.is_set():
                 draining.cancel()
-                logger.warning("ended at once by a second Ctrl-C: requests in progress are lost")
-                return ENDED_AT_ONCE
+                logger.warning("stopped by Ctrl-C during the drain; requests in progress are lost")
+                return INTERRUPTED
             await draining
         finally:
             await self._pool.kill()
