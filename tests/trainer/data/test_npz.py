@@ -61,7 +61,7 @@ def test_rows_of_values_are_square_images_or_of_the_given_shape(tmp_path: Path) 
     assert np.array_equal(data.train.images, square)
     oblong = write(tmp_path, images=IMAGES.reshape(6, -1), labels=LABELS)
     assert np.array_equal(source(oblong, shape=(4, 5, 3)).load().train.images, IMAGES)
-    with pytest.raises(DataError, match=r"60 values an image, which is not data\.shape nor .* Set data\.shape"):
+    with pytest.raises(DataError, match=r"60 values an image, which is neither data\.shape nor .* Set data\.shape"):
         source(oblong).load()
 
 
