@@ -11,7 +11,8 @@ Trainer and service both use it, so that both read an image in the same way:
     HEIC                   the main image; needs pillow-heif
     large JPEG             decoded at reduced size; above 50 MP only if max_pixels accepts it
     animation, many pages  refused, unless the caller accepts the first frame
-    32-bit, float, LAB     refused: the range of values is unknown
+    32-bit, float          scaled to 8, if the model's training images had such values: the spec has their range
+    LAB                    refused
     plain PNM, RLE BMP     refused: a small file can occupy the decoder for minutes
     truncated, damaged     refused; damaged metadata is ignored
 """
@@ -30,6 +31,7 @@ from schemas.jpeg import decode_jpeg
 from schemas.manifest import InputSpec, Interpolation, Resize
 from schemas.metadata import without_metadata
 from schemas.tiff import check_tiff
+from schemas.value_range import ValueRange, outside, shown_range, to_bytes
 
 try:
     import pillow_heif
@@ -64,6 +66,7 @@ _TO_UPRIGHT = {
 _SLOW_DECODERS = {"ppm_plain", "bmp_rle"}
 _GREY_STEPS = {"L;2": 85, "L;4": 17}  # factor from 2-bit or 4-bit grey to 8-bit grey
 _DIRECT_MODES = {"1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P", "LA", "PA", "RGBA", "La", "RGBa"}
+_WIDE_MODES = {"I", "F"}
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
     Interpolation.NEAREST: Image.Resampling.NEAREST,
@@ -216,8 +219,8 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:
     mode = _MODE_OF_CHANNELS[spec.channels]
-    image = _over_white(_eight_bits(image))
-    if (image.mode, mode) != ("RGBX", "RGB"):  # RGBX is resized like RGB, and then converted: it is smaller
+    image = _over_white(_eight_bits(image, spec.value_range))
+    if (image.mode, mode) != ("RGBX", "RGB"):  # RGBX is resized as RGB is: a small copy later, not a large one now
         image = image.convert(mode)
     size = (spec.width, spec.height)
     if image.size != size:
@@ -243,19 +246,31 @@ def _pad(image: Image.Image, size: tuple[int, int], method: Image.Resampling) ->
     return padded
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scales 16-bit grey to 8 bits (255 * 257 = 65,535). Pillow reads it as I;16, or from PNM as I."""
+def _eight_bits(image: Image.Image, value_range: ValueRange | None) -> Image.Image:
+    """Scales 16-bit grey to 8 bits (255 * 257 = 65,535). Pillow reads it as I;16, or from PNM as I.
+
+    value_range is that of 32-bit images: one image does not show it.
+    """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         wide = np.asarray(image).astype(np.uint32)
         grey = ((wide + 128) // 257).clip(0, 255).astype(np.uint8)
         grey[wide == image.info.get("transparency", -1)] = 255  # over white
         return Image.fromarray(grey)
-    if image.mode not in _DIRECT_MODES:
+    if image.mode in _DIRECT_MODES:
+        return image
+    if image.mode not in _WIDE_MODES or value_range is None:
         raise UnsupportedImageError(
             f"Images of pixel mode '{image.mode}' are not supported: their range of values is unknown. "
             "Save the image as 8-bit RGB or grey."
         )
-    return image
+    values = np.asarray(image)
+    if outside(values, value_range).any():
+        raise UnsupportedImageError(
+            f"Its values, {values.min():g} to {values.max():g}, are outside {shown_range(value_range)}, the range of "
+            "the training images. Save it as 8-bit grey, or train with the values of black and white, as in --set "
+            "data.value_range=0,65535."
+        )
+    return Image.fromarray(to_bytes(values, value_range))
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_va
 from schemas.base import Frozen
 from schemas.errors import FormatVersionError, ManifestError
 from schemas.evaluation import WILSON, Interval, Metrics, Rate
+from schemas.value_range import ValueRange
 
 FORMAT_VERSION = 1
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -58,11 +59,17 @@ class InputSpec(Frozen):
     channels: Annotated[int, Field(json_schema_extra={"enum": [1, 3]})]
     resize: Resize = Resize.STRETCH
     interpolation: Interpolation = Interpolation.BILINEAR
+    value_range: Annotated[
+        ValueRange | None,
+        Field(description="values of black and white in 32-bit images", exclude_if=lambda value: value is None),
+    ] = None  # without it they are refused, and older readers of manifests do not know it
 
     @model_validator(mode="after")
-    def _grey_or_rgb(self) -> Self:
+    def _is_possible(self) -> Self:
         if self.channels not in {1, 3}:
             raise ValueError(f"channels is {self.channels}; it must be 1 (grey) or 3 (RGB)")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError("value_range is black, white, and black must be the smaller")
         return self
 
     @property

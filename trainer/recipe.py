@@ -83,7 +83,7 @@ def _input_from_sides(value: Any) -> Any:
     if isinstance(value, str) or (isinstance(value, list) and len(value) != len(sides)):
         raise ValueError("give height,width,channels, as in 64,64,3")
     if isinstance(value, InputSpec):
-        return value.model_dump()
+        return value.model_dump(exclude={"value_range"})
     return dict(zip(sides, value, strict=True)) if isinstance(value, list) else value or {}
 
 
@@ -142,7 +142,7 @@ class DataConfig(Frozen):
     ] = ()
 
     def with_input(self, size: InputSpec) -> Self:
-        return self.model_copy(update={"input": InputConfig.model_validate(size.model_dump())})
+        return self.model_copy(update={"input": InputConfig.model_validate(_input_from_sides(size))})
 
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Self:

@@ -301,3 +301,13 @@ def test_renders_a_confusion_matrix_with_one_line_per_class_and_keeps_strings(tm
     text = render_json(manifest.model_copy(update={"labels": labels}))
     assert parse_manifest(text).labels == labels
     assert "\n        [1, 0, 0],\n" in text
+
+
+def test_the_value_range_of_32_bit_images_is_written_only_if_there_is_one() -> None:
+    """Readers of an older release refuse unknown fields."""
+    size = InputSpec(height=1, width=1, channels=1)
+    assert "value_range" not in size.model_dump_json()
+    wide = size.model_copy(update={"value_range": (0.0, 1.0)})
+    assert InputSpec.model_validate_json(wide.model_dump_json()) == wide
+    with pytest.raises(ValueError, match="black must be the smaller"):
+        InputSpec(height=1, width=1, channels=1, value_range=(1, 0))

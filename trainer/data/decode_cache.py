@@ -27,12 +27,17 @@ from pydantic import Field, JsonValue
 from schemas.base import Frozen
 from schemas.files import sync_entry
 from schemas.image import HEIC_DECODER, Pixels
+from schemas.value_range import ValueRange
 from trainer.data.dataset import DIGEST_BYTES, Images, LabelledImages, digest
 from trainer.errors import DataError
 
 ENTRY_FILE = "entry.json"
 FOLDER_NAME = ".convoy-cache"
-_CODE = (__name__, "trainer.data.dataset", *(f"schemas.{name}" for name in ("image", "jpeg", "metadata", "tiff")))
+_CODE = (
+    __name__,
+    "trainer.data.dataset",
+    *(f"schemas.{name}" for name in ("image", "jpeg", "metadata", "tiff", "value_range")),
+)
 _TICK = 0.05  # seconds; file systems' clocks tick every 10 ms or faster
 _FORGOTTEN = 24 * 3600  # seconds after which an unfinished entry counts as left by a crash
 
@@ -60,6 +65,7 @@ class Decoded(Frozen):
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    value_range: Annotated[ValueRange | None, Field(description="of 32-bit images, if there are any")] = None
 
 
 class EntryFile(Decoded):
@@ -77,6 +83,7 @@ class Entry:
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     unreadable: tuple[Unreadable, ...]
+    value_range: ValueRange | None
 
 
 class PartWriter:
@@ -149,7 +156,7 @@ def read_entry(folder: Path) -> Entry | None:
     try:
         entry = EntryFile.model_validate_json((folder / ENTRY_FILE).read_bytes(), strict=True)
         parts = {name: _part(folder, name, files) for name, files in entry.parts.items()}
-        return Entry(parts, entry.classes, entry.notes, entry.unreadable)
+        return Entry(parts, entry.classes, entry.notes, entry.unreadable, entry.value_range)
     except (OSError, ValueError, EOFError):
         return None
 

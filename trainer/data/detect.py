@@ -59,13 +59,13 @@ def open_source(
         opened = NpzSource(folder, config, cache)
     elif size is None:
         raise RecipeError("Photos need one size for all. Set it, as in --set data.input=64,64,3.")
-    elif source is Source.CSV:
-        within = folder if folder.is_dir() else folder.parent
-        opened = ImageListSource(
-            within, size, skip_bad, cache, place=folder, config=config, value_range=config.value_range
-        )
     else:
-        opened = FolderSource(folder, size, skip_bad, cache, known, value_range=config.value_range)
+        size = size.model_copy(update={"value_range": config.value_range})
+        if source is Source.CSV:
+            within = folder if folder.is_dir() else folder.parent
+            opened = ImageListSource(within, size, skip_bad, cache, place=folder, config=config)
+        else:
+            opened = FolderSource(folder, size, skip_bad, cache, known)
     if exclude:
         if not isinstance(opened, PhotoSource):
             raise DataError(

@@ -21,10 +21,11 @@ from pydantic import JsonValue
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
+from schemas.value_range import ValueRange, outside, shown_range, to_bytes
 from trainer.data.dataset import Labels, SourceData, data_name
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, decode_once
 from trainer.data.labels import Values, index_classes, read_labels, rename_classes
-from trainer.data.pixel_range import ValueRange, decide_range, outside, shown_range, to_bytes
+from trainer.data.pixel_range import decide_range
 from trainer.data.progress_bar import tracked
 from trainer.data.table import Shape, square
 from trainer.errors import DataError

@@ -1,5 +1,6 @@
 """Photo files of any sizes and formats, wherever they are listed: decoded once, and checked before training."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,12 @@ from pydantic import JsonValue
 from schemas.errors import ImageError
 from schemas.image import Pixels
 from schemas.manifest import InputSpec
+from schemas.value_range import shown_range
 from trainer.data.dataset import SourceData, data_name
 from trainer.data.decode_cache import Decoded, Decoding, EntryWriter, Unreadable, decode_once
 from trainer.data.photo import decode_photo
-from trainer.data.pixel_range import ValueRange
 from trainer.data.progress_bar import tracked
-from trainer.data.wide_tiff import WideTiffs
+from trainer.data.wide_tiff import range_of, wide_tiffs
 from trainer.errors import DataError
 
 _SHOWN = 10
@@ -52,15 +53,14 @@ class PhotoSource:
     """Photos below a folder; subclasses find them.
 
     An unreadable file stops the run before training, with its reason; skip_bad leaves it out instead. cache is the
-    folder for decoded images (None: the usual one). value_range is of 32-bit TIFF files (None: detected). exclude has
-    the names of files that are not read.
+    folder for decoded images (None: the usual one). If input has no value_range, that of 32-bit TIFF files is detected.
+    exclude has the names of files that are not read.
     """
 
     folder: Path
     input: InputSpec
     skip_bad: bool = False
     cache: Path | None = None
-    value_range: ValueRange | None = field(default=None, kw_only=True)
     exclude: frozenset[str] = field(default=frozenset(), kw_only=True)
 
     @property
@@ -74,7 +74,7 @@ class PhotoSource:
     @property
     def settings(self) -> dict[str, JsonValue]:
         """What the decoded images depend on, besides the files."""
-        return {"input": self.input.model_dump(mode="json"), "value_range": self.value_range and [*self.value_range]}
+        return {"input": self.input.model_dump(mode="json")}
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ class PhotoSource:
         return SourceData(
             self.name,
             classes,
-            self.input,
+            self.input.model_copy(update={"value_range": entry.value_range}),
             read["train"],
             read.get("test"),
             tuple(notes),
@@ -139,11 +139,16 @@ class PhotoSource:
         )
 
     def _decode(self, files: Sequence[PhotoFile], writer: EntryWriter) -> Decoded:
-        wide, bad = WideTiffs.among([file.path for file in files], self.value_range), []
+        spec, bad, notes = self.input, [], []
+        wide = wide_tiffs([file.path for file in files])
+        if wide:
+            value_range = spec.value_range or range_of(wide)
+            spec = spec.model_copy(update={"value_range": value_range})
+            notes = [f"{len(wide):,} 32-bit TIFF files, values {shown_range(value_range)}"]
         for name in dict.fromkeys(file.part for file in files):
             chosen = [file for file in files if file.part == name]
-            with writer.part(name, self.input.shape) as part:
-                images = tracked(self._images([file.path for file in chosen], wide), "decoding", len(chosen))
+            with writer.part(name, spec.shape) as part:
+                images = tracked(_images([file.path for file in chosen], spec), "decoding", len(chosen))
                 for file, image in zip(chosen, images, strict=True):
                     if isinstance(image, str):
                         bad.append(Unreadable(file=shown(file.path, self.folder), reason=image))
@@ -152,27 +157,26 @@ class PhotoSource:
                         part.label([file.label], [os.fsencode(file.path.relative_to(self.folder).as_posix())])
                 if not len(part):
                     raise DataError(f"No {name} file below {self.folder} is an image: {listed(bad)}")
-        return Decoded(notes=wide.notes, unreadable=tuple(bad))
+        return Decoded(notes=tuple(notes), unreadable=tuple(bad), value_range=spec.value_range)
 
-    def _images(self, files: Sequence[Path], wide: WideTiffs) -> Iterator[Pixels | str]:
-        """Decodes in threads, as Pillow releases the GIL, and in windows, so that any number of files fits."""
-        threads = os.cpu_count() or 1
-        window = max(4 * threads, _WINDOW_BYTES // (self.input.height * self.input.width * self.input.channels))
-        with ThreadPoolExecutor(max_workers=threads) as pool:
-            for start in range(0, len(files), window):
-                yield from pool.map(partial(self._decode_one, wide), files[start : start + window])
 
-    def _decode_one(self, wide: WideTiffs, file: Path) -> Pixels | str:
-        """Returns the pixels, or the reason why there are none."""
-        try:
-            if file in wide.paths:
-                return wide.decode(file, self.input)
-            content = file.read_bytes()
-            return decode_photo(content, self.input) if content else "The file is empty."
-        except ImageError as error:
-            return str(error)
-        except OSError as error:
-            return f"The file cannot be read ({error.strerror})."
+def _images(files: Sequence[Path], spec: InputSpec) -> Iterator[Pixels | str]:
+    """Decodes in threads, as Pillow releases the GIL, and in windows, so that any number of files fits."""
+    threads = os.cpu_count() or 1
+    window = max(4 * threads, _WINDOW_BYTES // math.prod(spec.shape))
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for start in range(0, len(files), window):
+            yield from pool.map(partial(_decode_one, spec), files[start : start + window])
+
+
+def _decode_one(spec: InputSpec, file: Path) -> Pixels | str:
+    """Returns the pixels, or the reason why there are none."""
+    try:
+        return decode_photo(file.read_bytes(), spec)
+    except ImageError as error:
+        return str(error)
+    except OSError as error:
+        return f"The file cannot be read ({error.strerror})."
 
 
 def shown(path: Path, folder: Path) -> str:

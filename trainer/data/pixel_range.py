@@ -1,20 +1,14 @@
-"""Pixel values of a data set, 0 to 255 or 0 to 1 or another range, to bytes."""
+"""Decides the range of a data set's pixel values: 0 to 255, 0 to 1 or -1 to 1."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from schemas.image import Pixels
+from schemas.value_range import BYTES, TOLERANCE, Numbers, ValueRange, shown_range
 from trainer.errors import DataError
 
-Numbers = npt.NDArray[Any]
-ValueRange = tuple[float, float]
-BYTES: ValueRange = (0, 255)
 UNIT: ValueRange = (0, 1)
 SIGNED: ValueRange = (-1, 1)
-TOLERANCE = 0.002  # of the range: half a step of a byte, for values that rounding took beyond an end
 _LEAST_REACH = 0.75  # of values from -1 to 1; below it, they may also go from -0.5 to 0.5
 _DARKEST_WHITE = 64  # no data set of bytes is darker than this in all its images
 
@@ -61,23 +55,3 @@ def _range_of(low: float, high: float) -> ValueRange | None:
         if each[0] - slack <= low and high <= each[1] + slack:
             return each
     return None
-
-
-def outside(values: Numbers | np.float64, value_range: ValueRange) -> npt.NDArray[np.bool_]:
-    """Returns True where a value is not in the range, or is NaN."""
-    low, high = value_range
-    slack = TOLERANCE * (high - low)
-    inside: npt.NDArray[np.bool_] = np.asarray((values >= low - slack) & (values <= high + slack))
-    return ~inside
-
-
-def to_bytes(values: Numbers, value_range: ValueRange) -> Pixels:
-    """Returns uint8, with the ends of the range at 0 and 255."""
-    if value_range == BYTES and values.dtype == np.uint8:
-        return values
-    low, high = value_range
-    return np.round((values.astype(np.float64) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
-
-
-def shown_range(value_range: ValueRange) -> str:
-    return f"{value_range[0]:g} to {value_range[1]:g}"

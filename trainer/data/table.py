@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer.data.pixel_range import Numbers
+from schemas.value_range import Numbers
 from trainer.data.progress_bar import tracked
 from trainer.errors import DataError
 

@@ -70,7 +70,8 @@ class DataLocation:
     def load(self, config: DataConfig, manifest: ModelManifest) -> SourceData:
         """Returns all images, resized to the model's input. Raises DataError."""
         config, place = config.with_input(manifest.input), Path(self.location)
-        return open_source(config, place, skip_bad=self.skip_bad, cache=self.cache, known=manifest.labels).load()
+        source = open_source(config, place, skip_bad=self.skip_bad, cache=self.cache, known=manifest.labels)
+        return source.resized(manifest.input).load()
 
 
 @dataclass(frozen=True)

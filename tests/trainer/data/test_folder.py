@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from schemas.errors import UnsupportedImageError
 from schemas.image import decode_image
 from schemas.manifest import InputSpec
 from tests.support.bundles import COLOURS, solid
@@ -209,13 +210,30 @@ def test_the_range_of_32_bit_tiffs_is_that_of_all_files(wide: Path) -> None:
     assert "2 32-bit TIFF files, values 0 to 255" in data.notes
 
 
+def test_the_service_reads_a_32_bit_tiff_as_training_did(wide: Path) -> None:
+    data = FolderSource(wide, SPEC).load()
+    for position, image in enumerate(data.train.images):
+        content = (wide / data.train.name(position)).read_bytes()
+        assert np.array_equal(decode_image(content, data.input), image)
+    assert data.input.value_range == FolderSource(wide, SPEC).load().input.value_range  # read from the cache
+    with pytest.raises(UnsupportedImageError, match="range of values is unknown"):
+        decode_image(content, SPEC)
+
+
+def test_other_data_is_read_with_the_range_of_the_model(wide: Path) -> None:
+    """By themselves, values up to 1 would be from 0 to 1."""
+    spec = FolderSource(wide, SPEC).load().input
+    Image.fromarray(np.ones((6, 6), np.float32)).save(wide / "a" / "photo.tif")
+    assert FolderSource(wide, SPEC).resized(spec).load().train.images[:].max() == 1
+
+
 def test_32_bit_integers_are_read_and_a_value_outside_the_range_names_the_setting(wide: Path) -> None:
     ramp = (np.arange(36, dtype=np.int32) * 1800).reshape(6, 6)
     for name in ("a", "b"):
         Image.fromarray(ramp).save(wide / name / "photo.tif")
     with pytest.raises(DataError, match=r"a/photo\.tif: Its values, 0 to 63000, are .*data\.value_range=0,65535"):
         FolderSource(wide, SPEC).load()
-    data = FolderSource(wide, SPEC, value_range=(0, 65535)).load()
+    data = FolderSource(wide, SPEC.model_copy(update={"value_range": (0, 65535)})).load()
     assert np.array_equal(data.train.images[0][..., 2], np.round(ramp / 257))
 
 

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.pixel_range import BYTES, SIGNED, UNIT, Numbers, ValueRange, decide_range, to_bytes
+from schemas.value_range import BYTES, Numbers, ValueRange, to_bytes
+from trainer.data.pixel_range import SIGNED, UNIT, decide_range
 from trainer.errors import DataError
 
 PIXELS = np.arange(256, dtype=np.uint8).reshape(4, 64)
