@@ -98,8 +98,10 @@ def decode_image(
     """
     _increase_pillow_limit(max_pixels)
     try:
-        with Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(without_metadata(data, first_frame=first_frame)), formats=FORMATS) as image:
             _check_header(image, data, max_pixels, first_frame)
+            if image.info.get("default_image"):  # of an animated PNG, is not part of the animation
+                image.seek(1)
             pixels = _load(image, data, spec)
             turn = _TO_UPRIGHT.get(_orientation(image))
             return _to_model_input(pixels if turn is None else pixels.transpose(turn), spec)

@@ -4,12 +4,14 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import takewhile
 
 from PIL import PngImagePlugin
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ANCILLARY = 0x20  # the bit of a chunk's first letter
-_NEEDED = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # transparency, orientation, animation
+_ANIMATION, _FRAME, _FRAME_DATA = b"acTL", b"fcTL", b"fdAT"
+_NEEDED = {b"tRNS", b"eXIf", _ANIMATION, _FRAME, _FRAME_DATA}
 # ImageMagick writes EXIF as text; Pillow reads the orientation of XMP, too.
 _ORIENTATION = re.compile(
     rb"tEXtRaw profile type exif\0|zTXtRaw profile type exif\0\0|iTXtXML:com\.adobe\.xmp\0..[^\0]*\0[^\0]*\0",
@@ -20,13 +22,14 @@ _ANIMATION_BYTES = 8
 _TRANSPARENCY_BYTES = {0: 2, 2: 6}  # by colour type: grey, RGB
 
 
-def without_metadata(data: bytes) -> bytes:
-    """Returns a PNG or WebP without unneeded or damaged metadata, and other data unchanged.
+def without_metadata(data: bytes, *, first_frame: bool = False) -> bytes:
+    """Returns the image without needless or damaged metadata; what needs no change, and other formats, as they are.
 
-    Chunks with pixels are kept even if they are damaged, so that the decoder refuses the image.
+    first_frame leaves out the other frames of a PNG. What makes up the pixels stays as it is, so that the decoder
+    refuses it if it is damaged.
     """
     if data.startswith(_PNG):
-        return _png(data)
+        return _png(data, first_frame)
     return _webp(data) if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else data
 
 
@@ -45,18 +48,32 @@ def _webp(data: bytes) -> bytes:
     return data[:4] + (end - 8).to_bytes(4, "little") + data[8:end]
 
 
-def _png(data: bytes) -> bytes:
-    """Drops damaged ancillary chunks, as libpng does, and chunks that affect neither pixels nor orientation."""
+def _png(data: bytes, first_frame: bool) -> bytes:
+    """Drops chunks as libpng does: the damaged ones, and those that neither pixels nor orientation need."""
     whole, start, end = memoryview(data), 0, len(_PNG)
     kept: list[memoryview] = []
-    for begin, end in _chunks(data):
-        if not _is_kept(data, begin, end):
+    chunks = list(_chunks(data))
+    needless = _needless_frames([data[begin + 4 : begin + 8] for begin, _ in chunks], first_frame)
+    for begin, end in chunks:
+        if data[begin + 4 : begin + 8] in needless or not _is_kept(data, begin, end):
             kept.append(whole[start:begin])
             start = end
     if data[end + 4 : end + 5] and data[end + 4] & _ANCILLARY:  # the last chunk, cut short
         kept.append(whole[start:end])
         start = len(data)
     return b"".join([*kept, whole[start:]]) if kept else data
+
+
+def _needless_frames(kinds: list[bytes], first_frame: bool) -> set[bytes]:
+    """Returns the chunks that no decision needs: Pillow refuses damage in frames that nothing reads.
+
+    A frame's header before the pixels makes them the first frame; without one, they are not part of the animation.
+    """
+    if _FRAME_DATA not in kinds:
+        return {_ANIMATION, _FRAME}  # a still image
+    if _FRAME in takewhile(lambda kind: kind != b"IDAT", kinds):
+        return {_FRAME, _FRAME_DATA} | ({_ANIMATION} if first_frame else set())
+    return set()
 
 
 def _chunks(data: bytes) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from schemas.errors import UnreadableImageError
+from schemas.errors import UnreadableImageError, UnsupportedImageError
 from schemas.image import decode_image
 from schemas.metadata import without_metadata
 from tests.support.encoded_images import chunk, encode, exif_cut_short, noise, png, spec_of
@@ -110,6 +110,54 @@ def test_data_without_metadata_is_returned_as_it_is() -> None:
         b"\x89PNG\r\n\x1a\n\xff\xff\xff\xff",
     ):
         assert without_metadata(data) is data
+
+
+def frame(number: int, width: int = 10, height: int = 12, left: int = 0) -> bytes:
+    return chunk(b"fcTL", struct.pack(">5I2H2B", number, width, height, left, 0, 1, 10, 0, 0))
+
+
+def frame_data(number: int) -> bytes:
+    return chunk(b"fdAT", struct.pack(">I", number) + zlib.compress(bytes(12 * (1 + 3 * 10))))
+
+
+ANIMATION = chunk(b"acTL", struct.pack(">II", 2, 0))
+LAST = frame(1) + frame_data(2)
+# The chunks before the pixels, and those after them.
+DAMAGED_ANIMATIONS = {
+    "a checksum of the first header": (ANIMATION + damaged(b"fcTL", bytes(26)), LAST),
+    "a first header cut short": (ANIMATION + chunk(b"fcTL", bytes(4)), LAST),
+    "a first frame smaller than the image": (ANIMATION + frame(0, width=6), LAST),
+    "a first frame outside the image": (ANIMATION + frame(0, left=9), LAST),
+    "frame numbers with gaps": (ANIMATION + frame(5), frame(7) + frame_data(9)),
+    "a checksum of the second header": (ANIMATION + frame(0), damaged(b"fcTL", bytes(26)) + frame_data(2)),
+    "a second frame of nothing": (ANIMATION + frame(0), frame(1) + chunk(b"fdAT", b"\0")),
+    "a second frame before the pixels": (ANIMATION + frame(0) + frame_data(1), b""),
+    "frames without their number": (frame(0, width=6), LAST),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_ANIMATIONS)
+def test_the_first_frame_of_a_png_is_read_whatever_the_others_are(damage: str) -> None:
+    before, after = DAMAGED_ANIMATIONS[damage]
+    data = PNG[:HEADER] + before + PNG[HEADER:-12] + after + PNG[-12:]
+    np.testing.assert_array_equal(decode_image(data, spec_of(PIXELS), first_frame=True), PIXELS)
+    if ANIMATION in before:
+        with pytest.raises(UnsupportedImageError, match="several frames"):
+            decode_image(data, spec_of(PIXELS))
+
+
+@pytest.mark.parametrize("before", [ANIMATION, ANIMATION + frame(0), frame(0, width=6)])
+def test_a_png_without_a_second_frame_is_a_still_image(before: bytes) -> None:
+    data = PNG[:HEADER] + before + PNG[HEADER:]
+    np.testing.assert_array_equal(decode_image(data, spec_of(PIXELS)), PIXELS)
+
+
+def test_a_default_image_outside_the_animation_is_not_its_first_frame() -> None:
+    frames = frame(0) + frame_data(1) + frame(2) + frame_data(3)
+    data = PNG[:HEADER] + ANIMATION + PNG[HEADER:-12] + frames + PNG[-12:]
+    assert not decode_image(data, spec_of(PIXELS), first_frame=True).any()
+    with pytest.raises(UnsupportedImageError, match="several frames"):
+        decode_image(data, spec_of(PIXELS))
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF head here", b"Exif\0\0", b"\0", bytes(300)])
