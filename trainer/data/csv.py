@@ -206,7 +206,11 @@ class CsvSource:
                 f"{images.path.name} has {count:,} images and {table.path.name} {len(texts):,} labels. If the first "
                 "line is a header of numbers, set data.header=true."
             )
-        return read_labels(texts, partial(place_of_label, table))
+        values = read_labels(texts, partial(place_of_label, table))
+        names = [table.names[i] for i in table.label or ()] if table.names else []
+        if len(names) > 1 and not all(re.fullmatch(r"\D*\d+", name) for name in names):  # one-hot, not class_0, class_1
+            return np.array(names)[values]
+        return values
 
     def _shape(self, table: Table) -> Shape:
         """Raises DataError if the number of values fits no shape."""

@@ -24,13 +24,24 @@ _BLOCK_BYTES = 4 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LABEL_NAMES = {"label", "labels", "class", "class_id", "target", "y", "category", "emotion", "digit"}
 ID_NAMES = {"", "id", "imageid", "image_id", "index", "unnamed: 0"}
+_SEPARATORS = ";\t|"
+# A remark, or the line in which Excel names the separator. If it has as many cells as the rows, it is the header.
+_REMARK = re.compile(rb"#|%|//|sep=.$", re.IGNORECASE)
+_FIRST_LINES = 100
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
 USAGE_NAMES = {"usage", "split", "set", "subset"}
 
 
+csv.field_size_limit(2**31 - 1)  # one cell may hold all pixels of a large image
+
+
 @dataclass(frozen=True)
 class Table:
-    """How one file is read: pixels are the columns of pixels (None: all), and `spaced` if one column holds them all."""
+    """How one file is read.
+
+    pixels are the columns of pixels (None: all), and `spaced` if one column holds them all. label are the columns of
+    labels: several are one-hot. names are those of the columns; there are none without a header.
+    """
 
     path: Path
     separator: str
@@ -43,37 +54,58 @@ class Table:
     label: tuple[int, ...] | None = None
     usage: int | None = None
 
+    def is_row(self, line: bytes) -> bool:
+        """Whether the line is the header or a row: neither empty nor a remark."""
+        text = line.strip()
+        return bool(text) and not (
+            _REMARK.match(text) and (self.columns == 1 or len(next(self.cells([line]))) != self.columns)
+        )
+
     def cells(self, lines: Iterable[bytes]) -> Iterator[list[str]]:
         return _cells(map(_decoded, lines), self.separator, self.quote)
 
 
 def open_table(path: Path, header: bool | None) -> Table:
-    """Detects separator and header. Raises DataError for an empty file."""
+    """Detects separator and header. Raises DataError for a file that is empty, or is not text with lines."""
     with _readable(path), path.open("rb") as file:
         content = file.read(_BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path} is UTF-16 text. Save it as UTF-8.")
-    lines = [line for line in content.decode(errors="replace").splitlines() if line.strip()][:2]
-    if not lines:
+    if b"\0" in content:
+        raise DataError(f"{path} is not text. Unpack it, or give a CSV file.")
+    if b"\r" in content and b"\n" not in content:
+        raise DataError(f"{path} ends its lines with carriage returns alone. Save it with line feeds.")
+    lines = [line for line in content.splitlines() if line.strip()][:_FIRST_LINES]
+    texts = [_decoded(line) for line in lines if not _REMARK.match(line.strip())][:2]
+    if not texts:
         raise DataError(f"{path} holds no rows.")
-    separator = _separator(lines)
+    separator = _separator(texts)
     quoted = rf"(^|{re.escape(separator)})\s*'[^']*'\s*({re.escape(separator)}|$)"
-    quote = "'" if re.search(quoted, lines[-1]) else '"'
-    rows = [[cell.strip() for cell in row] for row in _cells(lines, separator, quote)]
-    header = _has_header(rows) if header is None else header
-    names = tuple(name.lower() for name in rows[0]) if header else ()
+    quote = "'" if re.search(quoted, texts[-1]) else '"'
+    table = Table(path, separator, quote, ".", (), len(list(_cells(texts, separator, quote))[-1]))
+    rows = [[cell.strip() for cell in row] for row in table.cells(filter(table.is_row, lines))][:2]
     decimal = "," if any(_DECIMAL_COMMA.fullmatch(cell) for cell in rows[-1]) else "."
-    return Table(path, separator, quote, decimal, names, len(rows[0]))
+    names = _names(rows) if (_has_header(rows) if header is None else header) else ()
+    pixels = tuple(range(table.columns - 1)) if table.columns > 1 and not rows[-1][-1] else None
+    return replace(table, decimal=decimal, names=names, pixels=pixels)
+
+
+def _names(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Returns the names of all columns. R gives the column of row names none, and a last comma has none."""
+    header, row = rows[0], rows[-1]
+    names = [name.lower().lstrip("#%/ ") for name in header]
+    missing = [""] * (len(row) - len(names))
+    return tuple([*missing, *names] if row[-1] else [*names, *missing])
 
 
 def _separator(lines: Sequence[str]) -> str:
     """Returns the separator of cells. A comma inside a number is a decimal comma."""
     first, last = lines[0], lines[-1]
-    for sign in ";\t":
+    for sign in _SEPARATORS:
         if sign in last and all("," not in cell or _DECIMAL_COMMA.fullmatch(cell.strip()) for cell in last.split(sign)):
             return sign
-    separator = max(",;\t", key=first.count)
-    if not any(sign in first for sign in ",;\t") and all(map(_is_number, last.split())):
+    separator = max("," + _SEPARATORS, key=first.count)
+    if separator not in first and all(map(_is_number, last.split())):
         return " "
     return separator
 
@@ -88,12 +120,31 @@ def find_columns(table: Table, label_column: str | None) -> Table:
     usage = next((i for i, name in enumerate(names) if name in USAGE_NAMES), None)
     spaced = next((i for i, cell in enumerate(rows[0]) if _is_spaced(cell)), None)
     ids = {i for i, name in enumerate(table.names) if name in ID_NAMES}
-    others = [i for i in range(table.columns) if i not in ids | {usage, spaced}]
-    label = _label_column(table, others, rows, label_column, spaced is not None)
-    pixels = (spaced,) if spaced is not None else tuple(i for i in others if i != label)
+    empty = {i for i in range(table.columns) if not any(row[i].strip() for row in rows)}
+    others = [i for i in range(table.columns) if i not in ids | empty | {usage, spaced}]
+    label = () if label_column is not None else _one_hot_columns(others, rows, spaced is not None)
+    label = label or (_label_column(table, others, rows, label_column, spaced is not None),)
+    pixels = (spaced,) if spaced is not None else tuple(i for i in others if i not in label)
     if not pixels:
         raise DataError(f"{table.path.name} has no column of pixels.")
-    return replace(table, pixels=pixels, spaced=spaced is not None, label=(label,), usage=usage)
+    return replace(table, pixels=pixels, spaced=spaced is not None, label=label, usage=usage)
+
+
+def _one_hot_columns(others: Sequence[int], rows: Sequence[Sequence[str]], spaced: bool) -> tuple[int, ...]:
+    """Returns the first or the last columns, of which each row has a single 1 and zeros; () if there are none."""
+    ends = [list(others)] if spaced else []
+    if not spaced and square(len(others)) is None:
+        counts = [count for count in range(2, len(others)) if square(len(others) - count)]
+        ends = [end for count in counts for end in (list(others[:count]), list(others[-count:]))]
+    for end in ends:
+        if len(end) > 1 and all(_is_one_hot([row[i] for i in end]) for row in rows):
+            return tuple(end)
+    return ()
+
+
+def _is_one_hot(cells: Sequence[str]) -> bool:
+    values = [float(cell) if _is_number(cell) else math.nan for cell in cells]
+    return values.count(1) == 1 and values.count(0) == len(values) - 1
 
 
 def _label_column(
@@ -215,7 +266,7 @@ def blocks_of_lines(table: Table) -> Iterator[list[bytes]]:
             file.seek(0)
         header = bool(table.names)
         while lines := file.readlines(_BLOCK_BYTES):
-            filled = [line for line in lines if line.strip()]
+            filled = [line for line in lines if table.is_row(line)]
             if header and filled:
                 filled, header = filled[1:], False
             if filled:
@@ -232,7 +283,7 @@ def first_rows(table: Table) -> list[list[str]]:
 
 def place_of_label(table: Table, row: int) -> str:
     with table.path.open("rb") as file:
-        filled = (number for number, line in enumerate(file, start=1) if line.strip())
+        filled = (number for number, line in enumerate(file, start=1) if table.is_row(line))
         line = next(islice(filled, row + bool(table.names), None), 0)
     column = (table.label or (0,))[0] + 1
     return f"{table.path}: line {line}, column {column}"
@@ -244,27 +295,24 @@ def first_fault(table: Table, fault: Callable[[float], str | None] = lambda _: N
     fault describes what is wrong with a value, or returns None.
     """
     columns = 0
-    try:
-        for number, cells in _numbered_rows(table):
-            columns = columns or len(cells)
-            for column, cell in enumerate(cells, start=1):
-                if table.pixels is None or column - 1 in table.pixels:
-                    for value in values_of(cell) if table.spaced else [cell.replace(table.decimal, ".")]:
-                        wrong = fault(float(value)) if _is_number(value) else "is not a number"
-                        if wrong:
-                            return f"line {number}, column {column}: '{value.strip()[:20]}' {wrong}."
-            if len(cells) != columns:
-                return f"line {number} has {len(cells):,} values, and the lines before it {columns:,}."
-    except UnicodeDecodeError:
-        return "it is not text."
+    for number, cells in _numbered_rows(table):
+        columns = columns or len(cells)
+        for column, cell in enumerate(cells, start=1):
+            if table.pixels is None or column - 1 in table.pixels:
+                for value in values_of(cell) if table.spaced else [cell.replace(table.decimal, ".")]:
+                    wrong = fault(float(value)) if _is_number(value) else "is not a number"
+                    if wrong:
+                        return f"line {number}, column {column}: '{value.strip()[:20]}' {wrong}."
+        if len(cells) != columns:
+            return f"line {number} has {len(cells):,} values, and the lines before it {columns:,}."
     return "it cannot be read as numbers, or its rows have different lengths."
 
 
 def _numbered_rows(table: Table) -> Iterator[tuple[int, list[str]]]:
-    with table.path.open(encoding="utf-8-sig", newline="") as file:
-        filled = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+    with table.path.open("rb") as file:
+        filled = ((number, line) for number, line in enumerate(file, start=1) if table.is_row(line))
         for number, line in islice(filled, int(bool(table.names)), None):
-            yield number, next(iter(_cells([line], table.separator, table.quote)))
+            yield number, next(table.cells([line.removeprefix(_BYTE_ORDER_MARK)]))
 
 
 def square(values: int) -> Shape | None:

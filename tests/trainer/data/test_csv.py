@@ -283,6 +283,27 @@ def test_reads_the_layouts_that_other_tools_write(tmp_path: Path, layout: str) -
     assert np.array_equal(np.asarray(data.train.images).reshape(9, 16), pixels)
 
 
+LABELS, PIXELS = "label", [f"pixel{i}" for i in range(16)]
+SURROUNDINGS = {  # the separator, the lines before the rows, what is before and after each row, the lines after them
+    "bars": (" | ", [" | ".join([LABELS, *PIXELS])], "", "", []),
+    "remarks": (",", ["# digits", "", ",".join(["# label", *PIXELS]), "% three classes"], "", "", ["// end"]),
+    "the separator as Excel notes it": (";", ["sep=;", ";".join([LABELS, *PIXELS])], "", "", []),
+    "last commas": (",", [",".join([LABELS, *PIXELS])], "", ",", []),
+    "names of rows, as R writes them": (",", [",".join([LABELS, *PIXELS])], "row,", "", []),
+}
+
+
+@pytest.mark.parametrize("kind", SURROUNDINGS)
+def test_skips_what_surrounds_the_rows(tmp_path: Path, kind: str) -> None:
+    separator, above, before, after, below = SURROUNDINGS[kind]
+    pixels, labels = numbered(9)
+    rows = [f"{before}{y}{separator}{x}{after}" for x, y in zip(lines(pixels, separator), labels, strict=True)]
+    (tmp_path / "train.csv").write_text("\n".join([*above, *rows, *below]))
+    data = source(tmp_path, labels=()).load()
+    assert data.labels == ("1", "2", "3")
+    assert np.array_equal(np.asarray(data.train.images).reshape(9, 16), pixels)
+
+
 def test_usage_divides_the_rows_of_a_file(tmp_path: Path) -> None:
     pixels, labels = numbered(9)
     usage = ["Training", "PublicTest", "PrivateTest"] * 3
@@ -310,6 +331,37 @@ def test_kaggle_s_files_without_labels_are_left_out(tmp_path: Path) -> None:
     assert [note.split(":")[0] for note in data.notes[1:3]] == ["left out sample_submission.csv", "left out test.csv"]
 
 
+@pytest.mark.parametrize("string", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["dog", "cat", "cow"], ("cat", "cow", "dog")), (["y_1", "y_2", "y_3"], ("0", "1", "2")), ([], ("0", "1", "2"))],
+)
+def test_reads_one_hot_columns_beside_the_pixels(
+    tmp_path: Path, names: list[str], expected: tuple[str, ...], first: bool, string: bool
+) -> None:
+    pixels, labels = numbered(9)
+    header = ["pixels"] if string else [f"pixel{i}" for i in range(16)]
+    rows = [(names, header)] if names else []
+    for x, label in zip(lines(pixels, " " if string else ","), labels, strict=True):
+        rows.append(([str(int(label == number)) for number in (1, 2, 3)], [x]))
+    content = [",".join([*one_hot, *rest] if first else [*rest, *one_hot]) for one_hot, rest in rows]
+    (tmp_path / "train.csv").write_text("\n".join(content))
+    data = source(tmp_path, labels=()).load()
+    assert data.labels == expected
+    own = names if expected[0] == "cat" else ["0", "1", "2"]
+    assert [data.labels[label] for label in data.train.labels] == [own[label - 1] for label in labels]
+    assert np.array_equal(np.asarray(data.train.images).reshape(9, 16), pixels)
+
+
+def test_a_cell_may_hold_the_pixels_of_a_large_image(tmp_path: Path) -> None:
+    """Python's csv module refuses cells of more than 128 KiB."""
+    pixels = images(2, side=128)
+    content = ["label,pixels", *(f"{i},{' '.join(map(str, image.ravel()))}" for i, image in enumerate(pixels))]
+    (tmp_path / "train.csv").write_text("\n".join(content))
+    assert np.array_equal(source(tmp_path).load().train.images, pixels)
+
+
 def test_an_ambiguous_label_column_names_the_setting(tmp_path: Path) -> None:
     pixels, labels = numbered(9)
     pixels[:, -1] = np.arange(9)
@@ -330,6 +382,16 @@ def test_labels_that_are_not_utf_8_keep_their_letters(tmp_path: Path) -> None:
 def test_utf_16_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes("label,p1\n1,2\n".encode("utf-16"))
     with pytest.raises(DataError, match=r"train\.csv is UTF-16 text\. Save it as UTF-8"):
+        source(tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [(b"label,p1\r1,2\r", "Save it with line feeds"), (b"\x1f\x8b\x08\0\0\n\0\0", "is not text. Unpack it")],
+)
+def test_a_file_without_lines_of_text_is_named(tmp_path: Path, content: bytes, advice: str) -> None:
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(DataError, match=rf"train\.csv .*{advice}"):
         source(tmp_path).load()
 
 
