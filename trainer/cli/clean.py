@@ -1,13 +1,17 @@
 """python -m trainer clean: lists images with doubtful labels, copies, and unreadable files."""
 
 import argparse
+import importlib.util
 from collections import Counter
 from pathlib import Path
 
 from trainer.cli.argument_types import output_folder
 from trainer.cli.output import say
-from trainer.data.detect import open_source, recipe_for_path, recipe_for_source
+from trainer.cli.recipe_options import ANY_SIZE
+from trainer.data.detect import open_source, recipe_for, recipe_of
+from trainer.errors import UsageError
 from trainer.recipe import InputConfig, Source
+from trainer.training.nvidia_driver import check_device
 
 _PUBLISHED_INPUT = InputConfig(height=128, width=128, channels=3)
 
@@ -29,6 +33,10 @@ def run(options: argparse.Namespace) -> int:
     photos, data = recipe_for_source(Source.FOLDER), recipe_for_path(options.data).data
     size = _PUBLISHED_INPUT if data.source in {Source.MNIST, Source.CIFAR10} else InputConfig()
     recipe = photos.model_copy(update={"data": data.model_copy(update={"input": size})})
+    if importlib.util.find_spec("cleanlab") is None:
+        raise UsageError("clean needs cleanlab, which is not installed. Install it with: make .venv/.extras")
+    check_device(options.device)
+    open_source(recipe.data.with_input(size.spec or ANY_SIZE), options.data)  # a wrong path is reported without PyTorch
     from trainer.cleaning.clean import find_mistakes  # noqa: PLC0415 - imports PyTorch
     from trainer.cleaning.page import LIST, PAGE, write_findings  # noqa: PLC0415 - its neighbour
     from trainer.models.input_size import with_size  # noqa: PLC0415 - imports PyTorch

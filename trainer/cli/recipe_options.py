@@ -14,9 +14,10 @@ from trainer.errors import DataError, RecipeError
 from trainer.network_config import NETWORKS, BackboneConfig
 from trainer.recipe import Recipe, is_recipe_file
 from trainer.recipes.registry import configure
+from trainer.training.nvidia_driver import check_device
 
 DEFAULT_DATA = Path("data")
-_ANY_SIZE = InputSpec(height=1, width=1, channels=3)
+ANY_SIZE = InputSpec(height=1, width=1, channels=3)
 SHORT_FORMS = {
     "name": "name",
     "network": "network",
@@ -81,8 +82,9 @@ def add_recipe_data_options(parser: argparse.ArgumentParser) -> None:
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """Returns the recipe with its settings and the name of its model.
 
-    Raises RecipeError, and DataError for a bundle or --data that does not fit.
+    Raises RecipeError, DataError for a bundle or --data that does not fit, and DeviceError for a missing GPU.
     """
+    check_device(options.device)
     settings = settings_of(options)
     recipe = configure(options.recipe, options.preset, settings)
     check_data_option(recipe.data.source, options.data)
@@ -101,7 +103,7 @@ def source_of(recipe: Recipe, options: argparse.Namespace) -> DataSource:
         if "network" not in settings_of(options):  # the default network needs no check, and the data comes first
             if not place.exists():
                 raise DataError(f"{place} is not a folder or file. Give the data with --data.")
-            open_source(config.with_input(config.input.spec or _ANY_SIZE), place)
+            open_source(config.with_input(config.input.spec or ANY_SIZE), place)
         from trainer.models.input_size import with_size  # noqa: PLC0415 - PyTorch takes seconds
 
         config, reasons = with_size(recipe, place)

@@ -5,13 +5,14 @@ import importlib.util
 import os
 from pathlib import Path
 
-from trainer.cli.argument_types import new_file, positive
+from trainer.cli.argument_types import new_file, output_folder, positive
 from trainer.cli.output import say
 from trainer.cli.recipe_options import add_recipe_options, recipe_of, source_of
 from trainer.errors import UsageError
 from trainer.recipe import write_recipe
 
 FOLDER = Path("runs/tune")
+_SQLITE = b"SQLite format 3\0"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="total number of trials, including those already in the study",
     )
-    parser.add_argument("--study", type=Path, metavar="FILE", help="study file (default: runs/tune/<model>.db)")
+    parser.add_argument("--study", type=_study, metavar="FILE", help="study file (default: runs/tune/<model>.db)")
     parser.add_argument(
         "--out", type=new_file, metavar="FILE", help="file for the best recipe (default: runs/tune/<model>.json)"
     )
@@ -35,6 +36,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="search space of a setting (default: learning rates, weight decay, dropout, label smoothing and the "
         "active augmentations)",
     )
+
+
+def _study(text: str) -> Path:
+    path = Path(text)
+    output_folder(str(path.parent))
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be read ({error.strerror})") from error
+    if content and not content.startswith(_SQLITE):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a study; give the name of another file")
+    return path
 
 
 def run(options: argparse.Namespace) -> int:

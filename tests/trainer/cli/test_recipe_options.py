@@ -125,7 +125,16 @@ def test_a_version_with_other_labels_is_refused_before_the_training_unless_confi
         ["train", "digits", "--set", "data.source=npz", "--data", "nowhere.npz"],
         ["train", "digits", "--weights", "nowhere"],
         ["tune", "digits", "--trials", "1", "--space", "epochs=x"],
+        ["tune", "digits", "--trials", "1", "--study", "README.md"],
+        ["tune", "digits", "--trials", "1", "--study", "README.md/tune.db"],
         ["lr-find", "digits", "--steps", "3"],
+        *[
+            [*command, "--device", "cuda"]
+            for command in (["train", "digits"], ["clean", "tests"], ["lr-find", "digits"])
+        ],
+        ["tune", "digits", "--trials", "1", "--device", "cuda"],
+        ["clean", "nowhere"],
+        ["clean", "docs"],
         ["show", "nowhere"],
         ["evaluate", "nowhere", "--data", "digits"],
     ],
@@ -133,7 +142,7 @@ def test_a_version_with_other_labels_is_refused_before_the_training_unless_confi
 )
 def test_a_mistake_is_reported_before_pytorch_is_imported(arguments: list[str]) -> None:
     run = f"import sys; from trainer.cli.main import main; status = main({arguments})"
-    ended = python(f"{run}; sys.exit(status + 10 * ('torch' in sys.modules))")
+    ended = python(f"{run}; sys.exit(status + 10 * ('torch' in sys.modules))", CUDA_VISIBLE_DEVICES="")
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.startswith("error: ")
 
