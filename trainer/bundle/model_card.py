@@ -6,6 +6,7 @@ from pathlib import Path
 from schemas.evaluation import Interval, Metrics
 from schemas.manifest import ModelManifest
 from schemas.metrics import learnt_something
+from trainer.data.duplicates import REMEDY
 
 FEW_TEST_IMAGES = 100
 _SHOWN_CLASSES = 50
@@ -101,7 +102,7 @@ def warnings_of(manifest: ModelManifest) -> list[str]:
     if duplicates is not None:
         warnings += [
             f"{count:,} of {n:,} {split} images are also training images, so the {split} metrics are too optimistic. "
-            "Remove the duplicates."
+            f"{REMEDY}"
             for split, count, n in (
                 ("validation", duplicates.validation, manifest.metrics.validation.n),
                 ("test", duplicates.test, test.n),

@@ -8,6 +8,10 @@ import numpy.typing as npt
 from schemas.manifest import Duplicates
 from trainer.data.dataset import LabelledImages, Rows
 
+REMEDY = (
+    "`python -m trainer clean DATA` lists all copies in clean/exclude.csv, and `train --exclude clean/exclude.csv` "
+    "leaves these files out. From a CSV or .npz file, remove their rows."
+)
 _SHOWN = 3
 
 

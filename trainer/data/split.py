@@ -8,7 +8,7 @@ import numpy as np
 
 from schemas.manifest import Duplicates, InputSpec
 from trainer.data.dataset import LabelledImages, Labels, Rows, SourceData
-from trainer.data.duplicates import find_duplicates
+from trainer.data.duplicates import REMEDY, find_duplicates
 from trainer.errors import DataError
 from trainer.recipe import DataConfig
 
@@ -84,11 +84,21 @@ def split(data: SourceData, config: DataConfig) -> Splits:
         input=data.input,
         content_hash=data.content_hash(),
         duplicates=found.duplicates,
-        notes=(*data.notes, _class_sizes(train, data.labels), *_note_small_classes(data, config), *found.notes),
+        notes=(
+            *data.notes,
+            _class_sizes(train, data.labels),
+            *_shared(data, config),
+            *found.notes,
+            *_remedy(found.duplicates),
+        ),
         train=train,
         validation=validation,
         test=test,
     )
+
+
+def _remedy(duplicates: Duplicates) -> list[str]:
+    return [REMEDY] if duplicates.validation or duplicates.test else []
 
 
 def _only(parts: list[LabelledImages]) -> LabelledImages:

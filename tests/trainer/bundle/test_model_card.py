@@ -75,6 +75,7 @@ def test_warns_of_images_in_two_splits(tmp_path: Path) -> None:
     manifest = with_test_metrics(manifest_of(tmp_path / "b", data=data), labels, labels)
     (warning,) = warnings_of(manifest)
     assert warning.startswith("7 of 200 test images are also training images")
+    assert "python -m trainer clean DATA" in warning
 
 
 def test_warns_below_100_test_images_and_not_from_100_on(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_counts_and_reports_duplicates_across_the_splits() -> None:
     train, test = set(positions(parts.train)), positions(parts.test)
     assert parts.duplicates.test == sum(position in train for position in test) > 0
     assert any(f"{parts.duplicates.test} of 20 test images are training images too" in note for note in parts.notes)
+    assert "python -m trainer clean DATA" in parts.notes[-1]
 
 
 def test_digits_split_70_20_10() -> None:
