@@ -41,6 +41,10 @@ class MetricsError(SchemaError):
     """Labels and probabilities do not match in shape, number or range."""
 
 
+class DefaultModelError(SchemaError):
+    """default.json cannot be used."""
+
+
 class PromotionError(SchemaError):
     """promoted.json cannot be used."""
 

@@ -48,14 +48,14 @@ def serving_order(versions: Iterable[int], promotion: Promotion | None) -> list[
     """Returns the versions in order of preference: if one is refused, the next one serves.
 
     Without a promotion, the latest version comes first. A promoted version is followed by the one that served before
-    it, then by older ones, and never by a newer version that was not promoted.
+    it, then by older ones, and never by a newer version that was not promoted, unless none of these are left.
     """
     falling = sorted(versions, reverse=True)
     if promotion is None:
         return falling
     order = [number for number in (promotion.version, promotion.previous) if number in falling]
-    older = [number for number in falling if promotion.version not in falling or number < promotion.version]
-    return [*order, *(number for number in older if number not in order)]
+    order += [number for number in falling if number < promotion.version and number not in order]
+    return order or falling
 
 
 def promote(

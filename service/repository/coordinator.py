@@ -1,8 +1,8 @@
 """The desired state: which versions serve. Each service has one coordinator, whatever its number of workers.
 
-The coordinator scans the artifacts folder, and tells the workers to prepare new versions and then to serve them.
-version_policy.py makes every decision. promoted.json records a promotion. Pins and unloads are kept only in memory,
-because artifacts/ may be read-only: a restart returns to CONVOY_VERSIONS.
+It scans the artifacts folder, has the workers prepare new versions, and then has them serve these. version_policy.py
+makes every decision. promoted.json records a promotion, and default.json the default model. Pins and unloads are kept
+only in memory, as artifacts/ may be read-only: a restart returns to CONVOY_VERSIONS.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from service.repository.daemon_thread import in_daemon_thread
 from service.repository.default_model import DefaultModel
 from service.repository.plan import Plan, Refused, Unloaded, VersionRef, Workers
 from service.repository.scanner import Scan, fingerprint, scan
-from service.repository.version_policy import KnownModel, Override, make_plan, plan_model
+from service.repository.version_policy import DAMAGED_RECORD, KnownModel, Override, make_plan, plan_model
 from service.settings import Reload, Rule, Settings, parse_policy
 
 POLL_SECONDS = 1.0
@@ -46,6 +46,7 @@ class Coordinator:
         self._policy = parse_policy(settings.versions)
         self._configured_default = settings.default_model
         self._default_model = DefaultModel(settings.default_model, self._read_manifest)
+        self._recorded_default: str | None = None
         self._workers = workers
         self._poll_seconds = poll_seconds
         self._polling: asyncio.Task[None] | None = None
@@ -105,6 +106,8 @@ class Coordinator:
         async with self._lock:
             wanted = replace(await self._find(name), override=Override(pin=version))
             first = self._target(wanted, refused={})
+            if first is None and version is None and wanted.damaged:
+                raise ModelRefusedError(f"{name} was refused: {DAMAGED_RECORD}")
             if first is None:
                 raise _no_version(name, self._policy.pins[name] if version is None else version, wanted)
             self._forget_refusals(lambda ref: ref.name == name and version in {None, ref.version})  # try again
@@ -171,6 +174,7 @@ class Coordinator:
             self._log_once(path, f"{str(path)!r} is ignored: {reason}", logging.WARNING)
         self._logged = {path: self._logged[path] for path in (*unreadable, *seen.ignored)}
         models = {name: self._known(name, seen) for name in seen.models}
+        self._recorded_default = seen.default
         self._models = models | {name: model for name, model in self._models.items() if name in seen.unreadable}
         known = dict(self._fingerprints)
         changed = await in_daemon_thread(lambda: _changed(known))
@@ -182,10 +186,12 @@ class Coordinator:
         """Returns the model as scanned. If its promoted.json is invalid, its last valid record still applies."""
         before = self._models.get(name, KnownModel(()))
         promotion = seen.promotions.get(name)
-        if self._artifacts / name / PROMOTION_FILE in seen.ignored and before.promotion:
+        unusable = self._artifacts / name / PROMOTION_FILE in seen.ignored
+        if unusable and before.promotion:
             promotion = before.promotion
         by_hand = promotion and promotion != before.promotion and promotion.by is not PromotedBy.TRAIN
-        return KnownModel(seen.models[name], promotion, Override() if by_hand else before.override)
+        override = Override() if by_hand else before.override
+        return KnownModel(seen.models[name], promotion, override, damaged=unusable and promotion is None)
 
     async def _settle(self) -> None:
         """Makes a plan, prepares its versions and serves it. A refusal changes the plan, so preparing repeats."""
@@ -198,7 +204,7 @@ class Coordinator:
                 await self._prepare(ref)
         plan = await self._describe(plan)
         oldest = {name: model.versions[0] for name, model in self._models.items()}
-        default = await self._default_model.choose(plan, oldest, self._plan.default)
+        default = await self._default_model.choose(plan, oldest, self._plan.default, self._recorded_default)
         plan = plan.model_copy(update={"default": default})
         if plan != self._plan or self._outdated:
             await self._workers.serve(plan)

@@ -3,10 +3,9 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from schemas.default_model import is_quick_start
 from schemas.manifest import ModelManifest
 from service.repository.plan import Plan, VersionRef
-
-QUICK_START = "digits"  # the name of the quick start's model, and of its data source
 
 logger = logging.getLogger(__name__)
 
@@ -15,11 +14,12 @@ _Origin = tuple[bool, str, str]
 
 
 class DefaultModel:
-    """The configured model, else the first one.
+    """The configured model, else the one that default.json names, else the first one.
 
     It stays the same when others are added, and when it is refused or unloaded: clients must not get the answers of
-    another model. Exception: the quick start's model is replaced by the first other model that serves. After a restart,
-    the first model is the one that was trained first: unlike the times of files, that survives copies.
+    another model. Only the digits of the quick start give way, to the first other model that serves. Without
+    default.json, the first model after a restart is the one that was trained first: unlike the times of files, that
+    survives copies.
     """
 
     def __init__(
@@ -29,9 +29,13 @@ class DefaultModel:
         self._read_manifest = read_manifest
         self._origins: dict[VersionRef, _Origin] = {}
 
-    async def choose(self, plan: Plan, oldest: Mapping[str, VersionRef], before: str | None) -> str | None:
-        """Returns the default of the plan; None without models. oldest has each model's oldest version."""
+    async def choose(
+        self, plan: Plan, oldest: Mapping[str, VersionRef], before: str | None, recorded: str | None
+    ) -> str | None:
+        """The default of the plan; None without models. oldest has each model's oldest version."""
         names = {model.name for model in plan.models}
+        if recorded in names and not self._configured:
+            return recorded
         if self._configured or len(names) < 2:
             return self._configured or min(names, default=None)
         if before in names:
@@ -52,7 +56,5 @@ class DefaultModel:
 
 def _origin(name: str, manifest: ModelManifest | None) -> _Origin:
     if manifest is None:
-        return (False, "~", name)  # "~" sorts after every time
-    data = manifest.provenance.recipe.get("data")
-    is_quick_start = name == QUICK_START and isinstance(data, dict) and data.get("source") == QUICK_START
-    return (is_quick_start, manifest.provenance.created, name)
+        return (False, "~", name)  # after every time
+    return (is_quick_start(manifest), manifest.provenance.created, name)

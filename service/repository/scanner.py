@@ -1,4 +1,4 @@
-"""Lists the bundles below the artifacts folder. Opens no file but promoted.json, and writes nothing."""
+"""Lists the bundles below the artifacts folder. Opens only promoted.json and default.json, and writes nothing."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from schemas.bundle import MANIFEST_FILE
-from schemas.errors import PromotionError
+from schemas.default_model import DEFAULT_FILE, read_default
+from schemas.errors import DefaultModelError, PromotionError
 from schemas.ignored_files import is_hidden
 from schemas.manifest import NAME_PATTERN
 from schemas.promotion import PROMOTION_FILE, Promotion, read_promotion
@@ -25,14 +26,16 @@ _BAD_VERSION = "name version folders 1, 2, 3 ... directly below their model: <ar
 class Scan:
     """The content of the artifacts folder.
 
-    models lists each model's versions in ascending order; promotions holds the records of promoted.json. unreadable
-    gives the reason why a model's folder cannot be listed; ignored, why a file or folder is not used.
+    models lists each model's versions in ascending order; promotions holds the records of promoted.json, and default
+    the model of default.json. unreadable gives the reason why a model's folder cannot be listed; ignored, why a file or
+    folder is not used.
     """
 
     models: dict[str, tuple[VersionRef, ...]] = field(default_factory=dict)
     promotions: dict[str, Promotion] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     ignored: dict[Path, str] = field(default_factory=dict)
+    default: str | None = None
 
 
 def scan(artifacts: Path) -> Scan:
@@ -40,15 +43,24 @@ def scan(artifacts: Path) -> Scan:
 
     Raises StartError if the artifacts folder itself cannot be listed.
     """
-    seen = Scan()
     entries = _list_artifacts(artifacts)
+    seen = _with_default(artifacts)
     seen.ignored.update(_bundle_too_high(artifacts, entries))
     for folder in entries:
         if re.fullmatch(NAME_PATTERN, folder.name):
             _scan_model(folder, seen)
         elif folder.is_dir():
             seen.ignored[folder] = _bad_name(folder.name)
+    if seen.default is not None and seen.default not in seen.models:
+        seen.ignored[artifacts / DEFAULT_FILE] = f"it names {seen.default}, which is not in the folder; correct it"
     return seen
+
+
+def _with_default(artifacts: Path) -> Scan:
+    try:
+        return Scan(default=read_default(artifacts))
+    except DefaultModelError as error:
+        return Scan(ignored={artifacts / DEFAULT_FILE: f"{error} Correct it, or delete it."})
 
 
 def _scan_model(folder: Path, seen: Scan) -> None:

@@ -7,6 +7,7 @@ from schemas.promotion import Promotion, serving_order
 from service.repository.plan import Plan, PlannedModel, Refused, Unloaded, VersionRef
 from service.settings import Policy, Rule
 
+DAMAGED_RECORD = "promoted.json is damaged, so it is unknown which version serves. Promote a version again."
 _MISSING = "The pinned version does not exist in the artifacts folder; load another one."
 
 Refusals = Mapping[VersionRef, Refused]
@@ -26,11 +27,15 @@ class Override:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model in the artifacts folder, its versions in rising order. promotion is the record in promoted.json."""
+    """A model in the artifacts folder, its versions in rising order. promotion is the record in promoted.json.
+
+    If the record is damaged, only versions that serve already may serve, and the only version of a model.
+    """
 
     versions: tuple[VersionRef, ...]
     promotion: Promotion | None = None
     override: Override = Override()
+    damaged: bool = False
 
     def showing(self, refused: Collection[VersionRef]) -> "KnownModel":
         """The same model with the reasons of these refusals shown, and nothing else changed."""
@@ -57,6 +62,9 @@ def plan_model(
     if pin is not None and all(ref.version != pin for ref in candidates):
         missing = VersionRef(name=name, version=pin, path=candidates[0].path.parent / str(pin))
         candidates, refused = [*candidates, missing], {**refused, missing: Refused(ref=missing, reason=_MISSING)}
+    if model.damaged and policy.rule is Rule.PROMOTED and pin is None and len(model.versions) > 1:
+        unknown = [ref for ref in model.versions if ref not in before]
+        refused = {**{ref: Refused(ref=ref, reason=DAMAGED_RECORD) for ref in unknown}, **refused}
     promotion = model.promotion if policy.rule is Rule.PROMOTED else None
     order = serving_order((ref.version for ref in model.versions), promotion) if pin is None else [pin]
     every = pin is None and policy.rule is Rule.ALL

@@ -55,6 +55,12 @@ def test_serves_the_promoted_version_then_the_previous_one_then_older_ones(
     assert serving_order([1, 2, 3, 4], record or None) == order
 
 
+def test_a_newer_version_serves_in_place_of_a_deleted_one_only_if_no_older_one_is_left() -> None:
+    record = Promotion(version=3, when="", by=PromotedBy.API, reason="")
+    assert serving_order([1, 2, 4], record) == [2, 1]
+    assert serving_order([4], record) == [4]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

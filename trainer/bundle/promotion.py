@@ -1,10 +1,12 @@
 """Decides whether a new version serves: docs/decisions/0016-when-training-promotes.md."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from schemas.bundle import Bundle, open_bundle
+from schemas.default_model import DEFAULT_FILE, is_quick_start, write_default
 from schemas.errors import BundleError, PromotionError
 from schemas.manifest import VariantName
 from schemas.metrics import learnt_something
@@ -49,8 +51,13 @@ class SharedTest:
 
 
 def serving_bundle(folder: Path, besides: int | None = None) -> Bundle | None:
-    """Returns the version of a model that a service with CONVOY_VERSIONS=promoted serves; None if there is none."""
+    """Returns the version of a model that a service with CONVOY_VERSIONS=promoted serves.
+
+    None if there is none, or if promoted.json is damaged: it is unknown then, except for an only version.
+    """
     versions = {number: path for number, path in version_folders(folder).items() if number != besides}
+    if len(versions) > 1 and damage_of(folder):
+        return None
     for number in serving_order(versions, record_of(folder)):
         try:
             return open_bundle(versions[number])
@@ -60,11 +67,17 @@ def serving_bundle(folder: Path, besides: int | None = None) -> Bundle | None:
 
 
 def record_of(folder: Path) -> Promotion | None:
-    """Returns the model's promotion; a damaged one counts as none, as it does after a restart of the service."""
+    """Returns the model's promotion; None if there is none, or if it is damaged."""
+    return None if damage_of(folder) else read_promotion(folder)
+
+
+def damage_of(folder: Path) -> str | None:
+    """Returns why promoted.json cannot be used."""
     try:
-        return read_promotion(folder)
-    except PromotionError:
-        return None
+        read_promotion(folder)
+    except PromotionError as error:
+        return str(error)
+    return None
 
 
 def check_labels(folder: Path, labels: tuple[str, ...]) -> None:
@@ -121,7 +134,10 @@ def promote_new(new: Bundle, test: SharedTest, wanted: Promote) -> str:
 
 
 def _objection(new: Bundle, serving: Bundle | None, wanted: Promote) -> str | None:
-    """Returns the reason not to promote a version, whatever its accuracy; None if there is none."""
+    """Returns why a version is not promoted, whatever its accuracy."""
+    damage = damage_of(new.path.parent)
+    if damage and len(version_folders(new.path.parent)) > 1:
+        return f"{damage.rstrip('.')}, so it is unknown which version serves"
     if not learnt_something(new.manifest.metrics.test):
         return "it is no better than guessing"
     if wanted is Promote.NEVER:
@@ -140,10 +156,31 @@ def _promoted(new: Bundle, reason: str, comparison: Comparison | None = None, fi
             f"{folder / PROMOTION_FILE} could not be written ({error.strerror}), so version {version} is not promoted. "
             f"Make the folder writable, then run: python -m trainer promote {folder.name} {version}"
         ) from error
+    _keep_default(new)
     return f"{_name(new)} is promoted. {figures or reason}"
 
 
+def _keep_default(new: Bundle) -> None:
+    """Records the first model of the user's own as the default, which other models then do not change."""
+    artifacts = new.path.parents[1]
+    others = [path for path in artifacts.iterdir() if path != new.path.parent and version_folders(path)]
+    if (artifacts / DEFAULT_FILE).exists() or is_quick_start(new.manifest) or not all(map(_is_quick_start, others)):
+        return
+    with suppress(OSError):  # the service then takes the model that was trained first
+        write_default(artifacts, new.manifest.name)
+
+
+def _is_quick_start(folder: Path) -> bool:
+    try:
+        return is_quick_start(open_newest_bundle(folder).manifest)
+    except BundleError:
+        return False
+
+
 def _candidate(new: Bundle, serving: Bundle | None, reason: str) -> str:
+    if damage_of(new.path.parent):
+        command = f"python -m trainer promote {new.manifest.name} VERSION"
+        return f"{_name(new)} stays a candidate, because {reason}. Choose a version with: {command}"
     if serving is None:
         return f"{_name(new)} is not promoted, because {reason}. It serves until another version is promoted."
     return f"{_name(new)} stays a candidate, and {_name(serving)} serves, because {reason.rstrip('.')}."

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.bundle import open_bundle
+from schemas.default_model import DEFAULT_FILE, write_default
 from schemas.errors import BundleError
 from schemas.manifest import VariantName
 from schemas.promotion import PROMOTION_FILE, PromotedBy, promote
-from trainer.bundle.promotion import record_of, serving_bundle
+from trainer.bundle.promotion import damage_of, record_of, serving_bundle
 from trainer.cli.argument_types import positive
 from trainer.cli.bundle_options import ARTIFACTS
 from trainer.cli.output import print_table, say
@@ -23,7 +24,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "version", type=positive, nargs="?", metavar="VERSION", help="the version to serve; an older one is a rollback"
     )
     parser.add_argument(
-        "--artifacts", type=Path, default=ARTIFACTS, metavar="DIR", help="folder of bundles (default: artifacts)"
+        "--default", action="store_true", help="also make it the model that answers requests without a model's name"
+    )
+    parser.add_argument(
+        "--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="folder for bundles (artifacts)"
     )
 
 
@@ -33,13 +37,27 @@ def run(options: argparse.Namespace) -> int:
     if not versions:
         models = sorted(path.name for path in options.artifacts.glob("*") if version_folders(path))
         raise ArtifactsError(f"{options.artifacts} has no model '{options.name}'. Its models: {_listed(models)}.")
+    if options.default:
+        _make_default(options.artifacts, options.name)
+    if version is None and options.default:
+        return 0
     if version is None:
+        if damage := damage_of(folder):
+            say(f"warning: {damage} Promote a version again.")
         print_table(("version", "serves", "trained", "test accuracy", "images"), _rows(folder), right=("version",))
         return 0
     if version not in versions:
         raise ArtifactsError(f"{options.name} has no version {version}. Its versions: {_listed(sorted(versions))}.")
     _promote(folder, version)
     return 0
+
+
+def _make_default(artifacts: Path, name: str) -> None:
+    try:
+        write_default(artifacts, name)
+    except OSError as error:
+        raise ArtifactsError(f"{artifacts / DEFAULT_FILE} could not be written ({error.strerror}).") from error
+    print(f"{name} is the default model, unless CONVOY_DEFAULT_MODEL names another one.")
 
 
 def _promote(folder: Path, version: int) -> None:

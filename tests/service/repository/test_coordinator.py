@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from schemas.default_model import write_default
 from schemas.promotion import PROMOTION_FILE, PromotedBy, promote, read_promotion
 from service.errors import (
     ConflictError,
@@ -379,9 +380,11 @@ async def test_serves_the_promoted_version_and_leaves_newer_ones_as_candidates(s
     assert service.workers.serving["a"] == [1]
 
 
-@pytest.mark.parametrize("content", ["{", '{"version": 7, "when": "", "by": "cli", "reason": ""}'])
+@pytest.mark.parametrize(
+    ("content", "after_a_restart"), [("{", []), ('{"version": 7, "when": "", "by": "cli", "reason": ""}', [2])]
+)
 async def test_reports_a_wrong_promoted_json_once_and_serves_as_before(
-    service: Service, content: str, caplog: pytest.LogCaptureFixture
+    service: Service, content: str, after_a_restart: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     record(service, 1)
     service.put("a", 2)
@@ -391,13 +394,46 @@ async def test_reports_a_wrong_promoted_json_once_and_serves_as_before(
         await service.coordinator.refresh()
         assert service.workers.serving["a"] == [1]
     assert caplog.text.count("promoted.json' is ignored") == 1
-    await assert_serves_after_a_restart(service, 2)  # a record that cannot be used counts as none
+    await assert_serves_after_a_restart(service, *after_a_restart)
 
 
-async def assert_serves_after_a_restart(service: Service, version: int) -> None:
+async def assert_serves_after_a_restart(service: Service, *versions: int) -> None:
     restarted = Service(service.artifacts)
     await restarted.coordinator.start()
-    assert restarted.workers.serving["a"] == [version]
+    assert restarted.workers.serving["a"] == [*versions]
+
+
+async def test_a_damaged_promoted_json_refuses_the_versions_until_a_promotion(service: Service) -> None:
+    service.put("a", 2)
+    (service.artifacts / "a" / PROMOTION_FILE).write_text("{")
+    await service.coordinator.start()
+    assert service.workers.serving == {"a": [], "b": [1]}
+    assert str(service.workers.reasons("a")[1]).startswith("promoted.json is damaged, so it is unknown which")
+    with pytest.raises(ModelRefusedError, match=r"promoted\.json is damaged"):
+        await service.coordinator.load("a")
+    await service.coordinator.load("a", 2)
+    assert service.workers.serving["a"] == [2]
+    await service.coordinator.promote("a", 1)
+    assert service.workers.serving["a"] == [1]
+    await assert_serves_after_a_restart(service, 1)
+
+
+async def test_a_damaged_promoted_json_keeps_new_versions_from_serving(service: Service) -> None:
+    (service.artifacts / "a" / PROMOTION_FILE).write_text("{")
+    await service.coordinator.start()
+    assert service.workers.serving["a"] == [1]  # the only one
+    service.put("a", 2)
+    await service.coordinator.refresh()
+    assert service.workers.serving["a"] == [1]
+
+
+@pytest.mark.parametrize("versions", ["latest", "a=1"])
+async def test_a_damaged_promoted_json_does_not_matter_to_configured_versions(service: Service, versions: str) -> None:
+    service.put("a", 2)
+    (service.artifacts / "a" / PROMOTION_FILE).write_text("{")
+    fixed = Service(service.artifacts, versions=versions)
+    await fixed.coordinator.start()
+    assert fixed.workers.serving["a"] == [2 if versions == "latest" else 1]
 
 
 async def test_a_promotion_by_call_serves_ends_a_pin_and_an_unload_and_survives_a_restart(service: Service) -> None:
@@ -532,6 +568,36 @@ async def test_does_not_give_up_a_default_model_named_digits_with_data_of_its_ow
 async def test_a_model_that_cannot_be_read_stays_the_default_after_a_restart(trained: Service) -> None:
     trained.put("photos", 1, content="{")
     assert await default_after_a_restart(trained) == "photos"
+
+
+async def test_a_recorded_default_survives_the_removal_of_its_first_version_and_a_model_trained_earlier(
+    trained: Service,
+) -> None:
+    put_trained(trained, "photos", "2026-02-01T00:00:00Z")
+    write_default(trained.artifacts, "photos")
+    put_trained(trained, "photos", "2026-04-01T00:00:00Z", version=2)
+    put_trained(trained, "cars", "2026-03-01T00:00:00Z")
+    put_trained(trained, "ants", "2025-03-01T00:00:00Z")
+    trained.remove("photos", 1)
+    assert await default_after_a_restart(trained) == "photos"
+
+
+async def test_default_json_may_change_while_the_service_runs(
+    trained: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_trained(trained, "photos", "2026-02-01T00:00:00Z")
+    await trained.coordinator.start()
+    for content in ('{"model": "digits"}', "{", '{"model": "cars"}'):
+        (trained.artifacts / "default.json").write_text(content)
+        for _ in range(2):
+            await trained.coordinator.refresh()
+        # without a usable record, the digits of the quick start give way again
+        assert trained.coordinator.plan.default == ("digits" if "digits" in content else "photos")
+    assert caplog.text.count("default.json' is ignored") == 2
+    configured = Service(trained.artifacts, default_model="digits")
+    write_default(trained.artifacts, "photos")
+    await configured.coordinator.start()
+    assert configured.coordinator.plan.default == "digits"
 
 
 async def test_logs_each_ignored_folder_once(service: Service, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,11 +1,14 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from schemas.bundle import Bundle, open_bundle
+from schemas.default_model import read_default
 from schemas.promotion import PROMOTION_FILE, PromotedBy, read_promotion
 from tests.support import colour_images
+from tests.support.altered_bundles import change_manifest
 from tests.support.bundles import write_bundle
 from trainer.bundle.promotion import Promote, SharedTest, keep_serving, promote_new, serving_bundle
 from trainer.errors import WriteError
@@ -86,9 +89,40 @@ def test_the_version_that_serves_is_the_promoted_one_not_the_newest(tmp_path: Pa
     serving = serving_bundle(tmp_path / "colours")
     assert serving is not None
     assert serving.manifest.version == 1
-    (tmp_path / "colours" / "2" / "manifest.json").unlink()
     (tmp_path / "colours" / PROMOTION_FILE).write_text("{")
+    assert serving_bundle(tmp_path / "colours") is None
+    shutil.rmtree(tmp_path / "colours" / "2")
     assert serving_bundle(tmp_path / "colours") == serving
+
+
+@pytest.mark.parametrize("wanted", Promote)
+def test_a_damaged_record_is_not_replaced_by_training(tmp_path: Path, wanted: Promote) -> None:
+    for version in (1, 2):
+        written(tmp_path, version)
+    (tmp_path / "colours" / PROMOTION_FILE).write_text("{")
+    keep_serving(tmp_path / "colours")
+    sentence = consider(written(tmp_path, 3), wanted=wanted)
+    assert sentence.startswith("colours/3 stays a candidate, because promoted.json")
+    assert sentence.endswith("python -m trainer promote colours VERSION")
+    assert (tmp_path / "colours" / PROMOTION_FILE).read_text() == "{"
+
+
+def test_the_first_model_becomes_the_default(tmp_path: Path) -> None:
+    quick_start = write_bundle(tmp_path, "digits")
+    change_manifest(quick_start, lambda manifest: manifest["provenance"].update(recipe={"data": {"source": "digits"}}))
+    consider(open_bundle(quick_start))
+    assert read_default(tmp_path) is None
+    consider(written(tmp_path, 1))
+    assert read_default(tmp_path) == "colours"
+    consider(open_bundle(write_bundle(tmp_path, "others")))
+    assert read_default(tmp_path) == "colours"
+
+
+def test_a_second_model_is_not_recorded_as_the_default(tmp_path: Path) -> None:
+    """Models of an older release have no record: the service takes the one that was trained first."""
+    write_bundle(tmp_path, "others")
+    consider(written(tmp_path, 1))
+    assert read_default(tmp_path) is None
 
 
 @pytest.mark.parametrize("wanted", Promote)

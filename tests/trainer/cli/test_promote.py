@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.default_model import read_default
 from schemas.promotion import PROMOTION_FILE, PromotedBy, read_promotion
 from tests.support.bundles import write_bundle
 from trainer.cli.main import main
@@ -78,3 +79,18 @@ def test_a_folder_that_takes_no_record_is_one_sentence(artifacts: Path, capsys: 
     (artifacts / "colours" / PROMOTION_FILE).mkdir()
     assert promote(artifacts, "colours", "1") == 2
     assert "promoted.json could not be written" in capsys.readouterr().err
+
+
+def test_makes_a_model_the_default(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert promote(artifacts, "colours", "--default") == 0
+    assert read_default(artifacts) == "colours"
+    assert read_promotion(artifacts / "colours") is None
+    assert "colours is the default model" in capsys.readouterr().out
+    assert promote(artifacts, "nowhere", "--default") == 2
+    assert read_default(artifacts) == "colours"
+
+
+def test_the_list_warns_of_a_damaged_record(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (artifacts / "colours" / PROMOTION_FILE).write_text("{")
+    assert promote(artifacts, "colours") == 0
+    assert "promoted.json: Invalid JSON" in capsys.readouterr().err
