@@ -16,6 +16,10 @@ _SYSTEM_FILES = {
     "lost+found",
     "@eadir",
     "__pycache__",
+    "_gsdata_",
+    "network trash folder",
+    "temporary items",
+    "zbthumbnail.info",
 }
 
 

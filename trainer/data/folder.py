@@ -3,11 +3,13 @@
 Folders named train, val and test that hold the class-named folders are published splits.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.ignored_files import is_hidden
+from trainer.data.csv import part_of_name
 from trainer.data.decode_cache import Unreadable
 from trainer.data.photo import is_document
 from trainer.data.photo_files import Listing, PhotoFile, PhotoSource, listed, shown
@@ -15,16 +17,9 @@ from trainer.errors import DataError
 from trainer.files import find_files, why_not_a_file
 
 _SHOWN = 10
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-_SEGMENTATION_NAMES = {"images", "image", "imgs", "masks", "mask", "labels", "annotations"}
+_WINDOW_BYTES = 64 * 2**20  # of decoded images that wait to be written
+_IMAGES = {"images", "image", "imgs", "img", "jpegimages"}
+_TARGETS = {"masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation", "edges"}
 
 
 @dataclass(frozen=True)
@@ -46,13 +41,13 @@ class FolderSource(PhotoSource):
         if not self.folder.is_dir():
             raise DataError(f"{self.folder} is not a folder. Give the folder of class-named folders with --data.")
         names = _subfolders(self.folder)
-        splits = {_SPLIT_NAMES[name.lower()]: self.folder / name for name in names if name.lower() in _SPLIT_NAMES}
+        splits = {part: self.folder / name for name in names if (part := part_of_name(Path(name)))}
         if len(splits) == len(names) and "train" in splits and all(_subfolders(path) for path in splits.values()):
             return splits
         if "train" in splits and (classes := set(_subfolders(splits["train"]))):
             for name in names:
                 found = set(_subfolders(self.folder / name))
-                if found & classes if name.lower() not in _SPLIT_NAMES else not found:
+                if found & classes if part_of_name(Path(name)) is None else not found:
                     raise DataError(
                         f"{splits['train']} is the training split, but {self.folder / name} is no split: "
                         f"{'it has no folders of classes' if not found else 'its name is not val or test'}. "
@@ -82,7 +77,7 @@ class FolderSource(PhotoSource):
             raise DataError(
                 f"{self.folder} must hold a folder for each of two or more classes, not {len(names)}.{hint}"
             )
-        elif {name.lower() for name in names} <= _SEGMENTATION_NAMES:
+        elif _are_parts_of_one(names):
             raise DataError(
                 f"The folders {_shown(names)} of {self.folder} look like parts of one data set, not like classes. Put "
                 "the images of each class into a folder of its name."
@@ -114,6 +109,13 @@ class FolderSource(PhotoSource):
             f"left out {len(documents)} files that are not photos by their names: {name}, ..." for name in documents
         ]
         return Listing(files, classes, bad, left_out[:1])
+
+
+def _are_parts_of_one(names: Sequence[str]) -> bool:
+    """Whether the folders hold images and what belongs to each of them, as for segmentation and detection."""
+    words = [set(re.split(r"[^a-z]+", name.lower())) for name in names]
+    found = [bool(each & _IMAGES) for each in words]
+    return any(found) and not all(found) and all(each & (_IMAGES | _TARGETS) for each in words)
 
 
 def _subfolders(folder: Path) -> list[str]:

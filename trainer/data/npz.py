@@ -41,6 +41,8 @@ _PARTS = {
         ("x", "y"),
         ("data", "target"),
         ("data", "labels"),
+        ("images_train", "labels_train"),
+        ("image", "label"),
     ),
     "validation": (
         ("images_val", "labels_val"),
@@ -48,6 +50,9 @@ _PARTS = {
         ("val_images", "val_labels"),
         ("val_x", "val_y"),
         ("x_valid", "y_valid"),
+        ("x_validation", "y_validation"),
+        ("images_validation", "labels_validation"),
+        ("validation_images", "validation_labels"),
     ),
     "test": (
         ("images_test", "labels_test"),
@@ -222,6 +227,10 @@ class NpzSource:
             bytes_by_type=all(images.dtype == np.uint8 for images, _ in parts.values()),
         )
         notes = [self._write(parts[part][0], indices[part], value_range, part, writer) for part in parts]
+        read = {array.name for pair in parts.values() for array in pair}
+        unread = [array.name for name, array in arrays.items() if array.name not in read and name not in _CLASSES]
+        if unread:
+            notes.append(f"left out arrays of other names: {', '.join(unread)}")
         return Decoded(notes=tuple(notes), classes=classes)
 
     def _write(

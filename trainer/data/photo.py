@@ -8,11 +8,27 @@ from schemas.image import Pixels, decode_image
 from schemas.manifest import InputSpec
 
 MOST_PIXELS = 1_000_000_000
-_TEXTS = {".txt", ".md", ".rtf", ".csv", ".tsv", ".json", ".xml", ".html", ".htm", ".yaml", ".yml", ".log", ".py"}
+_TEXTS = {
+    ".txt",
+    ".md",
+    ".rtf",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".xml",
+    ".html",
+    ".htm",
+    ".yaml",
+    ".yml",
+    ".log",
+    ".py",
+    ".toml",
+}
 _OFFICE = {".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ipynb", ".db", ".ini", ".url", ".lnk", ".md5", ".sha256"}
-_BESIDE_PHOTOS = {".aae", ".xmp", ".mov", ".mp4", ".avi"}  # edits as iOS and Adobe describe them, and Live Photos
-_DOCUMENTS = _TEXTS | _OFFICE | _BESIDE_PHOTOS
-_DOCUMENT_NAMES = {"readme", "license", "licence", "icon"}  # macOS writes Icon, for the picture of a folder
+_BESIDE_PHOTOS = {".aae", ".xmp", ".plist", ".gpx", ".srt"}  # edits as iOS and Adobe describe them, albums and places
+_VIDEOS = {".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".3gp", ".mp3", ".m4a", ".wav"}
+_DOCUMENTS = _TEXTS | _OFFICE | _BESIDE_PHOTOS | _VIDEOS
+_DOCUMENT_NAMES = {"readme", "license", "licence", "copying", "icon"}  # macOS writes Icon, for the picture of a folder
 _one_large_image = threading.Lock()  # several at a time could fill the memory
 
 

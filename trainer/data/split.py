@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from schemas.image import Pixels
 from schemas.manifest import Duplicates, InputSpec
 from trainer.data.dataset import LabelledImages, Labels, Rows, SourceData
 from trainer.data.duplicates import REMEDY, find_duplicates
@@ -14,6 +15,7 @@ from trainer.recipe import DataConfig
 
 _FEW_CLASSES = 20  # up to here, the size of each class is printed
 _COMPARED_IMAGES = 2000
+_DARK = 64  # grey levels of 255: photos have brighter pixels
 _FAR_MEANS = 64  # grey levels of 255
 _FAR_SPREADS = 3  # times
 
@@ -87,6 +89,7 @@ def split(data: SourceData, config: DataConfig) -> Splits:
         notes=(
             *data.notes,
             _class_sizes(train, data.labels),
+            *([] if config.value_range else _darkness(train)),
             *_shared(data, config),
             *found.notes,
             *_remedy(found.duplicates),
@@ -140,10 +143,26 @@ def _check_alike(train: LabelledImages, other: LabelledImages, name: str) -> Non
         )
 
 
+def _darkness(train: LabelledImages) -> list[str]:
+    """Returns a sentence if the images look as if their values were divided by too large a number."""
+    brightest = int(_sample(train).max(initial=0))
+    if brightest >= _DARK:
+        return []
+    return [
+        f"warning: the training images are nearly black: their brightest pixel is {brightest} of 255. If it should be "
+        f"white, set the values of black and white of csv and npz, as in --set data.value_range=0,{brightest}; make "
+        "photos brighter."
+    ]
+
+
 def _statistics(part: LabelledImages) -> tuple[float, float]:
-    step = -(-len(part) // _COMPARED_IMAGES)
-    pixels = part.images[:: max(step, 1)]
+    pixels = _sample(part)
     return float(pixels.mean()), float(pixels.std())
+
+
+def _sample(part: LabelledImages) -> Pixels:
+    step = -(-len(part) // _COMPARED_IMAGES)
+    return part.images[:: max(step, 1)]
 
 
 def _stratified(labels: Labels, shares: Sequence[float], rng: np.random.Generator) -> list[Rows]:

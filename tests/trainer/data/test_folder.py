@@ -1,4 +1,5 @@
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,15 +135,30 @@ def test_passes_over_what_systems_leave_and_documents(photos: Path) -> None:
     for name in ("$RECYCLE.BIN", "#recycle", "lost+found", "__pycache__"):
         (photos / name).mkdir()
     (photos / "$RECYCLE.BIN" / "old.png").write_bytes(solid("red", (9, 9)))
-    for name in ("ehthumbs.db", "Icon\r", "Icon", "readme.txt", "LICENSE", "IMG_1.AAE", "IMG_1.MOV", "list.xlsx"):
+    for name in (
+        "ehthumbs.db",
+        "Icon\r",
+        "Icon",
+        "readme.txt",
+        "LICENSE",
+        "IMG_1.AAE",
+        "IMG_1.MOV",
+        "list.xlsx",
+        "clip.webm",
+        "COPYING",
+    ):
         (photos / "red" / name).write_text("not a photo")
     data = FolderSource(photos, SPEC).load()
     assert (data.labels, len(data.train)) == (("blue", "green", "red"), 6)
-    assert "left out 6 files that are not photos by their names: red/IMG_1.AAE" in data.notes[1]
+    assert "left out 8 files that are not photos by their names: red/COPYING" in data.notes[1]
 
 
-def test_published_splits_are_not_classes(photos: Path) -> None:
-    for part in ("train", "Val", "test"):
+@pytest.mark.parametrize(
+    "names",
+    [("train", "Val", "test"), ("training_set", "validation_set", "test_set"), ("a_train", "a_valid", "a_test")],
+)
+def test_published_splits_are_not_classes(photos: Path, names: Sequence[str]) -> None:
+    for part in names:
         for colour in ("red", "blue"):
             (photos / "split" / part / colour).mkdir(parents=True)
             (photos / "split" / part / colour / "a.png").write_bytes(solid(colour, (9, 9)))
@@ -176,12 +192,24 @@ def test_a_class_may_be_named_train(tmp_path: Path) -> None:
     assert FolderSource(tmp_path, SPEC).load().labels == ("bus", "train")
 
 
-def test_folders_of_a_segmentation_data_set_are_not_classes(tmp_path: Path) -> None:
-    for name in ("images", "masks"):
+@pytest.mark.parametrize(
+    "names",
+    [("images", "masks"), ("image", "label"), ("Annotations", "JPEGImages"), ("train_images", "train_masks")],
+)
+def test_folders_of_a_segmentation_data_set_are_not_classes(tmp_path: Path, names: Sequence[str]) -> None:
+    for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(solid("red", (9, 9)))
-    with pytest.raises(DataError, match=r"images, masks of .* look like parts of one data set"):
+    with pytest.raises(DataError, match=rf"{', '.join(names)} of .* look like parts of one data set"):
         FolderSource(tmp_path, SPEC).load()
+
+
+@pytest.mark.parametrize("names", [("with_mask", "without_mask"), ("edges", "labels"), ("images", "cat")])
+def test_classes_may_be_named_as_parts_of_a_data_set(tmp_path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(solid("red", (9, 9)))
+    assert FolderSource(tmp_path, SPEC).load().labels == tuple(sorted(names))
 
 
 def test_a_folder_around_the_classes_is_named(tmp_path: Path) -> None:

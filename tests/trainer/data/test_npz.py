@@ -241,7 +241,16 @@ def _npy(array: Any) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("names", ["{}_images {}_labels train val", "x_{} y_{} train val", "X_{} Y_{} train val"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        "{}_images {}_labels train val",
+        "x_{} y_{} train val",
+        "X_{} Y_{} train val",
+        "x_{} y_{} train validation",
+        "images_{} labels_{} train validation",
+    ],
+)
 def test_published_validation_splits_are_read(tmp_path: Path, names: str) -> None:
     images, labels, train, validation = names.split()
     parts = {train: slice(0, 2), validation: slice(2, 4), "test": slice(4, 6)}
@@ -253,6 +262,11 @@ def test_published_validation_splits_are_read(tmp_path: Path, names: str) -> Non
     for part, rows in zip((data.train, data.validation, data.test), parts.values(), strict=True):
         assert np.array_equal(part.images, IMAGES[rows])
         assert part.labels.tolist() == LABELS[rows].tolist()
+
+
+def test_arrays_of_unknown_names_are_reported(tmp_path: Path) -> None:
+    data = source(write(tmp_path, images=IMAGES, labels=LABELS, x_holdout=IMAGES, classes=np.array(list("abc")))).load()
+    assert "left out arrays of other names: x_holdout" in data.notes
 
 
 def test_channels_first_is_read(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ def shares(validation: float, test: float, seed: int) -> DataConfig:
     return DataConfig(source=Source.NPZ, validation=validation, test=test, split_seed=seed, value_range=(0, 255))
 
 
+def unset_range(validation: float, test: float) -> DataConfig:
+    return shares(validation, test, 0).model_copy(update={"value_range": None})
+
+
 def positions(part: LabelledImages) -> list[int]:
     return [int(image[0, 0, 0]) + 256 * int(image[1, 0, 0]) for image in part.images]
 
@@ -90,6 +94,17 @@ def test_counts_and_reports_duplicates_across_the_splits() -> None:
     assert "python -m trainer clean DATA" in parts.notes[-1]
 
 
+def test_images_that_are_nearly_black_are_reported_unless_the_range_is_set() -> None:
+    """Values of 0 to 16 in bytes, or of 12 bits in 16, would be trained on as they are."""
+    data = numbered([0, 1] * 50, 2)
+    pixels = np.full((100, 2, 1, 1), 16, np.uint8)
+    dark = replace(data, train=LabelledImages(pixels, data.train.labels))
+    assert any("brightest pixel is" in note for note in split(dark, unset_range(0.2, 0.2)).notes)
+    assert not any("brightest pixel" in note for note in split(dark, shares(0.2, 0.2, 0)).notes)
+    bright = replace(data, train=LabelledImages(pixels + 48, data.train.labels))
+    assert not any("brightest pixel" in note for note in split(bright, unset_range(0.2, 0.2)).notes)
+
+
 def test_digits_split_70_20_10() -> None:
     data = colours(1000)
     parts = split(data, shares(0.2, 0.1, 0))
@@ -141,10 +156,10 @@ def test_test_images_of_another_range_are_refused_with_both_figures() -> None:
     data = numbered([0, 1] * 10, 2)
     labels = data.train.labels
     data = replace(data, train=LabelledImages(bright, labels), test=LabelledImages(dark, labels))
-    detected = DataConfig(source=Source.NPZ, validation=0.2)
+    config = DataConfig(source=Source.NPZ, validation=0.2)
     with pytest.raises(DataError, match=r"mean 1 against 200, standard deviation 0 against 0, of 255"):
-        split(data, detected)
-    assert len(split(data, detected.model_copy(update={"value_range": (0, 255)})).test) == 20
+        split(data, config)
+    assert len(split(data, config.model_copy(update={"value_range": (0, 255)})).test) == 20
 
 
 def test_one_class_is_refused() -> None:
