@@ -63,12 +63,22 @@ def new_file(text: str) -> Path:
     return path
 
 
+def folder(text: str) -> Path:
+    """The folder may be new, or read-only."""
+    existing = _existing(Path(text))
+    if not existing.is_dir():
+        raise argparse.ArgumentTypeError(f"'{existing}' is not a folder")
+    return Path(text)
+
+
 def output_folder(text: str) -> Path:
     """The folder may be new; the nearest folder above that exists must take files."""
-    path = Path(text)
-    existing = next(each for each in (path, *path.absolute().parents) if each.exists())
-    _check_writable(existing)
-    return path
+    _check_writable(_existing(Path(text)))
+    return Path(text)
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def _check_writable(folder: Path) -> None:

@@ -5,7 +5,7 @@ import importlib.util
 from collections import Counter
 from pathlib import Path
 
-from trainer.cli.argument_types import output_folder
+from trainer.cli.argument_types import folder, output_folder
 from trainer.cli.output import say
 from trainer.cli.recipe_options import ANY_SIZE
 from trainer.data.detect import open_source, recipe_for, recipe_of
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for the page and the list (clean)",
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for decoded images (beside the data)")
+    parser.add_argument("--cache", type=folder, metavar="DIR", help="folder for decoded images (beside the data)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
 

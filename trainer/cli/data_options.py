@@ -1,8 +1,8 @@
 """The options that name labelled data, for evaluate, compare and import."""
 
 import argparse
-from pathlib import Path
 
+from trainer.cli.argument_types import folder
 from trainer.evaluation.scoring import DataLocation
 from trainer.recipe import Source
 
@@ -36,7 +36,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable image files")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"
+        "--cache", type=folder, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"
     )
 
 

@@ -128,6 +128,7 @@ def test_a_version_with_other_labels_is_refused_before_the_training_unless_confi
         ["tune", "digits", "--trials", "1", "--study", "README.md"],
         ["tune", "digits", "--trials", "1", "--study", "README.md/tune.db"],
         ["lr-find", "digits", "--steps", "3"],
+        ["train", "digits", "--cache", "README.md/cache"],
         *[
             [*command, "--device", "cuda"]
             for command in (["train", "digits"], ["clean", "tests"], ["lr-find", "digits"])
