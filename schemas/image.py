@@ -222,7 +222,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:
     mode = _MODE_OF_CHANNELS[spec.channels]
     image = _over_white(_eight_bits(image, spec.value_range))
-    if (image.mode, mode) != ("RGBX", "RGB"):  # RGBX is resized as RGB is: a small copy later, not a large one now
+    if (image.mode, mode) != ("RGBX", "RGB"):  # RGBX is resized like RGB, and then converted: it is smaller
         image = image.convert(mode)
     size = (spec.width, spec.height)
     if image.size != size:

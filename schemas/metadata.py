@@ -11,7 +11,7 @@ from PIL import PngImagePlugin
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ANCILLARY = 0x20  # the bit of a chunk's first letter
 _ANIMATION, _FRAME, _FRAME_DATA = b"acTL", b"fcTL", b"fdAT"
-_NEEDED = {b"tRNS", b"eXIf", _ANIMATION, _FRAME, _FRAME_DATA}
+_NEEDED = {b"tRNS", b"eXIf", _ANIMATION, _FRAME, _FRAME_DATA}  # transparency, orientation, animation
 # ImageMagick writes EXIF as text; Pillow reads the orientation of XMP, too.
 _ORIENTATION = re.compile(
     rb"tEXtRaw profile type exif\0|zTXtRaw profile type exif\0\0|iTXtXML:com\.adobe\.xmp\0..[^\0]*\0[^\0]*\0",
@@ -23,10 +23,10 @@ _TRANSPARENCY_BYTES = {0: 2, 2: 6}  # by colour type: grey, RGB
 
 
 def without_metadata(data: bytes, *, first_frame: bool = False) -> bytes:
-    """Returns the image without needless or damaged metadata; what needs no change, and other formats, as they are.
+    """Returns a PNG or WebP without unneeded or damaged metadata, and other data unchanged.
 
-    first_frame leaves out the other frames of a PNG. What makes up the pixels stays as it is, so that the decoder
-    refuses it if it is damaged.
+    first_frame leaves out the other frames of a PNG. Chunks with pixels are kept even if they are damaged, so that the
+    decoder refuses the image.
     """
     if data.startswith(_PNG):
         return _png(data, first_frame)
@@ -49,7 +49,7 @@ def _webp(data: bytes) -> bytes:
 
 
 def _png(data: bytes, first_frame: bool) -> bytes:
-    """Drops chunks as libpng does: the damaged ones, and those that neither pixels nor orientation need."""
+    """Drops damaged ancillary chunks, as libpng does, and chunks that affect neither pixels nor orientation."""
     whole, start, end = memoryview(data), 0, len(_PNG)
     kept: list[memoryview] = []
     chunks = list(_chunks(data))

@@ -1,8 +1,8 @@
 """The desired state: which versions serve. Each service has one coordinator, whatever its number of workers.
 
-It scans the artifacts folder, has the workers prepare new versions, and then has them serve these. version_policy.py
-makes every decision. promoted.json records a promotion, and default.json the default model. Pins and unloads are kept
-only in memory, as artifacts/ may be read-only: a restart returns to CONVOY_VERSIONS.
+The coordinator scans the artifacts folder, and tells the workers to prepare new versions and then to serve them.
+version_policy.py makes every decision. promoted.json records a promotion, and default.json the default model. Pins and
+unloads are kept only in memory, because artifacts/ may be read-only: a restart returns to CONVOY_VERSIONS.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ class DefaultModel:
     """The configured model, else the one that default.json names, else the first one.
 
     It stays the same when others are added, and when it is refused or unloaded: clients must not get the answers of
-    another model. Only the digits of the quick start give way, to the first other model that serves. Without
+    another model. Exception: the quick start's model is replaced by the first other model that serves. Without
     default.json, the first model after a restart is the one that was trained first: unlike the times of files, that
     survives copies.
     """
@@ -32,15 +32,15 @@ class DefaultModel:
     async def choose(
         self, plan: Plan, oldest: Mapping[str, VersionRef], before: str | None, recorded: str | None
     ) -> str | None:
-        """The default of the plan; None without models. oldest has each model's oldest version."""
+        """Returns the default of the plan; None without models. oldest has each model's oldest version."""
         names = {model.name for model in plan.models}
         if recorded in names and not self._configured:
             return recorded
         if self._configured or len(names) < 2:
             return self._configured or min(names, default=None)
         if before in names:
-            is_quick_start, _, _ = await self._origin(oldest[before])
-            if not is_quick_start:
+            gives_way, _, _ = await self._origin(oldest[before])
+            if not gives_way:
                 return before
             names = {before} | {ref.name for ref in plan.serving}
         _, _, default = min([await self._origin(oldest[name]) for name in names])
@@ -56,5 +56,5 @@ class DefaultModel:
 
 def _origin(name: str, manifest: ModelManifest | None) -> _Origin:
     if manifest is None:
-        return (False, "~", name)  # after every time
+        return (False, "~", name)  # "~" sorts after every time
     return (is_quick_start(manifest), manifest.provenance.created, name)

@@ -134,7 +134,7 @@ def promote_new(new: Bundle, test: SharedTest, wanted: Promote) -> str:
 
 
 def _objection(new: Bundle, serving: Bundle | None, wanted: Promote) -> str | None:
-    """Returns why a version is not promoted, whatever its accuracy."""
+    """Returns the reason not to promote a version, whatever its accuracy; None if there is none."""
     damage = damage_of(new.path.parent)
     if damage and len(version_folders(new.path.parent)) > 1:
         return f"{damage.rstrip('.')}, so it is unknown which version serves"

@@ -8,7 +8,7 @@ from pathlib import Path
 from trainer.cli.argument_types import folder, output_folder
 from trainer.cli.output import say
 from trainer.cli.recipe_options import ANY_SIZE
-from trainer.data.detect import open_source, recipe_for, recipe_of
+from trainer.data.detect import open_source, recipe_for_path, recipe_for_source
 from trainer.errors import UsageError
 from trainer.recipe import InputConfig, Source
 from trainer.training.nvidia_driver import check_device

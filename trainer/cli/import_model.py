@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from schemas.manifest import InputSpec, Interpolation, Resize
-from trainer.cli.argument_types import folder, image_shape, model_name, numbers, output_folder
-from trainer.cli.data_options import SOURCES
+from trainer.cli.argument_types import image_shape, model_name, numbers
+from trainer.cli.bundle_options import add_bundle_options, describe_test, how_to_serve
+from trainer.cli.data_options import SOURCES, add_decoding_options, location_of
 from trainer.cli.output import say
 from trainer.errors import DataError, ImportedModelError
 from trainer.training.progress import reporter_for
@@ -52,20 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interpolation", choices=list(Interpolation), default=Interpolation.BILINEAR, help="default: bilinear"
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable image files")
-    parser.add_argument(
-        "--cache", type=folder, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"
-    )
-    parser.add_argument(
-        "--artifacts",
-        type=output_folder,
-        default=str(ARTIFACTS),  # argparse checks a default only if it is text
-        metavar="DIR",
-        help="folder for bundles (default: artifacts)",
-    )
-    parser.add_argument(
-        "--relabel", action="store_true", help="write a version whose labels differ from those of the previous version"
-    )
+    add_decoding_options(parser)
+    add_bundle_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--default", action="store_true", help="also make it the model that answers requests without a model's name"
     )
     parser.add_argument(
-        "--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="folder for bundles (artifacts)"
+        "--artifacts", type=Path, default=ARTIFACTS, metavar="DIR", help="folder of bundles (default: artifacts)"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.manifest import InputSpec
-from trainer.cli.argument_types import folder
+from trainer.cli.data_options import add_decoding_options
 from trainer.cli.output import say
 from trainer.data.dataset import DataSource
 from trainer.data.detect import check_data_option, model_name, open_source
@@ -75,9 +75,7 @@ def add_recipe_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="default", help="preset of the recipe, as `recipes` lists them")
     parser.add_argument("--data", type=Path, metavar="PATH", help="folder or file of the data set (default: data)")
     parser.add_argument("--exclude", type=Path, metavar="CSV", help="photo files to leave out, as `clean` lists them")
-    parser.add_argument(
-        "--cache", type=folder, metavar="DIR", help="cache folder (default: .convoy-cache beside the data)"
-    )
+    add_decoding_options(parser)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any setting of the recipe")
 
 

@@ -17,7 +17,6 @@ from trainer.errors import DataError
 from trainer.files import find_files, why_not_a_file
 
 _SHOWN = 10
-_WINDOW_BYTES = 64 * 2**20  # of decoded images that wait to be written
 _IMAGES = {"images", "image", "imgs", "img", "jpegimages"}
 _TARGETS = {"masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation", "edges"}
 

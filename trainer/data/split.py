@@ -90,7 +90,7 @@ def split(data: SourceData, config: DataConfig) -> Splits:
             *data.notes,
             _class_sizes(train, data.labels),
             *([] if config.value_range else _darkness(train)),
-            *_shared(data, config),
+            *_note_small_classes(data, config),
             *found.notes,
             *_remedy(found.duplicates),
         ),
