@@ -28,10 +28,13 @@ from schemas.manifest import HashedFile, ModelManifest, Variant, parse_manifest
 MANIFEST_FILE = "manifest.json"
 INPUT_NAME = "images"
 OUTPUT_NAMES = ("probabilities", "logits")
+MAP_NAME = "cam"
 
 FloatArray = npt.NDArray[np.float32]
 Infer = Callable[[Pixels], FloatArray]
 """uint8 [batch, height, width, channels] -> probabilities float32 [batch, classes]."""
+Explain = Callable[[Pixels], tuple[FloatArray, FloatArray]]
+"""As Infer, and the class activation map of the most probable class, float32 [batch, height, width]."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,23 @@ class Bundle:
             GoldenSample(entry.file, self.read(entry), row) for entry, row in zip(golden.images, rows, strict=True)
         )
 
-    def check_signature(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+    def read_with_map(self, variant: Variant) -> bytes | None:
+        """Returns the variant's graph with the output `cam`; None if the network has no maps. Raises as read.
+
+        Protobuf merges concatenated messages: their lists of nodes, constants and outputs are joined.
+        """
+        return self.read(variant) + self.read(variant.explanation) if variant.explanation else None
+
+    def check_signature(
+        self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], *, with_map: bool = False
+    ) -> None:
         """Raises ShapeMismatchError if the graph's inputs or outputs differ from the manifest."""
         classes = len(self.manifest.labels)
         _check_tensors("input", inputs, [(INPUT_NAME, "tensor(uint8)", self.manifest.input.shape)])
-        _check_tensors("output", outputs, [(name, "tensor(float)", (classes,)) for name in OUTPUT_NAMES])
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(OUTPUT_NAMES, (classes,))
+        if with_map and self.manifest.map_shape:
+            shapes[MAP_NAME] = self.manifest.map_shape
+        _check_tensors("output", outputs, [(name, "tensor(float)", shape) for name, shape in shapes.items()])
 
     def check_golden(self, variant: Variant, infer: Infer) -> None:
         """Decodes the golden samples and runs `infer` on them, one at a time and as one batch.
@@ -96,10 +111,7 @@ class Bundle:
         Raises GoldenMismatchError naming the first sample whose probabilities differ or are not finite.
         """
         samples = self.golden_samples()
-        try:
-            images = np.stack([decode_image(sample.image, self.manifest.input) for sample in samples])
-        except ImageError as error:
-            raise GoldenMismatchError(f"A golden sample cannot be decoded: {error}") from error
+        images = self._decoded(samples)
         single = np.concatenate([infer(images[i : i + 1]) for i in range(len(samples))])
         for probabilities in (single, infer(images)):
             shape = (len(samples), len(self.manifest.labels))
@@ -115,6 +127,46 @@ class Bundle:
                         f"ones by {difference:.2g} (tolerance {variant.golden_tolerance:g}). Either the model changed "
                         "after its export, or this machine computes it incorrectly."
                     )
+
+    def check_golden_maps(self, variant: Variant, explain: Explain) -> None:
+        """Like check_golden, for the maps of the golden samples as one batch.
+
+        The map of another class than the expected one is not compared: a variant may decide a near tie differently.
+        """
+        tolerance, file = variant.explanation, self.manifest.golden.maps
+        if tolerance is None or file is None:
+            return
+        samples, expected = self.golden_samples(), self._golden_maps(file)
+        probabilities, found = explain(self._decoded(samples))
+        if found.shape != expected.shape:
+            raise GoldenMismatchError(
+                f"The maps of the golden samples have shape {list(found.shape)}; expected {list(expected.shape)}."
+            )
+        for sample, answer, row, map_ in zip(samples, probabilities, found, expected, strict=True):
+            difference = float(np.abs(row - map_).max())
+            same_class = answer.argmax() == sample.probabilities.argmax()
+            if not np.isfinite(difference) or (same_class and difference > tolerance.golden_tolerance):
+                raise GoldenMismatchError(
+                    f"Golden sample {sample.file}: the class activation map of {variant.name} differs from the "
+                    f"expected one by {difference:.2g} (tolerance {tolerance.golden_tolerance:.2g}). Either the model "
+                    "changed after its export, or this machine computes it incorrectly."
+                )
+
+    def _golden_maps(self, file: HashedFile) -> FloatArray:
+        shape = (len(self.manifest.golden.images), *(self.manifest.map_shape or ()))
+        try:
+            maps = np.array(json.loads(self.read(file)), dtype=np.float32)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ManifestError(f"{file.file} must contain lists of numbers.") from error
+        if maps.shape != shape or not np.isfinite(maps).all():
+            raise ManifestError(f"{file.file} must contain {shape[0]} maps of {shape[1]} x {shape[2]} finite numbers.")
+        return maps
+
+    def _decoded(self, samples: Sequence[GoldenSample]) -> Pixels:
+        try:
+            return np.stack([decode_image(sample.image, self.manifest.input) for sample in samples])
+        except ImageError as error:
+            raise GoldenMismatchError(f"A golden sample cannot be decoded: {error}") from error
 
 
 def open_bundle(path: Path) -> Bundle:

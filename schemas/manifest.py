@@ -115,6 +115,14 @@ class BatchSpeed(Frozen):
         return self.images_per_second / self.fp32_images_per_second
 
 
+class VariantMap(HashedFile):
+    """The nodes that compute class activation maps: appended to the variant's file, they add the output `cam`."""
+
+    golden_tolerance: Annotated[
+        float, Field(gt=0, description="largest accepted absolute difference from a golden map of the same class")
+    ]
+
+
 class Variant(HashedFile):
     name: VariantName
     metrics: VariantMetrics
@@ -125,6 +133,7 @@ class Variant(HashedFile):
     speed: Annotated[
         tuple[BatchSpeed, ...], Field(description="relative to fp32; empty for fp32 itself and if not measured")
     ] = ()
+    explanation: Annotated[VariantMap | None, Field(description="null if the network has no maps")] = None
 
 
 class DroppedVariant(Frozen):
@@ -182,10 +191,37 @@ class Reject(Frozen):
         return self
 
 
+class Pooling(StrEnum):
+    """How a network reduces its last feature maps to one number per channel."""
+
+    AVERAGE = "average"
+    MAX = "max"
+
+
+class Explanation(Frozen):
+    """The class activation maps of the network, or the reason why it has none."""
+
+    height: Annotated[int | None, Field(ge=1, description="of a map")] = None
+    width: Annotated[int | None, Field(ge=1, description="of a map")] = None
+    pooling: Annotated[
+        Pooling | None,
+        Field(description="average: the mean of a map plus the bias is the logit; max: a map shows the evidence only"),
+    ] = None
+    reason: Annotated[str | None, Field(description="why there are no maps")] = None
+
+    @model_validator(mode="after")
+    def _maps_or_reason(self) -> Self:
+        parts = (self.height, self.width, self.pooling)
+        if (self.reason is None) == (self.height is None) or len({part is None for part in parts}) > 1:
+            raise ValueError("give either height, width and pooling, or only a reason")
+        return self
+
+
 class Golden(Frozen):
-    """Encoded images, and a file with the probabilities of fp32 on the CPU for each image, in order."""
+    """Encoded images, and files with the probabilities and maps of fp32 on the CPU for each image, in order."""
 
     expected: HashedFile
+    maps: Annotated[HashedFile | None, Field(description="null if the network has no maps")] = None
     images: Annotated[tuple[HashedFile, ...], Field(min_length=1)]
 
 
@@ -281,6 +317,7 @@ class ModelManifest(Frozen):
     metrics: SplitMetrics
     calibration: TemperatureScaling | None = None
     reject: Reject | None = None
+    explanation: Annotated[Explanation | None, Field(description="null in bundles of earlier releases")] = None
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -295,7 +332,16 @@ class ModelManifest(Frozen):
         both = sorted(set(names) & {dropped.name for dropped in self.dropped_variants})
         if both:
             raise ValueError(f"{both[0]} is listed in both variants and dropped_variants")
+        maps = self.map_shape is not None
+        if {part is not None for part in (self.golden.maps, *(each.explanation for each in self.variants))} != {maps}:
+            raise ValueError("golden and every variant must have maps if explanation has a size, and only then")
         return self
+
+    @property
+    def map_shape(self) -> tuple[int, int] | None:
+        """Height and width of the class activation maps; None without maps."""
+        found = self.explanation
+        return None if found is None or found.height is None or found.width is None else (found.height, found.width)
 
     def variant(self, name: VariantName) -> Variant | None:
         return next((variant for variant in self.variants if variant.name is name), None)

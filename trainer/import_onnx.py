@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from scipy.special import log_softmax
 
 from schemas.bundle import Bundle
-from schemas.manifest import Duplicates, InputSpec, Reject, Task
+from schemas.manifest import Duplicates, Explanation, InputSpec, Reject, Task
 from trainer.bundle.assemble import BundleSettings, Exported, assemble, spread_images
 from trainer.bundle.promotion import check_labels
 from trainer.bundle.provenance import provenance_of_import
@@ -24,6 +24,7 @@ from trainer.errors import DataError
 from trainer.evaluation.calibration import fit_temperature
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.scoring import DataLocation
+from trainer.export.graph import Graph
 from trainer.export.imported_model import USUAL_NORMALISATIONS, ImportedModel, Normalisation
 from trainer.export.onnx import NetworkOutput
 from trainer.recipe import InputConfig, Source
@@ -59,7 +60,8 @@ def import_onnx(
     temperature = fit_temperature(model.logits(data.validation.images, normalisation), data.validation.labels)
     tested = spread_images(data.test)
     original = NetworkOutput(tested, model.logits(tested, normalisation))
-    exported = Exported(model.bundle_graph(normalisation, temperature), temperature, original)
+    explanation = Explanation(reason="The model was imported from an ONNX file, whose layers are not known.")
+    exported = Exported(Graph(model.bundle_graph(normalisation, temperature)), temperature, original, explanation)
     origin: dict[str, JsonValue] = {
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),

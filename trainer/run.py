@@ -25,7 +25,7 @@ from trainer.data.split import Splits, split
 from trainer.data.suspects import Suspect, describe, find_suspects
 from trainer.evaluation.calibration import calibrated, fit_temperature
 from trainer.evaluation.evaluate import Evaluation
-from trainer.export.onnx import NetworkOutput, export, network_logits
+from trainer.export.onnx import NetworkOutput, export_with_map, network_logits
 from trainer.models.build import build_network
 from trainer.models.pretrained import starting_weights, with_weights_hash
 from trainer.models.tta import with_views
@@ -145,7 +145,8 @@ def write_bundle(
     temperature = fit_temperature(logits, labels)
     held = Evaluation.of(labels, calibrated(logits, temperature), logits, data.labels) if fitted.held else None
     original = NetworkOutput.of(network, spread_images(data.test))
-    exported = Exported(export(network, data.input, temperature), temperature, original, held)
+    graph, explanation = export_with_map(network, data.input, temperature, original.images)
+    exported = Exported(graph, temperature, original, explanation, held)
     settings = BundleSettings(
         recipe.name, Task.BINARY if recipe.sigmoid else Task.MULTICLASS, recipe.target_accuracy, recipe.variants
     )

@@ -9,6 +9,7 @@ import numpy as np
 from schemas.bundle import Bundle, hash_file
 from schemas.image import Pixels
 from schemas.manifest import (
+    Explanation,
     ModelManifest,
     Provenance,
     Reject,
@@ -20,12 +21,13 @@ from schemas.manifest import (
 )
 from trainer.bundle.model_card import warnings_of
 from trainer.bundle.promotion import keep_serving
-from trainer.bundle.writer import new_bundle, publish, write_golden
+from trainer.bundle.writer import new_bundle, publish, write_golden, write_golden_maps
 from trainer.data.dataset import LabelledImages
 from trainer.data.split import Splits
 from trainer.evaluation.calibration import describe_scaling, find_reject
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.graph import Graph
 from trainer.export.onnx import NetworkOutput, check_parity
 from trainer.export.quantize import Reference, make_variants
 from trainer.training.progress import Reporter
@@ -41,15 +43,16 @@ WriteFiles = Callable[[Path, Evaluation, Reject | None], list[str]]
 
 @dataclass(frozen=True)
 class Exported:
-    """A bundle's fp32 file, calibrated with a temperature.
+    """A bundle's fp32 graph, calibrated with a temperature.
 
     original are the logits of the network or graph that the file was made from, for spread_images of the test split.
     held are cross-validated predictions, if the validation split took part in fitting the weights.
     """
 
-    content: bytes
+    graph: Graph
     temperature: float
     original: NetworkOutput
+    explanation: Explanation
     held: Evaluation | None = None
 
 
@@ -74,17 +77,19 @@ def assemble(
 
     If another version serves, the new one does not serve yet. Raises ExportError and WriteError.
     """
-    model = OnnxModel(exported.content)
+    graph = exported.graph
+    model = OnnxModel(graph.main)
     parity = check_parity(model, exported.original)
     validation, test = (evaluate(model, part, data.labels) for part in (data.validation, data.test))
     chosen = exported.held or validation
     reject = find_reject(settings.target_accuracy, chosen, test)
     with new_bundle(artifacts, settings.name) as folder:
-        (folder / "model.onnx").write_bytes(exported.content)
-        golden, golden_images, golden_probabilities = write_golden(folder, data.test, data.input, model)
-        reference = Reference(
-            exported.content, data, validation.metrics.accuracy, exported.original, golden_images, golden_probabilities
-        )
+        golden, images, probabilities = write_golden(folder, data.test, data.input, model)
+        golden, maps = write_golden_maps(folder, golden, graph, images)
+        map_tolerance = None if maps is None else GOLDEN_TOLERANCE_FP32 * maps.scale
+        fp32_map = graph.write(folder / "model.onnx", map_tolerance)
+        accuracy = validation.metrics.accuracy
+        reference = Reference(graph.whole, data, accuracy, exported.original, images, probabilities, maps)
         variants = make_variants(settings.variants, reference, folder)
         failures = write_files(folder, test, reject)
         weights = folder / WEIGHTS_FILE
@@ -94,6 +99,7 @@ def assemble(
             metrics=VariantMetrics(accuracy=test.metrics.accuracy, log_loss=test.metrics.log_loss),
             parity=parity,
             golden_tolerance=GOLDEN_TOLERANCE_FP32,
+            explanation=fp32_map,
         )
         manifest = ModelManifest(
             name=settings.name,
@@ -108,10 +114,11 @@ def assemble(
             metrics=SplitMetrics(validation=chosen.metrics, test=test.metrics),
             calibration=describe_scaling(exported.temperature, chosen, test),
             reject=reject,
+            explanation=exported.explanation,
             provenance=provenance,
         )
         keep_serving(folder.parent)
-        bundle = publish(folder, manifest, model)
+        bundle = publish(folder, manifest, graph)
     for warning in (*warnings_of(bundle.manifest), *failures):
         reporter.note(f"warning: {warning}")
     return bundle, test

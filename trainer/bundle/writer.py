@@ -21,6 +21,7 @@ from trainer.bundle.model_card import model_card
 from trainer.data.dataset import LabelledImages
 from trainer.errors import ArtifactsError, ExportError, WriteError
 from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.graph import GoldenMaps, Graph
 from trainer.files import sync_tree, version_folders
 
 GOLDEN_SAMPLES = 8
@@ -49,7 +50,7 @@ def new_bundle(artifacts: Path, name: str) -> Iterator[Path]:
         _remove_if_empty(folder.parent)
 
 
-def publish(folder: Path, manifest: ModelManifest, model: OnnxModel) -> Bundle:
+def publish(folder: Path, manifest: ModelManifest, graph: Graph) -> Bundle:
     """Renames the folder of new_bundle to the model's next version, with manifest.json and the model card.
 
     Checks first what the service will check; raises ExportError if that fails. If another run takes the version at the
@@ -60,7 +61,7 @@ def publish(folder: Path, manifest: ModelManifest, model: OnnxModel) -> Bundle:
         manifest = manifest.model_copy(update={"version": version})
         (folder / "README.md").write_text(model_card(manifest, folder), encoding="utf-8")
         (folder / MANIFEST_FILE).write_text(render_json(manifest), encoding="utf-8")
-        _check(Bundle(folder, manifest), model)
+        _check(Bundle(folder, manifest), graph)
         sync_tree(folder)
         target = folder.parent / str(version)
         try:
@@ -101,10 +102,26 @@ def write_golden(
     return Golden(expected=hash_file(expected, folder), images=entries), decoded, probabilities
 
 
-def _check(bundle: Bundle, model: OnnxModel) -> None:
+def write_golden_maps(folder: Path, golden: Golden, graph: Graph, images: Pixels) -> tuple[Golden, GoldenMaps | None]:
+    """Adds the maps of the golden images, if the graph has maps."""
+    if not graph.map_nodes:
+        return golden, None
+    probabilities, maps = OnnxModel(graph.whole).explain(images)
+    file = folder / "golden" / "maps.json"
+    file.write_text(json.dumps(maps.astype(float).tolist()))
+    entry = golden.model_copy(update={"maps": hash_file(file, folder)})
+    return entry, GoldenMaps(images, probabilities.argmax(axis=1), maps)
+
+
+def _check(bundle: Bundle, graph: Graph) -> None:
+    model, fp32 = OnnxModel(graph.main), bundle.manifest.fp32
     try:
         bundle.check_signature(model.inputs, model.outputs)
-        bundle.check_golden(bundle.manifest.fp32, model.probabilities)
+        bundle.check_golden(fp32, model.probabilities)
+        if content := bundle.read_with_map(fp32):
+            with_map = OnnxModel(content)
+            bundle.check_signature(with_map.inputs, with_map.outputs, with_map=True)
+            bundle.check_golden_maps(fp32, with_map.explain)
     except BundleError as error:
         raise ExportError(f"The service would refuse the bundle, so it was not written: {error}") from error
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import onnxruntime
 
-from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
+from schemas.bundle import INPUT_NAME, MAP_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
 from schemas.image import Pixels
 
 BATCH = 32  # whose activations fit into the cache of a core
@@ -40,6 +40,11 @@ class OnnxModel:
         """Returns probabilities and logits, float32 [n, classes], of uint8 [n, height, width, channels]."""
         probabilities, logits = self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: images})
         return probabilities, logits
+
+    def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
+        """Returns probabilities, and class activation maps, float32 [n, h, w]. The graph must have the output `cam`."""
+        probabilities, maps = self._session.run([OUTPUT_NAMES[0], MAP_NAME], {INPUT_NAME: images})
+        return probabilities, maps
 
     def answers(self, images: ImageRows) -> tuple[FloatArray, FloatArray]:
         """Like run, in batches of a fixed size, so that any number of images fits into memory.

@@ -12,15 +12,18 @@ from onnx import ModelProto
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray
+from schemas.bundle import INPUT_NAME, MAP_NAME, OUTPUT_NAMES, FloatArray
 from schemas.image import Pixels
-from schemas.manifest import InputSpec, Parity
+from schemas.manifest import Explanation, InputSpec, Parity
 from trainer.errors import ExportError, one_line
 from trainer.evaluation.onnx_session import BATCH, ImageRows, OnnxModel
+from trainer.export.graph import Graph
+from trainer.models.activation_map import WithMap, explained
 from trainer.models.backbones import Backbone
 
 OPSET = 20
 PARITY_BATCHES = (1, 2, 7)
+MAP_IMAGES = 7
 RELATIVE_TOLERANCE = 1e-3
 ABSOLUTE_TOLERANCE = 1e-4
 
@@ -28,7 +31,8 @@ ABSOLUTE_TOLERANCE = 1e-4
 class Deployed(nn.Module):
     """The graph of a bundle: uint8 [batch, height, width, channels] -> probabilities and logits [batch, classes].
 
-    The temperature calibrates the probabilities; the logits remain the network's own.
+    A network with maps adds them, [batch, h, w]. The temperature calibrates the probabilities; the logits remain the
+    network's own.
     """
 
     def __init__(self, network: nn.Module, temperature: float = 1.0) -> None:
@@ -36,9 +40,10 @@ class Deployed(nn.Module):
         self.network = network
         self.temperature = temperature
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(images.permute(0, 3, 1, 2).float() / 255)
-        return (logits / self.temperature).softmax(dim=1), logits
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = self.network(images.permute(0, 3, 1, 2).float() / 255)
+        logits, *maps = found if isinstance(found, tuple) else (found,)
+        return (logits / self.temperature).softmax(dim=1), logits, *maps
 
 
 @dataclass(frozen=True)
@@ -62,17 +67,31 @@ class NetworkOutput:
 
 
 def export(network: nn.Module, spec: InputSpec, temperature: float = 1.0) -> bytes:
-    """Returns the ONNX file of a network in eval mode. Raises ExportError."""
+    """Returns the ONNX file of a network in eval mode; with maps, Graph divides it. Raises ExportError."""
     try:
-        model = _export_quietly(
-            Deployed(_folded(network), temperature).eval(), torch.zeros(2, *spec.shape, dtype=torch.uint8)
-        )
+        example = torch.zeros(2, *spec.shape, dtype=torch.uint8)
+        deployed = Deployed(_folded(network), temperature).eval()
+        model = _export_quietly(deployed, example, has_map=isinstance(network, WithMap))
         _strip(model)
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # tracing, exporting and checking raise exceptions of many types
         raise ExportError(f"PyTorch could not export the network: {one_line(error)}") from error
     data: bytes = model.SerializeToString()
     return data
+
+
+def export_with_map(
+    network: nn.Module, spec: InputSpec, temperature: float, images: Pixels
+) -> tuple[Graph, Explanation]:
+    """Like export, with class activation maps if the network can have them; compares those of a few images.
+
+    network is one that build_network returned, maybe with test-time views.
+    """
+    with_map, explanation = explained(network, spec)
+    graph = Graph.of(export(with_map, spec, temperature))
+    if graph.map_nodes:
+        _check_maps(OnnxModel(graph.whole), with_map, images[:MAP_IMAGES])
+    return graph, explanation
 
 
 def check_parity(model: OnnxModel, network: NetworkOutput) -> Parity:
@@ -106,6 +125,22 @@ def network_logits(network: nn.Module, images: ImageRows) -> FloatArray:
     return np.concatenate(batches)
 
 
+def _check_maps(model: OnnxModel, network: nn.Module, images: Pixels) -> None:
+    """Compares the maps of an exported graph with those of its network with maps.
+
+    Raises ExportError if they differ, except for images whose classes are nearly tied.
+    """
+    with torch.no_grad():
+        _, logits, expected = (tensor.numpy() for tensor in Deployed(network)(torch.from_numpy(images)))
+    probabilities, found = model.explain(images)
+    same = probabilities.argmax(axis=1) == logits.argmax(axis=1)
+    difference = np.abs(found[same] - expected[same]).max(initial=0.0)
+    if not difference <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(expected).max():  # NaN fails
+        raise ExportError(
+            f"The class activation maps of the exported graph differ from the network's by {difference:.2g}."
+        )
+
+
 def _check_close(found: FloatArray, expected: FloatArray) -> None:
     if not np.allclose(found, expected, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE):
         raise ExportError(
@@ -125,7 +160,7 @@ def _folded(network: nn.Module) -> nn.Module:
     return fuse(copy.deepcopy(network).cpu().eval()) if has_batch_norm else network
 
 
-def _export_quietly(network: Deployed, example: Tensor) -> ModelProto:
+def _export_quietly(network: Deployed, example: Tensor, *, has_map: bool) -> ModelProto:
     """Exports without the exporter's log lines and warnings about its own internals; errors are still raised."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -137,7 +172,7 @@ def _export_quietly(network: Deployed, example: Tensor) -> ModelProto:
                 network,
                 (example,),
                 input_names=[INPUT_NAME],
-                output_names=list(OUTPUT_NAMES),
+                output_names=[*OUTPUT_NAMES, MAP_NAME] if has_map else list(OUTPUT_NAMES),
                 dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
                 opset_version=OPSET,
                 dynamo=True,

@@ -27,6 +27,7 @@ from trainer.data.split import Splits
 from trainer.errors import one_line
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.onnx_session import CPU, CUDA, OnnxModel
+from trainer.export.graph import GoldenMaps, Graph
 from trainer.export.latency import measure_speed
 from trainer.export.onnx import NetworkOutput
 
@@ -42,7 +43,7 @@ _MARGIN, _MIN_TOLERANCE = 1.5, 0.01
 
 @dataclass(frozen=True)
 class Reference:
-    """The fp32 file, and what its variants are compared with.
+    """The whole fp32 graph, and what its variants are compared with.
 
     validation_accuracy is the fp32 file's; golden_images are uint8 [n, height, width, channels], and
     golden_probabilities the expected float32 [n, classes].
@@ -54,6 +55,7 @@ class Reference:
     network: NetworkOutput
     golden_images: Pixels
     golden_probabilities: FloatArray
+    golden_maps: GoldenMaps | None = None
 
     @property
     def calibration_images(self) -> Pixels:
@@ -82,24 +84,24 @@ def make_variants(
     kept, dropped = [], []
     for name in names:
         try:
-            content, variant = _make(name, reference, speed_test)
+            graph, map_tolerance, variant = _make(name, reference, speed_test)
         except _UnfitError as error:
             dropped.append(DroppedVariant(name=name, reason=str(error)))
         else:
             file = folder / f"model.{name}.onnx"
-            file.write_bytes(content)
-            kept.append(Variant(name=name, **dict(hash_file(file, folder)), **variant))
+            explanation = graph.write(file, map_tolerance)
+            kept.append(Variant(name=name, **dict(hash_file(file, folder)), explanation=explanation, **variant))
     return Variants(tuple(kept), tuple(dropped))
 
 
-def _make(name: VariantName, reference: Reference, speed_test: SpeedTest) -> tuple[bytes, dict[str, Any]]:
-    """Returns the variant's file, and its manifest entry without name and hash. Raises _UnfitError."""
+def _make(name: VariantName, reference: Reference, speed_test: SpeedTest) -> tuple[Graph, float | None, dict[str, Any]]:
+    """Returns the variant, the tolerance of its maps, and its manifest entry without files. Raises _UnfitError."""
     provider, data = PROVIDERS[name], reference.data
     _check_provider(provider)
     try:
         with _no_logging():
-            content = CONVERT[name](reference)
-        model, fp32 = OnnxModel(content, provider), OnnxModel(reference.model, provider)
+            graph = Graph.of(CONVERT[name](reference))
+        model, fp32 = (OnnxModel(each.main, provider) for each in (graph, Graph.of(reference.model)))
         _check_runs_on(model, provider)
         _check_signature(model, fp32)
         tolerance = golden_tolerance(model, reference)
@@ -108,12 +110,17 @@ def _make(name: VariantName, reference: Reference, speed_test: SpeedTest) -> tup
         speed = speed_test(model, fp32, reference.calibration_images)
         _check_speed(speed)
         test = evaluate(model, data.test, data.labels).metrics
-        return content, {
-            "metrics": VariantMetrics(accuracy=test.accuracy, log_loss=test.log_loss),
-            "parity": reference.network.parity(model.logits(reference.network.images)),
-            "golden_tolerance": tolerance,
-            "speed": speed,
-        }
+        map_tolerance = golden_map_tolerance(graph, provider, reference.golden_maps)
+        return (
+            graph,
+            map_tolerance,
+            {
+                "metrics": VariantMetrics(accuracy=test.accuracy, log_loss=test.log_loss),
+                "parity": reference.network.parity(model.logits(reference.network.images)),
+                "golden_tolerance": tolerance,
+                "speed": speed,
+            },
+        )
     except _UnfitError:
         raise
     except Exception as error:  # the converters and ONNX Runtime raise exceptions of many types
@@ -176,6 +183,13 @@ def golden_tolerance(model: OnnxModel, reference: Reference) -> float:
     """Returns the variant's largest difference from a golden probability, with a margin; NaN if it answers NaN."""
     differences = np.abs(model.probabilities(reference.golden_images) - reference.golden_probabilities)
     return float(differences.max()) * _MARGIN + _MIN_TOLERANCE
+
+
+def golden_map_tolerance(graph: Graph, provider: str, golden: GoldenMaps | None) -> float | None:
+    """Like golden_tolerance, for the maps."""
+    if golden is None:
+        return None
+    return golden.difference(OnnxModel(graph.whole, provider)) * _MARGIN + _MIN_TOLERANCE * golden.scale
 
 
 def _check_provider(provider: str) -> None:

@@ -27,13 +27,29 @@ class Backbone(nn.Module):
 
     def __init__(self, body: nn.Module, features: int, classes: int) -> None:
         super().__init__()
-        self.body = body
+        self.body: Any = body  # timm's networks have more methods than nn.Module
         self.head: nn.Module = nn.Linear(features, classes)
         self.frozen_norms = False
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(images))
+        return self.linear(self.body(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.body.forward_features(images)
+        return features
+
+    def pool(self, features: Tensor) -> Tensor:
+        pooled: Tensor = self.body.forward_head(features)
+        return pooled
+
+    def linear(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.head(pooled)
         return logits
+
+    @property
+    def class_weights(self) -> Tensor:
+        assert isinstance(self.head, nn.Linear)  # noqa: S101 - a network without a head has no classes
+        return self.head.weight
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)

@@ -46,9 +46,23 @@ class FastNetwork(nn.Module):
         self.logit_scale = config.logit_scale
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.groups(functional.gelu(self.whitening(images)))
-        logits: Tensor = self.head(self.dropout(features.amax(dim=(2, 3)))) * self.logit_scale
+        return self.linear(self.pool(self.features(images)))
+
+    def features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.groups(functional.gelu(self.whitening(images)))
+        return features
+
+    def pool(self, features: Tensor) -> Tensor:
+        pooled: Tensor = self.dropout(features.amax(dim=(2, 3)))
+        return pooled
+
+    def linear(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.head(pooled) * self.logit_scale
         return logits
+
+    @property
+    def class_weights(self) -> Tensor:
+        return self.head.weight * self.logit_scale
 
     @torch.no_grad()
     def prepare(self, images: Tensor) -> None:

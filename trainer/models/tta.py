@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from trainer.recipe import Views
 
+_MIRRORED = {1, 4, 5}
+
 
 class AveragedViews(nn.Module):
     """float [batch, channels, height, width] in 0..1 -> the weighted mean of the views' logits [batch, classes].
@@ -27,14 +29,27 @@ class AveragedViews(nn.Module):
         self.register_buffer("weights", torch.tensor(weights).reshape(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.mean(self.network(self.views_of(images)))
+
+    def views_of(self, images: Tensor) -> Tensor:
+        """Returns [views * batch, channels, height, width]."""
         views = [images, images.flip(3)]
         if self.shifts:
             padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
             moved = [padded[:, :, :-2, :-2], padded[:, :, 2:, 2:]]
             views += [*moved, *(view.flip(3) for view in moved)]
-        logits = self.network(torch.cat(views)).unflatten(0, (len(views), -1))
-        mean: Tensor = (logits * self.weights).sum(dim=0)
-        return mean
+        return torch.cat(views)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """Returns [batch, classes] for the logits of all views."""
+        return (logits.reshape(len(self.weights), -1, logits.shape[1]) * self.weights).sum(dim=0)
+
+    def mean_of_maps(self, maps: Tensor) -> Tensor:
+        """Returns [batch, channels, h, w] for the maps of all views; those of mirror images are mirrored back."""
+        count, channels, height, width = len(self.weights), maps.shape[1], maps.shape[2], maps.shape[3]
+        views = maps.reshape(count, -1, channels, height, width)
+        upright = torch.stack([views[i].flip(3) if i in _MIRRORED else views[i] for i in range(count)])
+        return (upright * self.weights[:, :, :, None, None]).sum(dim=0)
 
 
 def with_views(network: nn.Module, views: Views) -> nn.Module:
