@@ -87,12 +87,12 @@ class Bundle:
             GoldenSample(entry.file, self.read(entry), row) for entry, row in zip(golden.images, rows, strict=True)
         )
 
-    def read_with_map(self, variant: Variant) -> bytes | None:
-        """Returns the variant's graph with the output `cam`; None if the network has no maps. Raises as read.
+    def read_with_map(self, variant: Variant) -> bytes:
+        """Returns the variant's graph, with the output `cam` if the network has maps. Raises as read.
 
         Protobuf merges concatenated messages: their lists of nodes, constants and outputs are joined.
         """
-        return self.read(variant) + self.read(variant.explanation) if variant.explanation else None
+        return self.read(variant) + (self.read(variant.explanation) if variant.explanation else b"")
 
     def check_signature(
         self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], *, with_map: bool = False

@@ -114,7 +114,7 @@ class InferRequest(Frozen):
     id: Annotated[str | None, Field(description="returned in the response")] = None
     parameters: RequestParameters = RequestParameters()
     inputs: Annotated[tuple[RequestInput, ...], Field(min_length=1)]
-    outputs: Annotated[tuple[RequestOutput, ...], Field(description="empty: all outputs")] = ()
+    outputs: Annotated[tuple[RequestOutput, ...], Field(description="empty: probabilities")] = ()
 
 
 class ResponseParameters(Frozen):

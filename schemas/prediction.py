@@ -53,6 +53,11 @@ RejectOption = Annotated[
 ]
 
 
+ExplainOption = Annotated[
+    bool | None, Field(strict=True, description="show where in the image the evidence for the predicted class lies")
+]
+
+
 class PredictRequest(Frozen):
     """The JSON body of /predict. Options may be query parameters instead; if given in both places, they must agree."""
 
@@ -60,6 +65,7 @@ class PredictRequest(Frozen):
     top_k: Annotated[int | None, Field(ge=1, strict=True)] = None
     on_error: OnError | None = None
     reject: RejectOption = None
+    explain: ExplainOption = None
 
 
 class ClassProbability(Frozen):
@@ -68,10 +74,36 @@ class ClassProbability(Frozen):
     probability: Annotated[float, Field(ge=0, le=1)]
 
 
+class MapExplanation(Frozen):
+    """The class activation map of the most probable class: the evidence for it at each position of the image."""
+
+    label: str
+    index: Annotated[int, Field(ge=0, description="position in the model's labels")]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    map: Annotated[
+        tuple[tuple[float, ...], ...],
+        Field(description="height rows of width numbers in the units of a logit; below zero: evidence against it"),
+    ]
+    overlay_png: Annotated[
+        str,
+        Field(
+            description="a PNG in base64: the image as the model sees it, with the map drawn over it",
+            json_schema_extra={"contentEncoding": "base64"},
+        ),
+    ]
+
+
+ExplanationField = Annotated[
+    MapExplanation | None, Field(description="present with explain=true", exclude_if=lambda value: value is None)
+]
+
+
 class Prediction(ClassProbability):
     """The most probable class, and the top_k most probable classes in descending order."""
 
     top: tuple[ClassProbability, ...]
+    explanation: ExplanationField = None
 
 
 class RejectedPrediction(Frozen):
@@ -82,6 +114,7 @@ class RejectedPrediction(Frozen):
     probability: Annotated[float, Field(ge=0, le=1, description="of the most probable class")]
     reason: str
     top: tuple[ClassProbability, ...]
+    explanation: ExplanationField = None
 
 
 class ItemError(Frozen):

@@ -130,6 +130,9 @@ class Settings(BaseSettings):
         default=DEFAULT_MAX_PIXELS, description="maximum pixels of an image; larger images are not decoded"
     )
     max_images: Positive = Field(default=10_000, description="maximum images in a request")
+    max_explained: Positive = Field(
+        default=100, description="maximum images in a request with `explain`; each answer holds a picture"
+    )
     max_json_values: Positive = Field(
         default=2_000_000,
         description="maximum number of values in a JSON body; a list counts as 3",

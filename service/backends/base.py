@@ -34,6 +34,9 @@ class Session(Protocol):
         Raises InferenceError; DeviceMemoryError if the device has no memory for a single image.
         """
 
+    def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
+        """Like run, and returns the class activation maps float32 [batch, h, w] of a graph that has them."""
+
 
 class Runtime(Protocol):
     """Opens sessions on one device."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import numpy as np
+
 from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
 from schemas.image import Pixels
 from service.backends.base import Session
@@ -23,6 +25,10 @@ class FakeSession:
 
     def run(self, images: Pixels) -> FloatArray:
         return self._answer(images)
+
+    def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
+        """The map is the mean over the channels."""
+        return self._answer(images), images.mean(axis=3, dtype=np.float32)
 
 
 class FakeRuntime:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
+from schemas.bundle import INPUT_NAME, MAP_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
 from schemas.image import Pixels
 from service.backends.base import CPU, CUDA
 from service.errors import DeviceError, DeviceMemoryError, InferenceError
@@ -21,7 +21,8 @@ from service.settings import Device
 
 ONNXRUNTIME_VERSION: str = ort.__version__
 
-_PROBABILITIES = OUTPUT_NAMES[0]
+_PROBABILITIES = OUTPUT_NAMES[:1]
+_PROBABILITIES_AND_MAP = (OUTPUT_NAMES[0], MAP_NAME)
 _LOG_WARNING, _LOG_FATAL = 2, 4  # ONNX Runtime's log levels; 2 is its default
 _SHARE_ARENA = {"arena_extend_strategy": 1}  # kSameAsRequested: grow by the requested size, not by powers of two
 _CUDA_OPTIONS = {
@@ -85,8 +86,15 @@ class OnnxSession:
         self.outputs = [TensorInfo(o.name, o.type, o.shape) for o in session.get_outputs()]
 
     def run(self, images: Pixels) -> FloatArray:
+        return self._run(images, _PROBABILITIES)[0]
+
+    def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
+        probabilities, maps = self._run(images, _PROBABILITIES_AND_MAP)
+        return probabilities, maps
+
+    def _run(self, images: Pixels, outputs: Sequence[str]) -> list[FloatArray]:
         try:
-            return self._infer(images)
+            return self._infer(images, outputs)
         except Exception as error:  # as in open
             if not _out_of_memory(error):
                 raise InferenceError(f"ONNX Runtime failed on a batch of {len(images)}: {_one_line(error)}") from error
@@ -94,11 +102,12 @@ class OnnxSession:
                 raise DeviceMemoryError(f"{self.provider} is out of memory; try again later.") from error
         logger.warning("%s has no memory for a batch of %d images; running two halves", self.provider, len(images))
         middle = len(images) // 2
-        return np.concatenate([self.run(images[:middle]), self.run(images[middle:])])
+        halves = (self._run(images[:middle], outputs), self._run(images[middle:], outputs))
+        return [np.concatenate(parts) for parts in zip(*halves, strict=True)]
 
-    def _infer(self, images: Pixels) -> FloatArray:
-        probabilities: FloatArray = self._session.run([_PROBABILITIES], {INPUT_NAME: images})[0]
-        return probabilities
+    def _infer(self, images: Pixels, outputs: Sequence[str]) -> list[FloatArray]:
+        found: list[FloatArray] = self._session.run(outputs, {INPUT_NAME: images})
+        return found
 
 
 class BucketSession(OnnxSession):
@@ -111,29 +120,30 @@ class BucketSession(OnnxSession):
         super().__init__(session, provider, max_batch)
         self._device = device
         self.warm_batches = buckets(max_batch)
-        self._buffers: dict[int, tuple[ort.IOBinding, ort.OrtValue, ort.OrtValue]] = {}
+        self._buffers: dict[tuple[int, Sequence[str]], tuple[ort.IOBinding, ort.OrtValue, list[ort.OrtValue]]] = {}
 
-    def _infer(self, images: Pixels) -> FloatArray:
+    def _infer(self, images: Pixels, outputs: Sequence[str]) -> list[FloatArray]:
         size = next((size for size in self.warm_batches if size >= len(images)), len(images))
         padded = np.zeros((size, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
-        if size not in self._buffers:
-            self._buffers[size] = self._bind(padded)
-        binding, input_, output = self._buffers[size]
+        if (size, outputs) not in self._buffers:
+            self._buffers[size, outputs] = self._bind(padded, outputs)
+        binding, input_, found = self._buffers[size, outputs]
         input_.update_inplace(padded)
         self._session.run_with_iobinding(binding)
-        # A copy, since the next batch of this size overwrites the buffer.
-        probabilities: FloatArray = np.array(output.numpy()[: len(images)])
-        return probabilities
+        # Copies, since the next batch of this size overwrites the buffers.
+        return [np.array(output.numpy()[: len(images)]) for output in found]
 
-    def _bind(self, images: Pixels) -> "tuple[ort.IOBinding, ort.OrtValue, ort.OrtValue]":
-        classes = next(output.shape[1] for output in self.outputs if output.name == _PROBABILITIES)
+    def _bind(self, images: Pixels, outputs: Sequence[str]) -> "tuple[ort.IOBinding, ort.OrtValue, list[ort.OrtValue]]":
+        binding, found = self._session.io_binding(), []
         input_ = ort.OrtValue.ortvalue_from_numpy(images, self._device, 0)
-        output = ort.OrtValue.ortvalue_from_shape_and_type((len(images), classes), np.float32, self._device, 0)
-        binding = self._session.io_binding()
         binding.bind_ortvalue_input(INPUT_NAME, input_)
-        binding.bind_ortvalue_output(_PROBABILITIES, output)
-        return binding, input_, output
+        shapes = {output.name: output.shape[1:] for output in self.outputs}
+        for name in outputs:
+            shape = (len(images), *shapes[name])
+            found.append(ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, self._device, 0))
+            binding.bind_ortvalue_output(name, found[-1])
+        return binding, input_, found
 
 
 def buckets(max_batch: int) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ class Submission:
     top_k: int | None = None
     on_error: OnError | None = None
     reject: bool | None = None
+    explain: bool | None = None
 
 
 @dataclass(frozen=True)

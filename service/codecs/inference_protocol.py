@@ -8,14 +8,14 @@ binary tensor is a view of the body. Images are decoded after admission.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray
+from schemas.bundle import INPUT_NAME, MAP_NAME, OUTPUT_NAMES, FloatArray
 from schemas.image import Pixels
 from schemas.inference_protocol import (
     BINARY_HEADER,
@@ -24,8 +24,8 @@ from schemas.inference_protocol import (
     InferResponse,
     InputDatatype,
     InputParameters,
-    OutputParameters,
     RequestInput,
+    RequestOutput,
     RequestParameters,
     ResponseOutput,
     ResponseParameters,
@@ -43,7 +43,7 @@ from service.inference.inputs import EncodedImage, Image, JsonInstance, PixelArr
 from service.settings import Settings
 from service.validation import fault, shortened
 
-_OUTPUT_NAME = OUTPUT_NAMES[0]
+PROBABILITIES = OUTPUT_NAMES[0]
 _MAX_OBJECTS = 1000  # a request has a few; the rest is room for an id that contains braces
 _LENGTH_BYTES = 4  # before each BYTES element
 _UNSUPPORTED = ("shared_memory_", "sequence_")  # parameters of Triton's extensions
@@ -123,8 +123,18 @@ def _check_names(request: InferRequest, manifest: ModelManifest) -> None:
     if inputs != [INPUT_NAME]:
         raise InvalidRequestError(f"The inputs are {shortened(inputs)}; {manifest.name} has one, '{INPUT_NAME}'.")
     outputs = [output.name for output in request.outputs]
-    if outputs not in ([], [_OUTPUT_NAME]):
-        raise InvalidRequestError(f"The outputs are {shortened(outputs)}; {manifest.name} has one, '{_OUTPUT_NAME}'.")
+    known = output_shapes(manifest)
+    if len(set(outputs)) < len(outputs) or not known.keys() >= set(outputs):
+        names = f"'{PROBABILITIES}' and '{MAP_NAME}', each once" if MAP_NAME in known else f"one, '{PROBABILITIES}'"
+        raise InvalidRequestError(f"The outputs are {shortened(outputs)}; {manifest.name} has {names}.")
+    if any(output.name == MAP_NAME and output.parameters.classification for output in request.outputs):
+        raise InvalidRequestError(f"classification is for '{PROBABILITIES}'; remove it from '{MAP_NAME}'.")
+
+
+def output_shapes(manifest: ModelManifest) -> dict[str, tuple[int, ...]]:
+    """Returns the outputs of the protocol, with their shapes without the batch."""
+    maps = {MAP_NAME: manifest.map_shape} if manifest.map_shape else {}
+    return {PROBABILITIES: (len(manifest.labels),), **maps}
 
 
 def _check_shape(tensor: RequestInput, manifest: ModelManifest, settings: Settings) -> None:
@@ -215,30 +225,37 @@ def _binary_elements(binary: memoryview, count: int) -> list[bytes]:
     return elements
 
 
-# Probabilities -> the body of an infer response: JSON, followed by the binary data that the request asks for.
+# Tensors -> the body of an infer response: JSON, followed by the binary data that the request asks for.
 
 
-def write_infer(request: InferRequest, values: FloatArray, manifest: ModelManifest) -> tuple[bytes, dict[str, str]]:
-    """Returns the body and its headers. values are probabilities float32 [images, classes]."""
-    wanted = request.outputs[0].parameters if request.outputs else OutputParameters()
-    binary = request.parameters.binary_data_output if wanted.binary_data is None else wanted.binary_data
-    output, raw = (
-        _values(values, binary=binary)
-        if wanted.classification is None
-        else _classes(values, wanted.classification, manifest.labels, binary=binary)
-    )
+def write_infer(
+    request: InferRequest, tensors: Mapping[str, FloatArray], manifest: ModelManifest
+) -> tuple[bytes, dict[str, str]]:
+    """Returns the body and its headers. tensors has each requested output, float32; by default probabilities."""
+    outputs, raws = [], []
+    for wanted in request.outputs or (RequestOutput(name=PROBABILITIES),):
+        output, raw = _written(wanted, tensors[wanted.name], request.parameters, manifest.labels)
+        outputs.append(output)
+        raws.append(raw)
     response = InferResponse(
-        model_name=manifest.name, model_version=str(manifest.version), id=request.id, outputs=(output,)
+        model_name=manifest.name, model_version=str(manifest.version), id=request.id, outputs=tuple(outputs)
     )
     text = response.model_dump_json(exclude_none=True).encode()
-    if not binary:
+    if all(output.data is not None for output in outputs):
         return text, {"Content-Type": "application/json"}
-    return text + raw, {"Content-Type": "application/octet-stream", BINARY_HEADER: str(len(text))}
+    return b"".join((text, *raws)), {"Content-Type": "application/octet-stream", BINARY_HEADER: str(len(text))}
 
 
-def _values(values: FloatArray, *, binary: bool) -> tuple[ResponseOutput, bytes]:
+def _written(
+    wanted: RequestOutput, values: FloatArray, defaults: RequestParameters, labels: Sequence[str]
+) -> tuple[ResponseOutput, bytes]:
+    own = wanted.parameters
+    binary = defaults.binary_data_output if own.binary_data is None else own.binary_data
+    if own.classification is not None:
+        return _classes(values, own.classification, labels, binary=binary)
     raw = values.astype("<f4").tobytes() if binary else b""
-    return _output(Datatype.FP32, values.shape, None if binary else values.ravel().tolist(), raw), raw
+    data = None if binary else values.ravel().tolist()
+    return _output(wanted.name, Datatype.FP32, values.shape, data, raw), raw
 
 
 def _classes(values: FloatArray, count: int, labels: Sequence[str], *, binary: bool) -> tuple[ResponseOutput, bytes]:
@@ -250,7 +267,7 @@ def _classes(values: FloatArray, count: int, labels: Sequence[str], *, binary: b
         for index in indices
     ]
     raw = b"".join(map(_element, texts)) if binary else b""
-    return _output(Datatype.BYTES, highest.shape, None if binary else texts, raw), raw
+    return _output(PROBABILITIES, Datatype.BYTES, highest.shape, None if binary else texts, raw), raw
 
 
 def _element(text: str) -> bytes:
@@ -259,7 +276,7 @@ def _element(text: str) -> bytes:
 
 
 def _output(
-    datatype: Datatype, shape: tuple[int, ...], data: list[float] | list[str] | None, raw: bytes
+    name: str, datatype: Datatype, shape: tuple[int, ...], data: list[float] | list[str] | None, raw: bytes
 ) -> ResponseOutput:
     parameters = ResponseParameters(binary_data_size=len(raw)) if data is None else None
-    return ResponseOutput(name=OUTPUT_NAMES[0], shape=shape, datatype=datatype, parameters=parameters, data=data)
+    return ResponseOutput(name=name, shape=shape, datatype=datatype, parameters=parameters, data=data)

@@ -45,6 +45,7 @@ def _parse(body: RequestBody) -> Submission:
         top_k=request.top_k if isinstance(request, PredictRequest) else None,
         on_error=request.on_error,
         reject=request.reject,
+        explain=request.explain if isinstance(request, PredictRequest) else None,
     )
 
 

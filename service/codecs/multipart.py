@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FILES, ARCHIVE, LABELS = "files", "archive", "labels"
-TOP_K, ON_ERROR, REJECT = "top_k", "on_error", "reject"
+TOP_K, ON_ERROR, REJECT, EXPLAIN = "top_k", "on_error", "reject", "explain"
 MAX_FIELD_BYTES = 1024
 
-_FIELDS = {Purpose.PREDICT: (TOP_K, ON_ERROR, REJECT), Purpose.EVALUATE: (LABELS, ON_ERROR, REJECT)}
+_FIELDS = {Purpose.PREDICT: (TOP_K, ON_ERROR, REJECT, EXPLAIN), Purpose.EVALUATE: (LABELS, ON_ERROR, REJECT)}
 _UPLOADS = {Purpose.PREDICT: (FILES,), Purpose.EVALUATE: (FILES, ARCHIVE)}
 _TOP_K: TypeAdapter[int] = TypeAdapter(TopK)
 _ON_ERROR = TypeAdapter(OnError)
-_REJECT = TypeAdapter(bool)
+_BOOLEAN = TypeAdapter(bool)
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Form:
             )
         if name in self.values and part.filename is not None:
             raise InvalidRequestError(f"The field '{name}' must be plain text (curl -F {name}=...).")
-        if name in {ARCHIVE, TOP_K, ON_ERROR, REJECT} and len(fields[name]):
+        if name in {ARCHIVE, TOP_K, ON_ERROR, REJECT, EXPLAIN} and len(fields[name]):
             raise InvalidRequestError(f"The field '{name}' occurs more than once; send it once.")
         if len(fields[name]) >= self._max_images:
             raise TooManyImagesError(self._max_images)
@@ -215,7 +215,8 @@ def _parse(body: RequestBody) -> Submission:
         labels=labels,
         top_k=_once(form, TOP_K, _TOP_K),
         on_error=_once(form, ON_ERROR, _ON_ERROR),
-        reject=_once(form, REJECT, _REJECT),
+        reject=_once(form, REJECT, _BOOLEAN),
+        explain=_once(form, EXPLAIN, _BOOLEAN),
     )
 
 
@@ -289,7 +290,9 @@ MULTIPART = BodyFormat(
     "multipart/form-data",
     _parse,
     {
-        Purpose.PREDICT: _openapi({TOP_K: {"type": "integer", "minimum": 1}}, {"required": [FILES]}),
+        Purpose.PREDICT: _openapi(
+            {TOP_K: {"type": "integer", "minimum": 1}, EXPLAIN: {"type": "boolean"}}, {"required": [FILES]}
+        ),
         Purpose.EVALUATE: _openapi(
             {
                 LABELS: {

@@ -18,6 +18,7 @@ from service.errors import InvalidImagesError, InvalidRequestError
 from service.inference.batcher import Batcher
 from service.inference.evaluation import Label, Scores, label_indices, reject_threshold, report
 from service.inference.execution import Execution
+from service.inference.explanation import Explainer
 from service.inference.inputs import Image
 from service.inference.pipeline import Answers, Pipeline
 from service.inference.predictions import Predictions
@@ -47,6 +48,7 @@ class Model:
         max_wait: float = 0.0,
         decode_threads: int = 0,
         metrics: ModelMetrics | None = None,
+        explainer: Explainer | None = None,
     ) -> None:
         """queue is the number of images that may wait. max_wait is how many seconds an idle model lets a batch fill.
 
@@ -58,7 +60,8 @@ class Model:
         self.provider = session.provider
         self._window = execution.max_batch * _WINDOW_BATCHES
         self._metrics = metrics or ModelMetrics(Counters(), manifest.name, manifest.version)
-        self._pipeline = Pipeline(manifest, session, execution, max_pixels, decode_threads)
+        self._explainer = explainer or Explainer(manifest, lambda: session, max_images=queue)
+        self._pipeline = Pipeline(manifest, session, self._explainer, execution, max_pixels, decode_threads)
         self._batcher = Batcher(
             self._pipeline.run,
             name=manifest.name,
@@ -79,6 +82,14 @@ class Model:
                 raise InvalidRequestError(f"Image {i} of {len(images)} (counted from 0) cannot be used: {error}")
             return probabilities
 
+    async def infer_with_maps(
+        self, images: Sequence[Image], context: RequestContext | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Like infer, and returns the class activation maps of the most probable classes, float32 [images, h, w]."""
+        explained = await self._explainer.prepare(images)
+        probabilities = await self.infer(explained, context)
+        return probabilities, np.array([image.map.values for image in explained if image.map])
+
     async def predict(
         self,
         images: Sequence[Image],
@@ -86,20 +97,25 @@ class Model:
         on_error: OnError | None = None,
         *,
         reject: bool = False,
+        explain: bool = False,
         context: RequestContext | None = None,
     ) -> Predictions:
         """Returns the most probable classes of each image; with reject, only above the reject threshold.
 
-        Raises InvalidImagesError unless on_error is item; InvalidRequestError if the model has no threshold.
+        Raises InvalidImagesError unless on_error is item; InvalidRequestError if the model has no threshold, or with
+        explain if it has no maps.
         """
         context = context or RequestContext()
         with self._metrics.request(context.timings):
             threshold = reject_threshold(self.manifest) if reject else None
+            explained = await self._explainer.prepare(images) if explain else []
+            images = explained or images
             probabilities, errors = await self._answers(images, context)
             if errors and on_error is not OnError.ITEM:
                 raise InvalidImagesError(item_errors(errors), len(images))
             count = min(top_k or DEFAULT_TOP_K, len(self.manifest.labels))
-            return Predictions(self.manifest, probabilities, errors, count, threshold)
+            maps = [image.map for image in explained]
+            return Predictions(self.manifest, probabilities, errors, count, threshold, maps)
 
     async def evaluate(
         self,

@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from schemas.bundle import FloatArray
+from schemas.bundle import FloatArray, Infer
 from schemas.errors import ImageError, ImageTooLargeError
 from schemas.image import Pixels
 from schemas.manifest import ModelManifest
@@ -15,6 +16,7 @@ from service.backends.base import Session
 from service.errors import InferenceError
 from service.inference.batcher import InThread
 from service.inference.execution import Execution, Mode
+from service.inference.explanation import ActivationMap, ExplainedImage, Explainer
 from service.inference.inputs import Image
 from service.telemetry.timings import Timings
 
@@ -38,12 +40,19 @@ class Pipeline:
     """run is called on the event loop. It raises InferenceError or DeviceMemoryError, there or in the thread."""
 
     def __init__(
-        self, manifest: ModelManifest, session: Session, execution: Execution, max_pixels: int, decode_threads: int = 0
+        self,
+        manifest: ModelManifest,
+        session: Session,
+        explainer: Explainer,
+        execution: Execution,
+        max_pixels: int,
+        decode_threads: int = 0,
     ) -> None:
         """decode_threads decode each batch together, ahead of its turn; with 0, the worker thread decodes."""
         self._spec = manifest.input
         self._classes = len(manifest.labels)
         self._session = session
+        self._explainer = explainer
         self._on_loop = execution.mode is Mode.EVENT_LOOP
         self._max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(decode_threads, f"decode-{manifest.name}") if decode_threads else None
@@ -54,6 +63,8 @@ class Pipeline:
             decoded = [self._decode(image, min(LOOP_PIXELS, self._max_pixels)) for image in images]
             if not any(isinstance(one, ImageTooLargeError) for one in decoded):
                 return self._infer(decoded, started)
+        if any(isinstance(image, ExplainedImage) for image in images):
+            return InThread(partial(self._explain, images))
         if self._decoders:
             decoding = [self._decoders.submit(self._decode, image, self._max_pixels) for image in images]
             return InThread(lambda: self._infer((one.result() for one in decoding), time.monotonic()))
@@ -71,13 +82,31 @@ class Pipeline:
         except ImageError as error:
             return error
 
-    def _infer(self, decoding: Iterable[Pixels | ImageError], started: float) -> Answers:
+    def _explain(self, images: Sequence[Image]) -> Answers:
+        """Runs a batch of which some images need a map."""
+        started = time.monotonic()
+        decoded = [self._decode(image, self._max_pixels) for image in images]
+        maps: list[FloatArray] = []
+
+        def infer(pixels: Pixels) -> FloatArray:
+            probabilities, found = self._explainer.run(pixels)
+            maps.extend(found)
+            return probabilities
+
+        answers = self._infer(decoded, started, infer)
+        readable = [(image, one) for image, one in zip(images, decoded, strict=True) if not isinstance(one, ImageError)]
+        for (image, pixels), values in zip(readable, maps, strict=True):
+            if isinstance(image, ExplainedImage):
+                image.map = ActivationMap(pixels, values)
+        return answers
+
+    def _infer(self, decoding: Iterable[Pixels | ImageError], started: float, infer: Infer | None = None) -> Answers:
         decoded = list(decoding)
         decoded_at = time.monotonic()
         errors = {i: one for i, one in enumerate(decoded) if isinstance(one, ImageError)}
         good = [one for one in decoded if not isinstance(one, ImageError)]
         nothing = np.zeros((0, self._classes), np.float32)
-        found = checked_run(self._session, np.array(good), self._classes) if good else nothing
+        found = checked_run(infer or self._session.run, np.array(good), self._classes) if good else nothing
         ran_at = time.monotonic()
         probabilities = np.zeros((len(decoded), self._classes), np.float32)
         probabilities[[i for i in range(len(decoded)) if i not in errors]] = found
@@ -85,12 +114,12 @@ class Pipeline:
         return Answers(probabilities, errors, Timings(decoded_at - started, 0.0, ran_at - decoded_at, output))
 
 
-def checked_run(session: Session, images: Pixels, classes: int) -> FloatArray:
+def checked_run(infer: Infer, images: Pixels, classes: int) -> FloatArray:
     """Returns the session's probabilities float32 [len(images), classes].
 
     Raises InferenceError if they have another shape or are not probabilities, and names the first such number.
     """
-    probabilities = session.run(images)
+    probabilities = infer(images)
     if probabilities.shape != (len(images), classes):
         raise InferenceError(
             f"The model returned an array of shape {list(probabilities.shape)} instead of {[len(images), classes]}."

@@ -1,6 +1,6 @@
 """The answers of one /predict request, and their JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from schemas.bundle import FloatArray
 from schemas.errors import ImageError
 from schemas.manifest import ModelManifest
+from service.inference.explanation import ActivationMap
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Predictions:
     errors: Mapping[int, ImageError]
     top_k: int
     threshold: float | None = None
+    maps: Sequence[ActivationMap | None] = ()  # of each image, or empty
 
     def to_json(self) -> bytes:
         """The JSON of schemas.prediction.PredictResponse, made without its objects: they take most of the time."""
@@ -33,10 +35,15 @@ class Predictions:
         # A stable sort of the negated values puts the lowest index first among equals, like argmax.
         indices = (-self.probabilities).argsort(axis=1, kind="stable")[:, : self.top_k]
         rows = zip(indices.tolist(), self.probabilities.tolist(), strict=True)
-        return [
+        predictions: list[dict[str, Any]] = [
             {"error": {"index": i, "reason": str(self.errors[i])}} if i in self.errors else self._prediction(*row)
             for i, row in enumerate(rows)
         ]
+        for prediction, map_ in zip(predictions, self.maps, strict=False):
+            if map_:
+                top = prediction["top"][0]
+                prediction["explanation"] = map_.to_dict(top["label"], top["index"])
+        return predictions
 
     def _prediction(self, indices: list[int], probabilities: list[float]) -> dict[str, Any]:
         """indices are those of the most probable classes; probabilities are those of all classes."""

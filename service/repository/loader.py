@@ -2,16 +2,18 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from schemas.bundle import Bundle, open_bundle
 from schemas.errors import BundleError, ManifestError
-from schemas.manifest import ModelManifest
+from schemas.manifest import ModelManifest, Variant
 from service.backends.base import CUDA, Runtime, Session
 from service.backends.variants import VariantChoice, choose, fall_back
 from service.errors import ServiceError
 from service.inference.execution import choose_execution
+from service.inference.explanation import Explainer
 from service.inference.model import Model
 from service.inference.pipeline import checked_run
 from service.repository.plan import Refused, Unloaded, VersionRef
@@ -58,6 +60,7 @@ class Loader:
             logger.exception("%s is refused", ref)
             return Refused(ref=ref, reason=_UNEXPECTED, manifest=manifest)
         settings = self._settings
+        open_with_map = partial(self._open_with_map, bundle, choice.variant)
         model = Model(
             manifest,
             choice,
@@ -68,6 +71,7 @@ class Loader:
             max_wait=settings.max_wait_ms / 1000,
             decode_threads=usable_cores() if session.provider == CUDA else 0,
             metrics=self._telemetry.model(ref.name, ref.version),
+            explainer=Explainer(manifest, open_with_map, settings.max_explained),
         )
         return Loaded(ref, manifest, model)
 
@@ -93,8 +97,15 @@ class Loader:
         bundle.check_signature(session.inputs, session.outputs)
         spec, classes = bundle.manifest.input, len(bundle.manifest.labels)
         for batch in session.warm_batches:
-            checked_run(session, np.zeros((batch, *spec.shape), np.uint8), classes)
-        bundle.check_golden(choice.variant, lambda images: checked_run(session, images, classes))
+            checked_run(session.run, np.zeros((batch, *spec.shape), np.uint8), classes)
+        bundle.check_golden(choice.variant, lambda images: checked_run(session.run, images, classes))
+        if choice.variant.explanation:  # in a session for this check only: it doubles the memory, and few need maps
+            bundle.check_golden_maps(choice.variant, self._open_with_map(bundle, choice.variant).explain)
+        return session
+
+    def _open_with_map(self, bundle: Bundle, variant: Variant) -> Session:
+        session = self._runtime.open(bundle.read_with_map(variant))
+        bundle.check_signature(session.inputs, session.outputs, with_map=True)
         return session
 
 

@@ -1,6 +1,7 @@
 """A small real bundle, made without torch: the classes of a 3-class RGB model are red, green and blue.
 
-Its graph is logits = 20 * mean colour, so a test can tell from an image what must be answered.
+Its graph is logits = 20 * mean colour, so a test can tell from an image what must be answered. A mean is average
+pooling, and the class activation map of a colour is that channel of the image, scaled.
 """
 
 import io
@@ -17,14 +18,17 @@ from schemas.bundle import INPUT_NAME, MANIFEST_FILE, FloatArray, hash_file
 from schemas.image import Pixels, decode_image
 from schemas.manifest import (
     DataProvenance,
+    Explanation,
     Golden,
     InputSpec,
     ModelManifest,
     Parity,
+    Pooling,
     Provenance,
     SplitMetrics,
     Task,
     Variant,
+    VariantMap,
     VariantMetrics,
     VariantName,
     render_json,
@@ -42,7 +46,9 @@ def solid(colour: str, size: tuple[int, int] = (8, 8), image_format: str = "PNG"
     return buffer.getvalue()
 
 
-def write_bundle(root: Path, name: str = "colours", version: int = 1, scale: float = 20.0) -> Path:
+def write_bundle(
+    root: Path, name: str = "colours", version: int = 1, scale: float = 20.0, *, with_maps: bool = False
+) -> Path:
     """Writes root/<name>/<version> and returns it. A larger scale makes the model more confident."""
     path = root / name / str(version)
     (path / "golden").mkdir(parents=True)
@@ -57,8 +63,21 @@ def write_bundle(root: Path, name: str = "colours", version: int = 1, scale: flo
     pixels = np.stack([decode_image(image.read_bytes(), SPEC) for image in images])
     probabilities = run(path / "model.onnx", pixels)
     (path / "golden" / "expected.json").write_text(json.dumps(probabilities.astype(float).tolist()))
-    (path / MANIFEST_FILE).write_text(render_json(_manifest(path, name, version, probabilities)))
+    manifest = _manifest(path, name, version, probabilities)
+    if with_maps:
+        (path / "model.cam.onnx").write_bytes(map_nodes(scale))
+        values = maps(pixels, probabilities, scale)
+        (path / "golden" / "maps.json").write_text(json.dumps(values.tolist()))
+        manifest = _with_maps(path, manifest)
+    (path / MANIFEST_FILE).write_text(render_json(manifest))
     return path
+
+
+def maps(pixels: Pixels, probabilities: FloatArray, scale: float = 20.0) -> FloatArray:
+    """The expected maps, float32 [batch, 8, 8]."""
+    top = probabilities.argmax(axis=1)
+    found: FloatArray = pixels[np.arange(len(pixels)), :, :, top].astype(np.float32) * np.float32(scale / 255)
+    return found
 
 
 def run(model: Path, pixels: Pixels) -> FloatArray:
@@ -88,6 +107,40 @@ def colour_model(scale: float = 20.0) -> bytes:
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     return data
+
+
+def map_nodes(scale: float = 20.0) -> bytes:
+    """ONNX nodes to append to colour_model: cam = the channel of the greatest logit, scaled."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("ArgMax", ["logits"], ["top"], axis=1, keepdims=0),
+            helper.make_node("Gather", ["weights", "top"], ["weight"]),
+            helper.make_node("Mul", ["float", "weight"], ["weighted"]),
+            helper.make_node("ReduceSum", ["weighted", "channels"], ["cam"], keepdims=0),
+        ],
+        "map",
+        [],
+        [helper.make_tensor_value_info("cam", TensorProto.FLOAT, ["batch", 8, 8])],
+        [
+            numpy_helper.from_array((np.eye(3, dtype=np.float32) * scale / 255).reshape(3, 1, 1, 3), "weights"),
+            numpy_helper.from_array(np.array([3], dtype=np.int64), "channels"),
+        ],
+    )
+    graph.ClearField("name")
+    data: bytes = onnx.ModelProto(graph=graph).SerializeToString()
+    return data
+
+
+def _with_maps(path: Path, manifest: ModelManifest) -> ModelManifest:
+    (fp32,) = manifest.variants
+    nodes = VariantMap(**dict(hash_file(path / "model.cam.onnx", path)), golden_tolerance=1e-3)
+    return manifest.model_copy(
+        update={
+            "variants": (fp32.model_copy(update={"explanation": nodes}),),
+            "golden": manifest.golden.model_copy(update={"maps": hash_file(path / "golden" / "maps.json", path)}),
+            "explanation": Explanation(height=8, width=8, pooling=Pooling.AVERAGE),
+        }
+    )
 
 
 def _manifest(path: Path, name: str, version: int, probabilities: FloatArray) -> ModelManifest:

@@ -118,8 +118,8 @@ def _check(bundle: Bundle, graph: Graph) -> None:
     try:
         bundle.check_signature(model.inputs, model.outputs)
         bundle.check_golden(fp32, model.probabilities)
-        if content := bundle.read_with_map(fp32):
-            with_map = OnnxModel(content)
+        if fp32.explanation:
+            with_map = OnnxModel(bundle.read_with_map(fp32))
             bundle.check_signature(with_map.inputs, with_map.outputs, with_map=True)
             bundle.check_golden_maps(fp32, with_map.explain)
     except BundleError as error:

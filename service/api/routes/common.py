@@ -33,6 +33,10 @@ _MESSAGE_BYTES = 64 * 1024
 Message = TypeVar("Message", bound=BaseModel)
 
 ON_ERROR = "request: an invalid image fails the request (default). item: an invalid image fails only its own item"
+EXPLAIN = (
+    "add to each prediction where in the image the evidence for its class lies: a class activation map as numbers, "
+    "and drawn over the image as a PNG"
+)
 REJECT = "if the highest probability is below the model's confidence threshold, return a reason in place of the label"
 
 

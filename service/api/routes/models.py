@@ -10,6 +10,7 @@ from schemas.base import Frozen
 from schemas.evaluation import WILSON, Interval
 from schemas.manifest import (
     DroppedVariant,
+    Explanation,
     InputSpec,
     ModelManifest,
     Provenance,
@@ -59,6 +60,9 @@ class ModelSummary(Frozen):
     task: Task | None = None
     labels: tuple[str, ...] = ()
     input: InputSpec | None = None
+    explanation: Annotated[
+        Explanation | None, Field(description="whether explain works; null in bundles of earlier releases")
+    ] = None
     accuracy: Annotated[float | None, Field(description="of accuracy_variant on the test split")] = None
     accuracy_interval: Annotated[Interval | None, Field(description=WILSON)] = None
     accuracy_variant: Annotated[
@@ -159,6 +163,7 @@ def _summary(registry: Registry, entry: Entry) -> dict[str, object]:
             "task": manifest.task,
             "labels": manifest.labels,
             "input": manifest.input,
+            "explanation": manifest.explanation,
         } | _test_accuracy(manifest, entry.model.choice.variant if isinstance(entry, Loaded) else manifest.fp32)
     if isinstance(entry, Loaded):
         summary |= {

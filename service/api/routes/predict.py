@@ -1,5 +1,6 @@
 """POST /predict: images -> their most probable classes."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated
@@ -11,7 +12,7 @@ from schemas.base import Frozen
 from schemas.prediction import OnError, PredictResponse
 from service.api.flow import Handler, InferenceFlow, json_response
 from service.api.parameters import read_query
-from service.api.routes.common import ON_ERROR, REJECT, described, submission_parser
+from service.api.routes.common import EXPLAIN, ON_ERROR, REJECT, described, submission_parser
 from service.codecs.base import BodyFormat, Purpose, Submission, TopK
 from service.inference.model import Model
 from service.inference.predictions import Predictions
@@ -24,6 +25,7 @@ class PredictQuery(Frozen):
     top_k: Annotated[TopK | None, Field(description="number of most probable classes to return; 3 by default")] = None
     on_error: Annotated[OnError | None, Field(description=ON_ERROR)] = None
     reject: Annotated[bool | None, Field(description=REJECT)] = None
+    explain: Annotated[bool | None, Field(description=EXPLAIN)] = None
 
 
 def router(flow: InferenceFlow) -> APIRouter:
@@ -48,9 +50,12 @@ def predict_handler(
     """Returns the handler of a predict route. render makes the JSON of its response."""
 
     async def respond(model: Model, submission: Submission, context: RequestContext) -> Response:
-        images, reject = submission.images, bool(submission.reject)
-        predictions = await model.predict(images, submission.top_k, submission.on_error, reject=reject, context=context)
-        return await json_response(partial(render, predictions), len(images))
+        images, reject, explain = submission.images, bool(submission.reject), bool(submission.explain)
+        predictions = await model.predict(
+            images, submission.top_k, submission.on_error, reject=reject, explain=explain, context=context
+        )
+        # Drawing one map takes longer than rendering many predictions.
+        return await json_response(partial(render, predictions), sys.maxsize if explain else len(images))
 
     async def predict(request: Request) -> Response:
         query = read_query(request, PredictQuery)

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -54,10 +56,10 @@ class Narrow(OnnxSession):
         super().__init__(ort.InferenceSession(colour_model(), providers=[CPU]), CPU, max_batch=8)
         self.memory = memory
 
-    def _infer(self, images: Pixels) -> FloatArray:
+    def _infer(self, images: Pixels, outputs: Sequence[str]) -> list[FloatArray]:
         if len(images) > self.memory:
             raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 4096")
-        return super()._infer(images)
+        return super()._infer(images, outputs)
 
 
 def images_of(count: int) -> Pixels:

@@ -21,7 +21,8 @@ def write(
 ) -> tuple[bytes, dict[str, str]]:
     outputs = [] if output is None else [{"name": "probabilities", "parameters": output}]
     request = {"inputs": [uint8(pixels("red"), [])], "outputs": outputs, **more}
-    return write_infer(InferRequest.model_validate_json(json.dumps(request)), probabilities, manifest)
+    message = InferRequest.model_validate_json(json.dumps(request))
+    return write_infer(message, {"probabilities": probabilities}, manifest)
 
 
 def split(encoded: tuple[bytes, dict[str, str]]) -> tuple[dict[str, Any], bytes]:

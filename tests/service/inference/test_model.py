@@ -25,9 +25,11 @@ from service.errors import (
     ServiceError,
 )
 from service.inference.execution import Execution, Mode
+from service.inference.explanation import Explainer
 from service.inference.inputs import EncodedImage, Image, PixelArray
 from service.inference.model import Model
 from service.inference.pipeline import LOOP_DECODE_COST, LOOP_PIXELS
+from service.inference.predictions import Predictions
 from service.inference.request_context import RequestContext
 from service.telemetry.counters import Counters
 from service.telemetry.metrics import ModelMetrics
@@ -50,7 +52,7 @@ def grey(value: int) -> PixelArray:
 
 @pytest.fixture
 def model_of(tmp_path: Path) -> MakeModel:
-    manifest = open_bundle(write_bundle(tmp_path)).manifest
+    manifest = open_bundle(write_bundle(tmp_path, with_maps=True)).manifest
 
     def make(
         answer: Callable[[Pixels], FloatArray] = brightness,
@@ -94,6 +96,43 @@ def test_among_equals_the_first_class_wins_as_in_argmax(model_of: MakeModel) -> 
     (prediction,) = predicted(model, [grey(1)], None, None).predictions
     assert isinstance(prediction, Prediction)
     assert [entry.index for entry in prediction.top] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_requests_with_and_without_maps_share_a_batch(model_of: MakeModel, mode: Mode) -> None:
+    batches: list[int] = []
+
+    def answer(images: Pixels) -> FloatArray:
+        batches.append(len(images))
+        return brightness(images)
+
+    model = model_of(answer, mode=mode)
+
+    async def ask() -> tuple[Predictions, Predictions, tuple[FloatArray, FloatArray]]:
+        plain, explained = model.predict([grey(51)]), model.predict([grey(102), grey(255)], explain=True)
+        return await asyncio.gather(explained, plain, model.infer_with_maps([grey(204)]))
+
+    explained, plain, (probabilities, maps) = asyncio.run(ask())
+    assert batches == [4]
+    assert [map_.values[0, 0] for map_ in explained.maps if map_] == [102, 255]  # the fake's map is the image
+    assert plain.maps == []
+    assert plain.probabilities[0, 0] == pytest.approx(51 / 255)
+    assert probabilities[0, 0] == pytest.approx(204 / 255)
+    assert maps.shape == (1, 8, 8)
+    assert maps[0, 0, 0] == 204
+
+
+def test_a_map_that_is_not_finite_is_an_inference_error(model_of: MakeModel) -> None:
+    class Broken(FakeSession):
+        def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
+            return brightness(images), np.full((len(images), 8, 8), np.nan, np.float32)
+
+    session = Broken((8, 8, 3), 3, brightness)
+    manifest = model_of().manifest
+    model = model_of(explainer=Explainer(manifest, lambda: session, max_images=9))
+    with pytest.raises(InferenceError, match="maps"):
+        asyncio.run(model.predict([grey(1)], explain=True))
+    assert len(asyncio.run(model.predict([grey(1)])).probabilities) == 1
 
 
 def test_names_each_bad_image(model_of: MakeModel) -> None:

@@ -10,10 +10,12 @@ from schemas.prediction import (
     ClassProbability,
     FailedPrediction,
     ItemError,
+    MapExplanation,
     Prediction,
     PredictResponse,
     RejectedPrediction,
 )
+from service.inference.explanation import ActivationMap
 from service.inference.predictions import Predictions
 from tests.support.altered_bundles import manifest_with
 
@@ -36,14 +38,19 @@ def documented(predictions: Predictions) -> PredictResponse:
             for index in ranked
         )
         first = top[0].probability
+        map_ = predictions.maps[i] if predictions.maps else None
+        explanation = MapExplanation.model_validate(map_.to_dict(top[0].label, top[0].index)) if map_ else None
         if i in predictions.errors:
             items.append(FailedPrediction(error=ItemError(index=i, reason=str(predictions.errors[i]))))
         elif predictions.threshold is not None and first < predictions.threshold:
             reason = f"The highest probability is {first:.6g}, below the threshold of {predictions.threshold:.6g}."
-            items.append(RejectedPrediction(probability=first, reason=reason, top=top))
+            items.append(RejectedPrediction(probability=first, reason=reason, top=top, explanation=explanation))
         else:
-            items.append(Prediction(**dict(top[0]), top=top))
+            items.append(Prediction(**dict(top[0]), top=top, explanation=explanation))
     return PredictResponse(model=manifest.name, version=manifest.version, predictions=tuple(items))
+
+
+MAP = ActivationMap(np.full((8, 8, 3), 9, np.uint8), np.array([[0.5, -1.25], [3, 1e-7]], np.float32))
 
 
 @st.composite
@@ -59,6 +66,7 @@ def any_predictions(draw: st.DrawFn, manifest: ModelManifest) -> Predictions:
         bad,
         top_k=draw(st.integers(1, len(labels))),
         threshold=draw(st.none() | st.floats(0, 1)),
+        maps=draw(st.sampled_from([[], [None if i in bad else MAP for i in range(images)]])),
     )
 
 

@@ -15,6 +15,7 @@ from trainer.bundle.writer import new_bundle, publish, write_golden
 from trainer.data.dataset import LabelledImages
 from trainer.errors import ArtifactsError, ExportError, WriteError
 from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.graph import Graph
 
 
 def prepared(folder: Path, template: Path) -> ModelManifest:
@@ -35,8 +36,8 @@ def template(tmp_path: Path) -> Path:
 def publish_one(artifacts: Path, template: Path) -> Path:
     with new_bundle(artifacts, "colours") as folder:
         manifest = prepared(folder, template)
-        model = OnnxModel((folder / "model.onnx").read_bytes())
-        return publish(folder, manifest, model).path
+        graph = Graph((folder / "model.onnx").read_bytes())
+        return publish(folder, manifest, graph).path
 
 
 def test_versions_count_up_and_each_is_a_complete_bundle(tmp_path: Path, template: Path) -> None:
@@ -63,9 +64,9 @@ def test_concurrent_runs_never_take_the_same_version(tmp_path: Path, template: P
     def one() -> None:
         with new_bundle(artifacts, "colours") as folder:
             manifest = prepared(folder, template)
-            model = OnnxModel((folder / "model.onnx").read_bytes())
+            graph = Graph((folder / "model.onnx").read_bytes())
             together.wait()
-            paths.append(publish(folder, manifest, model).path)
+            paths.append(publish(folder, manifest, graph).path)
 
     threads = [threading.Thread(target=one) for _ in range(8)]
     for thread in threads:
@@ -98,7 +99,7 @@ def test_a_bundle_that_the_service_would_refuse_is_not_published(tmp_path: Path,
         manifest = prepared(folder, template)
         (folder / "model.onnx").write_bytes(colour_model(scale=5))
         with pytest.raises(ExportError, match="Golden sample"):
-            publish(folder, manifest, OnnxModel(colour_model(scale=5)))
+            publish(folder, manifest, Graph(colour_model(scale=5)))
     assert list((tmp_path / "artifacts").iterdir()) == []
 
 

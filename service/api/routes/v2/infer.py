@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from schemas.base import Frozen
+from schemas.bundle import MAP_NAME
 from schemas.inference_protocol import BINARY_HEADER, InferRequest, InferResponse, RequestParameters
 from service.api.body import run_off_loop
 from service.api.deadlines import TIMEOUT_PARAMETERS
@@ -17,7 +18,7 @@ from service.api.flow import INLINE_IMAGES, Handler, InferenceFlow, path_paramet
 from service.api.parameters import parameters
 from service.api.problems import protocol_errors
 from service.codecs.examples import PNG_BASE64
-from service.codecs.inference_protocol import read_infer, write_infer
+from service.codecs.inference_protocol import PROBABILITIES, read_infer, write_infer
 from service.inference.inputs import Image
 from service.inference.model import Model
 from service.inference.request_context import RequestContext
@@ -105,9 +106,13 @@ def infer_handler(flow: InferenceFlow) -> Handler:
 
 async def _respond(model: Model, parsed: Parsed, context: RequestContext) -> Response:
     request, images = parsed
-    probabilities = await model.infer(images, _with_timeout(context, request.parameters))
+    context = _with_timeout(context, request.parameters)
+    if any(output.name == MAP_NAME for output in request.outputs):
+        tensors = dict(zip((PROBABILITIES, MAP_NAME), await model.infer_with_maps(images, context), strict=True))
+    else:
+        tensors = {PROBABILITIES: await model.infer(images, context)}
     large = len(images) > INLINE_IMAGES
-    body, headers = await run_off_loop(large, write_infer, request, probabilities, model.manifest)
+    body, headers = await run_off_loop(large, write_infer, request, tensors, model.manifest)
     return Response(body, headers=headers)
 
 

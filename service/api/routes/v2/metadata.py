@@ -6,16 +6,16 @@ from typing import Any
 from fastapi import APIRouter
 
 from schemas.base import Frozen
-from schemas.bundle import INPUT_NAME, OUTPUT_NAMES
+from schemas.bundle import INPUT_NAME
 from schemas.inference_protocol import EXTENSIONS, PLATFORM, Datatype, ModelMetadata, ServerMetadata, TensorMetadata
 from service.api.problems import protocol_errors
 from service.api.routes.common import ModelName, Version
+from service.codecs.inference_protocol import output_shapes
 from service.inference.model import Model
 from service.repository.registry import Registry
 from service.settings import Settings
 from service.version import __version__
 
-_OUTPUT_NAME = OUTPUT_NAMES[0]
 # The protocol allows one datatype per input, which clients then send.
 _ALTERNATIVE = {
     "alternative_datatype": Datatype.BYTES.value,
@@ -32,7 +32,7 @@ class ConfigInput(Frozen):
 
 
 class ConfigOutput(Frozen):
-    name: str = _OUTPUT_NAME
+    name: str
     data_type: str = "TYPE_FP32"
     dims: tuple[int, ...]
 
@@ -98,15 +98,16 @@ def _metadata(model: Model, versions: Sequence[str]) -> ModelMetadata:
     images = TensorMetadata(
         name=INPUT_NAME, datatype=Datatype.UINT8, shape=(-1, *manifest.input.shape), parameters=_ALTERNATIVE
     )
-    probabilities = TensorMetadata(
-        name=_OUTPUT_NAME, datatype=Datatype.FP32, shape=(-1, len(manifest.labels)), parameters={}
+    outputs = (
+        TensorMetadata(name=name, datatype=Datatype.FP32, shape=(-1, *shape), parameters={})
+        for name, shape in output_shapes(manifest).items()
     )
     return ModelMetadata(
         name=manifest.name,
         versions=tuple(versions),
         platform=PLATFORM,
         inputs=(images,),
-        outputs=(probabilities,),
+        outputs=tuple(outputs),
     )
 
 
@@ -116,7 +117,7 @@ def _config(model: Model, settings: Settings) -> ModelConfig:
         name=manifest.name,
         max_batch_size=settings.max_images,
         input=(ConfigInput(dims=manifest.input.shape),),
-        output=(ConfigOutput(dims=(len(manifest.labels),)),),
+        output=tuple(ConfigOutput(name=name, dims=shape) for name, shape in output_shapes(manifest).items()),
         dynamic_batching=DynamicBatching(
             preferred_batch_size=(settings.max_batch,),
             max_queue_delay_microseconds=round(settings.max_wait_ms * 1000),
