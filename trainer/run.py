@@ -25,6 +25,7 @@ from trainer.data.split import Splits, split
 from trainer.data.suspects import Suspect, describe, find_suspects
 from trainer.evaluation.calibration import calibrated, fit_temperature
 from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import NetworkOutput, export_with_map, network_logits
 from trainer.models.build import build_network
 from trainer.models.pretrained import starting_weights, with_weights_hash
@@ -151,9 +152,11 @@ def write_bundle(
         recipe.name, Task.BINARY if recipe.sigmoid else Task.MULTICLASS, recipe.target_accuracy, recipe.variants
     )
 
+    explain = OnnxModel(graph.whole).explain if graph.map_nodes else None
+
     def write_files(folder: Path, test: Evaluation, reject: Reject | None) -> list[str]:
         save_weights(fitted.network, folder / WEIGHTS_FILE)
-        return write_training_report(folder / "report", recipe, data, suspects, fitted, test, reject)
+        return write_training_report(folder / "report", recipe, data, suspects, fitted, test, reject, explain)
 
     source = provenance(recipe, data, suspects, fitted, device)
     return assemble(exported, data, settings, source, write_files, artifacts, reporter)

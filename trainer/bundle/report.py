@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from schemas.bundle import Explain
+from schemas.heat_map import overlay
 from schemas.manifest import Reject, render_json
 from schemas.selective_prediction import CoverageCurve
 from trainer.bundle import plots
@@ -31,8 +33,10 @@ _NAME_LENGTH = 22
 _CORRECT, _WRONG = "#1a7f37", "#cf222e"
 
 
-def write_report(folder: Path, data: Splits, test: Evaluation, reject: Reject | None) -> list[str]:
-    """Writes the tables and plots of the test split into a new folder.
+def write_report(
+    folder: Path, data: Splits, test: Evaluation, reject: Reject | None, explain: Explain | None = None
+) -> list[str]:
+    """Writes the tables and plots of the test split into a new folder; with explain, maps lie over the mistakes.
 
     Returns a sentence for each plot that could not be drawn. Raises OSError.
     """
@@ -47,7 +51,7 @@ def write_report(folder: Path, data: Splits, test: Evaluation, reject: Reject | 
             "coverage": lambda: plots.coverage(curve, reject, test.metrics.n),
             "reliability": lambda: plots.reliability(test),
             "predictions": lambda: _predictions(data, test),
-            "mistakes": lambda: _mistakes(data, test),
+            "mistakes": lambda: _mistakes(data, test, explain),
         },
     )
 
@@ -60,9 +64,10 @@ def write_training_report(
     fitted: Fitted,
     test: Evaluation,
     reject: Reject | None,
+    explain: Explain | None,
 ) -> list[str]:
     """Like write_report, and describes the network and its training."""
-    failures = write_report(folder, data, test, reject)
+    failures = write_report(folder, data, test, reject, explain)
     _write_history(folder / "history.csv", fitted.history)
     if suspects:
         _write_suspects(folder / "suspects.csv", suspects)
@@ -121,12 +126,17 @@ def _predictions(data: Splits, test: Evaluation) -> Figure:
     return image_grid(title, _answers(data, test, chosen))
 
 
-def _mistakes(data: Splits, test: Evaluation) -> Figure:
+def _mistakes(data: Splits, test: Evaluation, explain: Explain | None) -> Figure:
     wrong = np.flatnonzero(~test.correct)
     most_confident = wrong[np.argsort(-test.probabilities[wrong].max(axis=1), kind="stable")][:GRID]
     order = f", the {GRID} most confident" if len(wrong) > GRID else ""
     title = f"Wrong predictions: {len(wrong):,} of {test.metrics.n:,} test images{order}"
-    return image_grid(title, _answers(data, test, most_confident))
+    cells = _answers(data, test, most_confident)
+    if explain and cells:
+        title += "\ncoloured: where the evidence for the predicted class lies"
+        _, maps = explain(np.stack([cell.image for cell in cells]))
+        cells = [cell._replace(image=overlay(cell.image, map_)) for cell, map_ in zip(cells, maps, strict=True)]
+    return image_grid(title, cells)
 
 
 def _answers(data: Splits, test: Evaluation, positions: npt.NDArray[np.int64]) -> list[Captioned]:

@@ -12,12 +12,18 @@ from trainer.evaluation.predict import Answer, predict_files
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="artifacts/<model>/<version>, or artifacts/<model>")
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="image files or folders of images")
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="FOLDER",
+        help="also draw where the evidence for the predicted class lies: FOLDER/<number>-<name>.png for each image",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(options: argparse.Namespace) -> int:
     """Raises DataError, after printing all answers, if an image could not be read."""
-    answers = predict_files(options.bundle, options.paths)
+    answers = predict_files(options.bundle, options.paths, options.explain)
     if options.json:
         print(json.dumps([_entry(answer) for answer in answers], indent=2))
     else:
@@ -39,4 +45,5 @@ def _row(answer: Answer) -> tuple[str, str, str, str]:
 def _entry(answer: Answer) -> dict[str, object]:
     if answer.error is not None:
         return {"file": answer.file, "error": answer.error}
-    return {"file": answer.file, **dict(answer.top[0]), "top": [dict(guess) for guess in answer.top]}
+    entry = {"file": answer.file, **dict(answer.top[0]), "top": [dict(guess) for guess in answer.top]}
+    return entry if answer.overlay is None else {**entry, "overlay": answer.overlay}

@@ -43,7 +43,10 @@ class OnnxModel:
 
     def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
         """Returns probabilities, and class activation maps, float32 [n, h, w]. The graph must have the output `cam`."""
-        probabilities, maps = self._session.run([OUTPUT_NAMES[0], MAP_NAME], {INPUT_NAME: images})
+        names = [OUTPUT_NAMES[0], MAP_NAME]
+        batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+        found = [self._session.run(names, {INPUT_NAME: batch}) for batch in batches]
+        probabilities, maps = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return probabilities, maps
 
     def answers(self, images: ImageRows) -> tuple[FloatArray, FloatArray]:

@@ -1,17 +1,18 @@
 """Classifies image files with a bundle, through ONNX Runtime and without PyTorch."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from schemas.bundle import Bundle, FloatArray
 from schemas.errors import ImageError
-from schemas.image import decode_image
+from schemas.heat_map import overlay
+from schemas.image import decode_image, encode_png
 from schemas.prediction import ClassProbability
 from trainer.data.photo import is_document
-from trainer.errors import DataError
+from trainer.errors import DataError, WriteError
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.files import find_files, open_newest_bundle
 
@@ -21,29 +22,47 @@ _FILES = 256  # decoded at a time
 
 @dataclass(frozen=True)
 class Answer:
-    """The most probable classes of a file in descending order, or the error."""
+    """The most probable classes of a file in descending order, or the error. overlay is the file that was drawn."""
 
     file: str
     top: tuple[ClassProbability, ...]
     error: str | None = None
+    overlay: str | None = None
 
 
-def predict_files(bundle_path: Path, paths: Sequence[Path]) -> list[Answer]:
+def predict_files(bundle_path: Path, paths: Sequence[Path], overlays: Path | None = None) -> list[Answer]:
     """Returns an answer per file, in order; folders are searched at any depth, and an unreadable file has its error.
 
-    Raises BundleError for a bundle that must not answer, and DataError if the bundle, a path or any image is missing.
+    With a folder for overlays, writes each image there with its class activation map drawn over it.
+
+    Raises BundleError for a bundle that must not answer; DataError if the bundle, a path or any image is missing, or if
+    the model has no maps; WriteError.
     """
     bundle = open_newest_bundle(bundle_path)
-    model = OnnxModel(bundle.read(bundle.manifest.fp32))
-    bundle.check_signature(model.inputs, model.outputs)
+    model = _open(bundle, explain=overlays is not None)
     files = list(_image_files(paths))
     answers: list[Answer] = []
     for start in range(0, len(files), _FILES):
-        answers += _answer_batch(bundle, model, files[start : start + _FILES])
+        answers += _answer_batch(bundle, model, files[start : start + _FILES], overlays, start)
     return answers
 
 
-def _answer_batch(bundle: Bundle, model: OnnxModel, files: Sequence[Path]) -> list[Answer]:
+def _open(bundle: Bundle, *, explain: bool) -> OnnxModel:
+    manifest = bundle.manifest
+    if explain and manifest.map_shape is None:
+        reason = manifest.explanation and manifest.explanation.reason
+        raise DataError(
+            f"{bundle.path} has no class activation maps, so leave out --explain. "
+            f"{reason or 'It was trained by an earlier release; train it again.'}"
+        )
+    model = OnnxModel(bundle.read_with_map(manifest.fp32) if explain else bundle.read(manifest.fp32))
+    bundle.check_signature(model.inputs, model.outputs, with_map=explain)
+    return model
+
+
+def _answer_batch(
+    bundle: Bundle, model: OnnxModel, files: Sequence[Path], overlays: Path | None, start: int
+) -> list[Answer]:
     images, errors = {}, {}
     for file in files:
         try:
@@ -52,14 +71,25 @@ def _answer_batch(bundle: Bundle, model: OnnxModel, files: Sequence[Path]) -> li
             errors[file] = str(error)
         except OSError as error:
             errors[file] = f"The file cannot be read ({error.strerror})."
-    probabilities = (
-        dict(zip(images, model.probabilities(np.stack(list(images.values()))), strict=True)) if images else {}
-    )
-    labels = bundle.manifest.labels
-    return [
-        Answer(str(file), (), errors[file]) if file in errors else Answer(str(file), _top(probabilities[file], labels))
-        for file in files
-    ]
+    answers = {file: Answer(str(file), (), error) for file, error in errors.items()}
+    if images:
+        batch = np.stack(list(images.values()))
+        probabilities, maps = model.explain(batch) if overlays else (model.probabilities(batch), None)
+        for i, file in enumerate(images):
+            answers[file] = Answer(str(file), _top(probabilities[i], bundle.manifest.labels))
+            if overlays and maps is not None:
+                target = overlays / f"{start + i:04}-{file.stem}.png"
+                _write(target, encode_png(overlay(batch[i], maps[i])))
+                answers[file] = replace(answers[file], overlay=str(target))
+    return [answers[file] for file in files]
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written ({error.strerror}).") from error
 
 
 def _top(probabilities: FloatArray, labels: tuple[str, ...]) -> tuple[ClassProbability, ...]:
