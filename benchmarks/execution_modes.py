@@ -52,6 +52,9 @@ class SlowedSession:
             hashlib.sha256(self._work)
         return self._session.run(images)
 
+    def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
+        return self._session.explain(images)
+
 
 def _hashed_per_second() -> float:
     block, seconds = bytes(2**22), []

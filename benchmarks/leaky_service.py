@@ -25,6 +25,9 @@ class LeakySession:
         self._leaked.append(bytearray(LEAK_BYTES))
         return self._session.run(images)
 
+    def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
+        return self._session.explain(images)
+
 
 class LeakyRuntime:
     def __init__(self, runtime: Runtime) -> None:
