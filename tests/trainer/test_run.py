@@ -1,3 +1,4 @@
+import base64
 import csv
 import json
 from dataclasses import replace
@@ -38,6 +39,8 @@ REPORT = {
     "samples.png",
     "predictions.png",
     "mistakes.png",
+    "predictions.csv",
+    "report.html",
 }
 
 
@@ -97,6 +100,25 @@ def test_the_report_is_complete(trained: Bundle) -> None:
     assert {"train_loss", "validation_loss", "train_accuracy", "validation_accuracy"} <= set(rows[0])
     figures = json.loads((report / "classification_report.json").read_text())
     assert figures["accuracy"] == trained.manifest.metrics.test.accuracy
+
+
+def test_the_predictions_of_the_test_split_are_listed(trained: Bundle) -> None:
+    with (trained.path / "report" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "label", "prediction", "probability"]
+    test = trained.manifest.metrics.test
+    assert len(rows) == test.n
+    assert {row["label"] for row in rows} == set(trained.manifest.labels)
+    assert sum(row["label"] == row["prediction"] for row in rows) / len(rows) == pytest.approx(test.accuracy)
+    assert all(1 / 3 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_the_report_page_contains_every_picture(trained: Bundle) -> None:
+    report = trained.path / "report"
+    page = (report / "report.html").read_text()
+    for picture in report.glob("*.png"):
+        assert base64.b64encode(picture.read_bytes()).decode() in page
+    assert f"{trained.manifest.metrics.test.accuracy:.2%}" in page
 
 
 def test_the_bundle_holds_the_weights_of_the_network(trained: Bundle) -> None:

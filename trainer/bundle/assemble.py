@@ -21,6 +21,7 @@ from schemas.manifest import (
 )
 from trainer.bundle.model_card import warnings_of
 from trainer.bundle.promotion import keep_serving
+from trainer.bundle.report_page import write_page
 from trainer.bundle.writer import new_bundle, publish, write_golden, write_golden_maps
 from trainer.data.dataset import LabelledImages
 from trainer.data.split import Splits
@@ -92,6 +93,7 @@ def assemble(
         reference = Reference(graph.whole, data, accuracy, exported.original, images, probabilities, maps)
         variants = make_variants(settings.variants, reference, folder)
         failures = write_files(folder, test, reject)
+        write_page(folder / "report", settings.name, data.name, test.metrics)
         weights = folder / WEIGHTS_FILE
         fp32 = Variant(
             name=VariantName.FP32,

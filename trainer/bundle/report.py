@@ -43,6 +43,7 @@ def write_report(
     folder.mkdir()
     curve = coverage_of(test)
     _write_coverage(folder / "coverage.csv", curve)
+    _write_predictions(folder / "predictions.csv", data, test)
     (folder / "classification_report.json").write_text(render_json(test.metrics), encoding="utf-8")
     return write_plots(
         folder,
@@ -107,6 +108,15 @@ def _write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
         writer = csv.writer(file)
         writer.writerow(("file", "label", "split", "reason"))
         writer.writerows((suspect.name, suspect.label, suspect.split, suspect.kind) for suspect in suspects)
+
+
+def _write_predictions(path: Path, data: Splits, test: Evaluation) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "label", "prediction", "probability"))
+        answers = zip(test.labels, test.predicted, test.probabilities.max(axis=1), strict=True)
+        for i, (label, predicted, probability) in enumerate(answers):
+            writer.writerow((data.test.name(i), data.labels[label], data.labels[predicted], f"{probability:.6f}"))
 
 
 def _write_coverage(path: Path, curve: CoverageCurve) -> None:

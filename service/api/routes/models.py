@@ -33,8 +33,9 @@ from service.repository.registry import Registry
 from service.repository.report import report_files
 from service.validation import shortened
 
-# A bundle may be untrusted: the browser must not run scripts in its report files.
-_REPORT_HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox"}
+# A bundle may be untrusted: the browser must not run scripts in its report files, nor load anything that they refer to.
+# report.html contains its pictures, and links to tables, which browsers download.
+_REPORT_HEADERS = {"Content-Security-Policy": "default-src 'none'; img-src data:; sandbox allow-downloads"}
 
 
 _FILE: dict[str, Any] = {"response_class": WholeFileResponse, "response_description": "The file."}

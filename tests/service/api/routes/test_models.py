@@ -101,6 +101,18 @@ def test_report_files_are_served(client: TestClient) -> None:
     assert client.get("/models/colours/report/history.csv").text.startswith("epoch,")
 
 
+def test_a_report_page_is_served_under_a_policy_that_permits_its_own_pictures_only(
+    artifacts: Path, serve: Serve
+) -> None:
+    (artifacts / "colours" / "1" / "report" / "report.html").write_text("<!doctype html><title>colours</title>")
+    (artifacts / "colours" / "1" / "report" / "predictions.csv").write_text("file,label,prediction,probability\n")
+    client = serve()
+    page = client.get("/models/colours/report/report.html")
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["content-security-policy"] == "default-src 'none'; img-src data:; sandbox allow-downloads"
+    assert client.get("/models/colours/versions/1/report/predictions.csv").text.startswith("file,label")
+
+
 @pytest.mark.parametrize(
     "file",
     ["nothing.png", "..%2Fmanifest.json", "..%2f..%2f..%2fsecret", "%2e%2e", "%2Fetc%2Fpasswd", "sub", "link", "a%00b"],

@@ -1,0 +1,97 @@
+"""Writes report.html: the report of a bundle as one file.
+
+It has no style sheet, no script and no reference to another file but the tables beside it, so that it looks the same
+as a file and under a Content-Security-Policy that permits pictures only.
+"""
+
+import base64
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from schemas.evaluation import ClassMetrics, Interval, Metrics
+
+PAGE = "report.html"
+_PICTURES = {
+    "curves.png": "Training",
+    "confusion_matrix.png": "Confusion matrix",
+    "mistakes.png": "Mistakes",
+    "predictions.png": "Predictions",
+    "reliability.png": "Reliability",
+    "coverage.png": "Coverage and accuracy by confidence threshold",
+    "samples.png": "Training images, augmented",
+}
+
+
+def write_page(folder: Path, name: str, data: str, test: Metrics) -> None:
+    """Writes the page of a model's report from the files in the folder. Raises OSError."""
+    pictures = [
+        f"<h2>{title}</h2>\n{_picture(folder / file, title)}"
+        for file, title in _PICTURES.items()
+        if (folder / file).exists()
+    ]
+    tables = sorted(file.name for file in folder.glob("*.csv"))
+    links = "".join(f'<li><a href="{table}">{table}</a></li>' for table in tables)
+    network = folder / "model.txt"
+    layers = f"<h2>Network</h2>\n<pre>{escape(network.read_text(encoding='utf-8'))}</pre>" if network.exists() else ""
+    title = f"{escape(name)} on {escape(data)}"
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+</head>
+<body>
+<h1>{title}</h1>
+<p>Measured on the test split, with the fp32 variant.</p>
+{_summary(test)}
+<h2>Classes</h2>
+{_table(("class", "precision", "recall", "F1", "images"), map(_class_row, test.per_class))}
+{chr(10).join(pictures)}
+{layers}
+<h2>Tables</h2>
+<ul>{links}</ul>
+</body>
+</html>
+"""
+    (folder / PAGE).write_bytes(page.encode(errors="xmlcharrefreplace"))
+
+
+def _summary(test: Metrics) -> str:
+    rows = [("accuracy", f"{test.accuracy:.2%} ({_interval(test.accuracy_interval)})")]
+    rows += [
+        (f"top-{each.k} accuracy", f"{each.accuracy:.2%} ({_interval(each.accuracy_interval)})")
+        for each in test.top_k
+        if each.k > 1
+    ]
+    rows += [
+        ("log loss", f"{test.log_loss:.4f}"),
+        ("expected calibration error", f"{test.calibration.expected_calibration_error:.4f}"),
+        ("images", f"{test.n:,}"),
+    ]
+    return _table(("metric", "value"), rows)
+
+
+def _interval(interval: Interval) -> str:
+    return f"95% interval {interval.lower:.2%} to {interval.upper:.2%}"
+
+
+def _class_row(metrics: ClassMetrics) -> tuple[str, ...]:
+    rates = (metrics.precision, metrics.recall, metrics.f1)
+    return metrics.label, *(f"{rate:.2%}" for rate in rates), f"{metrics.support:,}"
+
+
+def _table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
+    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
+    lines = [f"<tr>{columns}</tr>"]
+    for first, *others in rows:
+        cells = "".join(f'<td align="right">{escape(cell)}</td>' for cell in others)
+        lines.append(f'<tr><th scope="row" align="left">{escape(first)}</th>{cells}</tr>')
+    return f'<table border="1" cellpadding="4" cellspacing="0">\n{chr(10).join(lines)}\n</table>'
+
+
+def _picture(file: Path, title: str) -> str:
+    content = base64.b64encode(file.read_bytes()).decode()
+    return f'<p><img alt="{title}" src="data:image/png;base64,{content}"></p>'
