@@ -124,7 +124,7 @@ def test_an_option_in_query_and_body_must_agree(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("topk=1", "Unknown parameter 'topk' in the query; known parameters: top_k, on_error, reject."),
+        ("topk=1", "Unknown parameter 'topk' in the query; known parameters: top_k, on_error, reject, explain."),
         ("top_k=0", "top_k in the query must be 1 or more, not '0'."),
         ("top_k=two", "top_k in the query must be an integer, not 'two'."),
         ("top_k=" + "9" * 5000, "top_k in the query must be a smaller integer, not '99"),
