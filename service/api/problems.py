@@ -80,7 +80,7 @@ _DESCRIBED = {
     422: (
         "The body is well-formed, but a field, a parameter or an image is invalid (errors lists each invalid image).",
         ProblemCode.INVALID_REQUEST,
-        "Unknown field 'topk'; known fields: instances, top_k, on_error, reject.",
+        "Unknown field 'topk'; known fields: instances, top_k, on_error, reject, explain.",
     ),
     500: ("The service failed; its log has the cause.", ProblemCode.INTERNAL, INTERNAL_DETAIL),
     501: (
