@@ -9,7 +9,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FOLDERS = ("docs", "docs/decisions")
 
 PAGES = sorted(
-    [*REPOSITORY.glob("*.md"), REPOSITORY / "artifacts/README.md"]
+    [*REPOSITORY.glob("*.md"), REPOSITORY / "artifacts/README.md", REPOSITORY / "clients/python/README.md"]
     + [page for folder in _FOLDERS for page in (REPOSITORY / folder).glob("*.md")]
 )
 
