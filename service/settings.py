@@ -24,6 +24,8 @@ PREFIX = "CONVOY_"
 _URL = re.compile(r"(tcp|udp|sctp)://")
 # What Kubernetes sets for every Service in the namespace whose name begins with convoy.
 _KUBERNETES = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+_ROOT_PATH = re.compile(r"(/[\w.~-]+)*", re.ASCII)
 DEFAULT_MAX_BODY_BYTES = 64 * 2**20
 DEFAULT_MAX_ARCHIVE_BYTES = 2**30
 
@@ -86,6 +88,18 @@ def parse_policy(text: str) -> Policy:
     return Policy(pins=pins)
 
 
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Parses CONVOY_CORS_ORIGINS: origins as browsers send them (RFC 6454), or "*". Raises ValueError."""
+    origins = tuple(origin.strip() for origin in text.split(",")) if text.strip() else ()
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"'{origin}' must be *, or an origin such as https://app.example.org or http://localhost:3000: lower "
+                "case, and without a path"
+            )
+    return origins
+
+
 class Settings(BaseSettings):
     """Each field is the variable CONVOY_<FIELD>; an empty variable counts as unset."""
 
@@ -95,6 +109,13 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; `0.0.0.0` listens on every interface")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; `0` picks a free port and logs it")
+    uds: Path | None = Field(
+        default=None,
+        description="Unix socket to listen on, in place of host and port; its owner and group may connect",
+    )
+    root_path: str = Field(
+        default="", description="path of the service behind a proxy that removes this path, such as `/convoy`"
+    )
     workers: Literal["auto"] | Positive = Field(
         default="auto", description="number of worker processes; `auto` is one per CPU core, or one on a GPU"
     )
@@ -175,6 +196,11 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="API keys for promote, load and unload. Empty: open to clients on the same machine only",
     )
+    cors_origins: str = Field(
+        default="",
+        description="origins whose web pages may call the service, separated by commas, such as "
+        "`https://app.example.org`; `*`: all",
+    )
     log_format: LogFormat = Field(default=LogFormat.LINE, description="`line` for people, `json` for machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="lowest level to log: `debug`, `info`, `warning` or `error`"
@@ -199,6 +225,23 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise PydanticCustomError("keys", "{reason}", {"reason": str(error)}) from None
         return keys
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_a_path(cls, path: str) -> str:
+        if not _ROOT_PATH.fullmatch(path):
+            reason = "it must be a path such as /convoy, without a slash at its end"
+            raise PydanticCustomError("root_path", "{reason}", {"reason": reason})
+        return path
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str) -> str:
+        try:
+            parse_origins(origins)
+        except ValueError as error:
+            raise PydanticCustomError("origins", "{reason}", {"reason": str(error)}) from error
+        return origins
 
     @field_validator("versions")
     @classmethod
@@ -318,7 +361,7 @@ def _quota(*files: Path) -> float:
 
 def exposure_warning(settings: Settings) -> str | None:
     """Returns the warning about a service that other machines can reach without a key."""
-    if Keys(settings.api_keys) or is_loopback(settings.host):
+    if Keys(settings.api_keys) or settings.uds or is_loopback(settings.host):
         return None
     return (
         f"CONVOY_HOST={settings.host} can be reached from other machines, and CONVOY_API_KEYS is empty: "

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 
 from service.api.auth import Guard
 from service.api.body import BodyMemory
+from service.api.cors import with_cors
 from service.api.direct_routes import Application, DirectRoutes, handlers
 from service.api.exception_handlers import HANDLED, answer_exception
 from service.api.flow import InferenceFlow
@@ -25,7 +26,7 @@ from service.backends.onnx import OnnxRuntime
 from service.repository.coordinator import Coordinator
 from service.repository.plan import ModelControl
 from service.repository.registry import Registry
-from service.settings import Settings, usable_cores
+from service.settings import Settings, parse_origins, usable_cores
 from service.telemetry.metrics import Telemetry
 from service.telemetry.tracing import tracing
 from service.version import __version__
@@ -95,13 +96,15 @@ def create_app(
     app.include_router(v2.router(registry, inferences, settings, memory, drain, telemetry))
     app.include_router(v1.router(registry, flow))
     add_pages(app)
-    describe(app)
+    describe(app, settings.root_path)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer_exception)
     layer = partial(RequestMiddleware, telemetry=telemetry, access_log=settings.access_log)
     app.add_middleware(layer)
     if not settings.otel:  # spans come from FastAPI's layers and routing
-        app.direct = DirectRoutes(app, guard, handlers(predictions) | handlers(inferences, v2.PREFIX), layer)
+        app.entry = DirectRoutes(app, guard, handlers(predictions) | handlers(inferences, v2.PREFIX), layer)
+    if origins := parse_origins(settings.cors_origins):
+        app.entry = with_cors(app.entry or partial(FastAPI.__call__, app), origins)
     return app
 
 

@@ -123,7 +123,9 @@ def _check_local(request: Request) -> None:
     rule = "Without an admin key, only clients on the service's own machine may make this request"
     advice = "The operator sets admin keys with CONVOY_ADMIN_KEYS."
     headers = request.headers
-    if request.client is None or not is_loopback(request.client.host):
+    if request.client is None:
+        raise ForbiddenError(f"Over a Unix socket, which a proxy may use, this request needs an admin key. {advice}")
+    if not is_loopback(request.client.host):
         raise ForbiddenError(f"{rule}. {advice}")
     forwarded = next((name for name in headers if name in _FORWARDED or name.startswith("x-forwarded-")), None)
     if forwarded:

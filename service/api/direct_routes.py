@@ -69,9 +69,9 @@ class DirectRoutes:
 
 
 class Application(FastAPI):
-    """FastAPI behind direct routes."""
+    """FastAPI behind what its requests enter first, such as direct routes."""
 
-    direct: DirectRoutes | None = None
+    entry: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self.direct or super().__call__)(scope, receive, send)
+        await (self.entry or super().__call__)(scope, receive, send)

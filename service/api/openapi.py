@@ -49,12 +49,12 @@ _SCHEMES = {
 _REF = "#/components/schemas/{model}"
 
 
-def describe(app: FastAPI) -> None:
-    """Replaces app.openapi(). The schema does not depend on the service's settings."""
+def describe(app: FastAPI, root_path: str = "") -> None:
+    """Replaces app.openapi(). Of the settings, the schema depends only on the root path."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _schema(app)
+            app.openapi_schema = _schema(app) | ({"servers": [{"url": root_path}]} if root_path else {})
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents

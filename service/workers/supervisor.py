@@ -7,7 +7,6 @@ ONNX Runtime.
 """
 
 import asyncio
-import errno
 import logging
 import logging.config
 import os
@@ -23,6 +22,7 @@ from service.repository.scanner import scan
 from service.settings import Settings, exposure_warning, read_settings, unknown_variables
 from service.telemetry.logging import log_config
 from service.workers import messages
+from service.workers.listener import address, bound
 from service.workers.pool import Pool
 
 INTERRUPTED = 1
@@ -49,7 +49,7 @@ def main() -> int:
 def run(settings: Settings) -> int:
     """Serves until a signal and returns the exit status. Raises StartError."""
     scan(settings.artifacts)  # raises its error before anything is started
-    with bind(settings.host, settings.port) as listener:
+    with bound(settings) as listener:
         return asyncio.run(Supervisor(settings, listener).run())
 
 
@@ -68,7 +68,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
-        _announce(self._listener)
+        logger.info("serving on %s once the models are loaded", address(self._listener))
         starting = asyncio.create_task(self._start())
         try:
             await _first(starting, self._first_signal.wait())
@@ -127,35 +127,6 @@ class Supervisor:
             done.accepted,
             done.answered,
         )
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Returns a socket that does not listen yet: until models are loaded, connections are refused and do not wait.
-
-    Raises StartError.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise StartError(f"CONVOY_HOST={host} is not valid: {error.strerror}.") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise StartError(f"CONVOY_HOST={host} is not an address of this machine.") from error
-        raise StartError(
-            f"Port {port} of {host} cannot be used: {error.strerror}; change CONVOY_PORT, or stop the other program."
-        ) from error
-    return listener
-
-
-def _announce(listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    logger.info("serving on http://%s:%d once the models are loaded", shown, port)
 
 
 async def _first(task: "asyncio.Task[None]", event: Coroutine[Any, Any, Any]) -> None:

@@ -44,6 +44,14 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("CONVOY_VERSIONS", "newest"),
         ("CONVOY_VERSIONS", "mnist=x"),
         ("CONVOY_DEFAULT_MODEL", "../etc"),
+        ("CONVOY_ROOT_PATH", "convoy"),
+        ("CONVOY_ROOT_PATH", "/convoy/"),
+        ("CONVOY_ROOT_PATH", "https://example.org/convoy"),
+        ("CONVOY_CORS_ORIGINS", "https://app.example.org/"),
+        ("CONVOY_CORS_ORIGINS", "app.example.org"),
+        ("CONVOY_CORS_ORIGINS", "https://App.example.org"),
+        ("CONVOY_CORS_ORIGINS", "https://app.example.org,"),
+        ("CONVOY_CORS_ORIGINS", "null"),
     ],
 )
 def test_a_bad_value_is_one_sentence_that_names_the_variable(

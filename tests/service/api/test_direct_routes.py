@@ -74,7 +74,7 @@ class Pair:
         for direct in (True, False):
             app = create_app(Settings(device=Device.CPU, max_body_bytes=20_000, **settings))
             if not direct:
-                app.direct = None
+                app.entry = None
             client = TestClient(app, "http://127.0.0.1", raise_server_exceptions=False, client=("127.0.0.1", 50000))
             self._apps.append(stack.enter_context(client))
 

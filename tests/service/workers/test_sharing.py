@@ -16,8 +16,8 @@ from service.errors import ModelRefusedError, NotReadyError
 from service.repository.coordinator import Coordinator
 from service.settings import Device, Reload, Settings
 from service.workers import messages
+from service.workers.listener import bind
 from service.workers.pool import Pool
-from service.workers.supervisor import bind
 from tests.support.bundles import write_bundle
 from tests.support.service_process import REPOSITORY, SOON
 
