@@ -74,9 +74,19 @@ lock: $(BIN)/uv ## write the lock files from pyproject.toml (ARGS=--upgrade take
 	$(COMPILE) pyproject.toml --extra trainer --extra tune --extra heic --extra tensorboard --extra mlflow --extra wandb --extra clean -c requirements/dev.txt -o requirements/extras.txt
 	$(COMPILE) pyproject.toml --extra service --extra otel -c requirements/dev.txt -o requirements/otel.txt
 	$(COMPILE) pyproject.toml --extra service --extra cuda -c requirements/dev.txt -o requirements/cuda.txt
+	$(COMPILE) pyproject.toml --extra docs -c requirements/dev.txt -o requirements/docs.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
 	grep -o '^onnxruntime==[0-9.]*' requirements/service-cpu.txt | cat benchmarks/serving/peers/requirements.in - | $(COMPILE) - -o requirements/peers.txt
 	$(COMPILE) benchmarks/training/requirements.in -o requirements/keras.txt
+
+.PHONY: docs
+docs: .venv-docs/.docs ## build the documentation as a site in build/site/ (ARGS=... for mkdocs build)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict $(ARGS)
+
+.venv-docs/.docs: requirements/docs.txt $(BIN)/uv
+	$(PYTHON) -m venv .venv-docs
+	$(BIN)/uv pip install --quiet --python .venv-docs/bin/python --require-hashes -r requirements/docs.txt
+	@touch $@
 
 .PHONY: bench-train
 bench-train: .venv/.trainer .venv-keras/.keras ## compare training with Keras's tutorials, write docs/benchmarks-training.md (DATA=folder)

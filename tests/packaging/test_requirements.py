@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
 LOCKS = sorted(path.stem for path in REQUIREMENTS.glob("*.txt"))
 PEERS = "peers"  # the other servers of the benchmark
-SHARED = [lock for lock in LOCKS if lock not in {"keras", PEERS}]  # these two have environments of their own
+SHARED = [lock for lock in LOCKS if lock not in {"docs", "keras", PEERS}]  # these have environments of their own
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "os_name": "posix"}
 PLATFORMS = (
     LINUX,

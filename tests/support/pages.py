@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.support.service_process import REPOSITORY
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_FOLDERS = ("docs", "docs/decisions")
+_FOLDERS = ("docs", "docs/decisions", "docs/guides")
 
 PAGES = sorted(
     [*REPOSITORY.glob("*.md"), REPOSITORY / "artifacts/README.md", REPOSITORY / "clients/python/README.md"]
