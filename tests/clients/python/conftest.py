@@ -73,7 +73,8 @@ def caller(request: pytest.FixtureRequest) -> Caller:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The real service with the model `colours`."""
     artifacts: Path = tmp_path_factory.mktemp("artifacts")
-    write_bundle(artifacts)
+    write_bundle(artifacts, with_maps=True)
+    write_bundle(artifacts, name="unexplained")
     with serving(artifacts=artifacts, workers=1, api_keys=KEY) as running:
         yield running
 

@@ -1,5 +1,6 @@
 """Both clients against the real service."""
 
+import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -160,10 +161,25 @@ def test_evaluates_an_archive(ask: Ask, tmp_path: Path) -> None:
 
 def test_lists_the_models(ask: Ask) -> None:
     answer = ask("models")
-    (model,) = answer.models
+    model = next(each for each in answer.models if each.name == "colours")
     assert answer.default == "colours"
     assert (model.name, model.version, model.state, model.labels) == ("colours", 1, "ready", tuple(COLOURS))
     assert (model.input.height, model.input.width, model.input.channels) == (8, 8, 3)
+
+
+def test_explains_with_a_map(ask: Ask) -> None:
+    answer = ask("explain", [GREEN, solid("red")], top_k=1)
+    assert [one.label for one in answer.predictions] == ["green", "red"]
+    explanation = answer.predictions[0].explanation
+    assert (explanation.label, explanation.height, explanation.width) == ("green", 8, 8)
+    assert np.array(explanation.map).shape == (8, 8)
+    assert Image.open(io.BytesIO(base64.b64decode(explanation.overlay_png))).format == "PNG"
+    assert ask("models").models[0].explanation.height == 8
+
+
+def test_a_model_without_maps_cannot_explain(ask: Ask) -> None:
+    with pytest.raises(InvalidRequestError):
+        ask("explain", GREEN, model="unexplained")
 
 
 def test_a_missing_key_is_an_error_of_its_own(caller: Caller, service: Service) -> None:
