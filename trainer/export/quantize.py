@@ -32,7 +32,7 @@ from trainer.export.latency import measure_speed
 from trainer.export.onnx import NetworkOutput
 
 CALIBRATION_IMAGES = 512
-_CALIBRATION_BATCH = 64
+_CALIBRATION_BATCH = 8  # the calibrator holds the activations of all layers at once
 # The gates.
 MAX_ACCURACY_LOSS = 0.005  # on validation
 MIN_SPEED = 1.05  # times fp32's, at every batch size: less may be noise, and is not worth any accuracy

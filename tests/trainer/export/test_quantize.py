@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,3 +227,34 @@ def test_fp16_is_measured_on_the_gpu(reference: Reference, tmp_path: Path) -> No
         pytest.skip("no GPU")
     made = make_variants([FP16], reference, tmp_path, times(2))
     assert [variant.name for variant in made.kept] == [FP16], made.dropped
+
+
+QUANTISE = """
+import resource
+from pathlib import Path
+import numpy as np
+from schemas.manifest import InputSpec
+from tests.support.colour_images import source
+from trainer.data.split import split
+from trainer.export.onnx import export
+from trainer.export.quantize import Reference, to_int8
+from trainer.models.backbones import build
+from trainer.models.layers import Shape
+from trainer.network_config import PACKAGED, BackboneConfig
+from trainer.recipe import DataConfig, Source
+
+spec = InputSpec(height=128, width=128, channels=3)
+network = build(BackboneConfig(name=PACKAGED), Shape(height=128, width=128, channels=3, classes=3)).eval()
+data = split(source(90).resized(spec).load(), DataConfig(source=Source.NPZ, validation=0.1, test=0.1))
+reference = Reference(export(network, spec), data, 0.0, None, None, None)
+used = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + 2**30, used + 2**30))
+to_int8(reference)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's private memory alone")
+def test_quantising_a_backbone_needs_less_than_a_gibibyte() -> None:
+    ended = subprocess.run([sys.executable, "-c", QUANTISE], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
