@@ -14,7 +14,7 @@ from trainer.errors import DataError
 from trainer.recipe import DataConfig
 
 _FEW_CLASSES = 20  # up to here, the size of each class is printed
-_COMPARED_IMAGES = 2000
+_COMPARED_IMAGES = 200
 _DARK = 64  # grey levels of 255: photos have brighter pixels
 _FAR_MEANS = 64  # grey levels of 255
 _FAR_SPREADS = 3  # times

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +55,19 @@ def test_every_image_is_in_exactly_one_split_and_each_class_has_its_share(
     for part, share in ((parts.validation, validation), (parts.test, test)):
         for label, count in enumerate(counts):
             assert abs(int((part.labels == label).sum()) - share * count) <= 1
+
+
+def test_comparing_the_splits_takes_little_memory() -> None:
+    labels = np.arange(1000) % 2
+    images = LabelledImages(np.zeros((1000, 64, 64, 1), np.uint8), labels)
+    data = SourceData("black", ("a", "b"), InputSpec(height=64, width=64, channels=1), images, images)
+    config = shares(0.2, 0, 0).model_copy(update={"value_range": None})
+    split(data, config)  # reads the images' hashes, which are kept
+    tracemalloc.start()
+    split(data, config)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2 * images.images.nbytes
 
 
 def test_images_keep_their_labels() -> None:
