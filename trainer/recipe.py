@@ -125,6 +125,10 @@ class DataConfig(Frozen):
         float, Field(ge=0, lt=1, description="share of the images for the test, if the data has no test split")
     ] = 0.0
     split_seed: Annotated[Seed, Field(description="random seed of the split")] = 0
+    limit: Annotated[
+        int | None,
+        Field(gt=0, description="largest number of images to use besides published splits, drawn by class; null: all"),
+    ] = None
     input: Annotated[InputConfig, BeforeValidator(_input_from_sides)] = InputConfig()
     shape: Annotated[
         tuple[int, int, int] | None, Field(description="height,width,channels of a row of csv or npz; null detects it")

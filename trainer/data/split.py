@@ -46,13 +46,18 @@ class Division(NamedTuple):
 def divide(data: SourceData, config: DataConfig) -> Division:
     """Returns the published splits; those that are missing are taken from the training images by their shares.
 
-    Raises DataError if there is neither a published test split nor a share for one.
+    config.limit first reduces the training images. Raises DataError if there is neither a published test split nor a
+    share for one.
     """
     if data.test is None and not config.test:
         raise DataError(f"{data.name} has no test split of its own. Set its share, as in --set data.test=0.2.")
     shares = [0 if data.test is not None else config.test, 0 if data.validation is not None else config.validation]
-    test, validation, train = _stratified(data.train.labels, shares, np.random.default_rng(config.split_seed))
-    start = len(data.train)
+    labels, rng = data.train.labels, np.random.default_rng(config.split_seed)
+    used = np.arange(len(labels))
+    if config.limit is not None and config.limit < len(labels):
+        used, _ = _stratified(labels, [config.limit / len(labels)], rng)
+    test, validation, train = (used[part] for part in _stratified(labels[used], shares, rng))
+    start = len(labels)
     if data.validation is not None:
         validation = np.arange(start, start := start + len(data.validation))
     if data.test is not None:

@@ -57,6 +57,18 @@ def test_every_image_is_in_exactly_one_split_and_each_class_has_its_share(
             assert abs(int((part.labels == label).sum()) - share * count) <= 1
 
 
+def test_a_limit_keeps_the_shares_of_classes_and_splits_and_the_published_test_split() -> None:
+    data = numbered([0] * 60 + [1] * 30, 2, test=[0, 1, 1])
+    config = shares(0.2, 0.2, 3).model_copy(update={"limit": 30})
+    parts = split(data, config)
+    assert np.bincount(parts.train.labels).tolist() == [16, 8]
+    assert np.bincount(parts.validation.labels).tolist() == [4, 2]
+    assert len(parts.test) == 3
+    assert not set(positions(parts.train)) & set(positions(parts.validation))
+    unlimited = split(data, config.model_copy(update={"limit": 90}))
+    assert len(unlimited.train) + len(unlimited.validation) == 90
+
+
 def test_comparing_the_splits_takes_little_memory() -> None:
     labels = np.arange(1000) % 2
     images = LabelledImages(np.zeros((1000, 64, 64, 1), np.uint8), labels)
