@@ -13,6 +13,8 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,7 @@ class Run(Frozen):
     """One line of docs/results.jsonl: the results of one training run."""
 
     provenance: Provenance
+    command_seconds: Annotated[float | None, Field(description="of the whole command; null if it was not timed")] = None
     accuracy: float
     accuracy_interval: Interval
     n: int
@@ -56,10 +59,11 @@ class Run(Frozen):
     dropped_variants: tuple[DroppedVariant, ...] = ()
 
     @classmethod
-    def of(cls, manifest: ModelManifest) -> "Run":
+    def of(cls, manifest: ModelManifest, command_seconds: float | None = None) -> "Run":
         test = manifest.metrics.test
         return cls(
             provenance=_without_weights_path(manifest.provenance),
+            command_seconds=command_seconds,
             accuracy=test.accuracy,
             accuracy_interval=test.accuracy_interval,
             n=test.n,
@@ -90,12 +94,17 @@ def _without_weights_path(provenance: Provenance) -> Provenance:
 
 
 def _comparable(recipe: Recipe) -> Recipe:
-    """Replaces the settings in which runs of one row may differ: name, seed, input size, path and hash of weights."""
+    """Replaces the settings in which runs of one row may differ.
+
+    These are the name, the seeds (of a limit, each run draws other images), the input size, and the path and hash of
+    the weights.
+    """
     transfer = recipe.transfer.model_copy(update={"sha256": None})
     if transfer.weights not in {None, PRETRAINED}:
         transfer = transfer.model_copy(update={"weights": "a bundle"})
     size = InputConfig.model_validate(spec.model_dump()) if (spec := recipe.data.input.spec) else recipe.data.input
-    data = recipe.data.model_copy(update={"input": size})
+    drawn = {} if recipe.data.limit is None else {"split_seed": 0}
+    data = recipe.data.model_copy(update={"input": size} | drawn)
     return recipe.model_copy(update={"name": "any", "seed": 0, "transfer": transfer, "data": data})
 
 
@@ -129,8 +138,12 @@ class Result:
 
     @property
     def time(self) -> str:
-        low, high = (f"{seconds:,.0f}" for seconds in (min(self.seconds), max(self.seconds)))
-        return f"{low} s" if low == high else f"{low} to {high} s"
+        return _range(self.seconds)
+
+    @property
+    def command_seconds(self) -> list[float]:
+        """Of the runs that were timed from start to end; empty if none was."""
+        return [run.command_seconds for run in self.runs if run.command_seconds is not None]
 
     @property
     def calibration(self) -> str:
@@ -142,15 +155,27 @@ class Result:
 
     @property
     def target(self) -> str:
-        row = self.row
-        return "" if row.aim is None else f"{row.aim:.1%}" + ("" if row.seconds is None else f" in {row.seconds:g} s")
+        row, limit = self.row, ""
+        if row.command_seconds is not None:
+            limit = f" in {row.command_seconds:g} s, whole command"
+        elif row.seconds is not None:
+            limit = f" in {row.seconds:g} s"
+        return "" if row.aim is None else f"{row.aim:.1%}{limit}"
 
     @property
     def verdict(self) -> str:
         if self.row.aim is None or not self.runs:
             return ""
-        within = self.row.seconds is None or max(self.seconds) <= self.row.seconds
+        row, whole = self.row, self.command_seconds
+        within = row.seconds is None or max(self.seconds) <= row.seconds
+        if row.command_seconds is not None:
+            within = len(whole) == len(self.runs) and max(whole) <= row.command_seconds
         return "reached" if self.mean >= self.row.aim and within else "missed"
+
+
+def _range(seconds: Sequence[float]) -> str:
+    low, high = (f"{value:,.0f}" for value in (min(seconds), max(seconds)))
+    return f"{low} s" if low == high else f"{low} to {high} s"
 
 
 def read_runs() -> list[Run]:
@@ -181,15 +206,17 @@ def render(found: Sequence[Result]) -> str:
         "- **95% interval**: over the seeds if there are three or more, otherwise over the test images of one run.",
         "- **Training time** excludes export and report. Single-threaded runs shared the machine.",
         "  Time-budgeted runs that were slowed by other jobs are excluded.",
+        "- **Whole command** is the time from the start of the command to its end: it also reads the images, with no",
+        "  cache of an earlier run, and writes the bundle with its report and variants.",
         "- **Calibration error** is the expected calibration error on the test split, before and after calibration.",
         "- **int8 and fp16** give the variant's test accuracy and its speed relative to fp32; int8 on one CPU thread.",
         "  If the cells are empty, the run predates variants.",
         "- The rows of cifar10, cifar10-94 and photos scratch predate two changes of the `fast` network. Batch norm's",
         "  epsilon was 1e-12 (now 1e-5), and its first layer was prepared on 5,000 images (now 1,000).",
         "",
-        "| Recipe | Command | Test accuracy | 95% interval | Seeds | Training time | Target | Reached? | "
-        "Calibration error | int8 | fp16 | Test images | Machine |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| Recipe | Command | Test accuracy | 95% interval | Seeds | Training time | Whole command | Target | "
+        "Reached? | Calibration error | int8 | fp16 | Test images | Machine |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(result) for result in found]
     return "\n".join(lines) + "\n"
@@ -214,12 +241,13 @@ def _line(result: Result) -> str:
     row = result.row
     start = f"| {row.name} | `{row.command}` |"
     if not result.runs:
-        return f"{start} {NOT_MEASURED} | | | | {result.target} | | | | | | |"
+        return f"{start} {NOT_MEASURED} | | | | | {result.target} | | | | | | |"
     seeds = ", ".join(f"{run.provenance.seed}: {run.accuracy:.2%}" for run in result.runs)
     run = result.runs[-1]
+    whole = _range(result.command_seconds) if result.command_seconds else ""
     machine = f"{run.provenance.device}, torch {run.provenance.libraries['torch'].split('+')[0]}"
     return (
-        f"{start} {result.mean:.2%} | {result.interval} | {seeds} | {result.time} | {result.target} | "
+        f"{start} {result.mean:.2%} | {result.interval} | {seeds} | {result.time} | {whole} | {result.target} | "
         f"{result.verdict} | {result.calibration} | {result.variant(VariantName.INT8)} | "
         f"{result.variant(VariantName.FP16)} | {run.n:,} of {run.provenance.data.name} | {machine} |"
     )
@@ -253,8 +281,8 @@ def files(runs: Sequence[Run]) -> dict[Path, str]:
     return texts
 
 
-def add(bundle: Path) -> None:
-    run = Run.of(parse_manifest((bundle / "manifest.json").read_text()))
+def add(bundle: Path, command_seconds: float | None = None) -> None:
+    run = Run.of(parse_manifest((bundle / "manifest.json").read_text()), command_seconds)
     if not any(run.belongs_to(row) for row in ROWS):
         sys.exit(f"The recipe of {bundle} matches no row of the table. Train it again with the current recipe.")
     with RUNS.open("a") as file:
@@ -270,14 +298,25 @@ def write() -> None:
 def run(row: Row, data: Path, artifacts: Path) -> None:
     done = {run.provenance.seed for run in read_runs() if run.belongs_to(row)}
     for seed in sorted(set(range(row.seeds)) - done):
-        arguments = ["--artifacts", artifacts, "--seed", seed]
-        if row.recipe.data.source is not Source.DIGITS:
-            arguments += ["--data", data / row.data]
-        command = [sys.executable, "-m", "trainer", *shlex.split(row.command), *map(str, arguments)]
-        print(shlex.join(command), file=sys.stderr)
-        out = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout  # noqa: S603
+        with tempfile.TemporaryDirectory() as fresh:  # nothing of an earlier run makes this one faster
+            folders = ["--artifacts", artifacts, "--runs", f"{fresh}/runs", "--cache", f"{fresh}/cache"]
+            command = [sys.executable, "-m", "trainer", *arguments(row, seed, data), *map(str, folders)]
+            print(shlex.join(command), file=sys.stderr)
+            started = time.perf_counter()
+            out = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout  # noqa: S603
+            seconds = time.perf_counter() - started
         print(out, end="")
-        add(Path(out.split(": test accuracy")[0]))
+        add(Path(out.split(": test accuracy")[0]), round(seconds, 1))
+
+
+def arguments(row: Row, seed: int, data: Path) -> list[str]:
+    """Returns the trainer's arguments for one seed of a row."""
+    given = [*shlex.split(row.command), "--seed", str(seed)]
+    if row.recipe.data.source is not Source.DIGITS:
+        given += ["--data", str(data / row.data)]
+    if row.limit is not None:
+        given += ["--set", f"data.split_seed={seed}"]
+    return given
 
 
 def main() -> None:

@@ -2,35 +2,44 @@
 
 from dataclasses import dataclass
 
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, with_settings
 from trainer.recipes.registry import find_recipe
 
 
 @dataclass(frozen=True)
 class Row:
-    """One command. data is its folder below --data; aim is the target accuracy, seconds the limit of training time."""
+    """One command. data is its folder below --data; aim is the target accuracy.
+
+    seconds is the limit of the training time, command_seconds that of the whole command. With a limit, each seed draws
+    that many of the training and validation images.
+    """
 
     recipe_name: str
     preset: str = "default"
     data: str = ""
     device: str = "cpu"
     seeds: int = 3
+    limit: int | None = None
     aim: float | None = None
     seconds: float | None = None
+    command_seconds: float | None = None
 
     @property
     def name(self) -> str:
         preset = "" if self.preset == "default" else f" {self.preset}"
-        return f"{self.recipe_name}{preset}{' on a GPU' * (self.device == 'cuda')}"
+        limit = "" if self.limit is None else f" from {self.limit} images"
+        return f"{self.recipe_name}{preset}{limit}{' on a GPU' * (self.device == 'cuda')}"
 
     @property
     def command(self) -> str:
         preset = "" if self.preset == "default" else f" --preset {self.preset}"
-        return f"train {self.recipe_name}{preset}{' --device cuda' * (self.device == 'cuda')}"
+        limit = "" if self.limit is None else f" --set data.limit={self.limit}"
+        return f"train {self.recipe_name}{preset}{limit}{' --device cuda' * (self.device == 'cuda')}"
 
     @property
     def recipe(self) -> Recipe:
-        return find_recipe(self.recipe_name, self.preset)
+        limit = {} if self.limit is None else {"data.limit": self.limit}
+        return with_settings(find_recipe(self.recipe_name, self.preset), limit)
 
 
 ROWS = (
@@ -44,9 +53,11 @@ ROWS = (
     Row("cifar10", aim=0.82, seconds=60),
     Row("cifar10", "long", aim=0.90, seconds=360),
     Row("cifar10", "published", aim=0.75),
-    Row("cats-dogs", data="cats-dogs", aim=0.97, seconds=120),
+    Row("cats-dogs", data="cats-dogs", aim=0.97, command_seconds=120),
+    Row("cats-dogs", data="cats-dogs", seeds=5, limit=200, aim=0.95, command_seconds=40),
+    Row("cats-dogs", data="cats-dogs", seeds=5, limit=50, aim=0.92, command_seconds=40),
     Row("cats-dogs", "scratch", data="cats-dogs", aim=0.86, seconds=900),
-    Row("photos", data="flowers", aim=0.81, seconds=360),
+    Row("photos", data="flowers", aim=0.81, command_seconds=360),
     Row("photos", "scratch", data="flowers", aim=0.80, seconds=900),
     Row("photos", "published", data="flowers"),
     Row("transfer", data="flowers", seeds=8),

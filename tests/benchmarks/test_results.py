@@ -5,7 +5,7 @@ import pytest
 from pydantic import JsonValue
 
 from benchmarks.after_training import VariantResult
-from benchmarks.results import Result, Run, claims, conclusion, files, read_runs, render, with_claim
+from benchmarks.results import Result, Run, arguments, claims, conclusion, files, read_runs, render, with_claim
 from benchmarks.rows import ROWS, Row
 from schemas.bundle import open_bundle
 from schemas.evaluation import Interval
@@ -63,6 +63,17 @@ def test_a_run_counts_only_for_the_current_recipe_on_the_rows_device() -> None:
     assert not run().belongs_to(Row("digits", data="flowers"))
 
 
+def test_the_runs_of_a_limit_draw_other_images_and_belong_to_one_row(tmp_path: Path) -> None:
+    row, settings = Row("digits", limit=100), find_recipe("digits", "default").data.model_dump()
+    assert row.name == "digits from 100 images"
+    for seed in (0, 1):
+        options = parse(arguments(row, seed, tmp_path))
+        assert {"data.limit=100", f"data.split_seed={seed}"} <= set(options.set)
+        assert run(seed=seed, data=settings | {"limit": 100, "split_seed": seed}).belongs_to(row)
+    assert not run(data=settings | {"limit": 101}).belongs_to(row)
+    assert not run(data=settings | {"split_seed": 1}).belongs_to(DIGITS)
+
+
 def test_a_run_counts_with_the_precision_that_auto_chose_but_not_with_another_than_the_rows() -> None:
     automatic = find_recipe("cifar10", "default").model_dump()
     assert run(**automatic | {"precision": "bf16"}).belongs_to(Row("cifar10"))
@@ -91,6 +102,14 @@ def test_the_interval_is_over_seeds_if_there_are_three_and_else_over_test_images
 )
 def test_a_target_is_reached_if_the_mean_meets_it_in_time(accuracy: float, seconds: float, verdict: str) -> None:
     assert Result(DIGITS, (run(accuracy, seconds=seconds),)).verdict == verdict
+
+
+@pytest.mark.parametrize(("command_seconds", "verdict"), [(9, "reached"), (11, "missed"), (None, "missed")])
+def test_a_target_for_the_whole_command_needs_its_time(command_seconds: float | None, verdict: str) -> None:
+    whole = Row("digits", aim=0.9, command_seconds=10)
+    timed = run(seconds=5).model_copy(update={"command_seconds": command_seconds})
+    assert Result(whole, (timed,)).verdict == verdict
+    assert Result(whole, (timed,)).target == "90.0% in 10 s, whole command"
 
 
 def measured(*, before: float, kept: float | None) -> Run:
