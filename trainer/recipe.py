@@ -250,6 +250,10 @@ class TransferConfig(Frozen):
     sha256: Annotated[Sha256 | None, Field(description="expected SHA-256 of the weights; null accepts any")] = None
     head_epochs: Annotated[int, Field(ge=0, description="number of epochs in which the last layer trains alone")] = 0
     body_rate: Annotated[float, Field(gt=0, description="factor on the learning rate of all but the last layer")] = 1.0
+    frozen: Annotated[
+        Fraction,
+        Field(description="share of a timm network's weight tensors, from the first layer on, that keep their values"),
+    ] = 0.0
     keep_head: Annotated[bool, Field(description="keeps the last layer of a bundle with the same labels")] = False
     probe: Annotated[
         bool, Field(description="first fits the last layer of a timm network alone, by logistic regression")
@@ -261,9 +265,11 @@ class TransferConfig(Frozen):
 
     @model_validator(mode="after")
     def _has_weights_to_keep(self) -> Self:
-        if self.weights is None and (self.head_epochs or self.body_rate != 1 or self.sha256 or self.probe):
+        if self.weights is None and (
+            self.head_epochs or self.body_rate != 1 or self.sha256 or self.probe or self.frozen
+        ):
             raise ValueError(
-                "without starting weights, also set head_epochs=0, body_rate=1, sha256=null and probe=false"
+                "without starting weights, also set head_epochs=0, body_rate=1, sha256=null, probe=false and frozen=0"
             )
         return self
 

@@ -19,8 +19,8 @@ TIMM_NAMES = {PACKAGED: "tf_efficientnet_lite0"}
 class Backbone(nn.Module):
     """Normalised images, float [batch, 3, height, width], to logits [batch, classes].
 
-    With frozen_norms, batch norm keeps the statistics of the starting weights during training, because those of a few
-    hundred images would be worse. Grey images become RGB through the three channels of the normalisation.
+    With frozen_norms, batch norm keeps the statistics of the starting weights during training. Grey images become RGB
+    through the three channels of the normalisation.
     """
 
     CHANNELS = 3
@@ -50,6 +50,15 @@ class Backbone(nn.Module):
     def class_weights(self) -> Tensor:
         assert isinstance(self.head, nn.Linear)  # noqa: S101 - a network without a head has no classes
         return self.head.weight
+
+    def freeze(self, share: float) -> None:
+        """Keeps the first tensors of weights, this share of all, so that training computes no gradients there.
+
+        They see edges and textures, which differ little between data sets (Yosinski et al., 2014).
+        """
+        tensors = list(self.body.parameters())  # in the order of the layers
+        for tensor in tensors[: int(share * len(tensors))]:
+            tensor.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)

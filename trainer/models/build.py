@@ -18,7 +18,7 @@ from trainer.recipe import Recipe
 
 # Enough to estimate the covariance of small patches.
 PREPARING_IMAGES = 1000
-# Fewer give batch norm worse statistics than those of the starting weights.
+# Fewer give batch norm worse statistics than those of the starting weights, to which a linear probe is fitted, too.
 IMAGES_FOR_STATISTICS = 1000
 # Pixels for mean and deviation. More would change the fourth digit, and delay the start of the run.
 STATISTICS_BYTES = 2**28
@@ -43,7 +43,8 @@ def build_network(recipe: Recipe, data: Splits, start: StartingWeights | None = 
         if recipe.transfer.keep_head:
             load_head(network, start, data.labels)
         if isinstance(network, Backbone):
-            network.frozen_norms = len(data.train) < IMAGES_FOR_STATISTICS
+            network.frozen_norms = recipe.transfer.probe or len(data.train) < IMAGES_FOR_STATISTICS
+            network.freeze(recipe.transfer.frozen)
     elif isinstance(network, FastNetwork):
         images = torch.from_numpy(data.train.images[:PREPARING_IMAGES])
         network.prepare(normalise(as_input(images)))

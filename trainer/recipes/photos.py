@@ -4,10 +4,10 @@
     python -m trainer train photos --data flowers --fine-tune off
     python -m trainer train photos --data flowers --preset scratch
 
-The linear probe fits the last layer on the features of the frozen backbone. Then fine-tuning trains all layers; its
-result is kept if it is better on validation (Kumar et al., 2022). The preset scratch trains a residual fast network at
-64x64 from random weights, with strong augmentation (geometry, colour, mixup and CutMix) and weight decay. `flowers` is
-Kaggle's Flowers Recognition: 4,317 photos of 5 flowers, at 128x128.
+The linear probe fits the last layer on the features of the frozen backbone. Then fine-tuning trains the later layers
+of the backbone, too; its result is kept if it is better on validation (Kumar et al., 2022). The preset scratch trains a
+residual fast network at 64x64 from random weights, with strong augmentation (geometry, colour, mixup and CutMix) and
+weight decay. `flowers` is Kaggle's Flowers Recognition: 4,317 photos of 5 flowers, at 128x128.
 
 Measured (docs/results.md has the details):
 
@@ -40,7 +40,7 @@ PRETRAINED_PHOTOS = Recipe(
     name="photos",
     data=_OPEN,
     network=BackboneConfig(name=PACKAGED),
-    transfer=TransferConfig(weights=PRETRAINED, probe=True, body_rate=0.3),
+    transfer=TransferConfig(weights=PRETRAINED, probe=True, body_rate=0.3, frozen=0.3),
     augment=AugmentConfig(flip=Flip.RANDOM, crop=0.5, reflect=True, colour=0.3),
     optimizer=OptimizerConfig(name=OptimizerName.ADAMW, learning_rate=1e-3, weight_decay=0.05),
     epochs=10,

@@ -1,4 +1,4 @@
-"""Fine-tuning: trains all layers from the last layer of the linear probe (the second half of Kumar et al., 2022)."""
+"""Fine-tuning: continues from the last layer of the linear probe with more layers (Kumar et al., 2022)."""
 
 import copy
 import dataclasses

@@ -57,6 +57,15 @@ def test_frozen_norms_keep_their_statistics_during_training() -> None:
     assert not all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
 
 
+def test_freezing_keeps_the_first_layers_and_trains_the_others() -> None:
+    network = build(BackboneConfig(name="test_resnet"), shape(64))
+    network.freeze(0.4)
+    trained = {name.split(".")[1] for name, value in network.named_parameters() if value.requires_grad}
+    frozen = {name.split(".")[1] for name, value in network.named_parameters() if not value.requires_grad}
+    assert frozen == {"conv1", "bn1", "layer1", "layer2"}
+    assert trained == {"layer2", "layer3", "layer4", "weight", "bias"}
+
+
 @pytest.mark.parametrize(
     ("name", "suggestion"),
     [

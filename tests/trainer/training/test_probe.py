@@ -77,6 +77,16 @@ def test_fine_tuning_is_a_second_step_that_is_kept_only_if_validation_improves(t
     assert provenance.duration_seconds == pytest.approx(probe.seconds + tuned.seconds, abs=0.2)
 
 
+@pytest.mark.parametrize("probe", [True, False])
+def test_fine_tuning_keeps_the_statistics_of_batch_norm_that_the_probe_was_fitted_to(
+    tmp_path: Path, probe: bool
+) -> None:
+    recipe = probe_runs.recipe(tmp_path, probe=probe)
+    data = split(probe_runs.source(1800).load(), recipe.data)
+    network = build_network(recipe, data, starting_weights(recipe))
+    assert network[1].frozen_norms is probe  # type: ignore[index]
+
+
 def test_auto_does_not_fine_tune_on_few_images(tmp_path: Path) -> None:
     reporter = Recorder()
     bundle = train_bundle(
