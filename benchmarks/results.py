@@ -96,8 +96,8 @@ def _without_weights_path(provenance: Provenance) -> Provenance:
 def _comparable(recipe: Recipe) -> Recipe:
     """Replaces the settings in which runs of one row may differ.
 
-    These are the name, the seeds (of a limit, each run draws other images), the input size, and the path and hash of
-    the weights.
+    These are the name, the seeds (of a limit, each run draws other images), the form of the input size, and the path
+    and hash of the weights.
     """
     transfer = recipe.transfer.model_copy(update={"sha256": None})
     if transfer.weights not in {None, PRETRAINED}:
@@ -314,7 +314,7 @@ def arguments(row: Row, seed: int, data: Path) -> list[str]:
     given = [*shlex.split(row.command), "--seed", str(seed)]
     if row.recipe.data.source is not Source.DIGITS:
         given += ["--data", str(data / row.data)]
-    if row.limit is not None:
+    if row.recipe.data.limit is not None:
         given += ["--set", f"data.split_seed={seed}"]
     return given
 

@@ -64,8 +64,8 @@ def test_a_run_counts_only_for_the_current_recipe_on_the_rows_device() -> None:
 
 
 def test_the_runs_of_a_limit_draw_other_images_and_belong_to_one_row(tmp_path: Path) -> None:
-    row, settings = Row("digits", limit=100), find_recipe("digits", "default").data.model_dump()
-    assert row.name == "digits from 100 images"
+    row, settings = Row("digits", settings=("data.limit=100",)), find_recipe("digits", "default").data.model_dump()
+    assert row.name == "digits data.limit=100"
     for seed in (0, 1):
         options = parse(arguments(row, seed, tmp_path))
         assert {"data.limit=100", f"data.split_seed={seed}"} <= set(options.set)
