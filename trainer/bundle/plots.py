@@ -20,6 +20,7 @@ from trainer.evaluation.evaluate import Evaluation
 from trainer.recipe import AugmentConfig
 from trainer.training.loop import Fitted
 
+_MAX_MARKED_EPOCHS = 20
 _MAX_CLASSES_WITH_COUNTS = 20
 _MAX_CLASSES_WITH_NAMES = 60
 _MAX_CELLS = 250  # a side of the matrix; more classes are merged into blocks
@@ -29,20 +30,27 @@ Counts = npt.NDArray[np.int64]
 
 
 def curves(fitted: Fitted, data: Splits, augment: AugmentConfig) -> Figure:
-    """Loss and accuracy of training and validation over the epochs."""
+    """Loss and accuracy of training and validation over the epochs, of which a linear probe is the first."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(f"{len(data.train):,} training images, {len(data.validation):,} validation images")
     epochs = [epoch.epoch for epoch in fitted.history]
-    marker = "o" if len(epochs) == 1 else None  # a line needs two points
     mixed = "on mixed images: harder than validation" if augment.mixup or augment.cutmix else "augmented"
+    probe_alone = len(epochs) == len(fitted.steps) == 1
+    labels = {
+        "train": "training" if probe_alone else f"training ({mixed})",
+        "validation": "validation" if fitted.held is None else "cross-validation",
+    }
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for part, label in (("train", f"training ({mixed})"), ("validation", "validation")):
-            axes.plot(
-                epochs, [getattr(epoch, f"{part}_{name}") for epoch in fitted.history], marker=marker, label=label
-            )
+        for part, label in labels.items():
+            values = [getattr(epoch, f"{part}_{name}") for epoch in fitted.history]
+            axes.plot(epochs, values, marker="o" if len(epochs) <= _MAX_MARKED_EPOCHS else None, label=label)
         axes.axvline(fitted.best_epoch, color="grey", linestyle=":", label=f"kept: epoch {fitted.best_epoch}")
-        axes.set(xlabel="epoch", title=name.capitalize())
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(
+            xlabel="epoch (1: linear probe)" if fitted.steps else "epoch",
+            title=name.capitalize(),
+            xlim=(epochs[0] - 0.5, epochs[-1] + 0.5),
+        )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import nn
 
-from schemas.evaluation import Metrics
+from schemas.evaluation import Interval, Metrics
+from schemas.manifest import TrainingStep
 from schemas.metrics import measure
+from tests.support import colour_images
 from trainer.bundle.image_grid import MAX_IMAGES, Captioned, image_grid, plain, save, shortened
-from trainer.bundle.plots import confusion
+from trainer.bundle.plots import confusion, curves
 from trainer.bundle.report import write_plots
+from trainer.data.split import split
+from trainer.recipe import AugmentConfig, Precision
+from trainer.training.loop import Fitted
+from trainer.training.progress import Epoch
 
 
 def metrics_of(classes: int, images: int = 5) -> Metrics:
@@ -77,3 +84,23 @@ def test_names_that_are_not_utf_8_and_dollar_signs_are_drawn(tmp_path: Path) -> 
     pixels = np.zeros((4, 4, 3), np.uint8)
     save(image_grid("names", [Captioned(pixels, plain("caf\udce9 $x$"), "black")]), tmp_path / "grid.png")
     assert (tmp_path / "grid.png").exists()
+
+
+def test_the_curves_of_a_linear_probe_name_it_and_its_cross_validation() -> None:
+    step = TrainingStep(
+        name="linear probe",
+        seconds=1,
+        validation_accuracy=0.8,
+        validation_interval=Interval(lower=0.7, upper=0.9),
+        validation_images=90,
+        folds=5,
+        kept=True,
+    )
+    epoch = Epoch(1, 0.0, 0.1, 1.0, 0.5, 0.8, 0.8, 1.0, 90.0)
+    held = np.zeros(90, np.int64), np.zeros((90, 3), np.float32)
+    probe = Fitted(nn.Identity(), (epoch,), 1, 1.0, 1, Precision.FP32, steps=(step,), held=held)
+    data = split(colour_images.colours(90), colour_images.recipe().data)
+    for axes in curves(probe, data, AugmentConfig(crop=0.5)).axes:
+        assert axes.get_xlabel() == "epoch (1: linear probe)"
+        assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+        assert [line.get_label() for line in axes.lines] == ["training", "cross-validation", "kept: epoch 1"]
