@@ -99,7 +99,7 @@ def create_app(
     describe(app, settings.root_path)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer_exception)
-    layer = partial(RequestMiddleware, telemetry=telemetry, access_log=settings.access_log)
+    layer = partial(RequestMiddleware, telemetry=telemetry, access_log=settings.access_log, traced=settings.otel)
     app.add_middleware(layer)
     if not settings.otel:  # spans come from FastAPI's layers and routing
         app.entry = DirectRoutes(app, guard, handlers(predictions) | handlers(inferences, v2.PREFIX), layer)

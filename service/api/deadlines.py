@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Request
 from pydantic import Field
@@ -94,25 +94,25 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     The request body must have been read completely.
     """
+    watcher = _Watcher(request)
     try:
-        async with asyncio.timeout(None) as connected:
-            watcher = _Watcher(request, connected)
-            try:
-                return await work
-            finally:
-                watcher.cancel()
-    except TimeoutError:
-        if connected.expired():
+        return await work
+    except asyncio.CancelledError:
+        if watcher.disconnected:
+            watcher.work.uncancel()
             raise ClientDisconnect from None
         raise
+    finally:
+        watcher.cancel()
 
 
 class _Watcher:
-    """Expires `connected` when the client disconnects. Starts its task late: most work is done by then."""
+    """Cancels the current task when the client disconnects. Starts its own task late: most work is done by then."""
 
-    def __init__(self, request: Request, connected: asyncio.Timeout) -> None:
+    def __init__(self, request: Request) -> None:
+        self.disconnected = False
         self._request = request
-        self._connected = connected
+        self.work = cast("asyncio.Task[object]", asyncio.current_task())
         self._task: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start)
 
@@ -127,4 +127,5 @@ class _Watcher:
     async def _watch(self) -> None:
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
-        self._connected.reschedule(0)
+        self.disconnected = True
+        self.work.cancel()

@@ -1,10 +1,10 @@
-"""A request's headers, indexed: Starlette's search and decode the whole list at each access."""
+"""A request's headers, indexed: Starlette's search the whole list at each access."""
 
 from typing import TypeVar, overload
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 T = TypeVar("T")
 
@@ -14,20 +14,18 @@ _KEY = "convoy.headers"
 class IndexedHeaders(Headers):
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope=scope)
-        self._values: dict[str, list[str]] = {}
-        for name, value in self._list:
-            self._values.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+        self._first = dict(reversed(self._list))  # of several values, the first
 
     @overload
     def get(self, key: str, /) -> str | None: ...
     @overload
     def get(self, key: str, /, default: str | T) -> str | T: ...
     def get(self, key: str, /, default: str | T | None = None) -> str | T | None:
-        values = self._values.get(key.lower())
-        return values[0] if values else default
+        value = self._first.get(key.lower().encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
     def getlist(self, key: str) -> list[str]:
-        return self._values.get(key.lower(), [])
+        return super().getlist(key) if key.lower().encode("latin-1") in self._first else []
 
 
 def request_headers(scope: Scope) -> IndexedHeaders:
@@ -39,6 +37,6 @@ def request_headers(scope: Scope) -> IndexedHeaders:
 
 
 class IndexedRequest(Request):
-    @property
-    def headers(self) -> Headers:
-        return request_headers(self.scope)
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope, receive, send)
+        self._headers = request_headers(scope)  # where Starlette keeps its own

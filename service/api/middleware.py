@@ -67,8 +67,10 @@ def refusals(telemetry: Telemetry, *, access_log: bool) -> ASGIApp:
 
 
 class RequestMiddleware:
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, *, access_log: bool) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, *, access_log: bool, traced: bool = False) -> None:
+        """traced says whether requests have OpenTelemetry spans."""
         self._app = app
+        self._traced = traced
         self._compressed = GZipMiddleware(app, COMPRESSED_BYTES, compresslevel=6)
         self._telemetry = telemetry
         self._access_log = access_log
@@ -79,9 +81,9 @@ class RequestMiddleware:
             return
         scope["path"] = without_trailing_slash(scope["path"])
         headers = request_headers(scope)
-        ids = request_ids(headers)
+        ids = request_ids(headers, current_trace_id() if self._traced else None)
         current_request.set(ids)  # the task belongs to the request: the server's later log lines have the IDs too
-        response = _Response(send, ids.request_id, bodiless=scope["method"] == "HEAD")
+        response = _Response(send, ids.request_id, bodiless=scope["method"] == "HEAD", traced=self._traced)
         scope.setdefault("state", {})[TIMINGS] = response.timings
         # The server must still see HEAD, so the application gets a copy of the scope.
         inner = {**scope, "method": "GET"} if response.bodiless else scope
@@ -96,7 +98,8 @@ class RequestMiddleware:
             await (await answer_exception(Request(inner), error))(inner, receive, response.send)
         finally:
             self._record(scope["method"], inner, response)
-            scope.update(inner, method=scope["method"])
+            if response.bodiless:
+                scope.update(inner, method="HEAD")
 
     def _record(self, method: str, scope: Scope, response: "_Response") -> None:
         route, status, seconds = route_template(scope), response.status or CLIENT_CLOSED_REQUEST, response.elapsed
@@ -110,10 +113,11 @@ class RequestMiddleware:
 class _Response:
     """Adds headers to one response and measures it."""
 
-    def __init__(self, send: Send, request_id: str, *, bodiless: bool) -> None:
+    def __init__(self, send: Send, request_id: str, *, bodiless: bool, traced: bool) -> None:
         self._send = send
         self._request_id = request_id
         self._started = time.perf_counter()
+        self._traced = traced
         self.bodiless = bodiless
         self.timings = Timings()
         self.status: int | None = None
@@ -128,7 +132,8 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = self._headers(message.get("headers", ()))
-            add_timings(self.timings)
+            if self._traced:
+                add_timings(self.timings)
             await self._send(message)
             if self.bodiless:  # ends the response: the client may leave before the application has made the body
                 await self._send({"type": "http.response.body"})
@@ -158,12 +163,14 @@ def accepts_gzip(accept_encoding: str) -> bool:
     return _GZIP.search(accept_encoding) is not None
 
 
-def request_ids(headers: Headers) -> RequestIds:
-    """The client's X-Request-ID, or a new one; and the trace ID, if the request is traced."""
-    sent = headers.get("x-request-id", "")
-    traced = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    trace_id = traced[2] if traced and (traced[1] != "00" or not traced[3]) else None
-    return RequestIds(sent if _SANE_ID.fullmatch(sent) else os.urandom(16).hex(), current_trace_id() or trace_id)
+def request_ids(headers: Headers, trace_id: str | None = None) -> RequestIds:
+    """The client's X-Request-ID, or a new one; and the trace ID: that of the service's own span, or the client's."""
+    sent, parent = headers.get("x-request-id"), headers.get("traceparent")
+    request_id = sent if sent and _SANE_ID.fullmatch(sent) else os.urandom(16).hex()
+    if parent and not trace_id:
+        traced = _TRACEPARENT.fullmatch(parent)
+        trace_id = traced[2] if traced and (traced[1] != "00" or not traced[3]) else None
+    return RequestIds(request_id, trace_id)
 
 
 def server_timing(timings: Timings, total: float) -> str:

@@ -5,7 +5,8 @@ FastAPI's own Path(), Query() and Header() inspect their model at each request, 
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from functools import cache
+from typing import Any, Literal, TypeVar, cast
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -21,13 +22,19 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 def read_query(request: Request, model: type[Parameters]) -> Parameters:
     """Returns the query. Raises RequestValidationError, or InvalidRequestError for a repeated parameter."""
     if not request.scope["query_string"]:
-        return model()
+        return cast("Parameters", _default(model))
     values = dict(request.query_params)
     times = Counter(name for name, _ in request.query_params.multi_items())
     if times.total() > len(values):
         repeated = times.most_common(1)[0][0]
         raise InvalidRequestError(f"{shortened(repeated)} is in the query more than once; send it once.")
     return read_parameters(model, "query", values)
+
+
+@cache
+def _default(model: type[Parameters]) -> Parameters:
+    """Returns the model without values, the same object each time: it is immutable."""
+    return model()
 
 
 def read_parameters(model: type[Parameters], place: Place, values: Mapping[str, Any]) -> Parameters:

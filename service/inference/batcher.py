@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from service.errors import DeadlineError, InferenceError, NotReadyError, OverloadedError, ServiceError
 from service.inference.request_context import Priority, RequestContext
@@ -43,8 +43,7 @@ class InThread(Generic[Output]):
     compute: Callable[[], Output]
 
 
-@dataclass(frozen=True)
-class Part(Generic[Output]):
+class Part(NamedTuple, Generic[Output]):
     """Positions start to stop of the batch whose run gave output."""
 
     output: Output
@@ -111,6 +110,7 @@ class Batcher(Generic[Item, Output]):
         self._close_seconds = close_seconds
         self._clock = clock
         self._lines: dict[Priority, _Line[Item, Output]] = {priority: _Line() for priority in sorted(Priority)}
+        self.waiting = 0  # items that no batch has taken yet
         self._passed_over = 0  # batches since the last line had one
         self._next: asyncio.Handle | None = None  # the scheduled call of _run_next
         self._gathered = 0  # items of the batch that is forming
@@ -120,11 +120,6 @@ class Batcher(Generic[Item, Output]):
         self._ended = -math.inf  # the last batch
         self._kept_waiting = False  # items were waiting when it ended
         self._closed = False
-
-    @property
-    def waiting(self) -> int:
-        """Items that no batch has taken yet."""
-        return sum(line.waiting for line in self._lines.values())
 
     async def submit(
         self, items: Sequence[Item], context: RequestContext, *, continued: bool = False
@@ -144,7 +139,7 @@ class Batcher(Generic[Item, Output]):
         if now >= context.deadline:
             raise self._late()
         request: _Request[Item, Output] = _Request(items, context, loop.create_future(), now, waiting_since=now)
-        if not continued:
+        if self.waiting and not continued:
             self._admit(request)
         self._lines[context.priority].requests[request] = None
         self._hold(request, len(items))
@@ -237,19 +232,18 @@ class Batcher(Generic[Item, Output]):
         items = batch[0][1] if len(batch) == 1 else [item for _, part in batch for item in part]
         outcome = _outcome(self._run, items)
         if not isinstance(outcome, InThread):
-            self._finish(batch, outcome, started)
+            self._finish(batch, outcome, len(items), started)
             return
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._thread, _outcome, lambda _: outcome.compute(), items)
         self._running[running] = batch
-        running.add_done_callback(partial(self._finish_thread, started))
+        running.add_done_callback(partial(self._finish_thread, len(items), started))
 
-    def _finish_thread(self, started: float, running: "asyncio.Future[Output | BaseException]") -> None:
-        self._finish(self._running.pop(running), running.result(), started)
+    def _finish_thread(self, size: int, started: float, running: "asyncio.Future[Output | BaseException]") -> None:
+        self._finish(self._running.pop(running), running.result(), size, started)
         self._schedule()
 
-    def _finish(self, batch: _Batch[Item, Output], outcome: Output | BaseException, started: float) -> None:
-        size = sum(len(part) for _, part in batch)
+    def _finish(self, batch: _Batch[Item, Output], outcome: Output | BaseException, size: int, started: float) -> None:
         if isinstance(outcome, BaseException):
             logger.error("%s failed on a batch of %d", self._name, size, exc_info=outcome)
             failed = InferenceError(f"{self._name} failed: {outcome!r}.")
@@ -283,19 +277,26 @@ class Batcher(Generic[Item, Output]):
     def _hold(self, request: _Request[Item, Output], waiting: int) -> None:
         line = self._lines[request.context.priority]
         line.places += min(waiting, self._most_places) - min(request.waiting, self._most_places)
-        line.waiting += waiting - request.waiting
-        self._count_waiting(waiting - request.waiting)
+        change = waiting - request.waiting
+        line.waiting += change
+        self.waiting += change
+        self._count_waiting(change)
         request.waiting = waiting
 
     def _admit(self, request: _Request[Item, Output]) -> None:
-        """Raises OverloadedError if the queue has no room, or is too long for the deadline of the request."""
-        before = self._lines_before(request)
-        waiting, size = sum(line.waiting for line in before), len(request.items)
+        """Raises OverloadedError if the queue has no room, or is too long for the deadline of the request.
+
+        Call this only while others wait: an empty queue has room, and corrects a wrong estimate of the time.
+        """
+        size, waiting, places = len(request.items), 0, 0
+        for priority, line in self._lines.items():
+            if priority <= request.context.priority:  # its own line and more urgent ones
+                waiting += line.waiting
+                places += line.places
         fault = ""
-        if sum(line.places for line in before) + min(size, self._most_places) > self._capacity:
+        if places + min(size, self._most_places) > self._capacity:
             fault = f"{size:,} more would exceed the limit of {self._capacity:,}; try again later."
         elif waiting and self._seconds_until_done(waiting + size) > request.context.deadline - request.arrived:
-            # With an empty queue the request is admitted, so that a wrong estimate is corrected.
             fault = f"{size:,} more would not be answered before the deadline; try again later, or allow more time."
         if fault:
             raise OverloadedError(
@@ -307,10 +308,6 @@ class Batcher(Generic[Item, Output]):
         """Estimates when the items that wait are answered. A full batch may begin before their last one does."""
         running = sum(len(part) for batch in self._running.values() for _, part in batch)
         return self._throughput.seconds_for(running + items + self._max_batch)
-
-    def _lines_before(self, request: _Request[Item, Output]) -> list[_Line[Item, Output]]:
-        """The lines that admission counts: the request's own and more urgent ones."""
-        return [line for priority, line in self._lines.items() if priority <= request.context.priority]
 
     def _shut_down(self) -> NotReadyError:
         return NotReadyError(f"{self._name} shut down before it answered this request; send it again.")

@@ -6,8 +6,7 @@ Each kind becomes the model's input through schemas.image. An ImageError concern
 import base64
 import binascii
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Protocol
@@ -48,8 +47,10 @@ class EncodedImage:
         return len(self.data)
 
     def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
-        with _errors_naming(self.name):
+        try:
             return decode_image(self.data, spec, max_pixels)
+        except ImageError as error:
+            raise _named(error, self.name) from None
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,10 @@ class ArchivedImage:
     decode_cost = sys.maxsize  # unknown until it is unpacked
 
     def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
-        with _errors_naming(self.name):
+        try:
             return decode_image(self.unpack(), spec, max_pixels)
+        except ImageError as error:
+            raise _named(error, self.name) from None
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,9 @@ def name_of(image: Image) -> str | None:
     return image.name if isinstance(image, ArchivedImage | EncodedImage) else None
 
 
-@contextmanager
-def _errors_naming(name: str | None) -> Iterator[None]:
-    """Adds the file's name to an ImageError."""
-    try:
-        yield
-    except ImageError as error:
-        if not name:
-            raise
-        raise type(error)(f"{shortened(name)}: {error}") from error
+def _named(error: ImageError, name: str | None) -> ImageError:
+    """Adds the file's name to the error."""
+    return type(error)(f"{shortened(name)}: {error}") if name else error
 
 
 @dataclass(frozen=True)

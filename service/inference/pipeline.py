@@ -61,7 +61,7 @@ class Pipeline:
         if self._on_loop and sum(image.decode_cost for image in images) <= LOOP_DECODE_COST:
             started = time.monotonic()
             decoded = [self._decode(image, min(LOOP_PIXELS, self._max_pixels)) for image in images]
-            if not any(isinstance(one, ImageTooLargeError) for one in decoded):
+            if ImageTooLargeError not in map(type, decoded):
                 return self._infer(decoded, started)
         if any(isinstance(image, ExplainedImage) for image in images):
             return InThread(partial(self._explain, images))
@@ -104,12 +104,13 @@ class Pipeline:
         decoded = list(decoding)
         decoded_at = time.monotonic()
         errors = {i: one for i, one in enumerate(decoded) if isinstance(one, ImageError)}
-        good = [one for one in decoded if not isinstance(one, ImageError)]
+        good = [one for i, one in enumerate(decoded) if i not in errors] if errors else decoded
         nothing = np.zeros((0, self._classes), np.float32)
-        found = checked_run(infer or self._session.run, np.array(good), self._classes) if good else nothing
+        probabilities = checked_run(infer or self._session.run, np.array(good), self._classes) if good else nothing
         ran_at = time.monotonic()
-        probabilities = np.zeros((len(decoded), self._classes), np.float32)
-        probabilities[[i for i in range(len(decoded)) if i not in errors]] = found
+        if errors:
+            found, probabilities = probabilities, np.zeros((len(decoded), self._classes), np.float32)
+            probabilities[[i for i in range(len(decoded)) if i not in errors]] = found
         output = time.monotonic() - ran_at
         return Answers(probabilities, errors, Timings(decoded_at - started, 0.0, ran_at - decoded_at, output))
 

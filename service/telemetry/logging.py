@@ -11,9 +11,8 @@ import threading
 from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.settings import LogFormat, Settings
 
@@ -23,8 +22,7 @@ QUEUED_LINES = 10_000
 FLUSH_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class RequestIds:
+class RequestIds(NamedTuple):
     """The request that a line belongs to: its X-Request-ID, and its W3C trace."""
 
     request_id: str

@@ -31,6 +31,7 @@ CONTINUES = (
 )
 _MESSAGE_BYTES = 64 * 1024
 Message = TypeVar("Message", bound=BaseModel)
+Parse = Callable[[bytes], Submission]
 
 ON_ERROR = "request: an invalid image fails the request (default). item: an invalid image fails only its own item"
 EXPLAIN = (
@@ -62,7 +63,7 @@ def described(path: str, purpose: Purpose, query: type[BaseModel], response: Any
 
 def submission_parser(
     request: Request, purpose: Purpose, query: BaseModel, settings: Settings, body_format: BodyFormat | None = None
-) -> Callable[[bytes], Submission]:
+) -> Parse:
     """Returns the function that parses the body, and adds the options of the query.
 
     Without body_format, the Content-Type chooses it. Raises UnsupportedMediaTypeError.

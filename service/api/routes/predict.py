@@ -12,7 +12,7 @@ from schemas.base import Frozen
 from schemas.prediction import OnError, PredictResponse
 from service.api.flow import Handler, InferenceFlow, json_response
 from service.api.parameters import read_query
-from service.api.routes.common import EXPLAIN, ON_ERROR, REJECT, described, submission_parser
+from service.api.routes.common import EXPLAIN, ON_ERROR, REJECT, Parse, described, submission_parser
 from service.codecs.base import BodyFormat, Purpose, Submission, TopK
 from service.inference.model import Model
 from service.inference.predictions import Predictions
@@ -60,7 +60,7 @@ def predict_handler(
     async def predict(request: Request) -> Response:
         query = read_query(request, PredictQuery)
 
-        def parser(_: Model) -> Callable[[bytes], Submission]:
+        def parser(_: Model) -> Parse:
             return submission_parser(request, Purpose.PREDICT, query, flow.settings, body_format)
 
         return await flow(request, flow.settings.request_timeout, flow.lease(request), parser, respond)
