@@ -125,10 +125,11 @@ def checked_run(infer: Infer, images: Pixels, classes: int) -> FloatArray:
         raise InferenceError(
             f"The model returned an array of shape {list(probabilities.shape)} instead of {[len(images), classes]}."
         )
-    if not (probabilities.min() >= 0 and probabilities.max() <= 1 + _ROUNDING):  # NaN compares as false
+    lowest, highest = np.minimum.reduce(probabilities, axis=None), np.maximum.reduce(probabilities, axis=None)
+    if not (lowest >= 0 and highest <= 1 + _ROUNDING):  # NaN compares as false
         row, column = np.argwhere(~((probabilities >= 0) & (probabilities <= 1 + _ROUNDING)))[0]
         raise InferenceError(
             f"The model returned {probabilities[row, column]} for class {column} of image {row} of its batch; a "
             "probability lies between 0 and 1."
         )
-    return np.minimum(probabilities, np.float32(1))
+    return probabilities if highest <= 1 else np.minimum(probabilities, np.float32(1))

@@ -10,6 +10,7 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.body import BODY_ARRIVED
 from service.api.routes.health import Drain
 from service.errors import StartError
 
@@ -62,7 +63,7 @@ class Gate:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 self.answered += 1
 
-        await self._app(scope, counted_receive, counted_send)
+        await self._app(scope, receive if scope.get(BODY_ARRIVED) else counted_receive, counted_send)
 
 
 class Server(uvicorn.Server):

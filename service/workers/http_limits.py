@@ -11,6 +11,7 @@ import time
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.api.body import BODY_ARRIVED
 from service.api.middleware import REFUSALS
 
 LINGER_SECONDS = 1.0
@@ -112,6 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 )
         self._in_head = True
         self._idle_bytes = 0
+        self.scope[BODY_ARRIVED] = True  # type: ignore[literal-required]
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
