@@ -30,6 +30,8 @@ class LeakySession:
 
 
 class LeakyRuntime:
+    wide = None
+
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.provider, self.reason = runtime.provider, runtime.reason

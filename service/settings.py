@@ -120,7 +120,9 @@ class Settings(BaseSettings):
         default="auto", description="number of worker processes; `auto` is one per CPU core, or one on a GPU"
     )
     threads: Literal["auto"] | Positive = Field(
-        default="auto", description="threads of one inference on the CPU; `auto` divides the cores among the workers"
+        default="auto",
+        description="threads of one inference on the CPU; `auto` divides the cores among the workers, and gives an "
+        "image that runs alone more of them",
     )
     artifacts: Path = Field(default=Path("artifacts"), description="folder of bundles, `<model>/<version>/`")
     default_model: ModelName | None = Field(

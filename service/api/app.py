@@ -31,6 +31,9 @@ from service.telemetry.metrics import Telemetry
 from service.telemetry.tracing import tracing
 from service.version import __version__
 
+WIDE_THREADS = 4
+"""The most threads of an inference that runs alone. Each worker has so many: more gain little and idle in every one."""
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -109,8 +112,14 @@ def create_app(
 
 
 def onnx_runtime(settings: Settings) -> OnnxRuntime:
-    """Returns ONNX Runtime with the threads of one worker. Only a single worker may spin while it waits for work."""
+    """Returns ONNX Runtime with the threads of one worker, and more of them for an inference that runs alone.
+
+    Only a single worker may spin while it waits for work.
+    """
     cores = usable_cores()
     workers = cores if settings.workers == "auto" else settings.workers  # a single GPU worker needs few threads
-    threads = max(1, cores // workers) if settings.threads == "auto" else settings.threads
-    return OnnxRuntime(settings.device, threads=threads, spin=workers == 1, max_batch=settings.max_batch)
+    automatic = max(1, cores // workers), min(cores, WIDE_THREADS)
+    threads, wide = automatic if settings.threads == "auto" else (settings.threads, 0)
+    return OnnxRuntime(
+        settings.device, threads=threads, spin=workers == 1, max_batch=settings.max_batch, wide_threads=wide
+    )

@@ -49,5 +49,9 @@ class Runtime(Protocol):
     def reason(self) -> str:
         """Why it is this provider."""
 
+    @property
+    def wide(self) -> "Runtime | None":
+        """Opens sessions that use more cores, for an image that runs alone; None if there is no use for them."""
+
     def open(self, model: bytes) -> Session:
         """Raises InferenceError if the bytes are not a graph that this runtime can use."""

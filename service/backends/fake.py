@@ -36,6 +36,7 @@ class FakeRuntime:
 
     provider = FAKE
     reason = "It is a fake, for tests."
+    wide = None
 
     def __init__(self, session_of: Callable[[bytes], Session]) -> None:
         self._session_of = session_of

@@ -7,6 +7,7 @@ import functools
 import io
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,15 +46,19 @@ logger = logging.getLogger(__name__)
 class OnnxRuntime:
     """Opens sessions on the CPU or on CUDA."""
 
-    def __init__(self, device: Device, *, threads: int, spin: bool, max_batch: int = 32) -> None:
+    def __init__(self, device: Device, *, threads: int, spin: bool, max_batch: int = 32, wide_threads: int = 0) -> None:
         """threads run one inference on the CPU; spin lets them wait actively, which suits a single process only.
 
-        Raises DeviceError if CUDA is requested and does not work.
+        wide_threads run an inference that has the process to itself, if they are more. Raises DeviceError if CUDA is
+        requested and does not work.
         """
         self._threads = threads
         self._spin = spin
         self._max_batch = max_batch
         self.provider, self.reason = _choose(device)
+        self.wide: OnnxRuntime | None = None
+        if self.provider == CPU and wide_threads > threads:
+            self.wide = OnnxRuntime(Device.CPU, threads=wide_threads, spin=False, max_batch=1)
 
     def open(self, model: bytes) -> "OnnxSession":
         _share_cpu_arena()
@@ -67,6 +72,7 @@ class OnnxRuntime:
             session = ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise InferenceError(f"ONNX Runtime cannot open the graph: {_one_line(error)}") from error
+        _trim_memory()
         if self.provider == CUDA:
             return BucketSession(session, CUDA, "cuda", self._max_batch)
         return OnnxSession(session, self.provider, self._max_batch)
@@ -157,6 +163,12 @@ def _share_cpu_arena() -> None:
     """Gives the sessions of the process one arena. With an arena each, memory grows for a while as models change."""
     cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(cpu, ort.OrtArenaCfg(_SHARE_ARENA))
+
+
+def _trim_memory() -> None:
+    """Returns freed memory to the system. Opening a session frees copies of its weights, which glibc would keep."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):  # musl has none
+        trim(0)
 
 
 def _out_of_memory(error: Exception) -> bool:

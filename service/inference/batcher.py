@@ -80,7 +80,7 @@ class Batcher(Generic[Item, Output]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Output | InThread[Output]],
+        run: Callable[[Sequence[Item], bool], Output | InThread[Output]],
         *,
         name: str,
         max_batch: int,
@@ -94,6 +94,7 @@ class Batcher(Generic[Item, Output]):
     ) -> None:
         """run gets at most max_batch items on the event loop. An exception fails the requests of that batch only.
 
+        Its second argument says whether the batch is a single item and the batcher has been idle otherwise.
         ahead is how many batches are handed to the worker thread beside the one that it runs. max_wait is how many
         seconds an idle model lets the oldest request wait for its batch to fill. report receives the output of each
         batch, count_waiting each change of the number of waiting items. clock is the clock of the deadlines.
@@ -230,12 +231,13 @@ class Batcher(Generic[Item, Output]):
             return
         started = self._clock()
         items = batch[0][1] if len(batch) == 1 else [item for _, part in batch for item in part]
-        outcome = _outcome(self._run, items)
+        alone = len(items) == 1 and not (self.waiting or self._kept_waiting)
+        outcome = _outcome(partial(self._run, items, alone))
         if not isinstance(outcome, InThread):
             self._finish(batch, outcome, len(items), started)
             return
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._thread, _outcome, lambda _: outcome.compute(), items)
+        running = loop.run_in_executor(self._thread, _outcome, outcome.compute)
         self._running[running] = batch
         running.add_done_callback(partial(self._finish_thread, len(items), started))
 
@@ -320,9 +322,9 @@ class Batcher(Generic[Item, Output]):
         )
 
 
-def _outcome(run: Callable[[Sequence[Item]], Output], items: Sequence[Item]) -> Output | BaseException:
+def _outcome(run: Callable[[], Output]) -> Output | BaseException:
     """What run returns or raises. SystemExit would end the event loop; a future refuses StopIteration."""
     try:
-        return run(items)
+        return run()
     except BaseException as error:
         return error

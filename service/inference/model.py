@@ -47,12 +47,14 @@ class Model:
         max_pixels: int,
         max_wait: float = 0.0,
         decode_threads: int = 0,
+        wide_session: Session | None = None,
         metrics: ModelMetrics | None = None,
         explainer: Explainer | None = None,
     ) -> None:
         """queue is the number of images that may wait. max_wait is how many seconds an idle model lets a batch fill.
 
-        With decode_threads, which suit a GPU, a batch is decoded while the one before it runs.
+        With decode_threads, which suit a GPU, a batch is decoded while the one before it runs. wide_session uses more
+        cores than session, and runs an image while nothing else waits.
         """
         self.manifest = manifest
         self.choice = choice
@@ -61,7 +63,9 @@ class Model:
         self._window = execution.max_batch * _WINDOW_BATCHES
         self._metrics = metrics or ModelMetrics(Counters(), manifest.name, manifest.version)
         self._explainer = explainer or Explainer(manifest, lambda: session, max_images=queue)
-        self._pipeline = Pipeline(manifest, session, self._explainer, execution, max_pixels, decode_threads)
+        self._pipeline = Pipeline(
+            manifest, session, self._explainer, execution, max_pixels, decode_threads, wide_session
+        )
         self._batcher = Batcher(
             self._pipeline.run,
             name=manifest.name,

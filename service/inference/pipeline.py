@@ -47,29 +47,35 @@ class Pipeline:
         execution: Execution,
         max_pixels: int,
         decode_threads: int = 0,
+        wide_session: Session | None = None,
     ) -> None:
-        """decode_threads decode each batch together, ahead of its turn; with 0, the worker thread decodes."""
+        """decode_threads decode each batch together, ahead of its turn; with 0, the worker thread decodes.
+
+        wide_session uses more cores than session; it runs an image while nothing else waits.
+        """
         self._spec = manifest.input
         self._classes = len(manifest.labels)
         self._session = session
+        self._wide_session = wide_session or session
         self._explainer = explainer
         self._on_loop = execution.mode is Mode.EVENT_LOOP
         self._max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(decode_threads, f"decode-{manifest.name}") if decode_threads else None
 
-    def run(self, images: Sequence[Image]) -> Answers | InThread[Answers]:
+    def run(self, images: Sequence[Image], alone: bool) -> Answers | InThread[Answers]:
+        infer = self._wide_session.run if alone else self._session.run
         if self._on_loop and sum(image.decode_cost for image in images) <= LOOP_DECODE_COST:
             started = time.monotonic()
             decoded = [self._decode(image, min(LOOP_PIXELS, self._max_pixels)) for image in images]
             if ImageTooLargeError not in map(type, decoded):
-                return self._infer(decoded, started)
+                return self._infer(infer, decoded, started)
         if any(isinstance(image, ExplainedImage) for image in images):
             return InThread(partial(self._explain, images))
         if self._decoders:
             decoding = [self._decoders.submit(self._decode, image, self._max_pixels) for image in images]
-            return InThread(lambda: self._infer((one.result() for one in decoding), time.monotonic()))
+            return InThread(lambda: self._infer(infer, (one.result() for one in decoding), time.monotonic()))
         return InThread(
-            lambda: self._infer((self._decode(image, self._max_pixels) for image in images), time.monotonic())
+            lambda: self._infer(infer, (self._decode(image, self._max_pixels) for image in images), time.monotonic())
         )
 
     def close(self) -> None:
@@ -93,20 +99,20 @@ class Pipeline:
             maps.extend(found)
             return probabilities
 
-        answers = self._infer(decoded, started, infer)
+        answers = self._infer(infer, decoded, started)
         readable = [(image, one) for image, one in zip(images, decoded, strict=True) if not isinstance(one, ImageError)]
         for (image, pixels), values in zip(readable, maps, strict=True):
             if isinstance(image, ExplainedImage):
                 image.map = ActivationMap(pixels, values)
         return answers
 
-    def _infer(self, decoding: Iterable[Pixels | ImageError], started: float, infer: Infer | None = None) -> Answers:
+    def _infer(self, infer: Infer, decoding: Iterable[Pixels | ImageError], started: float) -> Answers:
         decoded = list(decoding)
         decoded_at = time.monotonic()
         errors = {i: one for i, one in enumerate(decoded) if isinstance(one, ImageError)}
         good = [one for i, one in enumerate(decoded) if i not in errors] if errors else decoded
         nothing = np.zeros((0, self._classes), np.float32)
-        probabilities = checked_run(infer or self._session.run, np.array(good), self._classes) if good else nothing
+        probabilities = checked_run(infer, np.array(good), self._classes) if good else nothing
         ran_at = time.monotonic()
         if errors:
             found, probabilities = probabilities, np.zeros((len(decoded), self._classes), np.float32)

@@ -12,7 +12,7 @@ from schemas.manifest import ModelManifest, Variant
 from service.backends.base import CUDA, Runtime, Session
 from service.backends.variants import VariantChoice, choose, fall_back
 from service.errors import ServiceError
-from service.inference.execution import choose_execution
+from service.inference.execution import Mode, choose_execution
 from service.inference.explanation import Explainer
 from service.inference.model import Model
 from service.inference.pipeline import checked_run
@@ -53,6 +53,9 @@ class Loader:
             manifest = bundle.manifest
             _check_place(ref, manifest)
             choice, session = self._open_variant(bundle)
+            execution = choose_execution(session, manifest.input, self._settings.max_batch)
+            wide = self._runtime.wide if execution.mode is Mode.THREAD else None
+            wide_session = self._open(wide, bundle, choice) if wide else None
         except (BundleError, ServiceError) as error:
             logger.error("%s is refused: %s", ref, error)  # noqa: TRY400 - the message is the whole cause
             return Refused(ref=ref, reason=str(error), manifest=manifest)
@@ -65,11 +68,12 @@ class Loader:
             manifest,
             choice,
             session,
-            choose_execution(session, manifest.input, settings.max_batch),
+            execution,
             queue=settings.queue_images,
             max_pixels=settings.max_pixels,
             max_wait=settings.max_wait_ms / 1000,
             decode_threads=usable_cores() if session.provider == CUDA else 0,
+            wide_session=wide_session,
             metrics=self._telemetry.model(ref.name, ref.version),
             explainer=Explainer(manifest, open_with_map, settings.max_explained),
         )
@@ -80,26 +84,27 @@ class Loader:
         gpu = self._runtime.provider == CUDA
         choice = choose(bundle.manifest, gpu=gpu, policy=self._settings.variant)
         try:
-            session = self._open(bundle, choice)
+            session = self._open(self._runtime, bundle, choice)
         except (BundleError, ServiceError) as error:
             instead = fall_back(bundle.manifest, choice, str(error))
             if instead is None:
                 raise
-            choice, session = instead, self._open(bundle, instead)
+            choice, session = instead, self._open(self._runtime, bundle, instead)
         if choice.in_place_of:
             name, version = bundle.manifest.name, bundle.manifest.version
             logger.warning("%s version %d runs as %s: %s", name, version, choice.variant.name, choice.reason)
         return choice, session
 
-    def _open(self, bundle: Bundle, choice: VariantChoice) -> Session:
+    def _open(self, runtime: Runtime, bundle: Bundle, choice: VariantChoice) -> Session:
         """Opens the bytes that were hashed, warms the session up and checks its golden samples."""
-        session = self._runtime.open(bundle.read(choice.variant))
+        session = runtime.open(bundle.read(choice.variant))
         bundle.check_signature(session.inputs, session.outputs)
         spec, classes = bundle.manifest.input, len(bundle.manifest.labels)
         for batch in session.warm_batches:
             checked_run(session.run, np.zeros((batch, *spec.shape), np.uint8), classes)
         bundle.check_golden(choice.variant, lambda images: checked_run(session.run, images, classes))
-        if choice.variant.explanation:  # in a session for this check only: it doubles the memory, and few need maps
+        if choice.variant.explanation and runtime is self._runtime:
+            # In a session for this check only: it doubles the memory, and few need maps.
             bundle.check_golden_maps(choice.variant, self._open_with_map(bundle, choice.variant).explain)
         return session
 

@@ -21,6 +21,8 @@ WARM_UP = 60
 class LeakingRuntime:
     """Keeps every session that it opened: the leak that the test must detect."""
 
+    wide = None
+
     def __init__(self, runtime: Runtime) -> None:
         self.provider, self.reason = runtime.provider, runtime.reason
         self._runtime = runtime

@@ -127,3 +127,17 @@ def test_an_inference_uses_the_threads_of_the_settings(settings: Settings, threa
     session = runtime.open(colour_model())  # the thread that runs it is one of them
     assert process.num_threads() - before == threads - 1
     assert session.provider == CPU
+
+
+@pytest.mark.parametrize(
+    ("settings", "has_more_threads"),
+    [
+        (Settings(device=Device.CPU, workers=2 * usable_cores()), usable_cores() > 1),
+        (Settings(device=Device.CPU, workers=1), False),
+        (Settings(device=Device.CPU, workers=2, threads=1), False),
+    ],
+)
+def test_an_inference_that_runs_alone_uses_all_cores_unless_the_settings_name_the_threads(
+    settings: Settings, has_more_threads: bool
+) -> None:
+    assert (onnx_runtime(settings).wide is not None) == has_more_threads

@@ -40,7 +40,7 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 
 def batcher_of(run: Run, max_batch: int = 4, capacity: int = 100, **more: Any) -> Batcher[int, list[int]]:
-    return Batcher(run, max_batch=max_batch, capacity=capacity, name="test", **more)
+    return Batcher(lambda items, _: run(items), max_batch=max_batch, capacity=capacity, name="test", **more)
 
 
 async def ask(
@@ -187,6 +187,22 @@ async def test_a_run_decides_for_each_batch_whether_it_needs_the_thread() -> Non
     assert await ask(batcher, [1, 10, 2]) == [1, 100, 4]
     here = threading.current_thread().name
     assert threads == [here, "batcher-test_0", here]
+
+
+async def test_a_batch_runs_alone_if_it_is_one_item_and_nothing_waits_or_has_waited() -> None:
+    gate, alone = Gate(), list[tuple[list[int], bool]]()
+
+    def run(items: Sequence[int], is_alone: bool) -> InThread[list[int]]:
+        alone.append((list(items), is_alone))
+        return gate(items)
+
+    batcher: Batcher[int, list[int]] = Batcher(run, name="test", max_batch=2, capacity=100)
+    asked = [await gate.occupy(batcher), *await submit(batcher, [1], [2], [3])]
+    gate.open.set()
+    await outcomes(*asked)
+    assert await ask(batcher, [4, 5]) == [16, 25]
+    assert await ask(batcher, [6]) == [36]
+    assert alone == [([0], True), ([1, 2], False), ([3], False), ([4, 5], False), ([6], True)]
 
 
 async def test_requests_that_arrive_while_the_thread_is_busy_form_the_next_batch() -> None:

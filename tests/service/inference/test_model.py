@@ -135,6 +135,17 @@ def test_a_map_that_is_not_finite_is_an_inference_error(model_of: MakeModel) -> 
     assert len(asyncio.run(model.predict([grey(1)])).probabilities) == 1
 
 
+def test_an_image_that_runs_alone_uses_the_wide_session(model_of: MakeModel) -> None:
+    def certain(label: int) -> Callable[[Pixels], FloatArray]:
+        return lambda images: np.tile(np.eye(3, dtype=np.float32)[label], (len(images), 1))
+
+    wide = FakeSession((8, 8, 3), 3, certain(2))
+    model = model_of(certain(1), mode=Mode.THREAD, wide_session=wide)
+    for images, expected in (([grey(1)], [2]), ([grey(1), grey(2)], [1, 1])):
+        predictions = predicted(model, images).predictions
+        assert [p.index for p in predictions if isinstance(p, Prediction)] == expected
+
+
 def test_names_each_bad_image(model_of: MakeModel) -> None:
     images: list[Image] = [grey(1), BROKEN, grey(2), BROKEN]
     with pytest.raises(InvalidImagesError, match="Image 1 of 4") as refused:

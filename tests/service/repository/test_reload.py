@@ -204,7 +204,7 @@ def test_a_deleted_model_no_longer_serves(artifacts: Path, serve: Serve) -> None
 class Gate:
     """A runtime that can be made to stop while it opens a session, and does at an image of 77s alone."""
 
-    provider, reason = FakeRuntime.provider, FakeRuntime.reason
+    provider, reason, wide = FakeRuntime.provider, FakeRuntime.reason, None
 
     def __init__(self) -> None:
         self.entered, self.go_on = threading.Event(), threading.Event()
