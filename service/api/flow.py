@@ -1,7 +1,7 @@
 """The one flow of every inference request: lease the version, read the body, run the model, respond.
 
 The order decides which error a request with several faults gets: first the version (404, 503), then the Content-Type
-(415), the body's size (413), its content (400, 413, 422), and last the model's queue and deadline (503, 504).
+(415), a full queue (503), the body's size (413), its content (400, 413, 422), and last the deadline (503, 504).
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
@@ -71,6 +71,8 @@ class InferenceFlow:
         context = request_context(request, timeout)
         with lease as models, self._memory.hold() as held:
             parse = parser(models)
+            if isinstance(models, Model):
+                models.check_room(context)  # a busy service has no time for a body that it will refuse
             body = await read_body(request, held, self.settings.max_body_bytes, context.deadline)
             parsed = await run_off_loop(len(body) > INLINE_BYTES, parse, body)
             return await while_connected(request, respond(models, parsed, context))

@@ -32,6 +32,8 @@ Output = TypeVar("Output")
 
 CLOSE_SECONDS = 10.0
 PATIENCE = 8  # batches in a row that may pass over the last line
+# The work for a request that is answered late is lost; that for a request that is refused too early is not.
+_CAUTION = 1.2
 
 logger = logging.getLogger(__name__)
 
@@ -139,9 +141,9 @@ class Batcher(Generic[Item, Output]):
         loop, now = asyncio.get_running_loop(), self._clock()
         if now >= context.deadline:
             raise self._late()
+        if not continued:
+            self.check_room(len(items), context)
         request: _Request[Item, Output] = _Request(items, context, loop.create_future(), now, waiting_since=now)
-        if self.waiting and not continued:
-            self._admit(request)
         self._lines[context.priority].requests[request] = None
         self._hold(request, len(items))
         self._schedule()
@@ -154,6 +156,30 @@ class Batcher(Generic[Item, Output]):
             if timer:
                 timer.cancel()
             self._leave(request)
+
+    def check_room(self, items: int, context: RequestContext) -> None:
+        """Raises OverloadedError if the queue has no room for so many items, or is too long for the deadline.
+
+        An empty queue has room, and corrects a wrong estimate of the time.
+        """
+        if not self.waiting:
+            return
+        waiting = places = 0
+        for priority, line in self._lines.items():
+            if priority <= context.priority:  # its own line and more urgent ones
+                waiting += line.waiting
+                places += line.places
+        left = context.deadline - self._clock()
+        fault = ""
+        if places + min(items, self._most_places) > self._capacity:
+            fault = f"{items:,} more would exceed the limit of {self._capacity:,}; try again later."
+        elif waiting and 0 < left < self._seconds_until_done(waiting + items):  # a late request gets a DeadlineError
+            fault = f"{items:,} more would not be answered before the deadline; try again later, or allow more time."
+        if fault:
+            raise OverloadedError(
+                f"{waiting:,} images wait for {self._name} already, and {fault}",
+                retry_after=retry_after(self._throughput.seconds_for(waiting)),
+            )
 
     def close(self) -> None:
         """Fails the waiting requests. Does not wait for the running batch, after which the thread ends."""
@@ -285,31 +311,10 @@ class Batcher(Generic[Item, Output]):
         self._count_waiting(change)
         request.waiting = waiting
 
-    def _admit(self, request: _Request[Item, Output]) -> None:
-        """Raises OverloadedError if the queue has no room, or is too long for the deadline of the request.
-
-        Call this only while others wait: an empty queue has room, and corrects a wrong estimate of the time.
-        """
-        size, waiting, places = len(request.items), 0, 0
-        for priority, line in self._lines.items():
-            if priority <= request.context.priority:  # its own line and more urgent ones
-                waiting += line.waiting
-                places += line.places
-        fault = ""
-        if places + min(size, self._most_places) > self._capacity:
-            fault = f"{size:,} more would exceed the limit of {self._capacity:,}; try again later."
-        elif waiting and self._seconds_until_done(waiting + size) > request.context.deadline - request.arrived:
-            fault = f"{size:,} more would not be answered before the deadline; try again later, or allow more time."
-        if fault:
-            raise OverloadedError(
-                f"{waiting:,} images wait for {self._name} already, and {fault}",
-                retry_after=retry_after(self._throughput.seconds_for(waiting)),
-            )
-
     def _seconds_until_done(self, items: int) -> float:
         """Estimates when the items that wait are answered. A full batch may begin before their last one does."""
         running = sum(len(part) for batch in self._running.values() for _, part in batch)
-        return self._throughput.seconds_for(running + items + self._max_batch)
+        return _CAUTION * self._throughput.seconds_for(running + items + self._max_batch)
 
     def _shut_down(self) -> NotReadyError:
         return NotReadyError(f"{self._name} shut down before it answered this request; send it again.")

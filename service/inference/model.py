@@ -14,7 +14,7 @@ from schemas.manifest import ModelManifest
 from schemas.prediction import DEFAULT_TOP_K, OnError, item_errors
 from service.backends.base import Session
 from service.backends.variants import VariantChoice
-from service.errors import InvalidImagesError, InvalidRequestError
+from service.errors import InvalidImagesError, InvalidRequestError, OverloadedError
 from service.inference.batcher import Batcher
 from service.inference.evaluation import Label, Scores, label_indices, reject_threshold, report
 from service.inference.execution import Execution
@@ -76,6 +76,14 @@ class Model:
             report=partial(_report, self._metrics),  # holds no reference to the model: a cycle would delay its memory
             count_waiting=self._metrics.waiting,
         )
+
+    def check_room(self, context: RequestContext) -> None:
+        """Raises OverloadedError if the queue has no room for a single image."""
+        try:
+            self._batcher.check_room(1, context)
+        except OverloadedError:
+            self._metrics.failed(0.0, overloaded=True)
+            raise
 
     async def infer(self, images: Sequence[Image], context: RequestContext | None = None) -> FloatArray:
         """Returns probabilities float32 [images, classes]. Raises InvalidRequestError for the first bad image."""

@@ -149,6 +149,22 @@ def test_a_disconnected_request_leaves_the_queue_and_is_not_run(address: Address
     assert 5 not in session.seen
 
 
+def test_a_full_queue_is_answered_before_the_body_arrives(address: Address, session: Session) -> None:
+    with ThreadPoolExecutor(2) as callers, address.connect() as connection:
+        running = callers.submit(post, address, HANGS)
+        assert session.entered.wait(20)
+        waiting = callers.submit(post, address, RED)
+        while 'images_waiting{model="colours"} 1.0' not in httpx2.get(f"{address.url}/metrics").text:
+            pass
+        connection.sendall(request_bytes("/predict", b"{", content_length="1000"))
+        head, _, _ = connection.recv(65536).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: " in head.lower()
+        assert 'overloaded_total{model="colours",reason="queue"} 1.0' in httpx2.get(f"{address.url}/metrics").text
+        session.open.set()
+        assert [running.result(20).status_code, waiting.result(20).status_code] == [200, 200]
+
+
 def test_the_deadline_counts_from_arrival_and_limits_a_slow_body(address: Address) -> None:
     with address.connect() as connection:
         connection.sendall(request_bytes("/predict", b'{"inst', content_length="1000", x_request_timeout="0.05"))

@@ -525,12 +525,12 @@ async def test_a_request_is_refused_at_once_if_the_queue_is_too_long_for_its_dea
     batcher = await measured(gate, 0.5, clock, max_batch=4)
     await gate.occupy(batcher)
     waiting = await submit(batcher, *[[1]] * 5)
-    # At half a second each: the running one, five that wait, its own, and a full batch.
+    # At half a second each, and a fifth more: the running one, five that wait, its own, and a full batch.
     with pytest.raises(
         OverloadedError, match="5 images wait for test already, and 1 more would not be answered before"
     ):
-        await ask(batcher, [1], RequestContext(clock.now + 5.4))
-    waiting += await submit(batcher, [1], context=RequestContext(clock.now + 5.6))
+        await ask(batcher, [1], RequestContext(clock.now + 6.5))
+    waiting += await submit(batcher, [1], context=RequestContext(clock.now + 6.7))
     gate.open.set()
     assert await outcomes(*waiting) == [[1]] * 6
 
