@@ -188,8 +188,9 @@ class Model:
         position = 0
         for part in parts:
             context.timings.add(part.output.timings)
-            found = part.output.errors.items()
-            errors |= {position + i - part.start: error for i, error in found if part.start <= i < part.stop}
+            for i, error in part.output.errors.items():
+                if part.start <= i < part.stop:
+                    errors[position + i - part.start] = error
             position += part.stop - part.start
         rows = [part.output.probabilities[part.start : part.stop] for part in parts]
         return rows[0] if len(rows) == 1 else np.concatenate(rows), errors

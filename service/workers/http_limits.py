@@ -53,15 +53,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._idle_bytes += len(data)
-        if self._in_head and not self._answering and self._late.cancelled():  # a further request begins
-            self._expect_head()
-        elif self._dropping:
+        if self._dropping:
             self._dropped_bytes += len(data)
         self._parse(data)
         if self._idle_bytes > HEAD_BYTES:
             self._refuse(431, f"The headers are larger than the {HEAD_BYTES:,} bytes allowed; send fewer.")
         elif self._dropped_bytes > self.dropping_bytes:
             self.transport.close()
+        elif self._idle_bytes and self._in_head and not self._answering and self._late.cancelled():
+            self._expect_head()  # the next head has begun; most arrive whole, and need no timer
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keeps the connection of a client that has only closed its sending side (RFC 9112, section 9.6)."""
