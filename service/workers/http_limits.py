@@ -16,9 +16,6 @@ from service.api.middleware import REFUSALS
 
 LINGER_SECONDS = 1.0
 HEAD_BYTES = 64 * 1024  # plus one read, which is bounded
-# Workers share a listening socket. When many connections arrive at once, a worker that has some lets others run first:
-# otherwise the one that wakes first takes all of them, and serves them alone for as long as they are open.
-_YIELD_SECONDS = 1e-6
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -34,7 +31,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > 1:
-            time.sleep(_YIELD_SECONDS)
+            self.let_others_run()
         self._in_head = True
         self._idle_bytes = 0  # since the head began, or since the last bytes of a body
         self._dropped_bytes = 0
@@ -42,6 +39,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = False
         self._unread: asyncio.TimerHandle | None = None
         self._expect_head()
+
+    def let_others_run(self) -> None:
+        """Leaves the core to the other workers, which share the listening socket, before the next connection.
+
+        When many connections arrive at once, the worker that wakes first would take all of them, and serve them alone
+        for as long as they are open.
+        """
+        time.sleep(1e-6)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._late.cancel()

@@ -305,6 +305,29 @@ class RecordingTransport(asyncio.Transport):
         self.closed.set()
 
 
+class Yielding(BoundedProtocol):
+    """Records how many connections the worker has whenever it lets others run."""
+
+    at: list[int]
+
+    def let_others_run(self) -> None:
+        self.at.append(len(self.connections))
+
+
+@pytest.mark.anyio
+async def test_a_worker_lets_others_run_after_each_connection_beyond_its_first() -> None:
+    config = uvicorn.Config(PlainTextResponse("body"), http=Yielding, log_config=None)
+    state, Yielding.at = ServerState(), []
+    protocols = [Yielding(config, state, {}) for _ in range(4)]
+    for protocol in protocols[:3]:
+        protocol.connection_made(RecordingTransport())
+    for protocol in protocols[:3]:
+        protocol.connection_lost(None)
+    protocols[3].connection_made(RecordingTransport())
+    assert Yielding.at == [2, 3]
+    protocols[3].connection_lost(None)
+
+
 async def writes_of(app: ASGIApp, method: str) -> list[bytes]:
     config = uvicorn.Config(app, http=BoundedProtocol, log_config=None)
     config.load()
