@@ -25,14 +25,15 @@ from service.errors import (
     OverloadedError,
     UnsupportedMediaTypeError,
 )
+from service.inference.pipeline import LOOP_DECODE_COST
 from service.inference.retry_after import Throughput, retry_after
 from service.validation import shortened
 
 _LABELLED = (JSON, MULTIPART, RAW_IMAGE, NPY, ZIP, NPZ)
 _UNLABELLED = "application/octet-stream"
 
-# Below this, a hop to another thread costs more than parsing.
-INLINE_BYTES = 64 * 1024
+# The event loop parses what it may decode: parsing takes less time, and a hop to another thread has a cost.
+INLINE_BYTES = LOOP_DECODE_COST
 
 BODY_ARRIVED = "convoy.body_arrived"
 """In the scope of a request: whether the server has its whole body, so that receiving it does not wait."""
