@@ -241,7 +241,11 @@ def _parse_by_content(body: RequestBody) -> Submission:
     for body_format in _LABELLED:
         if body.purpose in body_format.openapi and body_format.recognizes(body.data):
             return body_format.parse(body)
-    label = f"The Content-Type is {_UNLABELLED}" if body.content_type else "The request has no Content-Type"
+    label = (
+        f"The Content-Type is {shortened(body.content_type)}"
+        if body.content_type
+        else "The request has no Content-Type"
+    )
     unknown = "the format of the body is unknown" if body.data else "the body is empty"
     raise _unsupported(f"{label}, and {unknown}", body.purpose)
 
@@ -266,7 +270,7 @@ BY_CONTENT = BodyFormat(
         Purpose.PREDICT: _by_content("An image file or an .npy file"),
         Purpose.EVALUATE: _by_content("A zip or an .npz file"),
     },
-    aliases=("",),
+    aliases=("", "binary/octet-stream"),  # the second is the default of S3
 )
 FORMATS = (*_LABELLED, BY_CONTENT)
 

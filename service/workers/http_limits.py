@@ -6,6 +6,7 @@ bytes arrive, the client would see a reset and no response.
 """
 
 import asyncio
+import re
 import time
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -16,6 +17,7 @@ from service.api.middleware import REFUSALS
 
 LINGER_SECONDS = 1.0
 HEAD_BYTES = 64 * 1024  # plus one read, which is bounded
+_HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*")  # a host and a port (RFC 3986, section 3.2.2)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -182,16 +184,20 @@ class BoundedProtocol(HttpToolsProtocol):
             return 505, f"HTTP/{version} is not supported; use HTTP/1.1."
         if self.parser.get_method() == b"CONNECT":
             return 501, "CONNECT is not supported: this service is not a proxy."
-        names = [name for name, _ in self.headers]
-        hosts = names.count(b"host")
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
-            return 400, f"The request has {hosts} Host headers; HTTP/1.1 requires exactly one."
+        if fault := self._host_fault(version):
+            return 400, fault
         codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
         if codings and version == "1.0":
             return 400, "HTTP/1.0 has no Transfer-Encoding; send Content-Length."
         if codings not in ([], [b"chunked"]):
             return 501, "The only supported Transfer-Encoding is chunked."
         return None
+
+    def _host_fault(self, version: str) -> str:
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and version == "1.1"):
+            return f"The request has {len(hosts)} Host headers; HTTP/1.1 requires exactly one."
+        return "" if all(map(_HOST.fullmatch, hosts)) else "The Host header is not the name or address of a host."
 
     @property
     def _answering(self) -> bool:

@@ -86,7 +86,9 @@ def test_the_content_type_chooses_the_format(content_type: str, chosen: str) -> 
 NPY_BODY, ZIP_BODY = npy(np.zeros((1, 8, 8), np.uint8)), zipped({"red/1.png": solid("red")})
 
 
-@pytest.mark.parametrize("content_type", ["", "application/octet-stream", "Application/Octet-Stream; charset=binary"])
+@pytest.mark.parametrize(
+    "content_type", ["", "application/octet-stream", "Application/Octet-Stream; charset=binary", "binary/octet-stream"]
+)
 @pytest.mark.parametrize(
     ("purpose", "data"),
     [

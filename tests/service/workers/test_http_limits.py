@@ -97,6 +97,19 @@ def test_a_request_without_one_host_is_400(service: Address, hosts: bytes) -> No
         )
 
 
+@pytest.mark.parametrize("host", [b"a b", b"user@test", b"http://test/", b"one, two/", b"t\xc3\xa9st"])
+def test_an_invalid_host_is_400(service: Address, host: bytes) -> None:
+    status, problem = answered(service, b"GET /livez HTTP/1.1\r\nhost: " + host + b"\r\n\r\n")
+    assert (status, problem["detail"]) == (400, "The Host header is not the name or address of a host.")
+
+
+@pytest.mark.parametrize("host", [b"", b"test", b"my_service:8000", b"127.0.0.1:1", b"[::1]:8000"])
+def test_a_valid_host_is_accepted(service: Address, host: bytes) -> None:
+    with service.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: " + host + b"\r\n\r\n")
+        assert answer_on(connection).startswith(b"HTTP/1.1 200")
+
+
 def test_http_1_0_needs_no_host(service: Address) -> None:
     with service.connect() as connection:
         connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
