@@ -16,6 +16,7 @@ from service.inference.execution import Mode, choose_execution
 from service.inference.explanation import Explainer
 from service.inference.model import Model
 from service.inference.pipeline import checked_run
+from service.repository.candidate import Candidate
 from service.repository.plan import Refused, Unloaded, VersionRef
 from service.settings import Settings, usable_cores
 from service.telemetry.metrics import Telemetry
@@ -36,7 +37,7 @@ class Loaded:
     retired: bool = False
 
 
-Entry = Loaded | Refused | Unloaded
+Entry = Loaded | Refused | Unloaded | Candidate
 
 
 class Loader:

@@ -47,13 +47,15 @@ class Unloaded(Frozen):
 class PlannedModel(Frozen):
     """Each tuple is in rising order of the versions; current answers requests that name no version.
 
-    A model has unloaded versions only while no version of it serves.
+    candidates are the versions that CONVOY_VERSIONS does not select. A model has unloaded versions only while none
+    of its versions serves.
     """
 
     name: str
     serving: tuple[VersionRef, ...] = ()
     refused: tuple[Refused, ...] = ()
     unloaded: tuple[Unloaded, ...] = ()
+    candidates: tuple[VersionRef, ...] = ()
 
     @property
     def current(self) -> VersionRef | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from service.backends.base import Runtime
 from service.errors import ModelNotFoundError, ModelRefusedError, NotReadyError
 from service.inference.model import Model
+from service.repository.candidate import read_candidate
 from service.repository.daemon_thread import in_daemon_thread
 from service.repository.loader import Entry, Loaded, Loader
 from service.repository.plan import LOAD_SECONDS, Plan, PlannedModel, Refused, Unloaded, VersionRef
@@ -26,6 +27,7 @@ class _Served:
 
     entries: Sequence[Entry] = ()
     current: Loaded | None = None
+    candidates: Sequence[VersionRef] = ()
 
     @property
     def loaded(self) -> Mapping[int, Loaded]:
@@ -121,6 +123,11 @@ class Registry:
         return tuple(entry for served in self._models.values() for entry in served.entries)
 
     @property
+    def candidates(self) -> Sequence[VersionRef]:
+        """Every version that the plan leaves out, by name and rising version."""
+        return tuple(ref for served in self._models.values() for ref in served.candidates)
+
+    @property
     def loaded(self) -> Sequence[Loaded]:
         return tuple(entry for entry in self.entries if isinstance(entry, Loaded))
 
@@ -134,7 +141,9 @@ class Registry:
         return self._default
 
     def entry(self, name: str, version: int | None = None) -> Entry:
-        """A version of the model; without a number, the current one or, if none serves, the newest.
+        """A version of the model, or a candidate, whose manifest is read from the disk.
+
+        Without a number, it is the current version or, if none serves, the newest.
 
         Raises ModelNotFoundError.
         """
@@ -144,10 +153,10 @@ class Registry:
         for entry in served.entries:
             if entry.ref.version == version:
                 return entry
-        raise ModelNotFoundError(
-            f"Version {version} of {name} does not exist, or CONVOY_VERSIONS does not select it. GET /models lists the "
-            "versions."
-        )
+        for ref in served.candidates:
+            if ref.version == version:
+                return read_candidate(ref)
+        raise ModelNotFoundError(f"Version {version} of {name} does not exist. GET /models lists the versions.")
 
     def is_current(self, entry: Entry) -> bool:
         return entry is self._models.get(entry.ref.name, _NOTHING).current
@@ -186,7 +195,7 @@ class Registry:
         current = serving.get(model.current) if model.current else None
         entries: list[Entry] = [*serving.values(), *model.refused, *model.unloaded]
         entries.sort(key=lambda entry: entry.ref.version)
-        return _Served(entries, current if isinstance(current, Loaded) else None)
+        return _Served(entries, current if isinstance(current, Loaded) else None, model.candidates)
 
     def _report(self, before: set[Loaded], gone: set[str]) -> None:
         """Logs and counts the changes of a new plan."""

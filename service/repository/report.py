@@ -1,4 +1,4 @@
-"""The files of a bundle's report that may be shown."""
+"""The files of a bundle's report that may be shown, and its model card."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,11 @@ from schemas.bundle import MANIFEST_FILE
 from service.repository.loader import Entry, Loaded
 
 REPORT = "report"
+MODEL_CARD = "README.md"
 
 
 def report_files(entry: Entry) -> dict[str, Path]:
-    """Returns the visible files of the version's report, by name.
+    """Returns the visible files of the version's report and its model card, by name.
 
     Files may be links, as in a cache of blobs. The report has no hashes and the bundle may be untrusted, so a link must
     lead into the bundle's folder, or into the folder that contains its verified files.
@@ -23,7 +24,7 @@ def report_files(entry: Entry) -> dict[str, Path]:
     if verified:
         homes.append(Path(os.path.commonpath([(bundle / file).resolve().parent for file in verified])))
     try:
-        found = sorted((bundle / REPORT).iterdir())
+        found = [bundle / MODEL_CARD, *sorted((bundle / REPORT).iterdir())]
     except OSError:  # there is no report
         return {}
     return {

@@ -78,10 +78,12 @@ def plan_model(
     if not good:  # show the version that would serve without the unload
         shown = chosen(order)
     requested = [ref for ref in candidates if ref in refused and ref.version in override.refused]
+    selected = {ref.version for ref in (*shown, *requested, *good)}
     return PlannedModel(
         name=name,
         serving=good,
         refused=tuple(refused[ref] for ref in candidates if ref in refused and (ref in shown or ref in requested)),
+        candidates=tuple(ref for ref in model.versions if ref.version not in selected),
         unloaded=tuple(Unloaded(ref=ref) for ref in shown if ref not in refused and ref not in good),
     )
 

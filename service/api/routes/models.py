@@ -1,5 +1,6 @@
 """GET /models: every version with its state, and the files of its report."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from service.api.routes.common import ModelName, Version
 from service.api.routes.files import WholeFileResponse
 from service.errors import ReportNotFoundError
 from service.inference.execution import Execution
+from service.repository.candidate import Candidate, read_candidate
 from service.repository.loader import Entry, Loaded
 from service.repository.plan import Refused, Unloaded
 from service.repository.registry import Registry
@@ -45,9 +47,15 @@ class State(StrEnum):
     READY = "ready"
     REFUSED = "refused"
     UNLOADED = "unloaded"
+    CANDIDATE = "candidate"  # CONVOY_VERSIONS does not select it
 
 
-_STATES: dict[type[Entry], State] = {Loaded: State.READY, Refused: State.REFUSED, Unloaded: State.UNLOADED}
+_STATES: dict[type[Entry], State] = {
+    Loaded: State.READY,
+    Refused: State.REFUSED,
+    Unloaded: State.UNLOADED,
+    Candidate: State.CANDIDATE,
+}
 
 
 class ModelSummary(Frozen):
@@ -96,6 +104,10 @@ class ModelList(Frozen):
     provider: Annotated[str, Field(description="the ONNX Runtime execution provider that models run on")]
     provider_reason: Annotated[str, Field(description="why it is this provider")]
     models: tuple[ModelSummary, ...]
+    candidates: Annotated[
+        tuple[ModelSummary, ...],
+        Field(description="versions in the artifacts folder that CONVOY_VERSIONS does not select; one can be promoted"),
+    ] = ()
 
 
 def router(registry: Registry) -> APIRouter:
@@ -103,11 +115,17 @@ def router(registry: Registry) -> APIRouter:
 
     @routes.get("/models", summary="List the models")
     def models() -> ModelList:
-        summaries = tuple(ModelSummary.model_validate(_summary(registry, entry)) for entry in registry.entries)
         runtime = registry.runtime
         return ModelList(
-            default=registry.default, provider=runtime.provider, provider_reason=runtime.reason, models=summaries
+            default=registry.default,
+            provider=runtime.provider,
+            provider_reason=runtime.reason,
+            models=summaries(registry.entries),
+            candidates=summaries(map(read_candidate, registry.candidates)),
         )
+
+    def summaries(entries: Iterable[Entry]) -> tuple[ModelSummary, ...]:
+        return tuple(ModelSummary.model_validate(_summary(registry, entry)) for entry in entries)
 
     @routes.get("/models/{name}", summary="Describe a model", responses=problems(404))
     def model(name: ModelName) -> ModelDetail:

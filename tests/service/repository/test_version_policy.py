@@ -61,6 +61,13 @@ def reasons(model: PlannedModel) -> list[tuple[int, str | None]]:
     return sorted(shown, key=lambda one: one[0])
 
 
+def test_versions_that_the_policy_does_not_select_are_candidates() -> None:
+    assert plan_of(found(1, 2, 3), promotion=None).candidates == (ref(1), ref(2))
+    assert plan_of(found(1, 2), Policy(Rule.ALL)).candidates == ()
+    assert plan_of(found(1, 2, 3), refused=bad(3)).candidates == (ref(1),)
+    assert plan_of(found(1, 2), override=Override(unloaded_up_to=2)).candidates == (ref(1),)
+
+
 @pytest.mark.parametrize(
     ("policy", "versions"),
     [("latest", [3]), ("all", [1, 2, 3]), ("m=2", [2]), ("other=1", [3]), ("other=1, m=1", [1])],

@@ -197,3 +197,28 @@ def test_each_version_is_described_and_has_its_own_report(artifacts: Path, serve
     assert client.get("/models/colours/versions/2/report/history.csv").text == "the second"
     problem_of(client.get("/models/colours/versions/3"), 404, "model_not_found")
     problem_of(client.get("/models/colours/versions/3/report/history.csv"), 404, "model_not_found")
+
+
+def test_the_model_card_is_a_file_of_the_report(artifacts: Path, serve: Serve) -> None:
+    (artifacts / "colours" / "1" / "README.md").write_text("# A card\n")
+    client = serve()
+    assert client.get("/models/colours").json()["report"] == ["README.md", "curves.png", "history.csv"]
+    assert client.get("/models/colours/report/README.md").text == "# A card\n"
+
+
+def test_lists_the_versions_that_are_not_selected_as_candidates(artifacts: Path, serve: Serve) -> None:
+    write_bundle(artifacts, version=2)
+    unreadable = write_bundle(artifacts, version=3)
+    (unreadable / "manifest.json").write_text("{}")
+    client = serve(versions="colours=1")
+    listed = client.get("/models").json()
+    assert [(model["version"], model["state"]) for model in listed["models"]] == [(1, "ready")]
+    second, third = listed["candidates"]
+    assert (second["version"], second["state"], second["accuracy"]) == (2, "candidate", 1)
+    assert (third["version"], third["accuracy"]) == (3, None)
+    assert "format version" in third["reason"]
+    detail = client.get("/models/colours/versions/2").json()
+    assert (detail["state"], detail["provenance"]["epochs"]) == ("candidate", 1)
+    assert client.get("/models/colours/versions/2/report/curves.png").status_code == 200
+    problem_of(client.post("/models/colours/versions/2/predict", content=solid("red")), 404, "model_not_found")
+    problem_of(client.get("/models/colours/versions/4"), 404, "model_not_found")
