@@ -221,7 +221,7 @@ def test_head_is_counted_by_its_route(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/docs", "/redoc", "/livez", "/models", "/nothing", "/static/page.js", "/models/colours/report/curves.png"],
+    ["/", "/docs", "/redoc", "/livez", "/models", "/nothing", "/static/js/app.js", "/models/colours/report/curves.png"],
 )
 def test_every_response_has_the_security_headers(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
@@ -282,10 +282,10 @@ def test_an_image_is_not_compressed_again(serve: Serve) -> None:
 
 
 def test_the_etag_of_a_compressed_file_is_weak_and_still_matches(client: TestClient) -> None:
-    strong = raw(client, "/static/page.js", "identity")[0]["etag"]
-    weak = raw(client, "/static/page.js", "gzip")[0]["etag"]
+    strong = raw(client, "/static/js/app.js", "identity")[0]["etag"]
+    weak = raw(client, "/static/js/app.js", "gzip")[0]["etag"]
     assert weak == f"W/{strong}"
-    assert client.get("/static/page.js", headers={"if-none-match": weak}).status_code == 304
+    assert client.get("/static/js/app.js", headers={"if-none-match": weak}).status_code == 304
 
 
 @pytest.mark.parametrize(
