@@ -30,11 +30,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class _Name(Frozen):
-    name: Annotated[str, Field(description="model name, as in GET /models")]
+    name: Annotated[str, Field(description="model name, as in GET /models", examples=["digits"])]
 
 
 class _NameAndVersion(_Name):
-    version: Annotated[int, Field(ge=1, description="version number"), PLAIN_INTEGER]
+    version: Annotated[int, Field(ge=1, description="version number", examples=[1]), PLAIN_INTEGER]
 
 
 def path_parameters(path: str) -> list[dict[str, object]]:

@@ -57,13 +57,12 @@ def parameters(model: type[BaseModel], place: Place) -> list[dict[str, Any]]:
     An enumeration is a reference: it must be among the schemas because a message uses it.
     """
     fields = model.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
-    return [
-        {
-            "name": name,
-            "in": place,
-            "required": place == "path",
-            "schema": {key: value for key, value in field.items() if key != "default"},
-            "description": field["description"],
-        }
-        for name, field in fields.items()
-    ]
+    return [_described(name, place, field) for name, field in fields.items()]
+
+
+def _described(name: str, place: Place, field: dict[str, Any]) -> dict[str, Any]:
+    schema = {key: value for key, value in field.items() if key != "default"}
+    described = {"name": name, "in": place, "required": place == "path", "schema": schema}
+    if described["required"]:  # Swagger UI fills in an example, which an option must not have
+        described["example"] = schema.pop("examples")[0]
+    return described | {"description": field["description"]}

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from schemas.prediction import OnError
+from schemas.prediction import DEFAULT_TOP_K, OnError
 from service.codecs.archive import NPZ_DESCRIPTION, ZIP_DESCRIPTION, read_archive
 from service.codecs.base import BodyFormat, OpenApi, Purpose, RequestBody, Submission, TopK
 from service.errors import InvalidRequestError, MalformedBodyError, RequestError, TooManyImagesError
@@ -261,19 +261,28 @@ def _once(form: Form, name: str, kind: TypeAdapter[T]) -> T | None:
         raise InvalidRequestError(f"The field '{name}' {fault(error.errors(include_url=False)[0])}.") from error
 
 
+# Swagger UI offers to choose a file for contentMediaType, the form of OpenAPI 3.1. Other tools look for the format.
+_FILE: OpenApi = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+
+
+_UNSET: OpenApi = {"default": []}  # else Swagger UI fills in one text
+
+
 def _openapi(extra: OpenApi, needed: OpenApi) -> OpenApi:
+    unset = {} if "required" in needed else _UNSET
     return {
         "schema": {
             "type": "object",
             "properties": {
                 FILES: {
                     "type": "array",
-                    "items": {"type": "string", "format": "binary"},
+                    "items": _FILE,
                     "minItems": 1,
+                    **unset,
                     "description": "Image files, one field per image.",
                 },
-                ON_ERROR: {"$ref": "#/components/schemas/OnError"},
-                REJECT: {"type": "boolean"},
+                ON_ERROR: {"$ref": "#/components/schemas/OnError", "default": OnError.REQUEST},
+                REJECT: {"type": "boolean", "default": False},
                 **extra,
             },
             **needed,
@@ -291,7 +300,11 @@ MULTIPART = BodyFormat(
     _parse,
     {
         Purpose.PREDICT: _openapi(
-            {TOP_K: {"type": "integer", "minimum": 1}, EXPLAIN: {"type": "boolean"}}, {"required": [FILES]}
+            {
+                TOP_K: {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
+                EXPLAIN: {"type": "boolean", "default": False},
+            },
+            {"required": [FILES]},
         ),
         Purpose.EVALUATE: _openapi(
             {
@@ -299,11 +312,11 @@ MULTIPART = BodyFormat(
                     "type": "array",
                     "items": {"type": "string"},
                     "minItems": 1,
+                    **_UNSET,
                     "description": "Label names, one field per file, in the order of the files.",
                 },
                 ARCHIVE: {
-                    "type": "string",
-                    "format": "binary",
+                    **_FILE,
                     "description": "A zip or .npz of labelled images, in place of files and labels. "
                     f"{ZIP_DESCRIPTION} {NPZ_DESCRIPTION}",
                 },
