@@ -417,6 +417,53 @@ def test_an_admin_promotes_rolls_back_unloads_and_loads_with_a_key(
         expect(serving).to_contain_text("Version 2")
 
 
+@pytest.fixture
+def docs(browser: Browser, site: Service) -> Iterator[Page]:
+    with opened(browser, f"{site.url}/docs") as visited:
+        yield visited
+
+
+def try_it_out(page: Page, operation: str, media_type: str, *files: FilePayload) -> Any:
+    """Executes the operation as it opens, with these files, and returns the response."""
+    block = page.locator(f"[id^=operations-{operation}]").first
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Try it out").click()
+    block.locator(".opblock-section-request-body select.content-type").select_option(media_type)
+    if files:
+        block.locator("input[type=file]").last.set_input_files(files)
+    with page.expect_response(lambda response: response.request.method == "POST") as sent:
+        block.get_by_role("button", name="Execute").click()
+    assert sent.value.status == 200, sent.value.text()
+    return sent.value.json()
+
+
+def test_try_it_out_classifies_json_as_it_opens(docs: Page) -> None:
+    answer = try_it_out(docs, "predict-predict_with_models__name__predict", "application/json")
+    assert (answer["model"], answer["predictions"][0]["label"]) == ("digits", "7")
+
+
+@pytest.mark.parametrize("media_type", ["multipart/form-data", "image/*"])
+def test_try_it_out_classifies_a_file(docs: Page, media_type: str) -> None:
+    answer = try_it_out(docs, "predict-predict_predict", media_type, picture("red"))
+    assert answer["predictions"][0]["label"] == "red"
+
+
+def test_try_it_out_evaluates_json_as_it_opens(docs: Page) -> None:
+    assert try_it_out(docs, "evaluate-evaluate_evaluate", "application/json")["n"] == 2
+
+
+@pytest.mark.parametrize("media_type", ["multipart/form-data", "application/zip"])
+def test_try_it_out_evaluates_a_zip(docs: Page, media_type: str) -> None:
+    assert try_it_out(docs, "evaluate-evaluate_evaluate", media_type, colours_zip())["accuracy"] == 1
+
+
+def test_the_documentation_is_dark_if_the_browser_prefers_it(browser: Browser, site: Service) -> None:
+    with opened(browser, f"{site.url}/docs", dark=True) as page:
+        expect(page.locator(".opblock").first).to_be_visible()
+        colour = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", colour)[:3])) < 80
+
+
 def test_takes_the_screenshots_of_the_guides(
     browser: Browser, site: Service, models: Path, digits: LabelledImages, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ def opened(browser: Browser, url: str, *, dark: bool = False, width: int = 1100)
     faults: list[str] = []
 
     def on_console(message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"} and not message.text.startswith(_FAILED_RESPONSE):
+        if message.type == "error" and not message.text.startswith(_FAILED_RESPONSE):
             faults.append(message.text)
 
     def on_request(request: Request) -> None:
