@@ -4,6 +4,7 @@ import { h, svg } from "./dom.js";
 import { count, fixed, percent, plural } from "./format.js";
 
 const NUMBERED = 20; // classes up to which a cell has room for its number
+const UPRIGHT = 6; // classes up to which a long label has room above its column
 const SHOWN = 120; // classes up to which the matrix is shown
 
 // A rate with its interval, on a scale from `from` to 1.
@@ -97,7 +98,8 @@ export function confusionMatrix(labels, matrix, onSelect) {
   const rows = labels.map((label, row) =>
     h("tr", {}, h("th", { scope: "row", title: label }, label), labels.map((_, column) => cell(row, column))),
   );
-  const kind = labels.length > NUMBERED ? "dense" : labels.every((label) => label.length < 3) ? "short" : "";
+  const isShort = labels.every((label) => label.length < 3);
+  const kind = labels.length > NUMBERED ? "dense" : isShort ? "short" : labels.length <= UPRIGHT ? "short even" : "";
   const table = h("table", { className: `matrix ${kind}`, role: "grid", "aria-label": "Confusion matrix: rows are labels, columns predictions", onkeydown: move }, h("thead", {}, head), h("tbody", {}, rows));
   return h("div", {}, h("div", { className: "scroll" }, table), readout);
 }

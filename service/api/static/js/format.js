@@ -8,7 +8,7 @@ export const interval = ({ lower, upper }) => `${percent(lower)} to ${percent(up
 
 export function duration(seconds) {
   if (seconds == null || Number.isNaN(seconds)) return "–";
-  if (seconds < 1) return `${(1000 * seconds).toPrecision(2)} ms`;
+  if (seconds < 1) return `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
   return seconds < 120 ? `${seconds.toFixed(1)} s` : `${(seconds / 60).toFixed(0)} min`;
 }
 

@@ -156,8 +156,9 @@ function originFacts({ provenance: origin, metrics }) {
 async function reportParts(model) {
   const address = (file) => `${home(model)}/report/${file}`;
   const parts = [];
-  if (model.report.includes("history.csv")) parts.push(curves(await getText(address("history.csv"))));
-  const plots = model.report.filter((file) => file.endsWith(".png") && file !== "curves.png");
+  const drawn = model.report.includes("history.csv") && curves(await getText(address("history.csv")));
+  if (drawn) parts.push(drawn);
+  const plots = model.report.filter((file) => file.endsWith(".png") && !(drawn && file === "curves.png"));
   if (plots.length) parts.push(h("div", { className: "plots" }, plots.map((file) => plot(address(file), file))));
   if (model.report.includes(CARD)) {
     const { renderCard } = await import("./card.js");
@@ -169,9 +170,10 @@ async function reportParts(model) {
   return parts;
 }
 
-// The columns that every history has: loss and accuracy of training and validation.
+// Draws the loss and accuracy of training and validation. Returns null if there are too few epochs for a curve.
 function curves(text) {
   const [head, ...rows] = text.trim().split(/\r?\n/).map((line) => line.split(","));
+  if (rows.length < 2) return null;
   const column = (name) => rows.map((row) => (head.includes(name) ? parseFloat(row[head.indexOf(name)]) : NaN));
   const chart = (what, format) => {
     const series = ["train", "validation"].map((name) => ({ name, kind: name, values: column(`${name}_${what}`) }));
