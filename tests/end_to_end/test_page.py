@@ -1,5 +1,7 @@
 """The page at / in a real browser, over a real service."""
 
+import csv
+import io
 import json
 import re
 import subprocess
@@ -415,6 +417,33 @@ def test_an_admin_promotes_rolls_back_unloads_and_loads_with_a_key(
         page.get_by_role("button", name="Load", exact=True).first.click()
         expect(message).to_have_text("colours is loaded.")
         expect(serving).to_contain_text("Version 2")
+
+
+def call(page: Page, module: str, expression: str, argument: object) -> Any:
+    """Evaluates a JavaScript expression of `module`, a file of static/js/, and of `argument`."""
+    return page.evaluate(
+        f"async argument => {{ const module = await import('/static/js/{module}.js'); return {expression}; }}", argument
+    )
+
+
+def test_quantiles_are_interpolated_within_their_bucket_as_prometheus_does(page: Page) -> None:
+    text = "".join(
+        f'seconds_bucket{{le="{bound}",route="a\\"}}b"}} {count}\n'
+        for bound, count in (("0.1", 50), ("0.2", 90), ("0.4", 100), ("+Inf", 100))
+    )
+    buckets = (
+        "module.parseMetrics(argument).map(({labels, value}) => [labels.le === '+Inf' ? Infinity : +labels.le, value])"
+    )
+    found = call(page, "prometheus", f"[0.25, 0.5, 0.7, 0.99].map(q => module.quantile({buckets}, q))", text)
+    assert found == pytest.approx([0.05, 0.1, 0.15, 0.38])
+
+
+def test_csv_keeps_every_cell_and_disarms_formulas(page: Page) -> None:
+    rows = [["file", "label"], ['a "b", c.png', "line\nbreak"], ["ümlaut.png", "x"]]
+    text = call(page, "format", "module.csv(argument)", rows)
+    assert list(csv.reader(io.StringIO(text))) == rows
+    assert call(page, "format", "module.parseCsv(argument)", text) == rows
+    assert call(page, "format", "module.csv(argument)", [["=1+1", -1]]) == "'=1+1,-1\r\n"
 
 
 @pytest.fixture

@@ -39,7 +39,9 @@ for (const tab of tabs) {
 for (const kind of ["popstate", "hashchange"]) addEventListener(kind, showTab);
 // A file that misses the drop zone must not replace the page.
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
-$("key-button").addEventListener("click", () => askForKey("The service asks for a key only if its operator has set one."));
+$("key-button").addEventListener("click", () =>
+  askForKey("The service asks for a key only if its operator has set one."),
+);
 
 for (const tab of [predict, evaluate, models]) tab.setUp();
 showTab();

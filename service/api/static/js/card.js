@@ -26,11 +26,17 @@ function node(token, home) {
     case "codespan":
       return h("code", {}, token.text);
     case "list":
-      return h(token.ordered ? "ol" : "ul", {}, token.items.map((item) => h("li", {}, nodes(item.tokens, home))));
+      return h(
+        token.ordered ? "ol" : "ul",
+        {},
+        token.items.map((item) => h("li", {}, nodes(item.tokens, home))),
+      );
     case "table":
       return table(token, home);
     case "link":
-      return /^https?:\/\//i.test(token.href) ? h("a", { href: token.href, rel: "noopener noreferrer" }, inside()) : inside();
+      return /^https?:\/\//i.test(token.href)
+        ? h("a", { href: token.href, rel: "noopener noreferrer" }, inside())
+        : inside();
     case "image":
       return picture(token, home);
     case "br":
@@ -45,8 +51,22 @@ function node(token, home) {
 }
 
 function table({ header, rows }, home) {
-  const row = (tag, cells) => h("tr", {}, cells.map((cell) => h(tag, {}, nodes(cell.tokens, home))));
-  const made = h("table", { className: "figures" }, h("thead", {}, row("th", header)), h("tbody", {}, rows.map((cells) => row("td", cells))));
+  const row = (tag, cells) =>
+    h(
+      "tr",
+      {},
+      cells.map((cell) => h(tag, {}, nodes(cell.tokens, home))),
+    );
+  const made = h(
+    "table",
+    { className: "figures" },
+    h("thead", {}, row("th", header)),
+    h(
+      "tbody",
+      {},
+      rows.map((cells) => row("td", cells)),
+    ),
+  );
   return h("div", { className: "scroll", tabIndex: 0 }, made);
 }
 
@@ -58,4 +78,5 @@ function picture({ href, text }, home) {
   return image;
 }
 
-const entities = (text) => text.replace(/&(lt|gt|amp|quot|#39);/g, (_, name) => ({ lt: "<", gt: ">", amp: "&", quot: '"', "#39": "'" })[name]);
+const entities = (text) =>
+  text.replace(/&(lt|gt|amp|quot|#39);/g, (_, name) => ({ lt: "<", gt: ">", amp: "&", quot: '"', "#39": "'" })[name]);

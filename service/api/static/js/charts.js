@@ -28,39 +28,69 @@ export function lineChart(series, { label, format = fixed, height = 110, from = 
     const at = points.map((value, i) => [x(i + n - points.length), y(value)]).filter(([, v]) => Number.isFinite(v));
     const path = at.map((point) => point.map((value) => value.toFixed(1)).join()).join(" ");
     const ends = at.length && [at[0], at.at(-1)].map(([place]) => place.toFixed(1));
-    const area = from === 0 && at.length ? svg("polygon", { class: "area", points: `${ends[0]},${height} ${path} ${ends[1]},${height}` }) : null;
+    const area =
+      from === 0 && at.length
+        ? svg("polygon", { class: "area", points: `${ends[0]},${height} ${path} ${ends[1]},${height}` })
+        : null;
     return svg("g", {}, area, svg("polyline", { class: `line ${kind}`, points: path }));
   });
   const image = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, preserveAspectRatio: "none" };
   const scale = values.length ? [h("span", {}, format(high)), h("span", {}, format(low))] : [];
-  return h("div", { className: "chart" }, svg("svg", image, ...lines), h("div", { className: "scale", ariaHidden: true }, scale));
+  return h(
+    "div",
+    { className: "chart" },
+    svg("svg", image, ...lines),
+    h("div", { className: "scale", ariaHidden: true }, scale),
+  );
 }
 
 export function legend(series) {
-  return h("p", { className: "legend" }, series.map(({ name, kind }) => h("span", { className: kind }, name)));
+  return h(
+    "p",
+    { className: "legend" },
+    series.map(({ name, kind }) => h("span", { className: kind }, name)),
+  );
 }
 
 // Expected against observed accuracy; the gap between bar and diagonal is the calibration error of the bin.
 export function reliability({ bins, expected_calibration_error: error }) {
   const size = 240;
   const most = Math.max(...bins.map((bin) => bin.count));
-  const marks = bins.filter((bin) => bin.count).map((bin) => {
-    const [left, width] = [bin.lower * size + 1, (bin.upper - bin.lower) * size - 2];
-    const bar = (value, name) => svg("rect", { class: name, x: left, y: size * (1 - value), width, height: size * value });
-    const share = svg("rect", { class: "share", x: left, y: size + 4, width, height: (26 * bin.count) / most });
-    const text = `Confidence ${percent(bin.lower, 0)} to ${percent(bin.upper, 0)}: ${plural(bin.count, "image")}, mean confidence ${percent(bin.confidence)}, accuracy ${percent(bin.accuracy)}`;
-    return svg("g", {}, svg("title", {}, text), bar(bin.confidence, "gap"), bar(bin.accuracy, "accuracy"), share);
-  });
+  const marks = bins
+    .filter((bin) => bin.count)
+    .map((bin) => {
+      const [left, width] = [bin.lower * size + 1, (bin.upper - bin.lower) * size - 2];
+      const bar = (value, name) =>
+        svg("rect", { class: name, x: left, y: size * (1 - value), width, height: size * value });
+      const share = svg("rect", { class: "share", x: left, y: size + 4, width, height: (26 * bin.count) / most });
+      const text = `Confidence ${percent(bin.lower, 0)} to ${percent(bin.upper, 0)}: ${plural(bin.count, "image")}, mean confidence ${percent(bin.confidence)}, accuracy ${percent(bin.accuracy)}`;
+      return svg("g", {}, svg("title", {}, text), bar(bin.confidence, "gap"), bar(bin.accuracy, "accuracy"), share);
+    });
   const label = `Reliability diagram; expected calibration error ${percent(error)}`;
   const frame = svg("rect", { class: "frame", x: 0, y: 0, width: size, height: size });
   const diagonal = svg("line", { class: "diagonal", x1: 0, y1: size, x2: size, y2: 0 });
-  return svg("svg", { viewBox: `-1 -1 ${size + 2} ${size + 34}`, class: "reliability", role: "img", "aria-label": label }, frame, ...marks, diagonal);
+  return svg(
+    "svg",
+    { viewBox: `-1 -1 ${size + 2} ${size + 34}`, class: "reliability", role: "img", "aria-label": label },
+    frame,
+    ...marks,
+    diagonal,
+  );
 }
 
 // An interactive heat map. onSelect gets (label, predicted) of a cell that is clicked, or null to select none.
 export function confusionMatrix(labels, matrix, onSelect) {
-  if (labels.length > SHOWN) return h("p", { className: "quiet" }, `${count(labels.length)} classes are too many to draw; the export has the matrix.`);
-  const readout = h("p", { className: "readout", "aria-live": "polite" }, "Point at a cell, or move with the arrow keys.");
+  if (labels.length > SHOWN)
+    return h(
+      "p",
+      { className: "quiet" },
+      `${count(labels.length)} classes are too many to draw; the export has the matrix.`,
+    );
+  const readout = h(
+    "p",
+    { className: "readout", "aria-live": "polite" },
+    "Point at a cell, or move with the arrow keys.",
+  );
   const cells = [];
   let selected = null;
 
@@ -69,7 +99,11 @@ export function confusionMatrix(labels, matrix, onSelect) {
     const value = matrix[row][column];
     const share = total ? value / total : 0;
     const text = `${labels[row]} predicted as ${labels[column]}: ${count(value)} of ${plural(total, "image")} (${percent(share)})`;
-    const made = h("td", { tabIndex: row || column ? -1 : 0, "aria-label": text, style: { "--share": Math.sqrt(share) } }, value ? count(value) : "");
+    const made = h(
+      "td",
+      { tabIndex: row || column ? -1 : 0, "aria-label": text, style: { "--share": Math.sqrt(share) } },
+      value ? count(value) : "",
+    );
     made.className = [row === column ? "right" : "wrong", value ? "" : "none"].join(" ");
     const read = () => (readout.textContent = text);
     made.addEventListener("pointerenter", read);
@@ -94,13 +128,33 @@ export function confusionMatrix(labels, matrix, onSelect) {
     event.preventDefault();
   };
 
-  const head = h("tr", {}, h("td"), labels.map((label) => h("th", { scope: "col", title: label }, h("span", {}, label))));
+  const head = h(
+    "tr",
+    {},
+    h("td"),
+    labels.map((label) => h("th", { scope: "col", title: label }, h("span", {}, label))),
+  );
   const rows = labels.map((label, row) =>
-    h("tr", {}, h("th", { scope: "row", title: label }, label), labels.map((_, column) => cell(row, column))),
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row", title: label }, label),
+      labels.map((_, column) => cell(row, column)),
+    ),
   );
   const isShort = labels.every((label) => label.length < 3);
   const kind = labels.length > NUMBERED ? "dense" : isShort ? "short" : labels.length <= UPRIGHT ? "short even" : "";
-  const table = h("table", { className: `matrix ${kind}`, role: "grid", "aria-label": "Confusion matrix: rows are labels, columns predictions", onkeydown: move }, h("thead", {}, head), h("tbody", {}, rows));
+  const table = h(
+    "table",
+    {
+      className: `matrix ${kind}`,
+      role: "grid",
+      "aria-label": "Confusion matrix: rows are labels, columns predictions",
+      onkeydown: move,
+    },
+    h("thead", {}, head),
+    h("tbody", {}, rows),
+  );
   return h("div", {}, h("div", { className: "scroll" }, table), readout);
 }
 

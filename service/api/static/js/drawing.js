@@ -24,7 +24,11 @@ export function bindCanvas(canvas, inputSize, onDrawing) {
       context.stroke();
     }
     pen = { ...pen, x, y };
-    for (const [side, value] of [["left", x], ["top", y]]) $("pen-mark").style.setProperty(side, `${(100 * value) / SIZE}%`);
+    for (const [side, value] of [
+      ["left", x],
+      ["top", y],
+    ])
+      $("pen-mark").style.setProperty(side, `${(100 * value) / SIZE}%`);
   };
   const lift = () => {
     if (!pen.down) return;

@@ -16,7 +16,8 @@ export async function readLabelled(files) {
   }
   const tables = files.filter(({ name }) => TABLE.test(name));
   const images = files.filter((file) => !TABLE.test(file.name) && !IGNORED.test(pathOf(file)));
-  if (!images.length) throw new Error("There is no image. Drop a zip of class folders, or images with a CSV of labels.");
+  if (!images.length)
+    throw new Error("There is no image. Drop a zip of class folders, or images with a CSV of labels.");
   if (tables.length > 1) throw new Error(`Drop one CSV of labels, not ${tables.length}.`);
   if (tables.length) return fromFiles(images, labelsByFile(images, parseCsv(await tables[0].text())));
   return fromFiles(images, images.map(labelOfFolder));
@@ -56,7 +57,10 @@ function form(entries) {
 
 function labelOfFolder(file) {
   const parts = pathOf(file).split("/");
-  if (parts.length < 2) throw new Error(`${file.name} has no label. Add a CSV with the columns file and label, or choose a folder of class folders.`);
+  if (parts.length < 2)
+    throw new Error(
+      `${file.name} has no label. Add a CSV with the columns file and label, or choose a folder of class folders.`,
+    );
   return parts.at(-2);
 }
 
@@ -70,6 +74,9 @@ function labelsByFile(images, rows) {
   const baseName = (path) => path.split(/[/\\]/).at(-1);
   const labels = new Map(rows.slice(hasHead ? 1 : 0).map((row) => [baseName(row[from] ?? ""), row[to]]));
   const missing = images.filter(({ name }) => !labels.get(name));
-  if (missing.length) throw new Error(`The CSV has no label for ${missing[0].name}${missing.length > 1 ? ` and ${missing.length - 1} more files` : ""}.`);
+  if (missing.length)
+    throw new Error(
+      `The CSV has no label for ${missing[0].name}${missing.length > 1 ? ` and ${missing.length - 1} more files` : ""}.`,
+    );
   return images.map(({ name }) => labels.get(name));
 }

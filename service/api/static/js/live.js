@@ -12,12 +12,24 @@ const KEPT = 60; // samples in a chart
 const INFERENCE = ({ route = "" }) => /(predict|evaluate|infer)$/.test(route);
 
 const FIGURES = [
-  { name: "Requests per second", of: ({ requests, seconds }) => requests / seconds, format: (value) => (value < 10 ? value.toFixed(1) : value.toFixed(0)) },
+  {
+    name: "Requests per second",
+    of: ({ requests, seconds }) => requests / seconds,
+    format: (value) => (value < 10 ? value.toFixed(1) : value.toFixed(0)),
+  },
   { name: "Latency, median", of: ({ latency }) => quantile(latency, 0.5), format: duration },
   { name: "Latency, p99", of: ({ latency }) => quantile(latency, 0.99), format: duration },
   { name: "Images in the queue", of: ({ queue }) => queue, format: (value) => count(value) },
-  { name: "Images per batch", of: ({ batches, images }) => (batches ? images / batches : NaN), format: (value) => fixed(value, 1) },
-  { name: "Failed requests per second", of: ({ failed, seconds }) => failed / seconds, format: (value) => value.toFixed(1) },
+  {
+    name: "Images per batch",
+    of: ({ batches, images }) => (batches ? images / batches : NaN),
+    format: (value) => fixed(value, 1),
+  },
+  {
+    name: "Failed requests per second",
+    of: ({ failed, seconds }) => failed / seconds,
+    format: (value) => value.toFixed(1),
+  },
 ];
 
 let before = null;
@@ -52,12 +64,19 @@ async function tick() {
 
 function change(then, now) {
   const rise = (name, when) => total(now.samples, name, when) - total(then.samples, name, when);
-  const bounds = [...new Set(now.samples.filter(({ name }) => name === "convoy_request_seconds_bucket").map(({ labels }) => labels.le))];
+  const bounds = [
+    ...new Set(
+      now.samples.filter(({ name }) => name === "convoy_request_seconds_bucket").map(({ labels }) => labels.le),
+    ),
+  ];
   return {
     seconds: (now.at - then.at) / 1000,
     requests: rise("convoy_requests_total", INFERENCE),
     failed: rise("convoy_requests_total", (labels) => INFERENCE(labels) && labels.status >= "5"),
-    latency: bounds.map((le) => [le === "+Inf" ? Infinity : Number(le), rise("convoy_request_seconds_bucket", (labels) => INFERENCE(labels) && labels.le === le)]),
+    latency: bounds.map((le) => [
+      le === "+Inf" ? Infinity : Number(le),
+      rise("convoy_request_seconds_bucket", (labels) => INFERENCE(labels) && labels.le === le),
+    ]),
     queue: total(now.samples, "convoy_images_waiting"),
     batches: rise("convoy_batch_images_count"),
     images: rise("convoy_batch_images_sum"),
@@ -67,10 +86,17 @@ function change(then, now) {
 function record(sample) {
   const tiles = FIGURES.map(({ name, of, format }, i) => {
     history[i] = [...history[i], of(sample)].slice(-KEPT);
-    const values = Array(KEPT - history[i].length).fill(NaN).concat(history[i]);
+    const values = Array(KEPT - history[i].length)
+      .fill(NaN)
+      .concat(history[i]);
     const latest = history[i].at(-1);
     const text = Number.isFinite(latest) ? format(latest) : "–";
-    const chart = lineChart([{ values, kind: "live" }], { label: `${name} over the last two minutes, now ${text}`, format, from: 0, height: 70 });
+    const chart = lineChart([{ values, kind: "live" }], {
+      label: `${name} over the last two minutes, now ${text}`,
+      format,
+      from: 0,
+      height: 70,
+    });
     return h("section", { className: "card live" }, h("h3", {}, name), h("p", { className: "figure" }, text), chart);
   });
   $("live-figures").replaceChildren(...tiles);

@@ -21,9 +21,17 @@ function show() {
   const { models, candidates, provider, provider_reason: reason } = all();
   $("device").textContent = provider ? `Models run on ${provider.replace("ExecutionProvider", "")}: ${reason}` : "";
   const names = [...new Set(models.map(({ name }) => name))];
-  const sections = names.map((name) => section(name, [...models, ...candidates].filter((model) => model.name === name)));
+  const sections = names.map((name) =>
+    section(
+      name,
+      [...models, ...candidates].filter((model) => model.name === name),
+    ),
+  );
   $("model-list").replaceChildren(...sections);
-  if (!names.length) $("model-list").append(h("p", { className: "empty" }, "No models yet. Train one with ", h("code", {}, "make train"), "."));
+  if (!names.length)
+    $("model-list").append(
+      h("p", { className: "empty" }, "No models yet. Train one with ", h("code", {}, "make train"), "."),
+    );
 }
 
 function section(name, versions) {
@@ -38,7 +46,12 @@ function section(name, versions) {
   return h(
     "section",
     { className: "model", "aria-label": `Model ${name}` },
-    h("div", { className: "title" }, h("h3", {}, name, h("span", { className: "quiet" }, summary)), h("div", { className: "actions" }, actions)),
+    h(
+      "div",
+      { className: "title" },
+      h("h3", {}, name, h("span", { className: "quiet" }, summary)),
+      h("div", { className: "actions" }, actions),
+    ),
     newestFirst.map((model) => versionCard(model, serves, from)),
   );
 }
@@ -55,9 +68,14 @@ function versionCard(model, serves, from) {
   return h(
     "article",
     { className: `card version ${state}` },
-    h("div", { className: "line" },
-      h("h4", {}, `Version ${model.version}`), h("span", { className: `state ${state}` }, state),
-      accuracy(model, from), h("div", { className: "actions" }, versionActions(model, serves))),
+    h(
+      "div",
+      { className: "line" },
+      h("h4", {}, `Version ${model.version}`),
+      h("span", { className: `state ${state}` }, state),
+      accuracy(model, from),
+      h("div", { className: "actions" }, versionActions(model, serves)),
+    ),
     model.reason ? h("p", { className: "reason" }, model.reason) : null,
     details,
   );
@@ -66,7 +84,13 @@ function versionCard(model, serves, from) {
 function accuracy(model, from) {
   if (model.accuracy == null) return h("span", { className: "accuracy" });
   const about = `${interval(model.accuracy_interval)}, n = ${count(model.test_images)}, ${model.accuracy_variant}`;
-  return h("span", { className: "accuracy" }, h("strong", {}, percent(model.accuracy)), rateBar(model.accuracy, model.accuracy_interval, from), h("small", {}, about));
+  return h(
+    "span",
+    { className: "accuracy" },
+    h("strong", {}, percent(model.accuracy)),
+    rateBar(model.accuracy, model.accuracy_interval, from),
+    h("small", {}, about),
+  );
 }
 
 function versionActions(model, serves) {
@@ -75,11 +99,17 @@ function versionActions(model, serves) {
   const { name, version } = model;
   if (model.state !== "refused") {
     const text = serves && version < serves.version ? `Roll back to ${version}` : "Promote";
-    actions.push(button(text, () => admin(`models/${name}/promote`, { version }, `${name}, version ${version}, serves.`), { className: "primary" }));
+    actions.push(
+      button(text, () => admin(`models/${name}/promote`, { version }, `${name}, version ${version}, serves.`), {
+        className: "primary",
+      }),
+    );
   }
   if (model.state !== "ready") {
     const pin = { parameters: { version: String(version) } };
-    actions.push(button("Load", () => admin(`v2/repository/models/${name}/load`, pin, `${name}, version ${version}, is loaded.`)));
+    actions.push(
+      button("Load", () => admin(`v2/repository/models/${name}/load`, pin, `${name}, version ${version}, is loaded.`)),
+    );
   }
   return actions;
 }
@@ -90,7 +120,8 @@ async function unload(name) {
   dialog.returnValue = "";
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  if (dialog.returnValue === "unload") await admin(`v2/repository/models/${name}/unload`, undefined, `${name} is unloaded.`);
+  if (dialog.returnValue === "unload")
+    await admin(`v2/repository/models/${name}/unload`, undefined, `${name} is unloaded.`);
 }
 
 const admin = (path, json, done) => act(() => request(path, { method: "POST", json }).then(() => done));
@@ -113,7 +144,10 @@ async function showDetails(details, model) {
   try {
     const detail = await getJson(home(model));
     const report = await reportParts(detail);
-    const code = codeDisclosure(() => ({ path: `models/${model.name}/promote`, json: { version: model.version } }), "Promote this version by code");
+    const code = codeDisclosure(
+      () => ({ path: `models/${model.name}/promote`, json: { version: model.version } }),
+      "Promote this version by code",
+    );
     body.replaceChildren(facts(detail), ...report, code);
   } catch (error) {
     body.textContent = error.message;
@@ -122,19 +156,45 @@ async function showDetails(details, model) {
 
 function facts(model) {
   const rows = [...inputFacts(model), ...originFacts(model)].filter(([, value]) => value != null);
-  return h("dl", { className: "facts" }, rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  return h(
+    "dl",
+    { className: "facts" },
+    rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+  );
 }
 
-function inputFacts({ input, labels, variants, dropped_variants: dropped, variant_reason: reason, provider, calibration, reject }) {
+function inputFacts({
+  input,
+  labels,
+  variants,
+  dropped_variants: dropped,
+  variant_reason: reason,
+  provider,
+  calibration,
+  reject,
+}) {
   const more = labels.length - SHOWN_LABELS;
   return [
-    ["Input", input && `${input.width} × ${input.height}, ${input.channels === 1 ? "grey" : "colour"}, ${input.resize}`],
+    [
+      "Input",
+      input && `${input.width} × ${input.height}, ${input.channels === 1 ? "grey" : "colour"}, ${input.resize}`,
+    ],
     ["Labels", labels.length ? labels.slice(0, SHOWN_LABELS).join(", ") + (more > 0 ? ` and ${more} more` : "") : null],
     ["Answers", reason && `${reason}${provider ? ` (${provider})` : ""}`],
     ["Variants", variants.map(({ name, metrics }) => `${name} ${percent(metrics.accuracy, 2)}`).join(", ") || null],
     ...dropped.map(({ name, reason: why }) => [`No ${name}`, why]),
-    ["Calibration", calibration && `temperature ${calibration.temperature.toFixed(3)}, calibration error ${percent(calibration.test.after)} on the test split`],
-    ["Threshold", reject && (reject.threshold == null ? reject.reason : `${percent(reject.threshold)}, for ${percent(reject.target_accuracy)} accuracy`)],
+    [
+      "Calibration",
+      calibration &&
+        `temperature ${calibration.temperature.toFixed(3)}, calibration error ${percent(calibration.test.after)} on the test split`,
+    ],
+    [
+      "Threshold",
+      reject &&
+        (reject.threshold == null
+          ? reject.reason
+          : `${percent(reject.threshold)}, for ${percent(reject.target_accuracy)} accuracy`),
+    ],
   ];
 }
 
@@ -142,14 +202,32 @@ function originFacts({ provenance: origin, metrics }) {
   if (!origin) return [];
   const { data } = origin;
   return [
-    ["Test split", metrics && `${plural(metrics.test.n, "image")}, macro F1 ${percent(metrics.test.macro.f1)}, log loss ${metrics.test.log_loss.toFixed(3)}`],
-    ["Data", `${data.name}: ${count(data.train)} training, ${count(data.validation)} validation, ${count(data.test)} test images`],
+    [
+      "Test split",
+      metrics &&
+        `${plural(metrics.test.n, "image")}, macro F1 ${percent(metrics.test.macro.f1)}, log loss ${metrics.test.log_loss.toFixed(3)}`,
+    ],
+    [
+      "Data",
+      `${data.name}: ${count(data.train)} training, ${count(data.validation)} validation, ${count(data.test)} test images`,
+    ],
     ["Data hash", h("code", {}, data.content_hash.slice(0, 16))],
-    ["Training", `${plural(origin.epochs, "epoch")} in ${duration(origin.duration_seconds)} on ${origin.device}, seed ${origin.seed}; epoch ${origin.best_epoch} was best`],
+    [
+      "Training",
+      `${plural(origin.epochs, "epoch")} in ${duration(origin.duration_seconds)} on ${origin.device}, seed ${origin.seed}; epoch ${origin.best_epoch} was best`,
+    ],
     ["Parameters", count(origin.parameters)],
     ["Created", `${dateTime(origin.created)}${origin.git_commit ? `, commit ${origin.git_commit.slice(0, 10)}` : ""}`],
-    ["Recipe", h("details", {}, h("summary", {}, "settings"), h("pre", { tabIndex: 0 }, JSON.stringify(origin.recipe, null, 2)))],
-    ["Libraries", Object.entries(origin.libraries).map(([name, version]) => `${name} ${version}`).join(", ")],
+    [
+      "Recipe",
+      h("details", {}, h("summary", {}, "settings"), h("pre", { tabIndex: 0 }, JSON.stringify(origin.recipe, null, 2))),
+    ],
+    [
+      "Libraries",
+      Object.entries(origin.libraries)
+        .map(([name, version]) => `${name} ${version}`)
+        .join(", "),
+    ],
   ];
 }
 
@@ -159,28 +237,55 @@ async function reportParts(model) {
   const drawn = model.report.includes("history.csv") && curves(await getText(address("history.csv")));
   if (drawn) parts.push(drawn);
   const plots = model.report.filter((file) => file.endsWith(".png") && !(drawn && file === "curves.png"));
-  if (plots.length) parts.push(h("div", { className: "plots" }, plots.map((file) => plot(address(file), file))));
+  if (plots.length)
+    parts.push(
+      h(
+        "div",
+        { className: "plots" },
+        plots.map((file) => plot(address(file), file)),
+      ),
+    );
   if (model.report.includes(CARD)) {
     const { renderCard } = await import("./card.js");
     const card = renderCard(await getText(address(CARD)), home(model));
     parts.push(h("details", { className: "model-card" }, h("summary", {}, "Model card"), card));
   }
   const others = model.report.filter((file) => !file.endsWith(".png") && file !== CARD);
-  parts.push(h("p", { className: "files" }, others.map((file) => link(address(file), file))));
+  parts.push(
+    h(
+      "p",
+      { className: "files" },
+      others.map((file) => link(address(file), file)),
+    ),
+  );
   return parts;
 }
 
 // Draws the loss and accuracy of training and validation. Returns null if there are too few epochs for a curve.
 function curves(text) {
-  const [head, ...rows] = text.trim().split(/\r?\n/).map((line) => line.split(","));
+  const [head, ...rows] = text
+    .trim()
+    .split(/\r?\n/)
+    .map((line) => line.split(","));
   if (rows.length < 2) return null;
   const column = (name) => rows.map((row) => (head.includes(name) ? parseFloat(row[head.indexOf(name)]) : NaN));
   const chart = (what, format) => {
     const series = ["train", "validation"].map((name) => ({ name, kind: name, values: column(`${name}_${what}`) }));
     if (!series.some(({ values }) => values.some(Number.isFinite))) return null;
-    return h("figure", {}, h("figcaption", {}, `${what} over ${plural(rows.length, "epoch")}`), lineChart(series, { label: `Curves of ${what}`, format }), legend(series));
+    return h(
+      "figure",
+      {},
+      h("figcaption", {}, `${what} over ${plural(rows.length, "epoch")}`),
+      lineChart(series, { label: `Curves of ${what}`, format }),
+      legend(series),
+    );
   };
-  return h("div", { className: "curves" }, chart("loss", (value) => value.toFixed(2)), chart("accuracy", (value) => percent(value, 0)));
+  return h(
+    "div",
+    { className: "curves" },
+    chart("loss", (value) => value.toFixed(2)),
+    chart("accuracy", (value) => percent(value, 0)),
+  );
 }
 
 function plot(address, file) {

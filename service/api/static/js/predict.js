@@ -79,7 +79,10 @@ async function ask(asking) {
   for (const item of asking) wait(item, question);
   let done = 0;
   for (const chunk of chunks(asking)) {
-    say($("predict-message"), `Classifying ${done + 1} to ${done + chunk.length} of ${plural(asking.length, "image")} …`);
+    say(
+      $("predict-message"),
+      `Classifying ${done + 1} to ${done + chunk.length} of ${plural(asking.length, "image")} …`,
+    );
     await askChunk(chunk, model, question);
     done += chunk.length;
     if (asking.every((item) => item.question !== question)) return; // the model was switched
@@ -112,7 +115,10 @@ async function askChunk(chunk, model, question) {
     }
   };
   try {
-    const { text, timing } = await post(chunk.map(({ file }) => file), QUERY);
+    const { text, timing } = await post(
+      chunk.map(({ file }) => file),
+      QUERY,
+    );
     const { predictions, ...by } = JSON.parse(text);
     const timings = readTimings(timing);
     finish((i) => ({ answer: { ...by, prediction: predictions[i], timings, shared: chunk.length } }));
@@ -129,13 +135,18 @@ function post(files, query) {
 
 // "decode;dur=0.1, total;dur=2.5" -> { decode: 0.1, total: 2.5 }, in milliseconds
 function readTimings(header) {
-  return Object.fromEntries([...(header ?? "").matchAll(/(\w+);dur=([\d.]+)/g)].map(([, name, ms]) => [name, Number(ms)]));
+  return Object.fromEntries(
+    [...(header ?? "").matchAll(/(\w+);dur=([\d.]+)/g)].map(([, name, ms]) => [name, Number(ms)]),
+  );
 }
 
 function wait(item, question) {
   Object.assign(item, { question, answer: null, error: null, explanation: null });
   item.node.className = "card prediction waiting";
-  item.node.replaceChildren(picture(item), h("div", { className: "answer" }, h("p", { className: "file" }, item.file.name)));
+  item.node.replaceChildren(
+    picture(item),
+    h("div", { className: "answer" }, h("p", { className: "file" }, item.file.name)),
+  );
 }
 
 function show(item, model) {
@@ -154,11 +165,7 @@ function picture({ url, file }) {
 }
 
 function refusal({ file }, reason) {
-  return [
-    h("h3", {}, "Refused"),
-    h("p", { className: "reason" }, reason),
-    h("p", { className: "file" }, file.name),
-  ];
+  return [h("h3", {}, "Refused"), h("p", { className: "reason" }, reason), h("p", { className: "file" }, file.name)];
 }
 
 function unsure({ answer, file }) {
@@ -176,7 +183,12 @@ function answerOf(item, model) {
     h("h3", {}, prediction.label, h("span", { className: "probability" }, percent(prediction.probability))),
     h("ul", { className: "bars" }, prediction.top.map(bar)),
     h("p", { className: "file" }, item.file.name),
-    h("p", { className: "by" }, `${name}, version ${version}${model.variant ? `, ${model.variant}` : ""}`, timingsOf(item)),
+    h(
+      "p",
+      { className: "by" },
+      `${name}, version ${version}${model.variant ? `, ${model.variant}` : ""}`,
+      timingsOf(item),
+    ),
     actions,
     codeDisclosure(call),
   ];
@@ -184,7 +196,13 @@ function answerOf(item, model) {
 
 function bar({ label, probability }) {
   const track = h("span", { className: "track", style: { "--share": probability } });
-  return h("li", {}, h("span", { className: "label" }, label), track, h("span", { className: "value" }, percent(probability)));
+  return h(
+    "li",
+    {},
+    h("span", { className: "label" }, label),
+    track,
+    h("span", { className: "value" }, percent(probability)),
+  );
 }
 
 function timingsOf({ answer: { timings, shared } }) {
@@ -212,7 +230,9 @@ async function explain(item) {
     const { text } = await post([item.file], { explain: true });
     const { label, overlay_png: png } = JSON.parse(text).predictions[0].explanation;
     const alt = `Heat map of the regions that speak for ${label}`;
-    item.node.querySelector(".picture").append(h("img", { className: "heat", alt, src: `data:image/png;base64,${png}` }));
+    item.node
+      .querySelector(".picture")
+      .append(h("img", { className: "heat", alt, src: `data:image/png;base64,${png}` }));
   } catch (error) {
     item.explanation = null;
     say($("predict-message"), error.message, true);
@@ -227,7 +247,9 @@ function wrongButton(item, model) {
     else place.replaceChildren(h("span", {}, `Corrected to ${label} `), button("Undo", undo));
   };
   const ask = () => {
-    const options = model.labels.map((label) => h("option", { selected: label === item.answer.prediction.label }, label));
+    const options = model.labels.map((label) =>
+      h("option", { selected: label === item.answer.prediction.label }, label),
+    );
     const select = h("select", {}, options);
     const save = (event) => {
       event.preventDefault();
@@ -235,7 +257,9 @@ function wrongButton(item, model) {
       rest();
       place.querySelector("button").focus();
     };
-    place.replaceChildren(h("form", { onsubmit: save }, h("label", {}, "Correct label ", select), h("button", {}, "Save")));
+    place.replaceChildren(
+      h("form", { onsubmit: save }, h("label", {}, "Correct label ", select), h("button", {}, "Save")),
+    );
     select.focus();
   };
   const undo = () => {

@@ -7,7 +7,10 @@ export function parseMetrics(text) {
   return text.split("\n").flatMap((each) => {
     const [, name, labels = "", value] = line.exec(each) ?? [];
     if (!name) return [];
-    const pairs = [...labels.matchAll(label)].map(([, key, raw]) => [key, raw.replace(/\\(.)/g, (_, c) => (c === "n" ? "\n" : c))]);
+    const pairs = [...labels.matchAll(label)].map(([, key, raw]) => [
+      key,
+      raw.replace(/\\(.)/g, (_, c) => (c === "n" ? "\n" : c)),
+    ]);
     return [{ name, labels: Object.fromEntries(pairs), value: Number(value) }];
   });
 }

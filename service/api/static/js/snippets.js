@@ -34,7 +34,8 @@ function python(url, { method = "POST", files = [], fields = [], json }) {
     const list = files.map(({ field, name }) => `(${literal(field)}, open(${literal(name)}, "rb"))`);
     lines.push(`files=[${list.join(", ")}]`);
   }
-  if (fields.length) lines.push(`data={${literal(fields[0][0])}: [${fields.map(([, value]) => literal(value)).join(", ")}]}`);
+  if (fields.length)
+    lines.push(`data={${literal(fields[0][0])}: [${fields.map(([, value]) => literal(value)).join(", ")}]}`);
   if (json) lines.push(`json={${pairs(json, (name, value) => `${name}: ${value}`).join(", ")}}`);
   if (key()) lines.push('headers={"X-API-Key": os.environ["CONVOY_KEY"]}');
   const imports = key() ? "import os\n\nimport httpx\n\n" : "import httpx\n\n";
@@ -45,7 +46,7 @@ function javascript(url, { method = "POST", files = [], fields = [], json }) {
   const lines = [];
   const options = [`method: ${literal(method)}`];
   if (files.length) {
-    lines.push("// file: a File, for example of an <input type=\"file\">", "const form = new FormData();");
+    lines.push('// file: a File, for example of an <input type="file">', "const form = new FormData();");
     lines.push(...files.map(({ field }) => `form.append(${literal(field)}, file);`));
     lines.push(...fields.map(([name, value]) => `form.append(${literal(name)}, ${literal(value)});`));
     options.push("body: form");

@@ -25,10 +25,19 @@ export function writeZip(entries) {
   for (const { name, bytes } of entries) {
     const encoded = new TextEncoder().encode(name);
     const about = [20, UTF8, 0, 0, DOS_DATE].map((value) => [value, 2]);
-    const sizes = [[crc32(bytes), 4], [bytes.length, 4], [bytes.length, 4], [encoded.length, 2], [0, 2]];
+    const sizes = [
+      [crc32(bytes), 4],
+      [bytes.length, 4],
+      [bytes.length, 4],
+      [encoded.length, 2],
+      [0, 2],
+    ];
     const local = record([LOCAL, 4], ...about, ...sizes);
     parts.push(local, encoded, bytes);
-    directory.push(record([CENTRAL, 4], [20, 2], ...about, ...sizes, [0, 2], [0, 2], [0, 2], [0, 4], [offset, 4]), encoded);
+    directory.push(
+      record([CENTRAL, 4], [20, 2], ...about, ...sizes, [0, 2], [0, 2], [0, 2], [0, 4], [offset, 4]),
+      encoded,
+    );
     offset += local.length + encoded.length + bytes.length;
   }
   const size = directory.reduce((total, part) => total + part.length, 0);
@@ -39,7 +48,9 @@ export function writeZip(entries) {
 
 // Returns little-endian bytes of [value, size] pairs.
 function record(...fields) {
-  return Uint8Array.from(fields.flatMap(([value, size]) => Array.from({ length: size }, (_, i) => (value >>> (8 * i)) & 255)));
+  return Uint8Array.from(
+    fields.flatMap(([value, size]) => Array.from({ length: size }, (_, i) => (value >>> (8 * i)) & 255)),
+  );
 }
 
 // Returns a Map from name to a function that resolves to the file's Blob. It is empty if the file is not such a zip.
@@ -50,7 +61,11 @@ export async function readZip(file) {
   let at = tail.byteLength - 22;
   while (at >= 0 && tail.getUint32(at, true) !== END) at--;
   if (at < 0) return entries;
-  const [n, size, start] = [tail.getUint16(at + 10, true), tail.getUint32(at + 12, true), tail.getUint32(at + 16, true)];
+  const [n, size, start] = [
+    tail.getUint16(at + 10, true),
+    tail.getUint32(at + 12, true),
+    tail.getUint32(at + 16, true),
+  ];
   const directory = new DataView(await file.slice(start, start + size).arrayBuffer());
   for (let i = 0, p = 0; i < n && p + 46 <= directory.byteLength; i++) {
     const entry = centralEntry(directory, p);
