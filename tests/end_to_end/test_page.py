@@ -48,10 +48,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def models(artifacts: Path) -> Path:
-    """digits; two versions of colours, of which the first is always wrong; and a damaged bundle."""
+    """digits; colours, whose version 1 is always wrong; a model with heat maps; and a damaged bundle."""
     write_bundle(artifacts, version=1, scale=-20)
     second = write_bundle(artifacts, version=2)
     (second / "README.md").write_text(HOSTILE_CARD)
+    write_bundle(artifacts, name="explaining", with_maps=True)
     damaged = write_bundle(artifacts, name="damaged")
     (damaged / "model.onnx").write_bytes(b"not the model")
     return artifacts
@@ -189,6 +190,20 @@ def test_switching_the_model_asks_again(page: Page) -> None:
     page.locator("#predict-model").select_option("colours/1")
     expect(card).to_contain_text("colours, version 1")
     expect(card.locator("h3")).not_to_contain_text("red")
+
+
+def test_why_shows_the_heat_map_of_a_model_that_has_one(page: Page) -> None:
+    card = upload(page, picture("red"))
+    expect(card.locator("h3")).to_contain_text("red")
+    expect(card.get_by_role("button", name="Why?")).to_have_count(0)
+    page.locator("#predict-model").select_option("explaining")
+    card.get_by_role("button", name="Why?").click()
+    heat_map = card.get_by_alt_text("Heat map of the regions that speak for red")
+    expect(heat_map).to_have_css("opacity", "1")
+    expect(heat_map).not_to_have_js_property("naturalWidth", 0)
+    page.mouse.move(0, 0)
+    page.keyboard.press("Space")
+    expect(heat_map).to_have_css("opacity", "0")
 
 
 def test_many_images_are_sent_in_several_requests(page: Page) -> None:
