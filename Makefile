@@ -67,11 +67,12 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
           --no-emit-index-url --no-emit-find-links $(ARGS)
 .PHONY: lock
 lock: $(BIN)/uv ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer releases)
-	$(COMPILE) pyproject.toml --extra service --extra trainer --extra otel --extra tune --extra heic --extra tensorboard --extra mlflow --extra wandb --extra clean --extra dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra service --extra trainer --extra otel --extra tune --extra heic --extra tensorboard --extra mlflow --extra wandb --extra clean --extra ray --extra dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra service -c requirements/dev.txt -o requirements/service.txt
 	$(COMPILE) pyproject.toml --extra service-cpu -c requirements/dev.txt -o requirements/service-cpu.txt
 	$(COMPILE) pyproject.toml --extra trainer -c requirements/dev.txt -o requirements/trainer.txt
-	$(COMPILE) pyproject.toml --extra trainer --extra tune --extra heic --extra tensorboard --extra mlflow --extra wandb --extra clean -c requirements/dev.txt -o requirements/extras.txt
+	$(COMPILE) pyproject.toml --extra trainer --extra tune --extra heic --extra tensorboard --extra mlflow --extra wandb --extra clean --extra score -c requirements/dev.txt -o requirements/extras.txt
+	$(COMPILE) pyproject.toml --extra service --extra trainer --extra ray -c requirements/dev.txt -o requirements/ray.txt
 	$(COMPILE) pyproject.toml --extra service --extra otel -c requirements/dev.txt -o requirements/otel.txt
 	$(COMPILE) pyproject.toml --extra service --extra cuda -c requirements/dev.txt -o requirements/cuda.txt
 	$(COMPILE) pyproject.toml --extra docs -c requirements/dev.txt -o requirements/docs.txt

@@ -13,7 +13,20 @@ from types import ModuleType
 from typing import NoReturn
 
 from schemas.errors import SchemaError
-from trainer.cli import clean, compare, evaluate, import_model, lr_find, predict, promote, recipes, show, train, tune
+from trainer.cli import (
+    clean,
+    compare,
+    evaluate,
+    import_model,
+    lr_find,
+    predict,
+    promote,
+    recipes,
+    score,
+    show,
+    train,
+    tune,
+)
 from trainer.cli.output import say
 from trainer.errors import TrainerError, UsageError
 
@@ -27,6 +40,7 @@ COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "show": (show, "draw training images before and after augmentation"),
     "recipes": (recipes, "list the recipes and all their settings"),
     "predict": (predict, "classify image files with a bundle"),
+    "score": (score, "score any number of images with a bundle into Parquet files, on one machine or a Ray cluster"),
     "evaluate": (evaluate, "measure a bundle on labelled data"),
     "promote": (promote, "choose the version of a model that serves, or list its versions"),
     "compare": (compare, "compare two bundles on the same labelled data"),
@@ -94,6 +108,7 @@ def _interrupted(command: str) -> str:
     by = " (by torchrun, because another process of the run has ended)" * ("TORCHELASTIC_RUN_ID" in os.environ)
     advice = {
         "train": "; no bundle was written. To continue from the last checkpoint, if there is one, add --resume.",
+        "score": "; to score the other parts, run the same command again.",
         "tune": "; to continue the study, run the same command again.",
     }
     return f"Interrupted{by}{advice.get(command, '.')}"
