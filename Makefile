@@ -33,6 +33,11 @@ serve: .venv/.service ## serve artifacts/ on http://127.0.0.1:8000 (trains the r
 	@test -n "$${CONVOY_ARTIFACTS:-}" || compgen -G 'artifacts/*/*/manifest.json' >/dev/null || $(MAKE) train
 	$(BIN)/python -m service
 
+.PHONY: serve-ray
+serve-ray: .venv/.ray ## serve artifacts/ with Ray Serve, on this machine or the cluster of RAY_ADDRESS (ARGS="max_replicas=8")
+	PYTHONPATH=. RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=service.ray_serve:middlewares \
+		$(BIN)/serve run --route-prefix / service.ray_serve:build $(ARGS)
+
 # A file's tests run in one process, because they share its fixtures.
 PYTEST = $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10
 
