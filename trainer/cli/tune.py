@@ -24,7 +24,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="total number of trials, including those already in the study",
     )
-    parser.add_argument("--study", type=_study, metavar="FILE", help="study file (default: runs/tune/<model>.db)")
+    parser.add_argument(
+        "--study",
+        type=_study,
+        metavar="FILE|URL",
+        help="study file (default: runs/tune/<model>.db), or the URL of a database that several machines share",
+    )
     parser.add_argument(
         "--out", type=new_file, metavar="FILE", help="file for the best recipe (default: runs/tune/<model>.json)"
     )
@@ -38,7 +43,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _study(text: str) -> Path:
+def _study(text: str) -> Path | str:
+    if "://" in text:
+        return text
     path = Path(text)
     output_folder(str(path.parent))
     try:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ import torch
 from filelock import FileLock, Timeout
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import URL
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from trainer.data.dataset import DataSource
 from trainer.data.split import Splits, split
-from trainer.errors import NonFiniteError, RecipeError, RunError, StudyError
+from trainer.errors import NonFiniteError, RecipeError, RunError, StudyError, one_line
 from trainer.models.build import build_network
 from trainer.models.pretrained import StartingWeights, starting_weights, with_weights_hash
 from trainer.recipe import Precision, Recipe, with_settings
@@ -73,13 +73,16 @@ def value_of(trial: FrozenTrial) -> float:
 
 
 def search(
-    recipe: Recipe, source: DataSource, device: torch.device, *, space: Space, trials: int, study: Path, say: Say
+    recipe: Recipe, source: DataSource, device: torch.device, *, space: Space, trials: int, study: Path | str, say: Say
 ) -> Search:
     """Continues the study until it has `trials` trials; the first one has the recipe's own values.
 
-    The same seed gives the same trials, in one call or in several. A trial that was started but not finished was killed
-    and is repeated. Raises StudyError for a study of another search, or one that another process uses.
+    study is a file, or the URL of a database, which several processes may share. In a file, the same seed gives the
+    same trials, in one call or in several, and a trial that was started but not finished was killed and is repeated.
+    In a database, it may be running, so it is only not counted, and each process finishes the trial that it has begun.
+    Raises StudyError for a study of another search, or a file that another process uses.
     """
+    shared = isinstance(study, str)
     start = starting_weights(recipe)
     recipe = with_weights_hash(recipe, start)
     own = own_values(space, recipe)
@@ -91,15 +94,17 @@ def search(
         "space": {key: distribution_to_json(distribution) for key, distribution in space.items()},
         "data": data.content_hash,
     }
-    with _open(study, facts) as opened:
+    with _open(study, recipe.name, facts) as opened:
         if "precision" not in opened.user_attrs:  # measured once, so that all trials compute alike
             torch.manual_seed(recipe.seed)
             measured = with_precision(recipe, build_network(recipe, data, start), data.train, device, say)
             opened.set_user_attr("precision", measured.precision)
         precise = recipe.model_copy(update={"precision": Precision(opened.user_attrs["precision"])})
-        _begin(opened, own)
+        _begin(opened, own, shared=shared)
         while (done := len(_finished(opened))) < trials:
-            opened.sampler = optuna.samplers.TPESampler(seed=_seed(recipe.seed, done))
+            # Processes that share a study must not draw the same settings.
+            seed = None if shared else _seed(recipe.seed, done)
+            opened.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=shared)
             trial = opened.ask(space)
             _run_trial(opened, trial, precise, data, start, device)
             say(_line(opened.trials[trial.number], done + 1, trials))
@@ -158,48 +163,82 @@ class TrialReporter(Reporter):
 
 
 @contextmanager
-def _open(path: Path, facts: dict[str, Any]) -> Iterator[optuna.Study]:
-    """Raises StudyError for a file that is not a study, or is the study of another search."""
+def _open(place: Path | str, name: str, facts: dict[str, Any]) -> Iterator[optuna.Study]:
+    """Raises StudyError for a place that holds no study or that of another search. name is for a shared study."""
+    with _lock(place) if isinstance(place, Path) else nullcontext():
+        storage, study = _load(place, name)
+        try:
+            _check_facts(_shown(place), study, facts)
+            yield study
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _load(place: Path | str, name: str) -> tuple[optuna.storages.RDBStorage, optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = optuna.pruners.MedianPruner(_TRIALS_BEFORE_PRUNING, _CHECKS_BEFORE_PRUNING)
+    file = isinstance(place, Path)
+    url = place if isinstance(place, str) else URL.create("sqlite", database=str(place)).render_as_string()
+    try:
+        storage = optuna.storages.RDBStorage(url)
+        return storage, optuna.create_study(
+            storage=storage,
+            study_name="tune" if file else name,
+            direction="maximize",
+            pruner=pruner,
+            load_if_exists=True,
+        )
+    except ImportError as error:
+        raise StudyError(f"The driver for {_shown(place)} is not installed ({one_line(error)}).") from error
+    except (OSError, SQLAlchemyError, RuntimeError, ValueError) as error:
+        advice = "Choose another file with --study." if file else f"Check the URL and the server: {one_line(error)}"
+        raise StudyError(f"{_shown(place)} cannot be read or written as a study. {advice}") from error
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_name(f"{path.name}.lock"), blocking=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f"{path.name}.lock"))
-        lock.acquire(blocking=False)
-        storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(path)).render_as_string())
-        study = optuna.create_study(
-            storage=storage, study_name="tune", direction="maximize", pruner=pruner, load_if_exists=True
-        )
+        lock.acquire()
     except Timeout as error:
         raise StudyError(f"Another process is using the study {path}. Wait for it, or stop it.") from error
-    except (OSError, SQLAlchemyError, RuntimeError) as error:
-        raise StudyError(f"{path} cannot be read or written as a study. Choose another file with --study.") from error
+    except OSError as error:
+        raise StudyError(f"{path} cannot be written ({error.strerror}). Choose another file with --study.") from error
     try:
-        _check_facts(path, study, facts)
-        yield study
+        yield
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
         lock.release()
 
 
-def _check_facts(path: Path, study: optuna.Study, facts: dict[str, Any]) -> None:
+def _shown(place: Path | str) -> str:
+    """Returns the file, or the URL without its password."""
+    try:
+        return str(place) if isinstance(place, Path) else make_url(place).render_as_string()
+    except ArgumentError:
+        return "The URL of the study"
+
+
+def _check_facts(place: str, study: optuna.Study, facts: dict[str, Any]) -> None:
     if not study.user_attrs:
         for name, value in facts.items():
             study.set_user_attr(name, value)
     different = [name for name, value in facts.items() if study.user_attrs.get(name) != value]
     if different:
         raise StudyError(
-            f"The study {path} has another {' and '.join(different)}. "
+            f"The study {place} has another {' and '.join(different)}. "
             "Choose another file with --study, or remove this one."
         )
 
 
-def _begin(study: optuna.Study, own: dict[str, Any]) -> None:
-    """Drops a killed trial, so that its settings are drawn again, and makes the own values the first trial."""
-    for trial in study.get_trials(states=[TrialState.RUNNING]):
-        study.tell(trial.number, state=TrialState.FAIL)
-    present = [*_finished(study), *study.get_trials(states=[TrialState.WAITING])]
+def _begin(study: optuna.Study, own: dict[str, Any], *, shared: bool) -> None:
+    """Makes the own values the first trial. Drops a killed trial, unless the study is shared: it may be running."""
+    running = study.get_trials(states=[TrialState.RUNNING])
+    if not shared:
+        for trial in running:
+            study.tell(trial.number, state=TrialState.FAIL)
+    present = [*_finished(study), *study.get_trials(states=[TrialState.WAITING, TrialState.RUNNING])]
     if not any(trial.user_attrs.get("own") for trial in present):
         study.enqueue_trial(own, user_attrs={"own": True})
 

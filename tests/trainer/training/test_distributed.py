@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,12 +28,13 @@ from trainer.training.loop import fit
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent.parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+ONE_NODE = ("--standalone", "--nproc-per-node=2")
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, nodes: Sequence[str] = ONE_NODE) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [*TORCHRUN, *map(str, arguments)]
+    command = [*TORCHRUN, *nodes, *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -108,6 +111,27 @@ def test_two_processes_write_one_bundle_and_print_each_line_once(tmp_path: Path)
     assert bundle.manifest.metrics.test.accuracy > 0.8
     assert bundle.manifest.provenance.processes == 2
     assert ", in 2 processes; seed 0." in (bundle.path / "README.md").read_text(encoding="utf-8")
+
+
+def test_two_nodes_train_one_network_and_the_first_writes_the_bundle(tmp_path: Path) -> None:
+    """Each node is a torchrun of its own, with folders of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = ("--master-addr=127.0.0.1", f"--master-port={probe.getsockname()[1]}")
+    folders = [tmp_path / "first", tmp_path / "second"]
+    runs = [
+        start(
+            *digits(folder, "--epochs", "6"), nodes=("--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=1", *place)
+        )
+        for rank, folder in enumerate(folders)
+    ]
+    (out, errors), (_, others) = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors + others
+    assert out.count("test accuracy") == 1
+    bundle = open_bundle(folders[0] / "artifacts" / "digits" / "1")
+    assert bundle.manifest.provenance.processes == 2
+    assert bundle.manifest.metrics.test.accuracy > 0.8
+    assert not list(folders[1].rglob("manifest.json"))
 
 
 def test_a_killed_process_ends_the_run_with_one_message_and_the_run_can_be_resumed(tmp_path: Path) -> None:
