@@ -106,6 +106,7 @@ bench-train: .venv/.trainer .venv-keras/.keras ## compare training with Keras's 
 .PHONY: bench
 bench: .venv/.dev .venv-peers/.peers ## compare the service with others, write docs/benchmarks.md (needs wrk, h2load; ARGS="--only small")
 	$(BIN)/python -m benchmarks.serving $(if $(DATA),--data "$(DATA)") $(ARGS)
+	$(BIN)/python -m benchmarks.scaling
 
 .venv-peers/.peers: requirements/peers.txt $(BIN)/uv
 	$(PYTHON) -m venv .venv-peers

@@ -6,7 +6,6 @@ includes the start. DIR contains cifar-10-batches-py. The 60,000 images repeat i
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import re
@@ -23,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.processes import ROOT
+from benchmarks.scaling import BATCH_RESULTS, BatchScoring
 from schemas.image import decode_image
 from trainer.evaluation.onnx_session import BATCH, OnnxModel
 from trainer.files import open_newest_bundle
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--ray", action="store_true", help="also measure --ray")
+    parser.add_argument("--save", action="store_true", help="write docs/batch-scoring.json, for benchmarks.scaling")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "images")
@@ -91,7 +92,10 @@ def main() -> None:
         }
         if options.ray:
             rates["score --ray"] = command(options.bundle, images, Path(folder, "b"), "--ray")
-        print(json.dumps({"images": len(files), "cores": os.cpu_count(), "images_per_second": rates}))
+    result = BatchScoring(images=len(files), cores=os.cpu_count() or 1, images_per_second=rates)
+    print(result.model_dump_json())
+    if options.save:
+        BATCH_RESULTS.write_text(result.model_dump_json(indent=1) + "\n")
 
 
 if __name__ == "__main__":
