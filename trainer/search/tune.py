@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from trainer.data.dataset import DataSource
 from trainer.data.split import Splits, split
@@ -181,7 +181,7 @@ def _load(place: Path | str, name: str) -> tuple[optuna.storages.RDBStorage, opt
     file = isinstance(place, Path)
     url = place if isinstance(place, str) else URL.create("sqlite", database=str(place)).render_as_string()
     try:
-        storage = optuna.storages.RDBStorage(url)
+        storage = _storage(url)
         return storage, optuna.create_study(
             storage=storage,
             study_name="tune" if file else name,
@@ -194,6 +194,14 @@ def _load(place: Path | str, name: str) -> tuple[optuna.storages.RDBStorage, opt
     except (OSError, SQLAlchemyError, RuntimeError, ValueError) as error:
         advice = "Choose another file with --study." if file else f"Check the URL and the server: {one_line(error)}"
         raise StudyError(f"{_shown(place)} cannot be read or written as a study. {advice}") from error
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    try:
+        return optuna.storages.RDBStorage(url)
+    except (IntegrityError, ProgrammingError):
+        # Another process has just created the same tables; its transaction has ended by now.
+        return optuna.storages.RDBStorage(url)
 
 
 @contextmanager
@@ -221,9 +229,9 @@ def _shown(place: Path | str) -> str:
 
 
 def _check_facts(place: str, study: optuna.Study, facts: dict[str, Any]) -> None:
-    if not study.user_attrs:
-        for name, value in facts.items():
-            study.set_user_attr(name, value)
+    # Another process may be writing the facts of the same new study.
+    for name in facts.keys() - study.user_attrs.keys():
+        study.set_user_attr(name, facts[name])
     different = [name for name, value in facts.items() if study.user_attrs.get(name) != value]
     if different:
         raise StudyError(
