@@ -231,9 +231,13 @@ class ModelSummary:
 
 @dataclass(frozen=True, slots=True)
 class ModelList:
-    """All versions of all models, and the default model, which answers calls that name no model."""
+    """The versions that serve or should, and the default model, which answers calls that name no model.
+
+    candidates are further versions in the artifacts folder, which an administrator can promote.
+    """
 
     default: str | None
     provider: str
     provider_reason: str
     models: tuple[ModelSummary, ...]
+    candidates: tuple[ModelSummary, ...] = ()
