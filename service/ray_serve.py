@@ -11,7 +11,6 @@ Serve's proxy answers 500. With `middlewares` it answers 503, which clients may 
 
 from ray import serve
 from ray.serve.config import AutoscalingConfig
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -64,26 +63,20 @@ def middlewares() -> list[Middleware]:
 
 
 class LostReplicas:
-    """In Serve's proxy: answers 503 in place of the 500 that Serve sends if a replica dies.
-
-    Serve's own errors are plain text. The service's errors are JSON and pass unchanged.
-    """
+    """In Serve's proxy: answers 503 if Serve sends no response, as when a replica dies. The server would answer 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lost = False
+        started = False
 
-        async def replace(message: Message) -> None:
-            nonlocal lost
-            if message["type"] == "http.response.start":
-                text = Headers(raw=message["headers"]).get("content-type", "").startswith("text/plain")
-                lost = message["status"] == 500 and text
-                if lost:
-                    answer = error_response(scope["path"], 503, ProblemCode.NOT_READY, _LOST, headers=_RETRY)
-                    await answer(scope, receive, send)
-            if not lost:
-                await send(message)
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
 
-        await self._app(scope, receive, replace)
+        await self._app(scope, receive, send_and_note)
+        if scope["type"] == "http" and not started:
+            response = error_response(scope["path"], 503, ProblemCode.NOT_READY, _LOST, headers=_RETRY)
+            await response(scope, receive, send)

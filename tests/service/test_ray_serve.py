@@ -46,7 +46,7 @@ def cluster(artifacts: Path) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    variables = environment(artifacts=artifacts, device="cpu") | {
+    variables = environment(artifacts=artifacts, device="cpu", queue_images=200_000) | {
         "PYTHONPATH": str(REPOSITORY),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.ray_serve:middlewares",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -122,7 +122,9 @@ def test_a_killed_replica_fails_only_its_requests_in_flight_and_one_retry_succee
         client.start()
     while statuses[200] < 20:
         time.sleep(0.01)
-    os.kill(replicas(owner)[0], signal.SIGKILL)
+    # Serve prefers the replica on the proxy's own node.
+    busiest = max(replicas(owner), key=lambda pid: psutil.Process(pid).cpu_times().user)
+    os.kill(busiest, signal.SIGKILL)
     killed.set()
     for client in clients:
         client.join()

@@ -1,8 +1,9 @@
 """A search for better settings with Optuna. Each trial is a run judged on validation; the test split is not read."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ _CHECKS = 20
 # No trial is pruned in the first quarter of its run, while the learning rate warms up, or before five are complete.
 _CHECKS_BEFORE_PRUNING = _CHECKS // 4
 _TRIALS_BEFORE_PRUNING = 5
+_OPENINGS = 10
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 Say = Callable[[str], None]
@@ -197,11 +199,12 @@ def _load(place: Path | str, name: str) -> tuple[optuna.storages.RDBStorage, opt
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:
-    try:
-        return optuna.storages.RDBStorage(url)
-    except (IntegrityError, ProgrammingError):
-        # Another process has just created the same tables; its transaction has ended by now.
-        return optuna.storages.RDBStorage(url)
+    """Opens a database. Processes that open a new one together create its tables, step by step, at the same time."""
+    for _ in range(_OPENINGS - 1):
+        with suppress(IntegrityError, ProgrammingError):
+            return optuna.storages.RDBStorage(url)
+        time.sleep(0.2)
+    return optuna.storages.RDBStorage(url)
 
 
 @contextmanager

@@ -217,6 +217,7 @@ def test_ray_gives_the_same_rows(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path)
     source = table_of({"image": [solid(name) for name in NAMES * 4]}, tmp_path / "a.parquet")
     run_trainer("score", bundle, source, tmp_path / "here")
-    run_trainer("score", bundle, source, tmp_path / "ray", "--ray")
+    # "local": not the cluster that another test may have started
+    run_trainer("score", bundle, source, tmp_path / "ray", "--ray", env=os.environ | {"RAY_ADDRESS": "local"})
     assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "here")
     assert len(rows_of(tmp_path / "ray")) == 12

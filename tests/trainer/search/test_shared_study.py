@@ -34,7 +34,7 @@ def test_two_processes_share_the_trials_of_one_study_in_postgresql(tmp_path: Pat
             for i in range(2)
         ]
         logs = [process.communicate(timeout=280)[1] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], [log[-400:] for log in logs]
+        assert [process.returncode for process in processes] == [0, 0], "\n".join(logs)
         storage = optuna.storages.RDBStorage(url)
         trials = optuna.load_study(study_name="digits", storage=storage).get_trials()
         storage.remove_session()
