@@ -9,7 +9,7 @@ data set is small, its augmentation (geometry, colour, mixup and CutMix) and wei
 Measured (docs/results.md has the details):
 
     cats-dogs: not measured
-    cats-dogs transfer.fine_tune=off: not measured
+    cats-dogs transfer.fine_tune=off: 97.00% (94.83% to 98.28% over test images), 26 s, 1 seed
     cats-dogs data.limit=200 transfer.fine_tune=off: not measured
     cats-dogs data.limit=50 transfer.fine_tune=off: not measured
     cats-dogs scratch: 90.33% (88.15% to 92.51% over seeds), 367 to 493 s, 3 seeds
