@@ -146,6 +146,11 @@ class Result:
         return [run.command_seconds for run in self.runs if run.command_seconds is not None]
 
     @property
+    def judged_time(self) -> str:
+        """Of the whole command if the target limits that."""
+        return self.time if self.row.command_seconds is None else _range(self.command_seconds or self.seconds)
+
+    @property
     def calibration(self) -> str:
         return calibration_cell([run.calibration for run in self.runs if run.calibration is not None])
 
@@ -227,7 +232,8 @@ def conclusion(found: Sequence[Result]) -> str:
     judged = [result for result in found if result.verdict]
     missed = [result for result in judged if result.verdict == "missed"]
     misses = "; ".join(
-        f"{result.row.name} reaches {result.mean:.2%} in {result.time} instead of {result.target}" for result in missed
+        f"{result.row.name} reaches {result.mean:.2%} in {result.judged_time} instead of {result.target}"
+        for result in missed
     )
     unmeasured = [result.row.name for result in found if not result.runs]
     return (
