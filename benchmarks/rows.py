@@ -10,8 +10,8 @@ from trainer.recipes.registry import find_recipe
 class Row:
     """One command. data is its folder below --data; aim is the target accuracy.
 
-    seconds is the limit of the training time, command_seconds that of the whole command. If the settings have a
-    data.limit, each seed draws other images.
+    seconds limits the training time, and command_seconds the time of the whole command. If data.limit is set, each
+    seed draws other images.
     """
 
     recipe_name: str

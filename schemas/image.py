@@ -251,7 +251,7 @@ def _pad(image: Image.Image, size: tuple[int, int], method: Image.Resampling) ->
 def _eight_bits(image: Image.Image, value_range: ValueRange | None) -> Image.Image:
     """Scales 16-bit grey to 8 bits (255 * 257 = 65,535). Pillow reads it as I;16, or from PNM as I.
 
-    value_range is that of 32-bit images: one image does not show it.
+    value_range is the range of 32-bit images, which a single image does not show.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         wide = np.asarray(image).astype(np.uint32)

@@ -207,7 +207,7 @@ class Explanation(Frozen):
         Pooling | None,
         Field(description="average: the mean of a map plus the bias is the logit; max: a map shows the evidence only"),
     ] = None
-    reason: Annotated[str | None, Field(description="why there are no maps")] = None
+    reason: Annotated[str | None, Field(description="the reason if the network has no maps")] = None
 
     @model_validator(mode="after")
     def _maps_or_reason(self) -> Self:

@@ -164,7 +164,7 @@ def accepts_gzip(accept_encoding: str) -> bool:
 
 
 def request_ids(headers: Headers, trace_id: str | None = None) -> RequestIds:
-    """The client's X-Request-ID, or a new one; and the trace ID: that of the service's own span, or the client's."""
+    """Returns the client's X-Request-ID or a new one, and the trace ID of the service's span or else of the client."""
     sent, parent = headers.get("x-request-id"), headers.get("traceparent")
     request_id = sent if sent and _SANE_ID.fullmatch(sent) else os.urandom(16).hex()
     if parent and not trace_id:

@@ -195,7 +195,7 @@ def _cuda_problem() -> str | None:
         return "this build of onnxruntime does not include CUDA; install the package onnxruntime-gpu."
     if os.name == "posix" and _load_error("libcuda.so.1"):
         return "no NVIDIA driver is installed (libcuda.so.1); start a container with access to the GPU."
-    with contextlib.redirect_stdout(io.StringIO()):  # preload_dlls prints what is missing; _missing_library is clearer
+    with contextlib.redirect_stdout(io.StringIO()):  # _missing_library reports a missing library more clearly
         ort.preload_dlls()
     ort.set_default_logger_severity(_LOG_FATAL)
     try:
