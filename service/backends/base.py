@@ -51,7 +51,7 @@ class Runtime(Protocol):
 
     @property
     def wide(self) -> "Runtime | None":
-        """Opens sessions with more threads, for an image that runs alone. Returns None if more threads would not help."""
+        """Opens sessions with more threads, for an image that runs alone. None if more threads would not help."""
 
     def open(self, model: bytes) -> Session:
         """Raises InferenceError if the bytes are not a graph that this runtime can use."""
