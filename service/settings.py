@@ -127,7 +127,8 @@ class Settings(BaseSettings):
     artifacts: Path = Field(default=Path("artifacts"), description="folder of bundles, `<model>/<version>/`")
     default_model: ModelName | None = Field(
         default=None,
-        description="model that answers /predict and /evaluate; by default the one in default.json, else the first model",
+        description="model that answers /predict and /evaluate; by default the one in default.json, "
+        "else the first model",
     )
     versions: str = Field(
         default="promoted",

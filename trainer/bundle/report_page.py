@@ -1,7 +1,7 @@
 """Writes report.html: the report of a bundle as one file.
 
-It has no style sheet, no script and no reference to another file but the tables beside it, so that it looks the same
-as a file and under a Content-Security-Policy that permits pictures only.
+It has no script, and refers to no other file except the tables beside it, so it looks the same as a file and under the
+service's Content-Security-Policy.
 """
 
 import base64
@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 
 from schemas.evaluation import ClassMetrics, Interval, Metrics
+from schemas.report_style import REPORT_STYLE
 
 PAGE = "report.html"
 _PICTURES = {
@@ -42,6 +43,7 @@ def write_page(folder: Path, name: str, data: str, test: Metrics) -> None:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
+<style>{REPORT_STYLE}</style>
 </head>
 <body>
 <h1>{title}</h1>
@@ -87,9 +89,9 @@ def _table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     lines = [f"<tr>{columns}</tr>"]
     for first, *others in rows:
-        cells = "".join(f'<td align="right">{escape(cell)}</td>' for cell in others)
-        lines.append(f'<tr><th scope="row" align="left">{escape(first)}</th>{cells}</tr>')
-    return f'<table border="1" cellpadding="4" cellspacing="0">\n{chr(10).join(lines)}\n</table>'
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in others)
+        lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
+    return f"<table>\n{chr(10).join(lines)}\n</table>"
 
 
 def _picture(file: Path, title: str) -> str:

@@ -23,6 +23,7 @@ from schemas.manifest import (
     VariantName,
 )
 from schemas.metrics import wilson_interval
+from schemas.report_style import REPORT_STYLE_SOURCE
 from service.api.problems import problems
 from service.api.routes.common import ModelName, Version
 from service.api.routes.files import WholeFileResponse
@@ -36,8 +37,9 @@ from service.repository.report import report_files
 from service.validation import shortened
 
 # A bundle may be untrusted: the browser must not run scripts in its report files, nor load anything that they refer to.
-# report.html contains its pictures, and links to tables, which browsers download.
-_REPORT_HEADERS = {"Content-Security-Policy": "default-src 'none'; img-src data:; sandbox allow-downloads"}
+# report.html contains its pictures and its stylesheet, and links to tables, which browsers download.
+_REPORT_POLICY = f"default-src 'none'; img-src data:; style-src {REPORT_STYLE_SOURCE}; sandbox allow-downloads"
+_REPORT_HEADERS = {"Content-Security-Policy": _REPORT_POLICY}
 
 
 _FILE: dict[str, Any] = {"response_class": WholeFileResponse, "response_description": "The file."}

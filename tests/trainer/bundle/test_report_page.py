@@ -1,9 +1,13 @@
+import base64
+import hashlib
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 
 from schemas.metrics import measure
+from schemas.report_style import REPORT_STYLE_SOURCE
 from tests.support.bundles import solid
 from trainer.bundle.report_page import write_page
 
@@ -33,8 +37,12 @@ def test_the_page_needs_nothing_that_a_strict_policy_forbids(tmp_path: Path) -> 
         (tmp_path / name).write_bytes(solid("red"))
     (tmp_path / "predictions.csv").touch()
     (tmp_path / "model.txt").write_text("layer <1>")
-    elements = Elements(page_of(tmp_path)).found
-    assert not {tag for tag, _ in elements} & {"script", "style", "link", "iframe", "object", "base", "b"}
+    page = page_of(tmp_path)
+    elements = Elements(page).found
+    assert not {tag for tag, _ in elements} & {"script", "link", "iframe", "object", "base", "b"}
+    (style,) = re.findall("<style>(.*?)</style>", page, re.DOTALL)
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in REPORT_STYLE_SOURCE
+    assert [tag for tag, _ in elements].count("style") == 1
     for _, attributes in elements:
         assert not [name for name in attributes if name == "style" or name.startswith("on")]
     pictures = [attributes["src"] or "" for tag, attributes in elements if tag == "img"]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from schemas.report_style import REPORT_STYLE_SOURCE
 from tests.service.conftest import Serve
 from tests.support.altered_bundles import add_variant, change_manifest, flip_byte
 from tests.support.bundles import COLOURS, solid, write_bundle
@@ -101,7 +102,7 @@ def test_report_files_are_served(client: TestClient) -> None:
     assert client.get("/models/colours/report/history.csv").text.startswith("epoch,")
 
 
-def test_a_report_page_is_served_under_a_policy_that_permits_its_own_pictures_only(
+def test_a_report_page_is_served_under_a_policy_that_permits_its_own_pictures_and_stylesheet_only(
     artifacts: Path, serve: Serve
 ) -> None:
     (artifacts / "colours" / "1" / "report" / "report.html").write_text("<!doctype html><title>colours</title>")
@@ -109,7 +110,9 @@ def test_a_report_page_is_served_under_a_policy_that_permits_its_own_pictures_on
     client = serve()
     page = client.get("/models/colours/report/report.html")
     assert page.headers["content-type"].startswith("text/html")
-    assert page.headers["content-security-policy"] == "default-src 'none'; img-src data:; sandbox allow-downloads"
+    assert page.headers["content-security-policy"] == (
+        f"default-src 'none'; img-src data:; style-src {REPORT_STYLE_SOURCE}; sandbox allow-downloads"
+    )
     assert client.get("/models/colours/versions/1/report/predictions.csv").text.startswith("file,label")
 
 
