@@ -1,11 +1,8 @@
 """The page below a path of a proxy, and calls from the page of another site, in a real browser."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from http.server import SimpleHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -14,6 +11,7 @@ from playwright.sync_api import Browser, FilePayload, expect
 from tests.support.browser import chromium, needs_chromium, opened
 from tests.support.bundles import solid, write_bundle
 from tests.support.http_requests import b64
+from tests.support.http_server import QuietHandler, http_server
 from tests.support.service_process import Service, serving
 from tests.support.stripping_proxy import stripping_proxy
 
@@ -35,24 +33,8 @@ CALL = """async ([url, base64]) => {
 }"""
 
 
-class Page(SimpleHTTPRequestHandler):
-    """Serves a folder without a log."""
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
-        """Keeps the request line out of stderr."""
-
-
-@contextmanager
-def another_site(folder: Path) -> Iterator[str]:
-    (folder / "index.html").write_text("<!doctype html><title>Another site</title><link rel=icon href=data:,>")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Page, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+class Page(QuietHandler, SimpleHTTPRequestHandler):
+    """Serves a folder."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +45,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with another_site(tmp_path_factory.mktemp("site")) as url:
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "index.html").write_text("<!doctype html><title>Another site</title><link rel=icon href=data:,>")
+    with http_server(partial(Page, directory=str(folder))) as url:
         yield url
 
 

@@ -1,11 +1,12 @@
 """A proxy that removes a prefix from paths, as a gateway that serves several applications under one name does."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import httpx
+
+from tests.support.http_server import QuietHandler, http_server
 
 _NOT_FORWARDED = {"connection", "content-encoding", "content-length", "keep-alive", "transfer-encoding"}
 
@@ -14,7 +15,7 @@ _NOT_FORWARDED = {"connection", "content-encoding", "content-length", "keep-aliv
 def stripping_proxy(target: str, prefix: str) -> Iterator[str]:
     """Yields the proxy's URL, whose paths below the prefix are those of the target. It has no other paths."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self._forward()
 
@@ -40,14 +41,5 @@ def stripping_proxy(target: str, prefix: str) -> Iterator[str]:
             with suppress(BrokenPipeError):  # the client has left
                 self.wfile.write(response.content)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
-            """Keeps the request line out of stderr."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}{prefix}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with http_server(Handler) as url:
+        yield url + prefix
