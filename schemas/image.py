@@ -30,6 +30,7 @@ from schemas.errors import ImageError, ImageTooLargeError, UnreadableImageError,
 from schemas.jpeg import decode_jpeg
 from schemas.manifest import InputSpec, Interpolation, Resize
 from schemas.metadata import without_metadata
+from schemas.png import decode_plain_png
 from schemas.tiff import check_tiff
 from schemas.value_range import ValueRange, outside, shown_range, to_bytes
 
@@ -98,7 +99,10 @@ def decode_image(
     """
     _increase_pillow_limit(max_pixels)
     try:
-        with Image.open(io.BytesIO(without_metadata(data, first_frame=first_frame)), formats=FORMATS) as image:
+        data = without_metadata(data, first_frame=first_frame)
+        if plain := decode_plain_png(data, max_pixels):
+            return _to_model_input(plain, spec)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, data, max_pixels, first_frame)
             if image.info.get("default_image"):  # of an animated PNG, is not part of the animation
                 image.seek(1)
@@ -222,7 +226,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 def _to_model_input(image: Image.Image, spec: InputSpec) -> Pixels:
     mode = _MODE_OF_CHANNELS[spec.channels]
     image = _over_white(_eight_bits(image, spec.value_range))
-    if (image.mode, mode) != ("RGBX", "RGB"):  # RGBX is resized like RGB, and then converted: it is smaller
+    if image.mode != mode and (image.mode, mode) != ("RGBX", "RGB"):  # RGBX is resized like RGB: it is smaller then
         image = image.convert(mode)
     size = (spec.width, spec.height)
     if image.size != size:

@@ -3,12 +3,12 @@
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 from itertools import takewhile
 
 from PIL import PngImagePlugin
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+from schemas.png import SIGNATURE, chunks
+
 _ANCILLARY = 0x20  # the bit of a chunk's first letter
 _ANIMATION, _FRAME, _FRAME_DATA = b"acTL", b"fcTL", b"fdAT"
 _NEEDED = {b"tRNS", b"eXIf", _ANIMATION, _FRAME, _FRAME_DATA}  # transparency, orientation, animation
@@ -28,7 +28,7 @@ def without_metadata(data: bytes, *, first_frame: bool = False) -> bytes:
     first_frame leaves out the other frames of a PNG. Chunks with pixels are kept even if they are damaged, so that the
     decoder refuses the image.
     """
-    if data.startswith(_PNG):
+    if data.startswith(SIGNATURE):
         return _png(data, first_frame)
     return _webp(data) if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else data
 
@@ -50,11 +50,11 @@ def _webp(data: bytes) -> bytes:
 
 def _png(data: bytes, first_frame: bool) -> bytes:
     """Drops damaged ancillary chunks, as libpng does, and chunks that affect neither pixels nor orientation."""
-    whole, start, end = memoryview(data), 0, len(_PNG)
+    whole, start, end = memoryview(data), 0, len(SIGNATURE)
     kept: list[memoryview] = []
-    chunks = list(_chunks(data))
-    needless = _needless_frames([data[begin + 4 : begin + 8] for begin, _ in chunks], first_frame)
-    for begin, end in chunks:
+    places = list(chunks(data))
+    needless = _needless_frames([data[begin + 4 : begin + 8] for begin, _ in places], first_frame)
+    for begin, end in places:
         if data[begin + 4 : begin + 8] in needless or not _is_kept(data, begin, end):
             kept.append(whole[start:begin])
             start = end
@@ -74,17 +74,6 @@ def _needless_frames(kinds: list[bytes], first_frame: bool) -> set[bytes]:
     if _FRAME in takewhile(lambda kind: kind != b"IDAT", kinds):
         return {_FRAME, _FRAME_DATA} | ({_ANIMATION} if first_frame else set())
     return set()
-
-
-def _chunks(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields the start and the end of each complete chunk."""
-    begin = len(_PNG)
-    while begin + 12 <= len(data):
-        end = begin + 12 + int.from_bytes(data[begin : begin + 4])
-        if end > len(data):
-            return
-        yield begin, end
-        begin = end
 
 
 def _is_kept(data: bytes, begin: int, end: int) -> bool:
