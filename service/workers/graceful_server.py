@@ -14,6 +14,7 @@ from service.api.body import BODY_ARRIVED
 from service.api.routes.health import Drain
 from service.errors import StartError
 
+ACCEPTS = 16  # connections per iteration of the loop: uvloop accepts one per socket
 IDLE_SECONDS = 1.0  # in which an open connection may still bring a request
 LAST_SECONDS = 2.0  # to write the errors at the end of the grace period
 _TICK = 0.02
@@ -83,10 +84,11 @@ class Server(uvicorn.Server):
         """Leaves the signals to the worker."""
         yield
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Raises StartError."""
+        handles = [self._listener, *(self._listener.dup() for _ in range(ACCEPTS - 1))]
         try:
-            await super().startup(sockets)
+            await super().startup(handles)
         except OSError as error:
             raise StartError(f"The service cannot listen on its port: {error.strerror}; change CONVOY_PORT.") from error
         except SystemExit as error:

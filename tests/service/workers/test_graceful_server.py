@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -114,6 +114,26 @@ async def serving(app: ASGIApp, seconds: int = SOON) -> AsyncIterator[Served]:
     await served.start()
     yield served
     assert served.server.server_state.connections == set()
+
+
+async def take_waiting_connections(count: int) -> int:
+    """Returns how many iterations of the event loop a server needs to accept connections that wait already."""
+    served = Served(Plain(), SOON)
+    with ExitStack() as clients:
+        for _ in range(count):
+            clients.enter_context(socket.create_connection(served.address))
+        await served.start()
+        iterations = 0
+        while len(served.server.server_state.connections) < count:
+            await asyncio.sleep(0)
+            iterations += 1
+        await served.end()
+    return iterations
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])
+async def test_an_iteration_of_the_loop_accepts_many_connections() -> None:
+    assert await take_waiting_connections(64) < 16  # a busy loop would leave some of them waiting for seconds
 
 
 async def test_a_request_in_progress_is_answered_and_its_connection_closed() -> None:
