@@ -45,17 +45,37 @@ export function download(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// Calls onFiles with the files that are chosen in the input, or dropped on the zone.
-export function acceptFiles(zone, input, onFiles) {
-  input.addEventListener("change", () => {
-    onFiles([...input.files]);
-    input.value = ""; // the same file can be chosen again
-  });
-  for (const kind of ["dragover", "dragleave", "drop"]) {
-    zone.addEventListener(kind, (event) => {
-      event.preventDefault();
-      zone.classList.toggle("over", kind === "dragover");
-      if (kind === "drop") onFiles([...event.dataTransfer.files]);
+// Calls onFiles with the files that are chosen in an input, or dropped anywhere on the zone's tab.
+export function acceptFiles(zone, inputs, onFiles) {
+  for (const input of inputs) {
+    input.addEventListener("change", () => {
+      onFiles([...input.files]);
+      input.value = ""; // the same file can be chosen again
     });
   }
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    zone.closest("section").addEventListener(kind, (event) => {
+      event.preventDefault();
+      zone.classList.toggle("over", kind === "dragover");
+      if (kind === "drop") dropped(event.dataTransfer).then(onFiles);
+    });
+  }
+}
+
+// Returns the files, with those in folders; webkitRelativePath is set as for chosen folders.
+async function dropped({ items }) {
+  const entries = [...items].map((item) => item.webkitGetAsEntry()).filter(Boolean); // before any await
+  return (await Promise.all(entries.map(filesBelow))).flat();
+}
+
+async function filesBelow(entry) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    return [Object.defineProperty(file, "webkitRelativePath", { value: entry.fullPath.slice(1) })];
+  }
+  const reader = entry.createReader();
+  const next = () => new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // at most 100
+  const found = [];
+  for (let some = await next(); some.length; some = await next()) found.push(...some);
+  return (await Promise.all(found.filter(({ name }) => !name.startsWith(".")).map(filesBelow))).flat();
 }

@@ -15,8 +15,7 @@ let running = null; // AbortController of the evaluation under way
 
 export function setUp() {
   bindPicker($("evaluate-model"));
-  acceptFiles($("evaluate-drop"), $("evaluate-files"), load);
-  acceptFiles($("evaluate-drop"), $("evaluate-folder"), load);
+  acceptFiles($("evaluate-drop"), [$("evaluate-files"), $("evaluate-folder")], load);
   $("against").addEventListener("change", run);
   for (const kind of ["change", "choice"]) catalog.addEventListener(kind, showChoice);
   catalog.addEventListener("choice", run);

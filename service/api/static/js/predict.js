@@ -18,8 +18,7 @@ let asked = 0; // numbers the questions: an answer to an earlier one about the s
 
 export function setUp() {
   bindPicker($("predict-model"));
-  acceptFiles($("drop"), $("files"), add);
-  acceptFiles($("drop"), $("camera"), add);
+  acceptFiles($("drop"), [$("files"), $("camera")], add);
   addEventListener("paste", ({ clipboardData }) => {
     if (!$("predict").hidden && clipboardData?.files.length) add([...clipboardData.files]);
   });
