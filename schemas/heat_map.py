@@ -8,9 +8,10 @@ from schemas.bundle import FloatArray
 from schemas.image import Pixels
 
 _SIDE = 224  # smaller images are enlarged, or the map would be a few blocks
-_OPACITY = 0.65
-# From little evidence to much. Lightness and opacity rise together, so the map reads without colour vision, too.
-_COLOURS = np.array([[59, 15, 112], [183, 55, 121], [252, 137, 97], [252, 253, 191]], np.float32)
+_OPACITY = 0.75
+_OPAQUE = 1 / 3  # share from which the opacity is full; on light photos, a slow rise would hide the map's edge
+# Matplotlib's plasma, from little evidence to much. The lightness rises, so the map reads without colour vision, too.
+_COLOURS = np.array([[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]], np.float32)
 
 
 def overlay(image: Pixels, map_: FloatArray) -> Pixels:
@@ -21,9 +22,10 @@ def overlay(image: Pixels, map_: FloatArray) -> Pixels:
     factor = -(-_SIDE // max(image.shape[:2]))
     image = np.broadcast_to(image, (*image.shape[:2], 3)).repeat(factor, axis=0).repeat(factor, axis=1)
     height, width = image.shape[:2]
-    evidence = np.asarray(Image.fromarray(map_.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+    evidence = np.asarray(Image.fromarray(map_.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC))
     share = np.clip(evidence / max(float(map_.max()), np.finfo(np.float32).tiny), 0, 1)[:, :, None]
-    blended: Pixels = (image + _OPACITY * share * (_colours(share) - image)).round().astype(np.uint8)
+    opacity = _OPACITY * np.minimum(share / _OPAQUE, 1)
+    blended: Pixels = (image + opacity * (_colours(share) - image)).round().astype(np.uint8)
     return blended
 
 

@@ -34,6 +34,14 @@ def test_the_largest_value_is_coloured_most_and_values_below_zero_not_at_all() -
     assert 0 < change[-1, 0] < change[-1, -1] / 4
 
 
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_evidence_is_plainly_visible_on_dark_and_light_images(grey: int) -> None:
+    image = np.full((300, 300, 3), grey, np.uint8)
+    for share in (0.4, 0.7, 1):
+        drawn = overlay(image, np.array([[share, share], [share, 1]], np.float32)).astype(int)
+        assert np.abs(drawn[0, 0] - grey).max() > 60
+
+
 @pytest.mark.parametrize("value", [0.0, -2.0])
 def test_a_map_without_evidence_leaves_the_image_as_it_is(value: float) -> None:
     image = np.arange(300 * 300 * 3, dtype=np.uint32).astype(np.uint8).reshape(300, 300, 3)
