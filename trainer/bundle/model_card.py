@@ -111,10 +111,15 @@ def warnings_of(manifest: ModelManifest) -> list[str]:
         ]
     suspects = manifest.provenance.data.suspects
     if suspects is not None and (suspects.equal or suspects.uniform or suspects.unlike):
+        kinds = (
+            (suspects.equal, "equal to at least two others"),
+            (suspects.uniform, "nearly uniform"),
+            (suspects.unlike or 0, "unlike all others"),
+        )
+        found = ", ".join(f"{n:,} {'is' if n == 1 else 'are'} {kind}" for n, kind in kinds if n)
         warnings.append(
-            f"Some images may be placeholders or mistakes: {suspects.equal:,} are equal to at least two others, "
-            f"{suspects.uniform:,} are nearly uniform, {suspects.unlike or 0:,} are unlike all others. Look at the "
-            "files in `report/suspects.csv`, and remove those that do not show their class."
+            f"Some images may be placeholders or mistakes: {found}. Look at the files in `report/suspects.csv`, and "
+            "remove those that do not show their class."
         )
     return warnings
 
@@ -159,8 +164,9 @@ Imported from `{origin["file"]}` (sha256 `{origin["sha256"]}`), which was traine
 If it was trained on some of the images above, the metrics are too optimistic. The graph normalises with
 `{origin["normalisation"]}`.
 """
+    epochs = "1 epoch" if source.epochs == 1 else f"{source.epochs} epochs"
     return f"""## Training
-{source.epochs} epochs in {source.duration_seconds:.1f} s on {source.device}{_processes(manifest)}; \
+{epochs} in {source.duration_seconds:.1f} s on {source.device}{_processes(manifest)}; \
 seed {source.seed}. The weights are those of epoch {source.best_epoch}, the best on validation.
 {_start(manifest)}{_steps(manifest)}The recipe is in `manifest.json`.
 """
@@ -174,7 +180,8 @@ def _start(manifest: ModelManifest) -> str:
 
 
 def _steps(manifest: ModelManifest) -> str:
-    return "".join(f"- {step.sentence}\n" for step in manifest.provenance.steps)
+    """Ends in an empty line, without which the text after it would belong to the last item."""
+    return "".join([*(f"- {step.sentence}\n" for step in manifest.provenance.steps), "\n"])
 
 
 def _processes(manifest: ModelManifest) -> str:

@@ -34,8 +34,13 @@ def write_page(folder: Path, name: str, data: str, test: Metrics) -> None:
     tables = sorted(file.name for file in folder.glob("*.csv"))
     links = "".join(f'<li><a href="{table}">{table}</a></li>' for table in tables)
     network = folder / "model.txt"
-    layers = f"<h2>Network</h2>\n<pre>{escape(network.read_text(encoding='utf-8'))}</pre>" if network.exists() else ""
-    title = f"{escape(name)} on {escape(data)}"
+    layers = (
+        f"<h2>Network</h2>\n<details><summary>layers</summary>"
+        f"<pre>{escape(network.read_text(encoding='utf-8'))}</pre></details>"
+        if network.exists()
+        else ""
+    )
+    title = escape(name if name == data else f"{name} on {data}")
     page = f"""<!doctype html>
 <html lang="en">
 <head>

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from schemas.bundle import open_bundle
-from schemas.manifest import Duplicates, ModelManifest, parse_manifest, render_json
+from schemas.evaluation import Interval
+from schemas.manifest import Duplicates, ModelManifest, Suspects, TrainingStep, parse_manifest, render_json
 from schemas.metrics import measure
 from tests.support.bundles import write_bundle
 from trainer.bundle.model_card import model_card, warnings_of
@@ -49,6 +50,28 @@ def test_a_manifest_without_the_newer_fields_has_a_card(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("processes", "text"), [(1, "in one process"), (2, "in 2 processes")])
 def test_the_card_states_the_number_of_training_processes(tmp_path: Path, processes: int, text: str) -> None:
     assert f"s on cpu, {text}; seed 0" in model_card(manifest_of(tmp_path, processes=processes), tmp_path)
+
+
+def test_the_text_after_the_steps_of_a_training_is_not_part_of_their_list(tmp_path: Path) -> None:
+    step = TrainingStep(
+        name="linear probe",
+        seconds=12,
+        validation_accuracy=0.8,
+        validation_interval=Interval(lower=0.7, upper=0.9),
+        validation_images=70,
+        kept=True,
+    )
+    card = model_card(manifest_of(tmp_path, steps=(step,)), tmp_path)
+    assert "\n1 epoch in" in card
+    assert "12.0 s\n\nThe recipe is in" in card
+
+
+def test_warns_only_of_the_kinds_of_suspects_that_exist(tmp_path: Path) -> None:
+    data = manifest_of(tmp_path / "a").provenance.data.model_copy(
+        update={"suspects": Suspects(equal=3, uniform=0, unlike=1)}
+    )
+    (warning,) = (text for text in warnings_of(manifest_of(tmp_path / "b", data=data)) if "placeholders" in text)
+    assert "mistakes: 3 are equal to at least two others, 1 is unlike all others. Look" in warning
 
 
 def test_the_card_links_only_plots_that_exist(tmp_path: Path) -> None:

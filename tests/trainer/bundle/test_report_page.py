@@ -26,9 +26,9 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def page_of(folder: Path) -> str:
+def page_of(folder: Path, name: str = "pets") -> str:
     metrics = measure(np.array([0, 1, 2, 2]), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], LABELS)
-    write_page(folder, "pets", "my <photos>", metrics)
+    write_page(folder, name, "my <photos>", metrics)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -69,3 +69,7 @@ def test_a_plot_that_could_not_be_drawn_is_left_out(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert "<h2>Training</h2>" in page
     assert "<h2>Mistakes</h2>" not in page
+
+
+def test_the_title_does_not_repeat_a_model_that_is_named_after_its_data(tmp_path: Path) -> None:
+    assert "<h1>my &lt;photos&gt;</h1>" in page_of(tmp_path, name="my <photos>")
