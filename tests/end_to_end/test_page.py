@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect
 
 from schemas.image import encode_png
 from tests.support.browser import chromium, needs_chromium, opened, overflow, serious_findings, take_screenshot
 from tests.support.bundles import COLOURS, solid, write_bundle
-from tests.support.service_process import Service, serving_bundles
+from tests.support.service_process import Service, serving_bundles, until
 from tests.support.zip_files import zipped
 from trainer.data.dataset import LabelledImages
 from trainer.data.digits import DigitsSource
@@ -99,6 +99,26 @@ def draw(page: Page, *points: tuple[float, float]) -> None:
     for point in at[1:]:
         page.mouse.move(*point)
     page.mouse.up()
+
+
+def drop(page: Page, zone: str, *paths: Path) -> None:
+    """Drops files or folders of this machine, as from a file manager."""
+    browser = page.context.new_cdp_session(page)
+    box = page.locator(zone).bounding_box()
+    assert box
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": kind, "data": data, **at})
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    """A folder of each colour with an image, and a hidden folder."""
+    for name in (*COLOURS, ".cache"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "1.png").write_bytes(solid(name if name in COLOURS else "red"))
+    return tmp_path / "data"
 
 
 def open_tab(page: Page, name: str) -> None:
@@ -459,6 +479,193 @@ def test_csv_keeps_every_cell_and_disarms_formulas(page: Page) -> None:
     assert list(csv.reader(io.StringIO(text))) == rows
     assert call(page, "format", "module.parseCsv(argument)", text) == rows
     assert call(page, "format", "module.csv(argument)", [["=1+1", -1]]) == "'=1+1,-1\r\n"
+
+
+def test_dropped_images_and_folders_are_classified_once(page: Page, class_folders: Path) -> None:
+    drop(page, "#drop", class_folders / "red" / "1.png", class_folders / "blue" / "1.png")
+    expect(page.locator("#cards .answer h3")).to_have_count(2)
+    drop(page, "#results", class_folders)  # beside the zone
+    expect(page.locator("#cards .answer h3")).to_have_count(5)
+    assert page.locator("#cards .card").count() == 5
+
+
+def test_a_dropped_folder_of_class_folders_is_evaluated_once(page: Page, class_folders: Path) -> None:
+    open_tab(page, "Evaluate")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    drop(page, "#evaluate-drop", class_folders)
+    expect(page.locator("#report .report-title")).to_contain_text("3 images")
+    assert len([url for url in sent if "/evaluate" in url]) == 1
+
+
+def test_clearing_the_images_ends_their_classification(page: Page) -> None:
+    sent: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        sent.append(route)
+        if len(sent) > 1:
+            route.continue_()
+
+    page.route("**/predict?*", hold_the_first)
+    page.locator("#files").set_input_files([picture("green") for _ in range(40)])
+    expect(page.locator("#predict-message")).to_have_text("Classifying 1 to 16 of 40 images …")
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#predict-message")).to_be_hidden()
+    sent[0].continue_()
+    upload(page, picture("red"))
+    assert len(sent) == 2
+
+
+def test_images_without_an_answer_are_sent_again_on_request(page: Page) -> None:
+    page.context.set_offline(True)
+    page.locator("#files").set_input_files([picture("red"), picture("blue")])
+    expect(page.locator("#cards h3")).to_have_text(["No answer", "No answer"])
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Try again").first.click()
+    expect(page.locator("#cards h3")).to_contain_text(["red", "blue"])
+
+
+def test_undoing_or_leaving_a_correction_keeps_the_focus(page: Page) -> None:
+    card = upload(page, picture("red"))
+    card.get_by_role("button", name="Wrong?").press("Enter")
+    page.keyboard.press("Escape")
+    expect(card.get_by_role("button", name="Wrong?")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(card.get_by_role("button", name="Undo")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(card.get_by_role("button", name="Wrong?")).to_be_focused()
+
+
+def test_a_csv_that_cannot_label_the_images_is_refused_with_a_reason(page: Page, tmp_path: Path) -> None:
+    open_tab(page, "Evaluate")
+    message = page.locator("#evaluate-message")
+    table: FilePayload = {"name": "labels.csv", "mimeType": "text/csv", "buffer": b"\n"}
+    page.locator("#evaluate-files").set_input_files([picture("red"), table])
+    expect(message).to_contain_text("The CSV is empty.")
+    for folder, colour in (("a", "red"), ("b", "blue")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(solid(colour))
+    (tmp_path / "labels.csv").write_text("file,label\na/1.png,red\nb/1.png,blue\n")
+    page.locator("#evaluate-files").set_input_files([tmp_path / "a" / "1.png", tmp_path / "labels.csv"])
+    expect(message).to_contain_text("The CSV labels 1.png as red and as blue.")
+    page.locator("#evaluate-folder").set_input_files(tmp_path)
+    expect(page.locator("#report .tile").first).to_contain_text("100.0 %")
+
+
+def test_a_matrix_of_100_classes_fits_the_window(page: Page) -> None:
+    open_tab(page, "Evaluate")
+    hidden = call(
+        page,
+        "charts",
+        """(() => {
+            const labels = Array.from({ length: 100 }, (_, i) => `class ${i}`);
+            const matrix = module.confusionMatrix(labels, labels.map(() => labels.map(() => 1)), () => {});
+            const box = (className) => Object.assign(document.createElement("div"), { className });
+            const [pair, card] = [box("pair"), box("card")];
+            card.append(matrix);
+            pair.append(card, box("card"));
+            document.getElementById("report").replaceChildren(pair);
+            const scroll = matrix.querySelector(".scroll");
+            return scroll.scrollWidth - scroll.clientWidth;
+        })()""",
+        None,
+    )
+    assert hidden == 0
+
+
+def test_the_outcome_of_an_action_far_down_the_page_is_in_view(page: Page) -> None:
+    page.set_viewport_size({"width": 1100, "height": 400})
+    open_tab(page, "Models")
+    page.get_by_label("Model explaining").scroll_into_view_if_needed()
+    page.get_by_role("button", name="Refresh").evaluate("button => button.click()")
+    expect(page.locator("#models-message")).to_have_text("The list is up to date.")
+    expect(page.locator("#models-message")).to_be_in_viewport(ratio=1)
+
+
+def test_live_goes_on_after_the_service_was_away(page: Page) -> None:
+    page.context.set_offline(True)
+    open_tab(page, "Live")
+    expect(page.locator("#live-message")).to_contain_text("The service does not answer.")
+    page.context.set_offline(False)
+    expect(page.locator("section.live")).to_have_count(6)
+    expect(page.locator("#live-message")).to_be_hidden()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that asks for a key, with two versions of colours."""
+    artifacts = tmp_path_factory.mktemp("guarded")
+    for version in (1, 2):
+        report = write_bundle(artifacts, version=version) / "report"
+        (report / "report.html").write_text("<!doctype html><title>The report</title>")
+    with serving_bundles(artifacts, CONVOY_WORKERS="1", CONVOY_API_KEYS="user", CONVOY_ADMIN_KEYS=ADMIN_KEY) as running:
+        yield running
+
+
+def give_key(page: Page, key: str) -> None:
+    page.get_by_label("Key", exact=True).fill(key)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_a_key_that_is_given_later_loads_the_models_and_classifies_the_waiting_images(
+    browser: Browser, guarded: Service
+) -> None:
+    with opened(browser, guarded.url) as page:
+        expect(page.locator("#key-reason")).to_contain_text("This request needs a key")
+        page.keyboard.press("Escape")
+        expect(page.locator("#predict-message")).to_contain_text("This request needs a key")
+        page.locator("#files").set_input_files([picture("red")])
+        page.get_by_role("button", name="Key").click()
+        give_key(page, "user")
+        expect(page.locator("#cards h3")).to_contain_text("red")
+        expect(page.locator("#predict-message")).to_be_hidden()
+
+
+def test_requests_that_fail_meanwhile_do_not_erase_the_key_that_is_being_typed(
+    browser: Browser, guarded: Service
+) -> None:
+    with opened(browser, guarded.url) as page:
+        field = page.get_by_label("Key", exact=True)
+        field.fill("us")
+        with page.expect_response("**/metrics"):
+            page.evaluate("void import('/static/js/api.js').then(({ getText }) => getText('metrics'))")
+        expect(field).to_have_value("us")
+        with page.expect_response(lambda response: response.url.endswith("/metrics") and response.ok):
+            give_key(page, "user")
+
+
+def test_with_a_key_the_report_page_is_downloaded(browser: Browser, guarded: Service) -> None:
+    with opened(browser, f"{guarded.url}/#models") as page:
+        give_key(page, "user")
+        page.locator(".version.serves summary", has_text="Details").click()
+        link = page.get_by_role("link", name="report.html")
+        with page.expect_download() as download:
+            link.click()
+        assert download.value.suggested_filename == "report.html"
+        assert "The report" in Path(download.value.path()).read_text()
+
+
+def test_the_page_notices_that_another_version_was_promoted(browser: Browser, guarded: Service) -> None:
+    with opened(browser, guarded.url) as page:
+        give_key(page, "user")
+        picker = page.locator("#predict-model")
+        expect(picker).to_contain_text("colours (version 2)")
+        with guarded.client() as client:
+            client.post(
+                "/models/colours/promote", json={"version": 1}, headers={"X-API-Key": ADMIN_KEY}
+            ).raise_for_status()
+            until(lambda: client.get("/models/colours", headers={"X-API-Key": "user"}).json()["version"] == 1)
+        expect(upload(page, picture("red"))).to_contain_text("colours, version 1, fp32")
+        expect(picker).to_contain_text("colours (version 1)")
+
+
+def test_the_reference_requests_nothing_from_other_hosts(browser: Browser, site: Service) -> None:
+    with opened(browser, f"{site.url}/redoc") as page:
+        expect(page.locator("h1").first).to_contain_text("Convoy")
+        expect(page.get_by_alt_text("redocly logo")).to_be_attached()
 
 
 @pytest.fixture

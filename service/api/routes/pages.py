@@ -11,8 +11,7 @@ from service.api.routes.files import WholeFileResponse
 
 STATIC = Path(__file__).parent.parent / "static"
 
-# The page has no inline script or style. The documentation's scripts write inline styles. ReDoc runs a blob, and would
-# load a logo from its maker's host, which this policy blocks.
+# The page has no inline script or style. The documentation's scripts write inline styles. ReDoc runs a blob.
 _PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'"
 _DOCS_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; "

@@ -3,6 +3,7 @@
 import { $ } from "./dom.js";
 
 const KEY = "key";
+export const NEEDS_KEY = [401, 403];
 
 export class ApiError extends Error {
   constructor(status, detail) {
@@ -19,7 +20,7 @@ export const absolute = (path) => new URL(path, document.baseURI).href;
 export async function request(path, { method = "GET", body, json, onProgress, signal } = {}) {
   const send = () => exchange(path, { method, body: json ? JSON.stringify(json) : body, json, onProgress, signal });
   let response = await send();
-  while ([401, 403].includes(response.status) && (await askForKey(detailOf(response)))) response = await send();
+  while (NEEDS_KEY.includes(response.status) && (await askForKey(detailOf(response)))) response = await send();
   if (response.status >= 400) throw new ApiError(response.status, detailOf(response));
   return response;
 }
@@ -54,8 +55,14 @@ function detailOf({ status, text }) {
   }
 }
 
+let asking = null; // the open dialog's answer: requests that fail meanwhile wait for the same key
+
 // Returns whether the user gave a key.
 export function askForKey(reason) {
+  return (asking ??= openKeyDialog(reason).finally(() => (asking = null)));
+}
+
+function openKeyDialog(reason) {
   const dialog = $("key-dialog");
   $("key-reason").textContent = reason;
   $("key").value = "";

@@ -21,6 +21,8 @@ function showTab() {
   live[chosen.dataset.panel === "live" ? "start" : "stop"]();
 }
 
+const load = () => refresh().catch((error) => say($("predict-message"), error.message, true));
+
 function moveBetweenTabs(event) {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (!step) return;
@@ -33,16 +35,19 @@ for (const tab of tabs) {
   tab.addEventListener("click", () => {
     history.pushState(null, "", `#${tab.dataset.panel}`);
     showTab();
+    if (tab.dataset.panel === "models") load();
   });
   tab.addEventListener("keydown", moveBetweenTabs);
 }
 for (const kind of ["popstate", "hashchange"]) addEventListener(kind, showTab);
 // A file that misses the drop zone must not replace the page.
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
-$("key-button").addEventListener("click", () =>
-  askForKey("The service asks for a key only if its operator has set one."),
-);
+$("key-button").addEventListener("click", async () => {
+  if (!(await askForKey("The service asks for a key only if its operator has set one."))) return;
+  load();
+  showTab();
+});
 
 for (const tab of [predict, evaluate, models]) tab.setUp();
 showTab();
-refresh().catch((error) => say($("predict-message"), error.message, true));
+load();

@@ -5,6 +5,7 @@ import { h } from "./dom.js";
 
 export const catalog = new EventTarget(); // "change": the list; "choice": the chosen version
 let list = { default: null, models: [], candidates: [] };
+let isLoaded = false;
 let chosen = null; // NAME, or NAME/VERSION
 
 export const all = () => list;
@@ -14,6 +15,7 @@ export const explains = (model) => model?.explanation?.height != null;
 
 export async function refresh() {
   list = await getJson("models");
+  isLoaded = true;
   const ids = options().map(({ id }) => id);
   if (!ids.includes(chosen)) chosen = ids.includes(list.default) ? list.default : (ids[0] ?? null);
   catalog.dispatchEvent(new Event("change"));
@@ -59,9 +61,12 @@ export function bindPicker(select) {
   update();
 }
 
-// Returns why the chosen version cannot answer, or "".
+export const canAnswer = () => choice()?.state === "ready";
+
+// Returns why the chosen version cannot answer, or "" if it can or is not known yet.
 export function obstacle() {
   const model = choice();
+  if (!isLoaded) return "";
   if (!model) return "There is no model yet. Train one with `make train`.";
   if (model.state === "ready") return "";
   return `${model.name}, version ${model.version}, is ${model.state}: ${model.reason}`;

@@ -78,13 +78,15 @@ export function reliability({ bins, expected_calibration_error: error }) {
   );
 }
 
+export const canSelect = (labels) => labels.length <= SHOWN;
+
 // An interactive heat map. onSelect gets (label, predicted) of a cell that is clicked, or null to select none.
 export function confusionMatrix(labels, matrix, onSelect) {
-  if (labels.length > SHOWN)
+  if (!canSelect(labels))
     return h(
       "p",
       { className: "quiet" },
-      `${count(labels.length)} classes are too many to draw; the export has the matrix.`,
+      `${count(labels.length)} classes are too many to draw; the JSON export has the matrix.`,
     );
   const readout = h(
     "p",
@@ -124,7 +126,7 @@ export function confusionMatrix(labels, matrix, onSelect) {
     const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -n, ArrowDown: n }[event.key];
     if (["Enter", " "].includes(event.key)) event.target.click();
     else if (step === undefined) return;
-    else focusCell(cells[at + step], cells[at]);
+    else if (Math.abs(step) > 1 || Math.floor(at / n) === Math.floor((at + step) / n)) focusCell(cells[at + step], cells[at]);
     event.preventDefault();
   };
 

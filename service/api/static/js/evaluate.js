@@ -1,7 +1,7 @@
 // Evaluate: labelled images -> POST /models/{name}/evaluate -> a report, or the comparison of two versions.
 
 import { request } from "./api.js";
-import { all, bindPicker, catalog, choice, chosenPath, obstacle } from "./catalog.js";
+import { all, bindPicker, canAnswer, catalog, choice, chosenPath, obstacle } from "./catalog.js";
 import { $, acceptFiles, button, h, say } from "./dom.js";
 import { percent } from "./format.js";
 import { readLabelled } from "./labelled.js";
@@ -29,7 +29,9 @@ function showChoice() {
     ({ name, version, state }) => name === model?.name && version !== model.version && state === "ready",
   );
   const options = others.map(({ version }) => h("option", { value: version }, `version ${version}`));
+  const before = $("against").value;
   $("against").replaceChildren(h("option", { value: "" }, "nothing"), ...options);
+  if (others.some(({ version }) => String(version) === before)) $("against").value = before;
   $("against").disabled = !others.length;
   $("against-hint").hidden = Boolean(others.length) || !all().candidates.some(({ name }) => name === model?.name);
 }
@@ -53,7 +55,7 @@ function question() {
 }
 
 async function run() {
-  if (!data || obstacle()) return;
+  if (!data || !canAnswer()) return;
   running?.abort();
   const mine = (running = new AbortController());
   const [path, query] = question();

@@ -1,6 +1,6 @@
 // Labelled images for /evaluate, from what the user drops: an archive, files with a CSV of labels, or a folder.
 
-import { parseCsv } from "./format.js";
+import { parseCsv, plural } from "./format.js";
 import { readZip } from "./zip.js";
 
 const ARCHIVE = /\.(zip|npz)$/i;
@@ -37,7 +37,7 @@ async function fromArchive(file) {
 
 function fromFiles(images, labels) {
   return {
-    title: `${images.length} files`,
+    title: plural(images.length, "file"),
     form: () => form([...images.map((file) => ["files", file]), ...labels.map((label) => ["labels", label])]),
     call: (path, query) => ({
       path,
@@ -66,17 +66,33 @@ function labelOfFolder(file) {
 
 // The columns are named file (or image, filename, path) and label (or class); without a header they are the first two.
 function labelsByFile(images, rows) {
+  if (!rows.length) throw new Error("The CSV is empty. Give it the columns file and label, and a row for each image.");
   const head = rows[0].map((name) => name.toLowerCase());
   const file = head.findIndex((name) => ["file", "image", "filename", "path", "name"].includes(name));
   const label = head.findIndex((name) => ["label", "class"].includes(name));
   const hasHead = file >= 0 && label >= 0;
   const [from, to] = hasHead ? [file, label] : [0, 1];
-  const baseName = (path) => path.split(/[/\\]/).at(-1);
-  const labels = new Map(rows.slice(hasHead ? 1 : 0).map((row) => [baseName(row[from] ?? ""), row[to]]));
-  const missing = images.filter(({ name }) => !labels.get(name));
+  const named = Map.groupBy(
+    rows.slice(hasHead ? 1 : 0).map((row) => ({ path: (row[from] ?? "").replaceAll("\\", "/"), label: row[to] })),
+    ({ path }) => path.split("/").at(-1),
+  );
+  const labels = images.map((image) => labelOf(image, named.get(image.name) ?? []));
+  const missing = images.filter((_, i) => !labels[i]);
   if (missing.length)
     throw new Error(
       `The CSV has no label for ${missing[0].name}${missing.length > 1 ? ` and ${missing.length - 1} more files` : ""}.`,
     );
-  return images.map(({ name }) => labels.get(name));
+  return labels;
+}
+
+// rows: the rows of files of this name. Those whose folders agree with the image's count, if there are any.
+function labelOf(image, rows) {
+  const agree = (a, b) => `/${a}`.endsWith(`/${b}`) || `/${b}`.endsWith(`/${a}`);
+  const inFolder = rows.filter(({ path }) => agree(path, pathOf(image)));
+  const [label, other] = new Set((inFolder.length ? inFolder : rows).map((row) => row.label));
+  if (other)
+    throw new Error(
+      `The CSV labels ${image.name} as ${label} and as ${other}. Name each image with its folder, and choose the folder.`,
+    );
+  return label;
 }

@@ -1,6 +1,6 @@
 // Live: rates and quantiles of the last seconds, from the counters at /metrics.
 
-import { getText } from "./api.js";
+import { getText, NEEDS_KEY } from "./api.js";
 import { lineChart } from "./charts.js";
 import { $, h, say } from "./dom.js";
 import { count, duration, fixed } from "./format.js";
@@ -33,31 +33,34 @@ const FIGURES = [
 ];
 
 let before = null;
-let timer = null;
+let watch = 0; // numbers the starts: the loop of an earlier one ends
 const history = FIGURES.map(() => []);
 
-export function start() {
+export async function start() {
   stop();
-  tick();
+  const mine = watch;
+  while (mine === watch) {
+    if (!document.hidden) await sample(mine);
+    await new Promise((resolve) => setTimeout(resolve, PERIOD));
+  }
 }
 
 export function stop() {
-  clearTimeout(timer);
-  timer = null;
+  watch++;
   before = null;
 }
 
-async function tick() {
-  const mine = (timer = setTimeout(() => tick(), PERIOD));
-  if (document.hidden) return;
+async function sample(mine) {
   try {
     const now = { at: performance.now(), samples: parseMetrics(await getText("metrics")) };
-    if (mine !== timer) return; // the tab was left meanwhile
+    if (mine !== watch) return; // the tab was left meanwhile
     if (before) record(change(before, now));
     before = now;
     say($("live-message"));
   } catch (error) {
-    stop();
+    if (mine !== watch) return;
+    before = null;
+    if (NEEDS_KEY.includes(error.status)) stop();
     say($("live-message"), error.message, true);
   }
 }

@@ -49,7 +49,7 @@ function section(name, versions) {
     h(
       "div",
       { className: "title" },
-      h("h3", {}, name, h("span", { className: "quiet" }, summary)),
+      h("h3", {}, name, " ", h("span", { className: "quiet" }, summary)),
       h("div", { className: "actions" }, actions),
     ),
     newestFirst.map((model) => versionCard(model, serves, from)),
@@ -300,7 +300,10 @@ function link(address, text) {
   const follow = async (event) => {
     if (!key()) return;
     event.preventDefault();
-    location.assign(await loadable(address));
+    const source = await loadable(address);
+    // A page made from a blob has this page's policy, which forbids the style in report.html.
+    if (address.endsWith(".png")) location.assign(source);
+    else h("a", { href: source, download: address.split("/").at(-1) }).click();
   };
   return h("a", { href: address, onclick: follow }, text);
 }

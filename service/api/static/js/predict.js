@@ -1,7 +1,7 @@
 // Predict: images -> POST /models/{name}/predict -> a card for each image.
 
 import { request } from "./api.js";
-import { catalog, choice, chosenPath, explains, bindPicker, obstacle } from "./catalog.js";
+import { bindPicker, canAnswer, catalog, choice, chosenPath, explains, find, obstacle, refresh } from "./catalog.js";
 import { correct, labelOf, withdraw } from "./corrections.js";
 import { $, acceptFiles, button, download, h, say } from "./dom.js";
 import { bindCanvas } from "./drawing.js";
@@ -31,6 +31,7 @@ export function setUp() {
   $("export").addEventListener("click", exportCsv);
   for (const kind of ["change", "choice"]) catalog.addEventListener(kind, showChoice);
   catalog.addEventListener("choice", () => ask(items));
+  catalog.addEventListener("change", () => ask(items.filter(({ question }) => !question)));
   showChoice();
 }
 
@@ -43,9 +44,11 @@ function showChoice() {
 }
 
 function add(files) {
-  const added = files.map((file) => ({ file, url: URL.createObjectURL(file), node: h("li", { className: "card" }) }));
+  const added = files.map((file) => ({ file, url: URL.createObjectURL(file), node: h("li") }));
+  for (const item of added) wait(item, 0);
   items = [...added, ...items];
   $("cards").prepend(...added.map(({ node }) => node));
+  showToolbar();
   return ask(added);
 }
 
@@ -64,16 +67,20 @@ function showDrawing(file) {
 }
 
 function clear() {
-  for (const { url } of items) URL.revokeObjectURL(url);
+  for (const item of items) {
+    URL.revokeObjectURL(item.url);
+    item.question = null; // ends its classification
+  }
   items = [];
   drawing = null;
   $("cards").replaceChildren();
+  say($("predict-message"), obstacle(), true);
   showToolbar();
 }
 
 async function ask(asking) {
   const model = choice();
-  if (!asking.length || obstacle()) return;
+  if (!asking.length || !canAnswer()) return;
   const question = ++asked;
   for (const item of asking) wait(item, question);
   let done = 0;
@@ -84,11 +91,10 @@ async function ask(asking) {
     );
     await askChunk(chunk, model, question);
     done += chunk.length;
-    if (asking.every((item) => item.question !== question)) return; // the model was switched
+    if (asking.every((item) => item.question !== question)) return; // the model was switched, or the images cleared
   }
   const failed = asking.find(({ error }) => error)?.error;
   say($("predict-message"), failed ?? "", Boolean(failed));
-  showToolbar();
 }
 
 function* chunks(list) {
@@ -106,11 +112,11 @@ function* chunks(list) {
 }
 
 async function askChunk(chunk, model, question) {
-  const finish = (outcome) => {
+  const finish = (outcome, answering) => {
     for (const [i, item] of chunk.entries()) {
       if (item.question !== question) continue;
       Object.assign(item, outcome(i));
-      show(item, model);
+      show(item, answering);
     }
   };
   try {
@@ -120,10 +126,17 @@ async function askChunk(chunk, model, question) {
     );
     const { predictions, ...by } = JSON.parse(text);
     const timings = readTimings(timing);
-    finish((i) => ({ answer: { ...by, prediction: predictions[i], timings, shared: chunk.length } }));
+    const answering = await versionOf(by, model);
+    finish((i) => ({ answer: { ...by, prediction: predictions[i], timings, shared: chunk.length } }), answering);
   } catch (error) {
-    finish(() => ({ error: error.message }));
+    finish(() => ({ error: error.message }), model);
   }
+}
+
+// Returns the version that answered. It is not the one that was asked if another one was promoted since.
+async function versionOf({ model: name, version }, asked) {
+  if (version !== asked.version) await refresh().catch(() => {});
+  return find(name, version) ?? asked;
 }
 
 function post(files, query) {
@@ -142,10 +155,7 @@ function readTimings(header) {
 function wait(item, question) {
   Object.assign(item, { question, answer: null, error: null, explanation: null });
   item.node.className = "card prediction waiting";
-  item.node.replaceChildren(
-    picture(item),
-    h("div", { className: "answer" }, h("p", { className: "file" }, item.file.name)),
-  );
+  item.node.replaceChildren(picture(item), h("div", { className: "answer" }, fileName(item.file)));
 }
 
 function show(item, model) {
@@ -163,12 +173,20 @@ function picture({ url, file }) {
   return h("div", { className: "picture" }, image);
 }
 
-function refusal({ file }, reason) {
-  return [h("h3", {}, "Refused"), h("p", { className: "reason" }, reason), h("p", { className: "file" }, file.name)];
+function refusal({ file, error }, reason) {
+  const again = () => ask(items.filter((item) => item.error));
+  return [
+    h("h3", {}, error ? "No answer" : "Refused"),
+    h("p", { className: "reason" }, reason),
+    fileName(file),
+    error ? button("Try again", again) : null,
+  ];
 }
 
+const fileName = ({ name }) => h("p", { className: "file", dir: "auto" }, name);
+
 function unsure({ answer, file }) {
-  return [h("h3", {}, "Unsure"), h("p", {}, answer.prediction.reason), h("p", { className: "file" }, file.name)];
+  return [h("h3", {}, "Unsure"), h("p", {}, answer.prediction.reason), fileName(file)];
 }
 
 function answerOf(item, model) {
@@ -181,7 +199,7 @@ function answerOf(item, model) {
   return [
     h("h3", {}, prediction.label, h("span", { className: "probability" }, percent(prediction.probability))),
     h("ul", { className: "bars" }, prediction.top.map(bar)),
-    h("p", { className: "file" }, item.file.name),
+    fileName(item.file),
     h(
       "p",
       { className: "by" },
@@ -198,7 +216,7 @@ function bar({ label, probability }) {
   return h(
     "li",
     {},
-    h("span", { className: "label" }, label),
+    h("span", { className: "label", title: label }, label),
     track,
     h("span", { className: "value" }, percent(probability)),
   );
@@ -253,17 +271,23 @@ function wrongButton(item, model) {
     const save = (event) => {
       event.preventDefault();
       correct(item.file, select.value);
-      rest();
-      place.querySelector("button").focus();
+      leave();
+    };
+    const cancel = ({ key }) => {
+      if (key === "Escape") leave();
     };
     place.replaceChildren(
-      h("form", { onsubmit: save }, h("label", {}, "Correct label ", select), h("button", {}, "Save")),
+      h("form", { onsubmit: save, onkeydown: cancel }, h("label", {}, "Correct label ", select), h("button", {}, "Save")),
     );
     select.focus();
   };
   const undo = () => {
     withdraw(item.file);
+    leave();
+  };
+  const leave = () => {
     rest();
+    place.querySelector("button").focus();
   };
   rest();
   return place;

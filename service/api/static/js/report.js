@@ -1,6 +1,6 @@
 // The report of an evaluation: metrics with intervals, confusion matrix, reliability, mistakes, classes, exports.
 
-import { confusionMatrix, rateBar, reliability } from "./charts.js";
+import { canSelect, confusionMatrix, rateBar, reliability } from "./charts.js";
 import { button, download, h } from "./dom.js";
 import { count, csv, fixed, interval, percent, plural } from "./format.js";
 
@@ -48,11 +48,11 @@ export function report(result, picture) {
     );
     shownFor.textContent = pair
       ? `${shown.length} of these are ${pair[0]} predicted as ${pair[1]}. Select the cell again to see all.`
-      : "The most confident first. Select a cell of the matrix to see its images.";
+      : `The most confident first.${canSelect(labels) ? " Select a cell of the matrix to see only its mistakes." : ""}`;
     mistakes.replaceChildren(...shown.map((each) => mistake(each, picture)));
   };
-  showMistakes(null);
   const labels = result.per_class.map(({ label }) => label);
+  showMistakes(null);
   const matrix = card(
     "Confusion matrix",
     "Rows are labels, columns are predictions.",
@@ -73,14 +73,14 @@ export function report(result, picture) {
     h(
       "h3",
       { className: "report-title" },
-      `${result.model}, version ${result.version}`,
+      `${result.model}, version ${result.version} `,
       h("span", { className: "quiet" }, `${result.variant} on ${plural(result.n, "image")}`),
     ),
     tiles(result),
     ...notices(result),
     h("div", { className: "pair" }, matrix, calibration),
     ...worst,
-    card("Classes", null, h("div", { className: "scroll", tabIndex: 0 }, classTable(result))),
+    card("Classes", null, h("div", { className: "scroll tall", tabIndex: 0 }, classTable(result))),
     exports(result, "report", reportRows(result)),
   ];
 }

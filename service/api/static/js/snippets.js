@@ -38,7 +38,7 @@ function python(url, { method = "POST", files = [], fields = [], json }) {
     lines.push(`data={${literal(fields[0][0])}: [${fields.map(([, value]) => literal(value)).join(", ")}]}`);
   if (json) lines.push(`json={${pairs(json, (name, value) => `${name}: ${value}`).join(", ")}}`);
   if (key()) lines.push('headers={"X-API-Key": os.environ["CONVOY_KEY"]}');
-  const imports = key() ? "import os\n\nimport httpx\n\n" : "import httpx\n\n";
+  const imports = `${key() ? "import os\n\n" : ""}import httpx  # pip install httpx\n\n`;
   return `${imports}response = httpx.${method.toLowerCase()}(\n    ${lines.join(",\n    ")},\n)\nresponse.raise_for_status()\nprint(response.text)`;
 }
 
