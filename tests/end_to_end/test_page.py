@@ -82,10 +82,10 @@ def picture(colour: str) -> FilePayload:
     return {"name": f"{colour}.png", "mimeType": "image/png", "buffer": solid(colour, (64, 48))}
 
 
-def upload(page: Page, *files: FilePayload) -> Locator:
-    """Returns the cards of the answers, once the first one is complete."""
+def upload(page: Page, *files: FilePayload, before: int = 0) -> Locator:
+    """Returns the cards of the answers, once all are complete; before is the number of earlier ones."""
     page.locator("#files").set_input_files(files)
-    expect(page.locator("#cards .answer h3")).to_have_count(len(files))
+    expect(page.locator("#cards .answer h3")).to_have_count(before + len(files))
     return page.locator("#cards .card")
 
 
@@ -224,6 +224,25 @@ def test_why_shows_the_heat_map_of_a_model_that_has_one(page: Page) -> None:
     page.mouse.move(0, 0)
     page.keyboard.press("Space")
     expect(heat_map).to_have_css("opacity", "0")
+
+
+def test_a_heat_map_that_comes_late_is_not_drawn_over_the_next_answer(page: Page) -> None:
+    page.locator("#predict-model").select_option("explaining")
+    card = upload(page, picture("red"))
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/predict?explain=true", hold)
+    with page.expect_request("**/predict?explain=true"):
+        card.get_by_role("button", name="Why?").click()
+    page.locator("#predict-model").select_option("colours")
+    expect(card).to_contain_text("colours, version 2")
+    with page.expect_response("**/predict?explain=true"):
+        held[0].continue_()
+    upload(page, picture("blue"), before=1)
+    expect(page.locator(".heat")).to_have_count(0)
 
 
 def test_many_images_are_sent_in_several_requests(page: Page) -> None:

@@ -243,14 +243,14 @@ function whyButton(item) {
 async function explain(item) {
   if (item.explanation) return;
   item.explanation = true;
+  const place = item.node.querySelector(".picture"); // replaced if the image is sent again meanwhile
   try {
     const { text } = await post([item.file], { explain: true });
     const { label, overlay_png: png } = JSON.parse(text).predictions[0].explanation;
     const alt = `Heat map of the regions that speak for ${label}`;
-    item.node
-      .querySelector(".picture")
-      .append(h("img", { className: "heat", alt, src: `data:image/png;base64,${png}` }));
+    place.append(h("img", { className: "heat", alt, src: `data:image/png;base64,${png}` }));
   } catch (error) {
+    if (!place.isConnected) return;
     item.explanation = null;
     say($("predict-message"), error.message, true);
   }

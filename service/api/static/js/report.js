@@ -46,9 +46,11 @@ export function report(result, picture) {
     const shown = result.worst_mistakes.filter(
       ({ label, predicted }) => !pair || (label === pair[0] && predicted === pair[1]),
     );
-    shownFor.textContent = pair
-      ? `${shown.length} of these are ${pair[0]} predicted as ${pair[1]}. Select the cell again to see all.`
-      : `The most confident first.${canSelect(labels) ? " Select a cell of the matrix to see only its mistakes." : ""}`;
+    shownFor.textContent = !pair
+      ? `The most confident first.${canSelect(labels) ? " Select a cell of the matrix to see only its mistakes." : ""}`
+      : pair[0] === pair[1]
+        ? `Images of ${pair[0]} predicted as ${pair[0]} are right. Select the cell again to see all mistakes.`
+        : `${shown.length} of these are ${pair[0]} predicted as ${pair[1]}. Select the cell again to see all.`;
     mistakes.replaceChildren(...shown.map((each) => mistake(each, picture)));
   };
   const labels = result.per_class.map(({ label }) => label);
