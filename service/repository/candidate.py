@@ -12,7 +12,7 @@ from service.repository.plan import VersionRef
 class Candidate(Frozen):
     ref: VersionRef
     manifest: ModelManifest | None = None
-    reason: str = "It does not serve, because CONVOY_VERSIONS selects other versions."
+    reason: str = "CONVOY_VERSIONS does not select it; by default, only the promoted version serves."
 
 
 @lru_cache(maxsize=128)  # a replaced bundle has another ref

@@ -41,7 +41,7 @@ class Unloaded(Frozen):
 
     ref: VersionRef
     manifest: ModelManifest | None = None
-    reason: str = "A call unloaded it; a load serves it again."
+    reason: str = "A call unloaded it. Load it to serve it again."
 
 
 class PlannedModel(Frozen):

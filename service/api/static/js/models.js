@@ -251,6 +251,7 @@ async function reportParts(model) {
     parts.push(h("details", { className: "model-card" }, h("summary", {}, "Model card"), card));
   }
   const others = model.report.filter((file) => !file.endsWith(".png") && file !== CARD);
+  others.sort((a, b) => b.endsWith(".html") - a.endsWith(".html")); // the whole report first
   parts.push(
     h(
       "p",
