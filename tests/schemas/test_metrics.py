@@ -142,7 +142,7 @@ def test_areas_are_null_for_more_than_two_classes() -> None:
 def test_a_note_lists_at_most_ten_absent_classes() -> None:
     few = measure(np.array([0, 2]), np.full((2, 3), 1 / 3), ["a", "b", "c"]).notes
     assert len(few) == 1
-    assert few[0].startswith("1 of the 3 classes have no images (b); they count as 0 in per_class and are excluded")
+    assert few[0].startswith("1 of the 3 classes has no images (b), which counts as 0 in per_class and is excluded")
     many = measure(np.array([0]), np.full((1, 500), 1 / 500), [f"class {i}" for i in range(500)]).notes
     assert "class 10, ...)" in many[0]
     assert len(many[0]) < 300

@@ -97,6 +97,8 @@ def evaluate(
     class folders, or an .npz file with the arrays `images` and `labels`. timeout is the deadline of the whole call, in
     seconds: 600 by default. The other arguments are those of predict.
     """
+    if labels is None and isinstance(images, list | tuple):
+        raise InvalidInputError("labels is missing; give one label per image, or an archive instead of images.")
     body = {"content": read(images).data} if labels is None else _labelled(batch(images), _plain(labels))
     params = _params(on_error=on_error, reject=reject)
     seconds = options.seconds(timeout, EVALUATE_SECONDS)

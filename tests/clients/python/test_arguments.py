@@ -48,3 +48,8 @@ def test_a_version_needs_a_model(caller: Caller) -> None:
 def test_a_missing_file_is_the_usual_error(caller: Caller) -> None:
     with pytest.raises(FileNotFoundError):
         caller.ask_fake(refuse, "predict", "/no/such/file.png")
+
+
+def test_several_images_without_labels_are_no_archive(caller: Caller) -> None:
+    with pytest.raises(InvalidInputError, match="labels is missing"):
+        caller.ask_fake(refuse, "evaluate", [b"x", b"y"])

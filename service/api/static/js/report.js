@@ -120,12 +120,8 @@ function tiles(result) {
   return h("dl", { className: "tiles" }, made);
 }
 
-function notices({ notes, errors, absent_classes: absent }) {
+function notices({ notes, errors }) {
   const lines = [...notes];
-  if (absent.length)
-    lines.push(
-      `No images of: ${absent.slice(0, 10).join(", ")}${absent.length > 10 ? ` and ${absent.length - 10} more` : ""}.`,
-    );
   if (errors.length)
     lines.push(
       `${plural(errors.length, "image")} could not be read and ${errors.length === 1 ? "is" : "are"} excluded; the first: ${errors[0].reason}`,
