@@ -175,8 +175,8 @@ def _notes(names: Sequence[str], absent: Sequence[str]) -> tuple[str, ...]:
         return ()
     listed = ", ".join(absent[:_NAMED_CLASSES]) + (", ..." if len(absent) > _NAMED_CLASSES else "")
     notes = [
-        f"{len(absent)} of the {len(names)} classes {'has' if len(absent) == 1 else 'have'} no images ({listed}), which "
-        "counts as 0 in per_class and is excluded from the macro averages."
+        f"{len(absent)} of the {len(names)} classes {'has' if len(absent) == 1 else 'have'} no images ({listed}), "
+        "which counts as 0 in per_class and is excluded from the macro averages."
     ]
     if len(names) == 2:
         present = next(name for name in names if name not in absent)

@@ -492,6 +492,20 @@ def test_quantiles_are_interpolated_within_their_bucket_as_prometheus_does(page:
     assert found == pytest.approx([0.05, 0.1, 0.15, 0.38])
 
 
+def test_the_shown_javascript_sends_every_file(page: Page) -> None:
+    request = {
+        "path": "models/colours/evaluate",
+        "files": [{"field": "files", "name": f"{colour}.png"} for colour in ("red", "blue")],
+        "fields": [["labels", "red"], ["labels", "blue"]],
+    }
+    script = call(page, "snippets", "module.snippets(argument).JavaScript", request)
+    script = script.replace("console.log(await response.text())", "return await response.json()")
+    files = "const files = images.map((bytes, i) => new File([new Uint8Array(bytes)], `${i}.png`));"
+    images = [list(solid(colour)) for colour in ("red", "blue")]
+    report = page.evaluate(f"async images => {{ {files} {script} }}", images)
+    assert (report["n"], report["accuracy"]) == (2, 1)
+
+
 def test_csv_keeps_every_cell_and_disarms_formulas(page: Page) -> None:
     rows = [["file", "label"], ['a "b", c.png', "line\nbreak"], ["ümlaut.png", "x"]]
     text = call(page, "format", "module.csv(argument)", rows)

@@ -46,8 +46,10 @@ function javascript(url, { method = "POST", files = [], fields = [], json }) {
   const lines = [];
   const options = [`method: ${literal(method)}`];
   if (files.length) {
-    lines.push('// file: a File, for example of an <input type="file">', "const form = new FormData();");
-    lines.push(...files.map(({ field }) => `form.append(${literal(field)}, file);`));
+    const isOne = files.length === 1;
+    const append = `form.append(${literal(files[0].field)}, file);`;
+    lines.push(`// ${isOne ? "file: a File" : "files: Files"}, for example of an <input type="file">`);
+    lines.push("const form = new FormData();", isOne ? append : `for (const file of files) ${append}`);
     lines.push(...fields.map(([name, value]) => `form.append(${literal(name)}, ${literal(value)});`));
     options.push("body: form");
   }
