@@ -340,6 +340,7 @@ def test_files_with_a_csv_of_labels_are_evaluated(page: Page) -> None:
     report = evaluate(page, picture("red"), picture("blue"), table)
     expect(report.locator(".tile").first).to_contain_text("50.0 %")
     expect(report.locator(".mistakes")).to_contain_text("is green")
+    expect(report.locator(".mistakes")).to_contain_text("blue.png")
 
 
 def test_two_versions_are_compared_on_the_same_images(page: Page) -> None:

@@ -138,7 +138,8 @@ function notices({ notes, errors }) {
 }
 
 function mistake(each, picture) {
-  const image = h("img", { alt: each.name ?? `image ${each.index}` });
+  const name = each.name ?? `image ${each.index}`;
+  const image = h("img", { alt: name });
   const place = h("div", { className: "picture" }, image);
   image.addEventListener("load", () => {
     image.classList.toggle("small", image.naturalWidth <= 64);
@@ -154,8 +155,10 @@ function mistake(each, picture) {
     ` ${percent(each.probability)}`,
     h("br"),
     h("span", { className: "quiet" }, `is ${each.label}`),
+    h("br"),
+    h("small", { dir: "auto", title: name }, name.split("/").at(-1)),
   );
-  return h("li", {}, h("figure", { title: each.name ?? "" }, place, caption));
+  return h("li", {}, h("figure", {}, place, caption));
 }
 
 function classTable({ per_class: classes }) {
