@@ -3,7 +3,10 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
+from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial, wraps
+from threading import Thread
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
@@ -71,10 +74,13 @@ class Client:
         exchange = Exchange(call, self.options, self._http.build_request)
         while True:
             outcome: Outcome
+            request = exchange.request()
             try:
-                outcome = self._http.send(exchange.request())
-            except httpx.TransportError as error:
+                outcome = _within(exchange.left(), partial(self._http.send, request))
+            except httpx.RequestError as error:
                 outcome = error
+            except TimeoutError:
+                outcome = httpx.ReadTimeout("The deadline passed", request=request)
             pause = exchange.pause(outcome)
             if pause is None:
                 return exchange.result(outcome)
@@ -119,10 +125,14 @@ class AsyncClient:
         exchange = Exchange(call, self.options, self._http.build_request)
         while True:
             outcome: Outcome
+            request = exchange.request()
             try:
-                outcome = await self._http.send(exchange.request())
-            except httpx.TransportError as error:
+                async with asyncio.timeout(exchange.left()):
+                    outcome = await self._http.send(request)
+            except httpx.RequestError as error:
                 outcome = error
+            except TimeoutError:
+                outcome = httpx.ReadTimeout("The deadline passed", request=request)
             pause = exchange.pause(outcome)
             if pause is None:
                 return exchange.result(outcome)
@@ -137,3 +147,20 @@ class AsyncClient:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+
+def _within(seconds: float, function: Callable[[], T]) -> T:
+    """Returns what the function returns. Raises TimeoutError after the seconds; its thread then ends by itself.
+
+    httpx limits each read and write, so a response that trickles in could take any time.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=copy_context().run, args=(run,), daemon=True).start()
+    return future.result(max(seconds, 0))

@@ -52,7 +52,7 @@ _ERRORS_BY_STATUS: dict[int, type[ConvoyError]] = {
     504: DeadlineExceededError,
 }
 
-Outcome: TypeAlias = httpx.Response | httpx.TransportError
+Outcome: TypeAlias = httpx.Response | httpx.RequestError
 """Of one attempt."""
 T = TypeVar("T")
 
@@ -68,9 +68,13 @@ class Exchange(Generic[T]):
         self._deadline = options.clock() + call.seconds
         self._attempts = 0
 
+    def left(self) -> float:
+        """Returns the seconds until the deadline."""
+        return self._deadline - self._options.clock()
+
     def request(self) -> httpx.Request:
         """Returns the request of the next attempt. Raises DeadlineExceededError."""
-        left = self._deadline - self._options.clock()
+        left = self.left()
         if left < SHORTEST:
             raise self._too_late()
         self._attempts += 1
@@ -91,7 +95,7 @@ class Exchange(Generic[T]):
             return None
         backoff = min(retries.longest_pause, retries.first_pause * 2.0 ** (self._attempts - 1))
         pause = min(_retry_after(outcome) or 0.0, retries.longest_pause) + random() * backoff  # noqa: S311 - no secret
-        return pause if self._options.clock() + pause < self._deadline else None
+        return pause if pause < self.left() else None
 
     def result(self, outcome: Outcome) -> T:
         """Returns what the service returned. Raises a ConvoyError for any other outcome."""
@@ -100,13 +104,15 @@ class Exchange(Generic[T]):
                 raise _error(outcome)
             try:
                 return decode(self._call.result, outcome.json())
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ServiceFailedError(f"{_source(outcome)} is not one of Convoy's: {error}.") from error
-        is_late = self._options.clock() >= self._deadline or not isinstance(outcome, httpx.ConnectTimeout)
+        is_late = self.left() <= 0 or not isinstance(outcome, httpx.ConnectTimeout)
         if isinstance(outcome, httpx.TimeoutException) and is_late:
             raise self._too_late() from outcome
-        reason = str(outcome) or type(outcome).__name__
-        raise UnavailableError(f"The service at {outcome.request.url.host} is unreachable: {reason}.") from outcome
+        host, reason = outcome.request.url.host, str(outcome).rstrip(".") or type(outcome).__name__
+        if not isinstance(outcome, httpx.TransportError):
+            raise ServiceFailedError(f"The response of {host} cannot be read: {reason}.") from outcome
+        raise UnavailableError(f"The service at {host} is unreachable: {reason}.") from outcome
 
     def _too_late(self) -> DeadlineExceededError:
         return DeadlineExceededError(
@@ -141,7 +147,7 @@ def _error_class(status: int, problem: Problem | None) -> type[ConvoyError]:
 def _problem(response: httpx.Response) -> Problem | None:
     try:
         return decode(Problem, response.json())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from schemas.manifest import InputSpec
 from tests.clients.python.conftest import Caller
 from tests.support.bundles import COLOURS, solid
 from tests.support.http_requests import BROKEN
+from tests.support.http_server import QuietHandler, http_server
 from tests.support.service_process import Service
 from tests.support.zip_files import zipped
 
@@ -196,3 +198,24 @@ def test_the_service_applies_the_deadline(ask: Ask) -> None:
 def test_a_service_that_is_down_is_unavailable_after_all_attempts(caller: Caller, unused_url: str) -> None:
     with pytest.raises(UnavailableError, match="unreachable"):
         caller.ask(unused_url, "models", timeout=0.2)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-Long: "], ids=["body", "headers"])
+def test_the_deadline_limits_a_response_that_trickles_in(caller: Caller, start: bytes) -> None:
+    """Every read of it is fast, and it never ends."""
+    stop = threading.Event()
+
+    class Trickling(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name in the base class
+            self.close_connection = True
+            self.wfile.write(start)
+            while not stop.wait(0.01):
+                self.wfile.write(b" ")
+
+    with http_server(Trickling) as url:
+        try:
+            with pytest.raises(DeadlineExceededError, match=r"0\.3 seconds"):
+                caller.ask(url, "models", timeout=0.3)
+        finally:
+            stop.set()
