@@ -123,7 +123,9 @@ def _path(action: str, model: str | None, version: int | None) -> str:
         if version is not None:
             raise InvalidInputError(f"version is {version}, but model is not given; name the model too.")
         return f"/{action}"
-    chosen = f"/versions/{version}" if version is not None else ""
+    if model in {"", ".", ".."}:  # a part of a path with another meaning
+        raise InvalidInputError(f"model is '{model}'; give the name of a model.")
+    chosen = f"/versions/{quote(str(version), safe='')}" if version is not None else ""
     return f"/models/{quote(model, safe='')}{chosen}/{action}"
 
 

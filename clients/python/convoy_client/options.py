@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import httpx
+
 from convoy_client.errors import InvalidInputError
 from convoy_client.version import __version__
 
@@ -22,6 +24,11 @@ class Retries:
     first_pause: float = 0.25
     longest_pause: float = 30.0
 
+    def __post_init__(self) -> None:
+        """Raises InvalidInputError."""
+        if self.attempts < 1 or not (self.first_pause >= 0 and self.longest_pause >= 0):
+            raise InvalidInputError(f"{self} is not valid: attempts must be 1 or more, and a pause 0 seconds or more.")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -32,6 +39,13 @@ class Options:
     timeout: float | None = None
     retries: Retries = Retries()
     clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInputError."""
+        if not _is_base(self.url):
+            raise InvalidInputError(f"url is {self.url!r}; it must be a URL such as http://127.0.0.1:8000.")
+        if self.key and not (self.key.isascii() and self.key.isprintable()):
+            raise InvalidInputError("key has characters that a header cannot hold; copy the key again.")
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -44,3 +58,12 @@ class Options:
         if not 0 < chosen < math.inf:
             raise InvalidInputError(f"timeout is {chosen}; it must be a positive number of seconds.")
         return chosen
+
+
+def _is_base(url: str) -> bool:
+    """Returns whether paths can be appended to the URL."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme in {"http", "https"} and bool(parsed.host) and not (parsed.query or parsed.fragment)

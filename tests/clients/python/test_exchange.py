@@ -168,6 +168,31 @@ def test_a_timeout_that_is_no_positive_number_is_refused(caller: Caller, timeout
         caller.ask_fake(Script(OK), "models", timeout=timeout)
 
 
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "http://[::1", "http://host/?a=b"])
+def test_a_url_that_no_path_can_follow_is_refused(caller: Caller, url: str) -> None:
+    with pytest.raises(InvalidInputError, match="url"):
+        caller.ask_fake(Script(OK), "models", url=url)
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "schlüssel"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(caller: Caller, key: str) -> None:
+    with pytest.raises(InvalidInputError, match="key") as raised:
+        caller.ask_fake(Script(OK), "models", options={"key": key})
+    assert key not in str(raised.value)
+
+
+@pytest.mark.parametrize("options", [{"attempts": 0}, {"first_pause": -1}, {"longest_pause": float("nan")}])
+def test_retries_that_mean_nothing_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=r"attempts must be 1 or more"):
+        Retries(**options)
+
+
+@pytest.mark.parametrize("model", ["", ".", ".."])
+def test_a_model_whose_name_would_change_the_path_is_refused(caller: Caller, model: str) -> None:
+    with pytest.raises(InvalidInputError, match="give the name of a model"):
+        caller.ask_fake(Script(OK), "predict", b"x", model=model)
+
+
 EXPECTED: dict[str, tuple[int, type[ConvoyError]]] = {
     "invalid_request": (422, InvalidRequestError),
     "invalid_image": (422, InvalidImageError),
@@ -232,9 +257,14 @@ def test_fields_and_codes_of_a_newer_service_are_accepted(caller: Caller) -> Non
         (httpx.Response(200, json=MODELS | {"provider": 7}), "a str is int"),
         (httpx.Response(200, json=MODELS | {"models": [MODEL | {"version": True}]}), "a int is bool"),
         (httpx.Response(301, headers={"Location": "/elsewhere"}), "status 301"),
+        (httpx.Response(200, text="[" * 100_000), "recursion"),
+        (httpx.Response(500, text="[" * 100_000), "status 500"),
+        (httpx.DecodingError("incorrect header check"), "fake cannot be read: incorrect header check"),
     ],
 )
-def test_a_response_that_is_not_convoys_is_an_error(caller: Caller, answer: httpx.Response, reason: str) -> None:
+def test_a_response_that_is_not_convoys_is_an_error(
+    caller: Caller, answer: httpx.Response | Exception, reason: str
+) -> None:
     with pytest.raises(ServiceFailedError, match=reason):
         caller.ask_fake(Script(answer), "models")
 
