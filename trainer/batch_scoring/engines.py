@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 
 from trainer.batch_scoring.job import Job, Scored, score_part
 from trainer.batch_scoring.source import Part
@@ -17,7 +18,7 @@ def score_here(job: Job, parts: Sequence[Part]) -> Iterator[Scored]:
     if processes == 1:
         yield from (score_part(job, part) for part in parts)
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
         started = [pool.submit(score_part, job, part) for part in parts]
         try:
             for ended in as_completed(started):
@@ -25,7 +26,21 @@ def score_here(job: Job, parts: Sequence[Part]) -> Iterator[Scored]:
         except BrokenProcessPool as error:
             raise RunError("A process was killed. Run the same command again to score the other parts.") from error
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():  # at an interrupt, they would finish their parts first
+                process.terminate()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent dies: it would wait for the next part for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent  # noqa: S101 - this process was spawned
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def score_on_ray(job: Job, parts: Sequence[Part]) -> Iterator[Scored]:

@@ -21,7 +21,7 @@ from schemas.image import Pixels
 from schemas.manifest import VariantName
 from trainer.batch_scoring.source import Item, Part, fingerprint, is_local, open_path
 from trainer.data.photo import decode_photo
-from trainer.errors import DataError
+from trainer.errors import DataError, one_line
 from trainer.evaluation.onnx_session import BATCH
 from trainer.evaluation.scoring import BundleModel, open_model
 
@@ -49,18 +49,26 @@ class Job:
     def begin(self, parts: Sequence[Part]) -> list[Part]:
         """Returns the parts that are not finished. Raises DataError if the folder belongs to another job."""
         files, root = open_path(self.out)
-        files.makedirs(root, exist_ok=True)
-        names = {path.rpartition("/")[2] for path in files.ls(root, detail=False, refresh=True)}
+        source_files, source = open_path(self.source)
+        if files == source_files and f"{root}/".startswith(f"{source}/"):
+            raise DataError(f"{self.out} is in the source, so the next run would read it. Choose another folder.")
         plan = json.dumps(self._plan(parts), indent=2).encode()
-        if PLAN not in names:
-            if any(name.endswith(".parquet") for name in names):
-                raise DataError(f"{self.out} holds other Parquet files. Choose an empty folder.")
-            write_whole(self.out, PLAN, plan)
-        elif files.cat_file(f"{root}/{PLAN}") != plan:
+        try:
+            files.makedirs(root, exist_ok=True)
+            names = {path.rpartition("/")[2] for path in files.ls(root, detail=False, refresh=True)}
+            if PLAN not in names:
+                if any(name.endswith(".parquet") for name in names):
+                    raise DataError(f"{self.out} holds other Parquet files. Choose an empty folder.")
+                write_whole(self.out, PLAN, plan)
+            elif files.cat_file(f"{root}/{PLAN}") != plan:
+                raise DataError(
+                    f"{self.out} holds the scores of another job: the bundle, the variant or the images differ. "
+                    "Choose another folder, or remove this one."
+                )
+        except OSError as error:
             raise DataError(
-                f"{self.out} holds the scores of another job: the bundle, the variant or the images differ. "
-                "Choose another folder, or remove this one."
-            )
+                f"{self.out} cannot be written ({error.strerror or one_line(error)}). Choose another folder."
+            ) from error
         return [part for part in parts if file_name(part) not in names]
 
     def _plan(self, parts: Sequence[Part]) -> dict[str, object]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import ArrowException
 
+from schemas.files import read_regular_file
 from schemas.ignored_files import is_hidden
 from trainer.data.photo import is_document
 from trainer.errors import DataError, one_line
@@ -44,11 +45,12 @@ class Files:
     def read(self, source: str, size: int) -> Iterator[list[Item]]:
         """Yields the items in lists of this size."""
         files, root = open_path(source)
+        read = (lambda path: read_regular_file(Path(path))) if is_local(files) else files.cat_file
 
         def item(name: str) -> Item:
             folder = name.rpartition("/")[0].rpartition("/")[2]
             try:
-                return Item(name, folder or None, files.cat_file(f"{root}/{name}"))
+                return Item(name, folder or None, read(f"{root}/{name}"))
             except OSError as error:
                 return Item(name, folder or None, f"The file cannot be read ({error.strerror or one_line(error)}).")
 
@@ -75,7 +77,7 @@ class RowGroup:
         """Yields the items in lists of this size. Raises DataError if the file has no column of images."""
         files, root = open_path(source)
         path = f"{root}/{self.name}".rstrip("/")
-        with files.open(path) as stream, _parquet_errors(path):
+        with _parquet_errors(path), files.open(path) as stream:
             file = pq.ParquetFile(stream)
             wanted = [name for name in (_IMAGE, _LABEL, *_IDS) if name in file.schema_arrow.names]
             if _IMAGE not in wanted:
@@ -153,7 +155,8 @@ def _row_groups(files: fsspec.AbstractFileSystem, root: str, names: Sequence[str
     number = 0
     for name in names:
         first = 0
-        with files.open(f"{root}/{name}".rstrip("/")) as stream, _parquet_errors(f"{root}/{name}".rstrip("/")):
+        path = f"{root}/{name}".rstrip("/")
+        with _parquet_errors(path), files.open(path) as stream:
             metadata = pq.ParquetFile(stream).metadata
             for group in range(metadata.num_row_groups):
                 rows = metadata.row_group(group).num_rows
@@ -165,7 +168,7 @@ def _row_groups(files: fsspec.AbstractFileSystem, root: str, names: Sequence[str
 def _parquet_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except ArrowException as error:
+    except (ArrowException, OSError) as error:
         raise DataError(f"{name} cannot be read as Parquet ({one_line(error)}).") from error
 
 

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +21,7 @@ from tests.support.service_process import REPOSITORY
 from tests.support.trainer_process import run_trainer
 from trainer.batch_scoring.job import Job, score_part
 from trainer.batch_scoring.source import PART_IMAGES, list_parts
-from trainer.cli.main import main
+from trainer.cli.main import INTERRUPTED, main
 from trainer.errors import DataError
 
 NAMES = list(COLOURS)
@@ -49,6 +51,11 @@ def score(*arguments: object) -> int:
     return main(["score", *map(str, arguments)])
 
 
+def start(*arguments: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "trainer", "score", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
 def score_without_processes(job: Job) -> None:
     for part in job.begin(list_parts(job.source)):
         score_part(job, part)
@@ -64,15 +71,17 @@ def test_scores_every_image_of_a_folder_and_takes_the_label_from_its_folder(
     (photos / "other").mkdir()
     (photos / "other" / "a[1]*.png").write_bytes(solid("red"))
     (photos / "red" / "damaged.png").write_bytes(b"no image")
+    os.mkfifo(photos / "red" / "pipe.png")
     assert score(write_bundle(tmp_path), photos, tmp_path / "out") == 0
     output = capsys.readouterr()
-    assert "scored 8 images" in output.out
-    assert "Unreadable images: 1." in output.err
+    assert "scored 9 images" in output.out
+    assert "Unreadable images: 2." in output.err
     rows = {row["id"]: row for row in rows_of(tmp_path / "out")}
-    assert len(rows) == 8
+    assert len(rows) == 9
     bad = rows.pop("red/damaged.png")
     assert "not an image of a supported format" in bad["error"]
     assert bad["prediction"] is bad["probability"] is None
+    assert "not a regular file" in rows.pop("red/pipe.png")["error"]
     other = rows.pop("other/a[1]*.png")
     assert (other["label"], other["prediction"]) == (None, "red")
     for name, row in rows.items():
@@ -162,6 +171,26 @@ def test_refuses_a_folder_of_other_parquet_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("out", "sentence"),
+    [
+        ("photos/scores", "the next run would read it"),
+        ("photos", "the next run would read it"),
+        ("photos/red/0.png", "the next run would read it"),
+        ("file", "File exists"),
+        ("file/scores", "Not a directory"),
+    ],
+)
+def test_says_what_is_wrong_with_the_folder_of_the_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, sentence: str
+) -> None:
+    photos = write_photos(tmp_path / "photos", 1)
+    (tmp_path / "file").touch()
+    assert score(write_bundle(tmp_path), photos, tmp_path / out) == 2
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.rglob("_job.json"))
+
+
+@pytest.mark.parametrize(
     ("source", "sentence"),
     [
         ("missing", "does not exist"),
@@ -193,15 +222,18 @@ def test_a_folder_is_divided_into_parts_of_a_fixed_size_in_the_order_of_the_name
 
 
 @pytest.mark.slow
-def test_a_killed_job_continues_and_ends_with_every_row_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kill", [os.killpg, os.kill], ids=["the processes", "the first process"])
+def test_a_killed_job_continues_and_ends_with_every_row_once(tmp_path: Path, kill: Callable[[int, int], None]) -> None:
     bundle, out = write_bundle(tmp_path), tmp_path / "out"
     source = table_of({"image": [solid(name) for name in NAMES] * 2000}, tmp_path / "a.parquet", rows=40)
-    command = [sys.executable, "-m", "trainer", "score", *map(str, (bundle, source, out))]
-    process = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stderr=subprocess.DEVNULL)
+    process = start(bundle, source, out)
     while process.poll() is None and not list(out.glob("part-*")):
         os.sched_yield()
-    os.killpg(process.pid, signal.SIGKILL)
+    workers = psutil.Process(process.pid).children()
+    kill(process.pid, signal.SIGKILL)
     process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []
     done = len(list(out.glob("part-*")))
     assert 0 < done < 150
     ended = run_trainer("score", bundle, source, out)
@@ -209,6 +241,20 @@ def test_a_killed_job_continues_and_ends_with_every_row_once(tmp_path: Path) -> 
     rows = rows_of(out)
     assert [row["id"] for row in rows] == [f"a.parquet#{i}" for i in range(6000)]
     assert all(row["prediction"] == NAMES[i % 3] for i, row in enumerate(rows))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one process does all the work")
+def test_an_interrupted_job_ends_the_parts_that_run(tmp_path: Path) -> None:
+    bundle, out = write_bundle(tmp_path), tmp_path / "out"
+    source = table_of({"image": [solid(name) for name in NAMES] * 4000}, tmp_path / "a.parquet", rows=6000)
+    process = start(bundle, source, out)
+    parent = psutil.Process(process.pid)
+    while sum("spawn_main" in " ".join(child.cmdline()) for child in parent.children()) < 2:
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == INTERRUPTED
+    assert list(out.glob("part-*")) == []
 
 
 @pytest.mark.slow
