@@ -1,6 +1,7 @@
 """The service on a Ray cluster of two nodes on this machine."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -46,7 +47,8 @@ def cluster(artifacts: Path) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    variables = environment(artifacts=artifacts, device="cpu", queue_images=200_000) | {
+    # The limits are out of reach: on a busy machine, a replica that is alone would refuse requests as overload.
+    variables = environment(artifacts=artifacts, device="cpu", queue_images=200_000, request_timeout=600) | {
         "PYTHONPATH": str(REPOSITORY),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.ray_serve:middlewares",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -99,7 +101,7 @@ def test_a_killed_replica_fails_only_its_requests_in_flight_and_one_retry_succee
     url, owner = cluster
     body = io.BytesIO()
     np.save(body, np.zeros((10_000, 8, 8, 3), np.uint8))  # takes long enough to be in flight
-    statuses: Counter[int] = Counter()
+    statuses: Counter[str] = Counter()
     retried: Counter[str] = Counter()
     killed = threading.Event()
 
@@ -107,12 +109,12 @@ def test_a_killed_replica_fails_only_its_requests_in_flight_and_one_retry_succee
         return client.post("/predict", content=body.getvalue(), headers={"Content-Type": "application/x-npy"})
 
     def ask_often() -> None:
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=600) as client:
             after = 0
             while after < 5:
                 after += killed.is_set()
                 answer = ask(client)
-                statuses[answer.status_code] += 1
+                statuses["answered" if answer.status_code == 200 else answer.text] += 1
                 if answer.status_code != 200:
                     time.sleep(float(answer.headers["Retry-After"]))
                     again = ask(client)
@@ -121,7 +123,7 @@ def test_a_killed_replica_fails_only_its_requests_in_flight_and_one_retry_succee
     clients = [threading.Thread(target=ask_often) for _ in range(8)]
     for client in clients:
         client.start()
-    while statuses[200] < 20:
+    while statuses["answered"] < 20:
         time.sleep(0.01)
     # Serve prefers the replica on the proxy's own node.
     busiest = max(replicas(owner), key=lambda pid: psutil.Process(pid).cpu_times().user)
@@ -129,9 +131,12 @@ def test_a_killed_replica_fails_only_its_requests_in_flight_and_one_retry_succee
     killed.set()
     for client in clients:
         client.join()
-    assert set(statuses) == {200, 503}
-    assert statuses[503] <= len(clients)
-    assert retried == {"answered": statuses[503]}
+    del statuses["answered"]
+    (lost,) = statuses
+    assert json.loads(lost)["status"] == 503
+    assert "replica that worked on this request has ended" in lost
+    assert statuses[lost] <= len(clients)
+    assert retried == {"answered": statuses[lost]}
 
 
 def test_a_promoted_version_reaches_every_replica(cluster: tuple[str, psutil.Process]) -> None:
