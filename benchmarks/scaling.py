@@ -22,7 +22,6 @@ RESULTS, BATCH_RESULTS, PAGE = (
 LOAD = 0.6
 RATES = (1, 10, 100, 1_000, 10_000, 100_000)
 POD_CORES = 2  # as deploy/kubernetes sets
-LEAST_PODS = 2  # one may fail
 NOT_MEASURED = "not measured"
 _PART = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -112,7 +111,8 @@ def _memory(results: Results) -> list[str]:
 def _pods(cpu_us: float | None, rate: int) -> str:
     if cpu_us is None:
         return NOT_MEASURED
-    return f"{max(LEAST_PODS, math.ceil(rate * cpu_us / 1e6 / LOAD / POD_CORES)):,}"
+    pods = rate * cpu_us / 1e6 / POD_CORES  # busy ones
+    return f"{max(math.ceil(pods / LOAD), math.ceil(pods) + 1):,}"  # one may fail
 
 
 def _cores(cores: float) -> str:

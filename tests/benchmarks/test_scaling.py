@@ -33,6 +33,11 @@ def test_cores_grow_with_the_rate_and_leave_room_for_peaks() -> None:
     assert cells(found["pods"][2])[1:] == ["2", "2", "2", "2", "5", "50"]
 
 
+def test_the_pods_carry_the_load_if_one_fails() -> None:
+    found = tables(results(**{"convoy default": 220.0}), None)
+    assert cells(found["pods"][2])[1:] == ["2", "2", "2", "2", "3", "19"]
+
+
 def test_a_figure_that_is_missing_is_not_invented() -> None:
     found = tables(results(), None)
     assert all(cells(line)[1:] == ["not measured"] * (2 + len(RATES)) for line in found["cores"][2:])
