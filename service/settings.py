@@ -24,7 +24,7 @@ PREFIX = "CONVOY_"
 _URL = re.compile(r"(tcp|udp|sctp)://")
 # What Kubernetes sets for every Service in the namespace whose name begins with convoy.
 _KUBERNETES = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
-_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+_ORIGIN = re.compile(r"(?!https:.*:443$|http:.*:80$)https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 _ROOT_PATH = re.compile(r"(/[\w.~-]+)*", re.ASCII)
 DEFAULT_MAX_BODY_BYTES = 64 * 2**20
 DEFAULT_MAX_ARCHIVE_BYTES = 2**30
@@ -95,7 +95,7 @@ def parse_origins(text: str) -> tuple[str, ...]:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError(
                 f"'{origin}' must be *, or an origin such as https://app.example.org or http://localhost:3000: lower "
-                "case, and without a path"
+                "case, without a path and without the default port"
             )
     return origins
 

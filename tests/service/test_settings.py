@@ -48,6 +48,8 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("CONVOY_ROOT_PATH", "/convoy/"),
         ("CONVOY_ROOT_PATH", "https://example.org/convoy"),
         ("CONVOY_CORS_ORIGINS", "https://app.example.org/"),
+        ("CONVOY_CORS_ORIGINS", "https://app.example.org:443"),
+        ("CONVOY_CORS_ORIGINS", "http://app.example.org:80"),
         ("CONVOY_CORS_ORIGINS", "app.example.org"),
         ("CONVOY_CORS_ORIGINS", "https://App.example.org"),
         ("CONVOY_CORS_ORIGINS", "https://app.example.org,"),

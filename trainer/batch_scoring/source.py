@@ -124,6 +124,8 @@ def list_parts(source: str) -> list[Part]:
     names = [path[len(root) :].lstrip("/") for path in found]
     tables = [name for name, path in zip(names, found, strict=True) if path.endswith(".parquet") and not _hidden(name)]
     parts: list[Part] = [*_row_groups(files, root, tables)] if tables else [*_file_parts(names)]
+    if not parts and files.isfile(root):
+        raise DataError(f"{source} is not a Parquet file. Give a Parquet file, or a folder of image files.")
     if not parts:
         raise DataError(f"{source} holds no image files and no Parquet files.")
     return parts

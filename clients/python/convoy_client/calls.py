@@ -153,6 +153,8 @@ def _labelled(images: "Array | list[File]", labels: list[str] | list[int]) -> di
 
 def _plain(labels: Labels) -> list[str] | list[int]:
     """Returns the labels without NumPy's types, which JSON does not have. Raises InvalidInputError."""
+    if isinstance(labels, str):
+        raise InvalidInputError("labels is a text; give a list with one label for each image.")
     listed: list[Any] = labels.ravel().tolist() if is_array(labels) else list(labels)
     if all(isinstance(label, str) for label in listed):
         return [str(label) for label in listed]

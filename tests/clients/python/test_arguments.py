@@ -34,7 +34,7 @@ def test_images_that_cannot_be_sent_are_refused(caller: Caller, images: Any, rea
         caller.ask_fake(refuse, "predict", images)
 
 
-@pytest.mark.parametrize("labels", [["a", 1], [1.5], [None]])
+@pytest.mark.parametrize("labels", [["a", 1], [1.5], [None], "text"])
 def test_labels_must_be_all_names_or_all_indices(caller: Caller, labels: Any) -> None:
     with pytest.raises(InvalidInputError, match="labels"):
         caller.ask_fake(refuse, "evaluate", [b"x"] * len(labels), labels)

@@ -195,6 +195,7 @@ def test_says_what_is_wrong_with_the_folder_of_the_results(
     [
         ("missing", "does not exist"),
         ("empty", "holds no image files and no Parquet files"),
+        ("one.png", "is not a Parquet file"),
         ("nosuch://x", "cannot be opened"),
         ("bad.parquet", "cannot be read as Parquet"),
         ("other.parquet", "has no column 'image'"),
@@ -204,6 +205,7 @@ def test_says_what_is_wrong_with_a_source(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, sentence: str
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "one.png").write_bytes(solid("red"))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     table_of({"picture": [b"x"]}, tmp_path / "other.parquet")
     where = source if "://" in source else tmp_path / source
