@@ -107,8 +107,11 @@ def _torch_forward(body: nn.Module, device: torch.device) -> Forward:
 
 
 def _key(body: nn.Module, parts: Sequence[LabelledImages]) -> str:
-    """Depends on the weights, and on the images as decoded and resized."""
-    content = hashlib.sha256()
+    """Depends on the layers with their settings, on the weights, and on the images as decoded and resized.
+
+    Two of timm's networks can have the same weights and other layers: they differ in padding or in epsilon.
+    """
+    content = hashlib.sha256(repr(body).encode())
     for name, tensor in body.state_dict().items():
         content.update(name.encode())
         content.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -112,6 +112,20 @@ def test_reads_features_from_the_cache_until_images_or_weights_change(tmp_path: 
     assert not reuses(63, recipe)
 
 
+def test_another_network_with_the_same_weights_does_not_read_the_cached_features(tmp_path: Path) -> None:
+    recipe = probe_runs.recipe(tmp_path)
+    data = split(probe_runs.source(60).load(), recipe.data)
+    body = build_network(recipe, data, starting_weights(recipe))
+    body[1].head = torch.nn.Identity()  # type: ignore[index]
+    compute_features(body, data.input, [data.train], CPU, Recorder(), tmp_path)
+    for norm in (module for module in body.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.eps *= 100
+    reporter = Recorder()
+    found = compute_features(body, data.input, [data.train], CPU, reporter, tmp_path)
+    assert not reporter.notes
+    assert np.array_equal(found.images, compute_features(body, data.input, [data.train], CPU, Recorder()).images)
+
+
 def test_the_features_are_the_same_by_onnx_runtime_and_by_pytorch(tmp_path: Path) -> None:
     recipe = probe_runs.recipe(tmp_path)
     data = split(probe_runs.source(60).load(), recipe.data)
