@@ -1,6 +1,7 @@
 """Recipe: all settings of a run as one frozen object, which the bundle records."""
 
 import difflib
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +18,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PRETRAINED = "pretrained"
 SUFFIX = ".json"
+_ENUM_MEMBER = re.compile(r"<\w+\.\w+: ('[^']*')>")  # as pydantic shows the values of a Literal
 
 
 class Source(StrEnum):
@@ -345,7 +347,8 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         where, value, fault = first_fault(error)
         plain = fault.replace("Input should be", "it must be").partition(", unable")[0]
-        raise RecipeError(f"Setting {where} = {value!r}: {plain}.") from error
+        given = f"Setting {where} = {value!r}" if not isinstance(value, dict) else f"These settings of {where} disagree"
+        raise RecipeError(f"{given}: {plain}.") from error
 
 
 def first_fault(error: ValidationError) -> tuple[str, Any, str]:
@@ -353,9 +356,11 @@ def first_fault(error: ValidationError) -> tuple[str, Any, str]:
     first = error.errors(include_url=False)[0]
     # A union puts its member's tag into the path: network.plain.widths is network.widths to the user.
     where = ".".join(str(part) for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "network"))
-    fault = first["msg"].removeprefix("Value error, ")
+    fault = _ENUM_MEMBER.sub(r"\1", first["msg"].removeprefix("Value error, "))
     if first["type"] == "string_pattern_mismatch" and where == "name":
         fault = "use up to 64 lower-case letters, digits, dots, hyphens and underscores, first a letter or a digit"
+    if where.startswith("transfer.fine_tune."):  # of its types, the error names the first
+        where, fault = "transfer.fine_tune", "it must be a number of seconds above 0, 'auto' or 'off'"
     return where or "recipe", first["input"], fault
 
 

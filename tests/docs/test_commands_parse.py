@@ -11,7 +11,7 @@ from tests.support.pages import PAGES, code_blocks, name_of
 from tests.support.service_process import REPOSITORY
 from trainer.cli.main import parse
 from trainer.cli.recipe_options import settings_of
-from trainer.recipe import with_settings
+from trainer.recipe import is_recipe_file, with_settings
 from trainer.recipes.registry import RECIPES, find_recipe
 
 TARGETS = set(re.findall(r"^([\w./%-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
@@ -40,6 +40,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace | None:
 def test_a_trainer_command_parses_and_its_settings_exist(page: str, arguments: list[str]) -> None:
     options = options_of(arguments)
     recipe = getattr(options, "recipe", None)
+    assert recipe in RECIPES or arguments[0] != "train" or recipe is None or is_recipe_file(recipe)
     if options is not None and recipe in RECIPES:
         with_settings(find_recipe(recipe, options.preset), settings_of(options))
 

@@ -45,7 +45,7 @@ def test_an_unknown_augmentation_policy_names_the_known_ones() -> None:
 
 
 def test_balancing_twice_is_refused() -> None:
-    with pytest.raises(RecipeError, match="would balance twice; choose one"):
+    with pytest.raises(RecipeError, match=r"^These settings of recipe disagree: .* would balance twice; choose one\.$"):
         with_settings(DIGITS, {"sampling": "balanced", "class_weights": "balanced"})
 
 
@@ -62,7 +62,8 @@ def test_any_other_name_is_a_network_of_timm() -> None:
         ({"optimizer": "sgd"}, "optimizer.name"),
         ({"epochs": "many"}, "epochs"),
         ({"epochs": "0"}, "epochs"),
-        ({"transfer.fine_tune": "long"}, "transfer.fine_tune"),
+        ({"transfer.fine_tune": "long"}, "transfer.fine_tune = 'long': it must be a number of seconds above 0, 'auto'"),
+        ({"variants": "int4"}, r"variants.0 = 'int4': it must be 'int8' or 'fp16'\."),
         ({"transfer.probe": "true"}, "without starting weights"),
         ({"network.widths": "a"}, "network.widths"),
         ({"optimizer.name": "sgdd"}, "optimizer.name"),
@@ -86,9 +87,11 @@ def test_every_recipe_has_a_default_and_a_claim() -> None:
         assert claim(name)
 
 
-def test_an_unknown_recipe_or_preset_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_recipe_or_preset_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="Known recipes: digits, mnist, cifar10, cifar10-94, cats-dogs"):
         find_recipe("digitz", "default")
+    with pytest.raises(RecipeError, match=rf"Known recipes: .* To train on {tmp_path}: photos --data {tmp_path}\."):
+        find_recipe(str(tmp_path), "default")
     with pytest.raises(RecipeError, match="default, sprint, tiny, published"):
         find_recipe("mnist", "best")
 

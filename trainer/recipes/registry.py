@@ -30,7 +30,8 @@ RECIPES: dict[str, ModuleType] = {
 def presets(name: str) -> dict[str, Recipe]:
     """Returns the recipe's presets by name. Raises RecipeError for an unknown recipe."""
     if name not in RECIPES:
-        raise RecipeError(f"Unknown recipe '{name}'. Known recipes: {', '.join(RECIPES)}.")
+        advice = f" To train on {name}: photos --data {name}." if Path(name).exists() else ""
+        raise RecipeError(f"Unknown recipe '{name}'. Known recipes: {', '.join(RECIPES)}.{advice}")
     found: dict[str, Recipe] = RECIPES[name].PRESETS
     return found
 
