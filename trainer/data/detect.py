@@ -83,6 +83,8 @@ def check_data_option(source: Source, place: Path | None) -> None:
     there = sources_at(place)
     if source in there or (source is not Source.DIGITS and not there):
         return
+    if source is Source.FOLDER and _holds_photos(place) and not _holds_list(place):
+        return  # the tables beside the class-named folders describe something else
     published = source in {Source.MNIST, Source.CIFAR10}
     if published and there == [Source.FOLDER] and not _holds_photos(place):
         return  # a folder of data sets, where this one will be downloaded to
@@ -109,8 +111,9 @@ def recipe_for_path(place: Path, preset: str = "default") -> Recipe:
 def recipe_for_source(source: Source, preset: str = "default") -> Recipe:
     """Returns the recipe for this kind of data, without its settings for its own data set. Raises RecipeError."""
     recipe = find_recipe(_RECIPE_OF[source], preset)
-    own = {"data.source": source, "data.labels": "", "data.input": "null"} if source in {Source.CSV, Source.NPZ} else {}
-    return with_settings(recipe, own)
+    if source not in {Source.CSV, Source.NPZ}:
+        return recipe
+    return with_settings(recipe, {"data.source": source, "data.labels": "", "data.input": "null", "data.test": 0.1})
 
 
 def model_name(recipe: Recipe, place: Path, preset: str) -> str:
@@ -140,13 +143,29 @@ def sources_at(place: Path, labels: Sequence[str] = ()) -> list[Source]:
     for name, source in (("MNIST/raw", Source.MNIST), ("cifar-10-batches-py", Source.CIFAR10)):
         if (place / name).exists():
             found.append(source)
-    folders = {entry.name for entry in place.iterdir() if entry.is_dir() and not is_hidden(entry.name)}
+    folders = {folder.name for folder in _folders(place)}
     if folders and (not found or folders & set(labels)):
         found.append(Source.FOLDER)
     return found
 
 
 def _holds_photos(place: Path) -> bool:
-    """Whether two or more folders directly hold files, as class-named folders do."""
-    folders = [entry for entry in place.iterdir() if entry.is_dir() and not is_hidden(entry.name)]
-    return sum(any(file.is_file() for file in folder.iterdir()) for folder in folders) > 1
+    """Whether two or more folders, or folders of the training split, directly hold files, as class-named ones do."""
+    folders = _folders(place)
+    training = next((folder for folder in folders if csv.part_of_name(folder) == "train"), None)
+    classes = folders if training is None else _folders(training)
+    return sum(any(file.is_file() for file in folder.iterdir()) for folder in classes) > 1
+
+
+def _holds_list(place: Path) -> bool:
+    """Whether a CSV file lists the photos: then folders may be parts of the data set, in place of classes."""
+    try:
+        return lists_images(place, DataConfig(source=Source.CSV, validation=0.1))
+    except DataError:
+        return True
+
+
+def _folders(place: Path) -> list[Path]:
+    return (
+        [entry for entry in place.iterdir() if entry.is_dir() and not is_hidden(entry.name)] if place.is_dir() else []
+    )

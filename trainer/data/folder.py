@@ -3,6 +3,7 @@
 Folders named train, val and test that hold the class-named folders are published splits.
 """
 
+import mimetypes
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,9 +106,13 @@ class FolderSource(PhotoSource):
         if not files:
             raise DataError(f"The folders of {self.folder} hold no files{f': {listed(bad)}' if bad else ''}.")
         left_out = [
-            f"left out {len(documents)} files that are not photos by their names: {name}, ..." for name in documents
+            f"left out {len(documents)} files that are not photos by their names: {name}, ..." for name in documents[:1]
         ]
-        return Listing(files, classes, bad, left_out[:1])
+        stray = [each.name for each in sorted(self.folder.iterdir()) if each.is_file() and _is_photo_by_name(each)]
+        left_out += [
+            f"left out {len(stray)} photos beside the folders of the classes: {name}, ..." for name in stray[:1]
+        ]
+        return Listing(files, classes, bad, left_out)
 
 
 def _are_parts_of_one(names: Sequence[str]) -> bool:
@@ -115,6 +120,10 @@ def _are_parts_of_one(names: Sequence[str]) -> bool:
     words = [set(re.split(r"[^a-z]+", name.lower())) for name in names]
     found = [bool(each & _IMAGES) for each in words]
     return any(found) and not all(found) and all(each & (_IMAGES | _TARGETS) for each in words)
+
+
+def _is_photo_by_name(file: Path) -> bool:
+    return not is_hidden(file.name) and (mimetypes.guess_type(file.name)[0] or "").startswith("image/")
 
 
 def _subfolders(folder: Path) -> list[str]:

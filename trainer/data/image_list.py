@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from pydantic import JsonValue
 
 from trainer.data.csv import SUFFIXES, part_of_name, parts_of_rows
@@ -24,6 +25,7 @@ from trainer.data.table import (
     Table,
     column_named,
     first_rows,
+    is_one_hot,
     open_table,
     place_of_label,
     read_texts,
@@ -114,35 +116,44 @@ def _open_list(path: Path, config: DataConfig, photos: Photos) -> Table | None:
     if not 1 < table.columns <= _MOST_COLUMNS:
         return None
     first, *rows = first_rows(table)
-    columns = zip(*rows[:_TRIED_ROWS], strict=True)
-    at = next(
-        (i for i, cells in enumerate(columns) if 2 * sum(bool(_find(photos, x)) for x in cells) > len(cells)), None
-    )
-    if at is None:
+    rows = rows[:_TRIED_ROWS]
+    if not rows:
+        return None
+    columns = zip(*rows, strict=True)
+    found = [[len(_find(photos, cell)) for cell in cells] for cells in columns]
+    # A column of numbers may name photos by accident, as several folders can hold a photo named 1.
+    at = max(range(table.columns), key=lambda i: (found[i].count(1), -found[i].count(0)), default=0)
+    if not found[at].count(1) or 2 * found[at].count(0) >= len(found[at]):
         return None
     table = open_table(path, header=not _find(photos, first[at]) if config.header is None else config.header)
     usage = next((i for i, name in enumerate(table.names) if name in USAGE_NAMES), None)
-    return replace(table, pixels=(at,), usage=usage, label=(_label_column(table, at, usage, config.label_column),))
+    return replace(table, pixels=(at,), usage=usage, label=_label_columns(table, at, usage, config.label_column, rows))
 
 
-def _label_column(table: Table, path: int, usage: int | None, wanted: str | None) -> int:
+def _label_columns(
+    table: Table, path: int, usage: int | None, wanted: str | None, rows: Sequence[Sequence[str]]
+) -> tuple[int, ...]:
+    """Returns one column, or a column of 0 and 1 for each class."""
     if wanted is not None:
-        return column_named(table, wanted)
+        return (column_named(table, wanted),)
     names = dict(enumerate(table.names))
     others = [i for i in range(table.columns) if i not in {path, usage} and names.get(i) not in ID_NAMES]
     found = [i for i in others if names.get(i) in LABEL_NAMES] or others
-    if len(found) != 1:
+    if len(found) != 1 and not (found and all(is_one_hot([row[i] for i in found]) for row in rows)):
         columns = f"Columns {', '.join(str(i + 1) for i in found)}" if found else "No column"
         raise DataError(
             f"{columns} of {table.path.name} could be the label. Set data.label_column to its name or number, from 1."
         )
-    return found[0]
+    return tuple(found)
 
 
 def _rows(table: Table) -> tuple[list[str], Values]:
-    """Returns the paths and the labels."""
-    texts = read_texts(table, [*(table.pixels or ()), *(table.label or ())])
-    return texts[:, 0].tolist(), read_labels(texts[:, 1], partial(place_of_label, table))
+    """Returns the paths and the labels; the header names the classes of one-hot columns."""
+    columns = table.label or ()
+    texts = read_texts(table, [*(table.pixels or ()), *columns])
+    labels = read_labels(texts[:, 1:], partial(place_of_label, table))
+    one_hot = len(columns) > 1 and table.names
+    return texts[:, 0].tolist(), np.array([table.names[i] for i in columns])[labels] if one_hot else labels
 
 
 def _photos(folder: Path) -> Photos:

@@ -122,8 +122,9 @@ class PhotoSource:
             f"{sum(map(len, read.values())):,} images of {len(classes)} classes below {self.folder}, resized to {size}"
         ]
         notes += listing.notes
-        if len(files) < len(listing.files):
-            notes.append(f"left out {len(listing.files) - len(files):,} excluded files")
+        if self.exclude:
+            excluded = len(listing.files) + len(listing.bad) - count
+            notes.append(f"left out {excluded:,} files, of {len(self.exclude):,} that --exclude names")
         if bad:
             notes.append(f"left out {len(bad)} unreadable files: {listed(bad)}")
         notes += entry.notes

@@ -29,7 +29,7 @@ _SEPARATORS = ";\t|"
 _REMARK = re.compile(rb"#|%|//|sep=.$", re.IGNORECASE)
 _FIRST_LINES = 100
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
-USAGE_NAMES = {"usage", "split", "set", "subset"}
+USAGE_NAMES = {"usage", "split", "set", "subset", "data set"}
 
 
 csv.field_size_limit(2**31 - 1)  # one cell may hold all pixels of a large image
@@ -137,12 +137,12 @@ def _one_hot_columns(others: Sequence[int], rows: Sequence[Sequence[str]], space
         counts = [count for count in range(2, len(others)) if square(len(others) - count)]
         ends = [end for count in counts for end in (list(others[:count]), list(others[-count:]))]
     for end in ends:
-        if len(end) > 1 and all(_is_one_hot([row[i] for i in end]) for row in rows):
+        if len(end) > 1 and all(is_one_hot([row[i] for i in end]) for row in rows):
             return tuple(end)
     return ()
 
 
-def _is_one_hot(cells: Sequence[str]) -> bool:
+def is_one_hot(cells: Sequence[str]) -> bool:
     values = [float(cell) if _is_number(cell) else math.nan for cell in cells]
     return values.count(1) == 1 and values.count(0) == len(values) - 1
 

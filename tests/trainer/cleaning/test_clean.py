@@ -100,7 +100,7 @@ def test_excluded_photos_are_left_out_also_unreadable_ones(tmp_path: Path, capsy
     assert shown(data, exclude, tmp_path) == 0
     output = capsys.readouterr().err
     assert "11 images of 2 classes" in output
-    assert "left out 2 excluded files" in output
+    assert "left out 2 files, of 2 that --exclude names" in output
 
 
 @pytest.mark.parametrize(

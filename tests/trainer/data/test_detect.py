@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas.image import encode_png
-from trainer.data.detect import open_source, recipe_for_path
+from trainer.data.detect import check_data_option, open_source, recipe_for_path
 from trainer.data.digits import DigitsSource
 from trainer.data.split import split
 from trainer.data.torchvision_datasets import CIFAR10_SET, MNIST_SET, PublishedSet, PublishedSource
@@ -133,6 +133,30 @@ def test_data_is_known_by_its_content_and_gets_the_recipe_made_for_it(
     if source is Source.FOLDER:  # else the size follows the photos, as tests/trainer/models/test_input_size.py shows
         recipe = with_settings(recipe, NEEDED[source])
     assert len(split(open_source(recipe.data, tmp_path).load(), recipe.data).labels) == 2
+
+
+def test_rows_without_a_test_split_are_divided_as_photos_are(tmp_path: Path) -> None:
+    for file in lay_out(Source.CSV, tmp_path).glob("*_test.csv"):
+        file.unlink()
+    recipe = recipe_for_path(tmp_path)
+    assert len(split(open_source(recipe.data, tmp_path).load(), recipe.data).test) == 4
+
+
+@pytest.mark.parametrize("within", ["", "train"])
+def test_photos_are_read_beside_a_table_of_something_else(tmp_path: Path, within: str) -> None:
+    (tmp_path / within).mkdir(exist_ok=True)
+    lay_out(Source.FOLDER, tmp_path / within)
+    (tmp_path / "notes.csv").write_text("day,weather\nmonday,rain\n")
+    check_data_option(Source.FOLDER, tmp_path)
+
+
+def test_folders_of_listed_photos_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for part in ("part 1", "part 2"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / f"{part}.png").write_bytes(encode_png(np.zeros((9, 9, 3), np.uint8)))
+    (tmp_path / "list.csv").write_text("image,label\npart 1,cat\npart 2,dog\n")
+    with pytest.raises(RecipeError, match=r"add --set data\.source=csv"):
+        check_data_option(Source.FOLDER, tmp_path)
 
 
 @pytest.mark.parametrize(("place", "source"), [("MNIST/raw", "mnist"), ("cifar-10-batches-py", "cifar10")])

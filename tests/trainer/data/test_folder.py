@@ -185,6 +185,20 @@ def test_folders_beside_the_training_split_that_are_no_splits_are_named(
         FolderSource(tmp_path, SPEC).load()
 
 
+def test_photos_beside_the_classes_are_reported(photos: Path) -> None:
+    for name in ("stray.JPG", ".hidden.jpg"):
+        (photos / name).write_bytes(solid("red", (9, 9), "JPEG"))
+    data = FolderSource(photos, SPEC).load()
+    assert len(data.train) == 6
+    assert "left out 1 photos beside the folders of the classes: stray.JPG, ..." in data.notes
+
+
+def test_excluded_names_that_match_no_file_are_reported(photos: Path) -> None:
+    data = FolderSource(photos, SPEC, exclude=frozenset({"red/a.png", "rot/a.png"})).load()
+    assert len(data.train) == 5
+    assert "left out 1 files, of 2 that --exclude names" in data.notes
+
+
 def test_a_class_may_be_named_train(tmp_path: Path) -> None:
     for name in ("bus/city", "train/steam"):
         (tmp_path / name).mkdir(parents=True)

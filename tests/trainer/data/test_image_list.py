@@ -62,6 +62,29 @@ def test_a_list_names_photos_and_labels_in_columns_of_any_names(folder: Path, he
         assert data.train.name(3) == "photos/photo 3.png"
 
 
+def test_columns_of_0_and_1_are_classes(folder: Path) -> None:
+    rows = [f"photo {i},{','.join(str(float(labels(i) == name)) for name in COLOURS)}" for i in range(COUNT)]
+    write(folder / "truth.csv", f"image,{','.join(COLOURS)}", *rows)
+    data = source(folder).load()
+    assert [data.labels[label] for label in data.train.labels] == [labels(i) for i in range(COUNT)]
+    write(folder / "truth.csv", f"image,{','.join(COLOURS)}", *rows, "photo 0,1,1,0")
+    with pytest.raises(DataError, match=r"Columns 2, 3, 4 .* could be the label"):
+        source(folder).load()
+
+
+def test_numbers_that_are_names_of_photos_in_several_folders_are_not_the_column_of_photos(tmp_path: Path) -> None:
+    rows = []
+    for i, name in enumerate(COLOURS):
+        for part in ("train", "valid", "test"):
+            (tmp_path / part / name).mkdir(parents=True)
+            (tmp_path / part / name / f"{i}.png").write_bytes(solid(name))
+            rows.append(f"{i},{part}/{name}/{i}.png,{name},{part},Color {name}")
+    write(tmp_path / "colours.csv", "class id,filepaths,labels,data set,scientific name", *rows)
+    data = source(tmp_path).load()
+    assert data.labels == tuple(sorted(COLOURS))
+    assert [len(part) for part in data.parts] == [3, 3, 3]
+
+
 def test_numbers_take_the_given_names_and_a_changed_list_is_read_again(folder: Path) -> None:
     write(folder / "train.csv", "file,y", *(f"photo {i}.png,{i % 2}" for i in range(COUNT)))
     data = source(folder, labels=("even", "odd")).load()
