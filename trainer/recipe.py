@@ -273,6 +273,10 @@ class TransferConfig(Frozen):
             raise ValueError(
                 "without starting weights, also set head_epochs=0, body_rate=1, sha256=null, probe=false and frozen=0"
             )
+        if isinstance(self.fine_tune, float) and not self.probe:
+            raise ValueError("fine_tune limits the training after a linear probe; without one, set max_seconds")
+        if self.keep_head and self.fine_tune is FineTune.OFF:
+            raise ValueError("keep_head=true and fine_tune=off would train nothing; leave one of them out")
         return self
 
 

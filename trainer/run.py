@@ -114,9 +114,11 @@ def _fit(
     world: World,
     runs: CheckpointOptions | None,
 ) -> Fitted:
-    """Trains all layers at once; or, from a backbone's weights, the last layer first."""
+    """Trains all layers at once; or, from a backbone's weights without a last layer to keep, the last layer first."""
     transfer = recipe.transfer
     if not transfer.probe or transfer.keep_head or not isinstance(recipe.network, BackboneConfig):
+        if isinstance(transfer.fine_tune, float):
+            recipe = recipe.model_copy(update={"max_seconds": transfer.fine_tune})
         return fit(network, data, recipe, device, reporter, checkpoints=checkpoints, world=world)
     from trainer.training.fine_tune import fine_tune  # noqa: PLC0415 - scikit-learn takes seconds
     from trainer.training.probe import fit_probe  # noqa: PLC0415 - imports PyTorch

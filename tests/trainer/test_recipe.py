@@ -65,6 +65,8 @@ def test_any_other_name_is_a_network_of_timm() -> None:
         ({"transfer.fine_tune": "long"}, "transfer.fine_tune = 'long': it must be a number of seconds above 0, 'auto'"),
         ({"variants": "int4"}, r"variants.0 = 'int4': it must be 'int8' or 'fp16'\."),
         ({"transfer.probe": "true"}, "without starting weights"),
+        ({"transfer.fine_tune": "5"}, "fine_tune limits the training after a linear probe; .* set max_seconds"),
+        ({"transfer.keep_head": "true", "transfer.fine_tune": "off"}, "would train nothing; leave one of them out"),
         ({"network.widths": "a"}, "network.widths"),
         ({"optimizer.name": "sgdd"}, "optimizer.name"),
         ({"data.validation": "0.95"}, "no images to train on"),

@@ -77,6 +77,16 @@ def test_fine_tuning_is_a_second_step_that_is_kept_only_if_validation_improves(t
     assert provenance.duration_seconds == pytest.approx(probe.seconds + tuned.seconds, abs=0.2)
 
 
+def test_fine_tuning_from_a_kept_last_layer_ends_after_its_seconds(tmp_path: Path) -> None:
+    bundle = train_bundle(probe_runs.recipe(tmp_path), tmp_path, probe_runs.source(60))
+    recipe = probe_runs.recipe(tmp_path, weights=str(bundle.path), keep_head=True, fine_tune=1)
+    provenance = train_bundle(
+        recipe.model_copy(update={"epochs": 500}), tmp_path, probe_runs.source(60)
+    ).manifest.provenance
+    assert not provenance.steps
+    assert 1 <= provenance.epochs < 500
+
+
 @pytest.mark.parametrize("probe", [True, False])
 def test_fine_tuning_keeps_the_statistics_of_batch_norm_that_the_probe_was_fitted_to(
     tmp_path: Path, probe: bool
