@@ -93,7 +93,7 @@ def assemble(
         reference = Reference(graph.whole, data, accuracy, exported.original, images, probabilities, maps)
         variants = make_variants(settings.variants, reference, folder)
         failures = write_files(folder, test, reject)
-        write_page(folder / "report", settings.name, data.name, test.metrics)
+        write_page(folder / "report", settings.name, data.name, test.metrics, provenance.steps)
         weights = folder / WEIGHTS_FILE
         fp32 = Variant(
             name=VariantName.FP32,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
-from schemas.manifest import DataProvenance, Provenance, Suspects
+from schemas.manifest import DataProvenance, Duplicates, Provenance, Suspects
+from trainer.data.duplicates import count_known
 from trainer.data.split import Splits
 from trainer.data.suspects import Kind, Suspect
 from trainer.models.summary import parameter_count
@@ -24,9 +25,14 @@ from trainer.training.loop import Fitted
 def provenance(
     recipe: Recipe, data: Splits, suspects: Sequence[Suspect], fitted: Fitted, device: torch.device
 ) -> Provenance:
+    duplicates = data.duplicates
+    if fitted.held is not None:  # the last layer learnt from the validation split, too
+        duplicates = Duplicates(
+            validation=duplicates.validation, test=count_known(data.test, data.train, data.validation)
+        )
     return Provenance(
         recipe=recipe.model_dump(mode="json"),
-        data=_data(data, _counted(suspects, unlike=fitted.unlike is not None)),
+        data=_data(data, duplicates, _counted(suspects, unlike=fitted.unlike is not None)),
         seed=recipe.seed,
         epochs=len(fitted.history),
         best_epoch=fitted.best_epoch,
@@ -43,7 +49,7 @@ def provenance_of_import(origin: dict[str, JsonValue], parameters: int, data: Sp
     """Returns the provenance of a model that was trained elsewhere; origin describes its file."""
     return Provenance(
         recipe={"imported": origin},
-        data=_data(data),
+        data=_data(data, data.duplicates),
         seed=0,
         epochs=0,
         best_epoch=0,
@@ -54,14 +60,14 @@ def provenance_of_import(origin: dict[str, JsonValue], parameters: int, data: Sp
     )
 
 
-def _data(data: Splits, suspects: Suspects | None = None) -> DataProvenance:
+def _data(data: Splits, duplicates: Duplicates, suspects: Suspects | None = None) -> DataProvenance:
     return DataProvenance(
         name=data.name,
         content_hash=data.content_hash,
         train=len(data.train),
         validation=len(data.validation),
         test=len(data.test),
-        duplicates=data.duplicates,
+        duplicates=duplicates,
         suspects=suspects,
     )
 

@@ -5,11 +5,12 @@ service's Content-Security-Policy.
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from schemas.evaluation import ClassMetrics, Interval, Metrics
+from schemas.manifest import TrainingStep
 from schemas.report_style import REPORT_STYLE
 
 PAGE = "report.html"
@@ -24,7 +25,7 @@ _PICTURES = {
 }
 
 
-def write_page(folder: Path, name: str, data: str, test: Metrics) -> None:
+def write_page(folder: Path, name: str, data: str, test: Metrics, steps: Sequence[TrainingStep] = ()) -> None:
     """Writes the page of a model's report from the files in the folder. Raises OSError."""
     pictures = [
         f"<h2>{title}</h2>\n{_picture(folder / file, title)}"
@@ -56,6 +57,7 @@ def write_page(folder: Path, name: str, data: str, test: Metrics) -> None:
 {_summary(test)}
 <h2>Classes</h2>
 {_table(("class", "precision", "recall", "F1", "images"), map(_class_row, test.per_class))}
+{_steps(steps)}
 {chr(10).join(pictures)}
 {layers}
 <h2>Tables</h2>
@@ -79,6 +81,21 @@ def _summary(test: Metrics) -> str:
         ("images", f"{test.n:,}"),
     ]
     return _table(("metric", "value"), rows)
+
+
+def _steps(steps: Sequence[TrainingStep]) -> str:
+    if not steps:
+        return ""
+    rows = [
+        (
+            f"{step.name}{' (kept)' if step.kept else ''}",
+            f"{step.validation_accuracy:.2%} ({_interval(step.validation_interval)})",
+            f"{step.validation_images:,}{f' in {step.folds} folds' if step.folds else ''}",
+            f"{step.seconds:.1f}",
+        )
+        for step in steps
+    ]
+    return f"<h2>Steps of training</h2>\n{_table(('step', 'validation accuracy', 'images', 'seconds'), rows)}"
 
 
 def _interval(interval: Interval) -> str:

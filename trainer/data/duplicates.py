@@ -10,7 +10,7 @@ from trainer.data.dataset import LabelledImages, Rows
 
 REMEDY = (
     "`python -m trainer clean DATA` lists all copies in clean/exclude.csv, and `train --exclude clean/exclude.csv` "
-    "leaves these files out. From a CSV or .npz file, remove their rows."
+    "leaves these files out. From a CSV or .npz file, remove their rows. Add images to classes of fewer than three."
 )
 _SHOWN = 3
 
@@ -44,6 +44,12 @@ def find_duplicates(train: LabelledImages, validation: LabelledImages, test: Lab
             f"{len(contradictions):,} images occur twice with different labels: {examples}{_more(contradictions)}"
         )
     return Found(Duplicates(validation=counts["validation"], test=counts["test"]), tuple(notes))
+
+
+def count_known(part: LabelledImages, *others: LabelledImages) -> int:
+    """Returns how many images of the part are also in one of the others."""
+    known = np.concatenate([short_hashes(other) for other in others])
+    return int(np.isin(short_hashes(part), known).sum())
 
 
 def _in_both(part: LabelledImages, other: LabelledImages) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@ import numpy as np
 
 from schemas.manifest import Duplicates
 from trainer.data.dataset import LabelledImages
-from trainer.data.duplicates import find_duplicates
+from trainer.data.duplicates import count_known, find_duplicates
 
 
 def part(values: list[int], labels: list[int] | None = None, names: list[str] | None = None) -> LabelledImages:
@@ -25,6 +25,10 @@ def test_images_that_are_learnt_from_and_judged_by_are_counted_and_named() -> No
         "2 of 3 validation images are training images too: image 0 = image 3, image 2 = image 3",
         "1 of 4 test images are training images too: image 2 = image 2",
     )
+
+
+def test_images_of_a_part_that_are_in_one_of_the_others_are_counted_once() -> None:
+    assert count_known(part([1, 2, 3, 4]), part([1, 2]), part([2, 9, 4])) == 3
 
 
 def test_a_few_are_named_and_the_rest_counted() -> None:

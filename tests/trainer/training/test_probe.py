@@ -53,6 +53,7 @@ def test_two_images_per_class_make_a_bundle(tmp_path: Path) -> None:
     (step,) = bundle.manifest.provenance.steps
     assert step.folds == 2
     assert bundle.manifest.metrics.validation.n == step.validation_images
+    assert "3 of 3 test images are also training images" in (bundle.path / "README.md").read_text()
 
 
 def test_the_bundle_holds_the_probe_and_its_cost(tmp_path: Path) -> None:
@@ -74,6 +75,10 @@ def test_fine_tuning_is_a_second_step_that_is_kept_only_if_validation_improves(t
     assert probe.kept is not tuned.kept
     assert tuned.kept is (provenance.best_epoch > 1)
     assert provenance.epochs > 1
+    page = (bundle.path / "report" / "report.html").read_text()
+    for step in provenance.steps:
+        assert f"{step.name}{' (kept)' if step.kept else ''}</th><td>{step.validation_accuracy:.2%} (95% inter" in page
+        assert f"<td>{step.seconds:.1f}</td>" in page
     assert provenance.duration_seconds == pytest.approx(probe.seconds + tuned.seconds, abs=0.2)
 
 
