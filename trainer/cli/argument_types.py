@@ -44,6 +44,14 @@ def numbers(text: str) -> tuple[float, ...]:
     return values
 
 
+def deviations(text: str) -> tuple[float, ...]:
+    """Like numbers, above 0."""
+    values = numbers(text)
+    if min(values) <= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' must be above 0")
+    return values
+
+
 def image_shape(text: str) -> tuple[int, int, int]:
     """height,width,channels"""
     sides = [int(part) for part in text.split(",") if part.isdecimal()]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.manifest import InputSpec, Interpolation, Resize
-from trainer.cli.argument_types import image_shape, model_name, numbers
+from trainer.cli.argument_types import deviations, image_shape, model_name, numbers
 from trainer.cli.bundle_options import add_bundle_options, describe_test, how_to_serve
 from trainer.cli.data_options import SOURCES, add_decoding_options, location_of
 from trainer.cli.output import say
@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mean", type=numbers, metavar="M[,M,M]", help="mean of pixels of 0..1 (default: chosen with --data)"
     )
-    parser.add_argument("--std", type=numbers, metavar="S[,S,S]", help="standard deviation; needs --mean")
+    parser.add_argument("--std", type=deviations, metavar="S[,S,S]", help="standard deviation; needs --mean")
     parser.add_argument("--logits", action="store_true", help="the outputs are logits (default: detected)")
     parser.add_argument(
         "--resize",

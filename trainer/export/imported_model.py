@@ -81,6 +81,11 @@ class ImportedModel:
         self._type = self._input.type.tensor_type.elem_type
         self.takes_bytes = self._type == TensorProto.UINT8
         self.layout, self.shape = _layout_and_shape(self._input, layout, shape)
+        if self.shape[2] not in {1, 3}:
+            raise ImportedModelError(
+                f"In the layout {self.layout}, the images of the model have {self.shape[2]} channels; they must have 1 "
+                "(grey) or 3 (RGB). Give the right --layout."
+            )
         self._output, last = _output(model)
         self._model = _with_output(model, self._output)
         try:

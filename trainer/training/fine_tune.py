@@ -14,7 +14,7 @@ from trainer.training.checkpoint import Checkpoints
 from trainer.training.distributed import ALONE, World
 from trainer.training.loop import Fitted, fit
 from trainer.training.probe import Probe
-from trainer.training.progress import Reporter
+from trainer.training.progress import Epoch, Reporter
 
 AUTO_SHARE = 2.0  # of the probe's time
 
@@ -49,7 +49,7 @@ def fine_tune(
     if seconds in {FineTune.OFF, 0.0}:
         return probed
     budgeted = recipe.model_copy(update={"max_seconds": float(seconds)})
-    tuned = fit(network, data, budgeted, device, reporter, checkpoints=checkpoints, world=world)
+    tuned = fit(network, data, budgeted, device, _AfterProbe(reporter), checkpoints=checkpoints, world=world)
     best = tuned.history[tuned.best_epoch - 1]
     kept = (best.score, -best.validation_loss) > (probe.epoch.score, -probe.epoch.validation_loss)
     count = len(data.validation)
@@ -62,7 +62,27 @@ def fine_tune(
         kept=kept,
     )
     reporter.note(step.sentence)
-    history = (probe.epoch, *(dataclasses.replace(epoch, epoch=epoch.epoch + 1) for epoch in tuned.history))
+    history = (probe.epoch, *map(_next, tuned.history))
     steps = (probe.step.model_copy(update={"kept": not kept}), step)
     found = dataclasses.replace(tuned, best_epoch=tuned.best_epoch + 1) if kept else probed
     return dataclasses.replace(found, history=history, seconds=probe.seconds + tuned.seconds, steps=steps)
+
+
+class _AfterProbe(Reporter):
+    """Passes everything on to another reporter, and counts the epochs after that of the linear probe."""
+
+    def __init__(self, inner: Reporter) -> None:
+        self._inner = inner
+
+    def note(self, sentence: str) -> None:
+        self._inner.note(sentence)
+
+    def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None:
+        self._inner.step(step, progress, loss, accuracy, images_per_second)
+
+    def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:
+        self._inner.epoch(_next(epoch), epochs, progress)
+
+
+def _next(epoch: Epoch) -> Epoch:
+    return dataclasses.replace(epoch, epoch=epoch.epoch + 1)

@@ -137,6 +137,7 @@ def fit_probe(
         seconds=seconds,
         images_per_second=len(everything) / seconds,
     )
+    reporter.probe(epoch)
     return Probe(held, folds, seconds, epoch, step, unlike)
 
 

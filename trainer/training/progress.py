@@ -51,6 +51,9 @@ class Reporter:
     def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None:
         pass
 
+    def probe(self, epoch: Epoch) -> None:
+        """Receives the figures of a linear probe, the first epoch of its run; a note has described them."""
+
     def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:
         pass
 

@@ -5,6 +5,7 @@ TensorBoard's files are beside the checkpoints. The others take their server, or
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -48,6 +49,8 @@ class TensorBoard:
 
 class MLflow:
     def __init__(self, folder: Path, name: str, settings: Settings) -> None:
+        # By default, MLflow repeats a request for minutes if the server cannot be reached.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         import mlflow  # noqa: PLC0415 - an optional package
 
         self._mlflow = mlflow
@@ -98,8 +101,15 @@ class TrackingReporter(Reporter):
     def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None:
         self._inner.step(step, progress, loss, accuracy, images_per_second)
 
+    def probe(self, epoch: Epoch) -> None:
+        self._inner.probe(epoch)
+        self._log(epoch)
+
     def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:
         self._inner.epoch(epoch, epochs, progress)
+        self._log(epoch)
+
+    def _log(self, epoch: Epoch) -> None:
         figures = _figures(epoch)
         self._each(lambda tracker: tracker.log(figures, epoch.epoch))
 

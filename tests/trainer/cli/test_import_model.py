@@ -1,5 +1,6 @@
 """python -m trainer import: from a file of another exporter to a bundle that serves."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from schemas.bundle import open_bundle
 from tests.support.service_process import serving_bundles
+from trainer.cli.argument_types import deviations
 from trainer.cli.import_model import read_labels
 from trainer.cli.main import main
 from trainer.errors import DataError
@@ -65,6 +67,13 @@ def test_wrong_options_are_reported(
 ) -> None:
     assert imported("keras.onnx", labels, *arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "1,0,1", "-1"])
+def test_a_standard_deviation_must_be_positive(text: str) -> None:
+    assert deviations("0.5,1,2") == (0.5, 1, 2)
+    with pytest.raises(argparse.ArgumentTypeError, match="must be above 0"):
+        deviations(text)
 
 
 def test_a_wrong_number_of_labels_is_reported(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:

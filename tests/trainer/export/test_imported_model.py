@@ -172,6 +172,11 @@ def test_an_input_size_that_contradicts_the_graph_is_refused() -> None:
         ImportedModel(graph({"a": ["n", 3, 4, 4]}), shape=(5, 4, 3))
 
 
+def test_a_layout_with_other_channels_than_grey_or_rgb_is_refused() -> None:
+    with pytest.raises(ImportedModelError, match="In the layout nhwc, the images of the model have 4 channels"):
+        ImportedModel(graph({"a": ["n", 3, 4, 4]}), Layout.NHWC)
+
+
 def test_a_model_of_several_labels_per_image_is_refused(tmp_path: Path) -> None:
     file = exported_by_torch(tmp_path, small_network(4, nn.Sigmoid()), 3, 8, 8)
     with pytest.raises(ImportedModelError, match="an image may have several labels"):

@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ import mlflow
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.support import colour_images
+from tests.support import colour_images, probe_runs
 from tests.support.recorder import Recorder
 from tests.support.training import train_bundle
 from trainer.errors import UsageError
@@ -79,6 +81,26 @@ def test_wandb_gets_every_epoch_without_a_network(tmp_path: Path, monkeypatch: p
     content = file.read_bytes()  # the names, and the values as JSON
     assert all(name.encode() in content for name in FIGURES)
     assert all(json.dumps(epoch.validation_loss).encode() in content for epoch in recorder.epochs)
+
+
+def test_a_tracker_gets_the_linear_probe_as_the_first_epoch(tmp_path: Path) -> None:
+    recorder, runs = Recorder(), CheckpointOptions(tmp_path / "runs", trackers=[TrackerName.TENSORBOARD])
+    recipe = probe_runs.recipe(tmp_path, fine_tune=0.2)
+    bundle = train_bundle(recipe, tmp_path, probe_runs.source(60), reporter=recorder, runs=runs)
+    events = EventAccumulator(str(tmp_path / "runs" / "colours-1" / "tensorboard"))
+    events.Reload()
+    epochs = [event.step for event in events.Scalars("accuracy/validation")]
+    assert epochs == list(range(1, bundle.manifest.provenance.epochs + 1))
+    assert epochs[1:] == [epoch.epoch for epoch in recorder.epochs]
+
+
+def test_mlflow_does_not_wait_long_for_a_server_that_cannot_be_reached(tmp_path: Path) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # accepts no connection
+        mlflow.set_tracking_uri(f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(UsageError, match=r"--mlflow could not start: .*Max retries exceeded"):
+            tracked(tmp_path, TrackerName.MLFLOW)
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
 
 
 def test_a_tracker_that_fails_costs_nothing_but_its_epochs(tmp_path: Path, database: str) -> None:
