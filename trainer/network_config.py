@@ -98,8 +98,14 @@ def check_network(network: AnyNetwork) -> None:
 
 
 def unknown_network(name: str) -> RecipeError:
-    known = [*NETWORKS, PACKAGED, *_timm_names()]
-    close = difflib.get_close_matches(name, known, n=_SUGGESTIONS, cutoff=0.5)
+    known = {*NETWORKS, PACKAGED, *_timm_names()}
+    begin = {each for each in known if name and each.startswith(name)}
+
+    def rank(each: str) -> tuple[bool, float, str]:
+        return each not in begin, -difflib.SequenceMatcher(None, each, name).ratio(), each
+
+    similar = difflib.get_close_matches(name, known, n=_SUGGESTIONS, cutoff=0.5)
+    close = sorted({*begin, *similar}, key=rank)[:_SUGGESTIONS]
     hint = f"Did you mean {' or '.join(close)}?" if close else "List the names with timm.list_models()."
     return RecipeError(f"Unknown network '{name}'. {hint}")
 

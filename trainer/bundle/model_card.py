@@ -10,6 +10,7 @@ from trainer.data.duplicates import REMEDY
 
 FEW_TEST_IMAGES = 100
 _SHOWN_CLASSES = 50
+_ENOUGH_TO_BE_PREDICTED = 5  # test images of a class; of fewer, a good model may get none right
 
 
 def model_card(manifest: ModelManifest, folder: Path) -> str:
@@ -81,7 +82,7 @@ def warnings_of(manifest: ModelManifest) -> list[str]:
     if not learnt_something(test):
         warnings.append(
             f"The model is no better than guessing: its test accuracy is {test.accuracy:.2%} on "
-            f"{len(manifest.labels):,} classes. Check the labels, and try another learning rate."
+            f"{len(manifest.labels):,} classes. {_check(manifest)}"
         )
     if test.n < FEW_TEST_IMAGES:
         interval = test.accuracy_interval
@@ -92,13 +93,12 @@ def warnings_of(manifest: ModelManifest) -> list[str]:
     never_predicted = [
         row.label
         for row, count in zip(test.per_class, map(sum, zip(*test.confusion_matrix, strict=True)), strict=True)
-        if row.support and not count
+        if row.support >= _ENOUGH_TO_BE_PREDICTED and not count
     ]
     if never_predicted:
-        warnings.append(
-            f"The model never predicts {_first(never_predicted)} on the test split. Add images of "
-            f"{'these classes' if len(never_predicted) > 1 else 'this class'}, or try --set class_weights=balanced."
-        )
+        them = "these classes" if len(never_predicted) > 1 else "this class"
+        advice = "" if _is_imported(manifest) else f" Add images of {them}, or try --set class_weights=balanced."
+        warnings.append(f"The model never predicts {_first(never_predicted)} on the test split.{advice}")
     if duplicates is not None:
         warnings += [
             f"{count:,} of {n:,} {split} images are also training images, so the {split} metrics are too optimistic. "
@@ -122,6 +122,16 @@ def warnings_of(manifest: ModelManifest) -> list[str]:
             "remove those that do not show their class."
         )
     return warnings
+
+
+def _check(manifest: ModelManifest) -> str:
+    if _is_imported(manifest):
+        return "Check the order of the labels, and --mean and --std."
+    return "Check the labels." if manifest.provenance.steps else "Check the labels, and try another learning rate."
+
+
+def _is_imported(manifest: ModelManifest) -> bool:
+    return "imported" in manifest.provenance.recipe
 
 
 def _warnings(manifest: ModelManifest) -> str:

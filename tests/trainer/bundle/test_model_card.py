@@ -90,6 +90,30 @@ def test_warns_of_a_model_that_learnt_nothing(tmp_path: Path) -> None:
     assert f"- {warning}\n" in model_card(guessing, tmp_path)
 
 
+def test_the_advice_fits_the_origin_of_a_model_that_learnt_nothing(tmp_path: Path) -> None:
+    labels = [i % 10 for i in range(200)]
+    imported = manifest_of(tmp_path / "imported", recipe={"imported": {}})
+    (warning, never_predicted) = warnings_of(with_test_metrics(imported, labels, [0] * 200))
+    assert warning.endswith("Check the order of the labels, and --mean and --std.")
+    assert never_predicted.endswith("on the test split.")
+    step = TrainingStep(
+        name="linear probe",
+        seconds=1,
+        validation_accuracy=0.5,
+        validation_interval=Interval(lower=0.2, upper=0.8),
+        validation_images=9,
+        kept=True,
+    )
+    probe = manifest_of(tmp_path / "probe", steps=(step,))
+    assert warnings_of(with_test_metrics(probe, labels, [0] * 200))[0].endswith("on 10 classes. Check the labels.")
+
+
+def test_a_class_of_few_test_images_need_not_be_predicted(tmp_path: Path) -> None:
+    labels = [0] * 96 + [1] * 4
+    manifest = with_test_metrics(manifest_of(tmp_path), [*labels, *[2] * 100], [0] * 100 + [2] * 100)
+    assert not any("never predicts" in warning for warning in warnings_of(manifest))
+
+
 def test_warns_of_images_in_two_splits(tmp_path: Path) -> None:
     data = manifest_of(tmp_path / "a").provenance.data.model_copy(
         update={"duplicates": Duplicates(validation=0, test=7)}

@@ -24,7 +24,7 @@ from trainer.models.backbones import TIMM_NAMES, own_input, own_normalisation
 from trainer.models.build import build, build_network
 from trainer.models.layers import Shape
 from trainer.models.pretrained import packaged_tensors, starting_weights, with_weights_hash
-from trainer.network_config import PACKAGED, AnyNetwork, BackboneConfig, FastConfig, PlainConfig
+from trainer.network_config import PACKAGED, AnyNetwork, BackboneConfig, FastConfig, PlainConfig, unknown_network
 from trainer.recipe import Recipe, TransferConfig
 from trainer.recipes.registry import network_of_bundle
 
@@ -194,6 +194,18 @@ def test_without_a_network_connection_one_sentence_names_the_alternatives(tmp_pa
     last = ended.stderr.splitlines()[-1]
     for part in ("weights of resnet18", "Connection refused", "--weights FILE.safetensors", "needs no download"):
         assert part in last
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("efficientnet_lite", "Did you mean efficientnet_lite0 or efficientnet_lite1 or"),
+        ("mobilenet", "Did you mean mobilenet"),
+        ("zzzz", "List the names with timm.list_models()."),
+    ],
+)
+def test_the_names_that_begin_as_an_unknown_one_are_suggested_first(name: str, hint: str) -> None:
+    assert hint in str(unknown_network(name))
 
 
 def test_a_network_without_pretrained_weights_is_refused() -> None:
