@@ -175,9 +175,9 @@ If it was trained on some of the images above, the metrics are too optimistic. T
 `{origin["normalisation"]}`.
 """
     epochs = "1 epoch" if source.epochs == 1 else f"{source.epochs} epochs"
+    best = f" The weights are those of epoch {source.best_epoch}, the best on validation." if source.epochs > 1 else ""
     return f"""## Training
-{epochs} in {source.duration_seconds:.1f} s on {source.device}{_processes(manifest)}; \
-seed {source.seed}. The weights are those of epoch {source.best_epoch}, the best on validation.
+{epochs} in {source.duration_seconds:.1f} s on {source.device}{_processes(manifest)}; seed {source.seed}.{best}
 {_start(manifest)}{_steps(manifest)}The recipe is in `manifest.json`.
 """
 
@@ -191,7 +191,17 @@ def _start(manifest: ModelManifest) -> str:
 
 def _steps(manifest: ModelManifest) -> str:
     """Ends in an empty line, without which the text after it would belong to the last item."""
-    return "".join([*(f"- {step.sentence}\n" for step in manifest.provenance.steps), "\n"])
+    steps = "".join([*(f"- {step.sentence}\n" for step in manifest.provenance.steps), "\n"])
+    both = "After cross-validation, the last layer learnt from the training and the validation images.\n"
+    return steps + both * _cross_validated(manifest)
+
+
+def _cross_validated(manifest: ModelManifest) -> bool:
+    return any(step.folds for step in manifest.provenance.steps)
+
+
+def _chosen_on(manifest: ModelManifest) -> str:
+    return "the predictions of the cross-validation" if _cross_validated(manifest) else "the validation split"
 
 
 def _processes(manifest: ModelManifest) -> str:
@@ -208,9 +218,10 @@ def _calibration(manifest: ModelManifest, folder: Path) -> str:
     if scaling is None:
         return ""
     fitted = (
-        "Temperature 1: scaling did not improve the calibration on the validation split."
+        f"Temperature 1: scaling did not improve the calibration on {_chosen_on(manifest)}."
         if scaling.temperature == 1
-        else f"The graph divides logits by a temperature of {scaling.temperature:.3f}, fitted on the validation split."
+        else f"The graph divides logits by a temperature of {scaling.temperature:.3f}, fitted on "
+        f"{_chosen_on(manifest)}."
     )
     return f"""
 ## Calibration
@@ -230,8 +241,8 @@ def _reject(manifest: ModelManifest) -> str:
         "" if test.accuracy is None else f" with an accuracy of {test.accuracy:.2%}{_interval(test.accuracy_interval)}"
     )
     return f"""
-A confidence threshold of {reject.threshold:.4f} reaches an accuracy of {reject.target_accuracy:.2%} on the validation
-split.
+A confidence threshold of {reject.threshold:.4f} reaches an accuracy of {reject.target_accuracy:.2%} on
+{_chosen_on(manifest)}.
 On the test split, {test.coverage:.2%}{_interval(test.coverage_interval)} of the {n:,} images reach it{accuracy}.
 """
 

@@ -53,7 +53,10 @@ def test_two_images_per_class_make_a_bundle(tmp_path: Path) -> None:
     (step,) = bundle.manifest.provenance.steps
     assert step.folds == 2
     assert bundle.manifest.metrics.validation.n == step.validation_images
-    assert "3 of 3 test images are also training images" in (bundle.path / "README.md").read_text()
+    card = (bundle.path / "README.md").read_text()
+    assert "3 of 3 test images are also training images" in card
+    assert "After cross-validation, the last layer learnt from the training and the validation images." in card
+    assert "on the validation split" not in card
 
 
 def test_the_bundle_holds_the_probe_and_its_cost(tmp_path: Path) -> None:
