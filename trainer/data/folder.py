@@ -42,8 +42,14 @@ class FolderSource(PhotoSource):
             raise DataError(f"{self.folder} is not a folder. Give the folder of class-named folders with --data.")
         names = _subfolders(self.folder)
         splits = {part: self.folder / name for name in names if (part := part_of_name(Path(name)))}
-        if len(splits) == len(names) and "train" in splits and all(_subfolders(path) for path in splits.values()):
-            return splits
+        if len(splits) == len(names) and "train" in splits:
+            if all(_subfolders(path) for path in splits.values()):
+                return splits
+            if len(names) > 1 and not any(_subfolders(path) for path in splits.values()):
+                raise DataError(
+                    f"The folders {_shown(names)} of {self.folder} are splits without classes. Put the images of each "
+                    f"class into a folder of its name, as in {splits['train'].name}/cat."
+                )
         if "train" in splits and (classes := set(_subfolders(splits["train"]))):
             for name in names:
                 found = set(_subfolders(self.folder / name))

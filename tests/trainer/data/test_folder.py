@@ -171,6 +171,7 @@ def test_published_splits_are_not_classes(photos: Path, names: Sequence[str]) ->
     ("layout", "fault"),
     [
         (["train/red", "train/blue", "vali/red", "vali/blue"], "vali is no split: its name is not val or test"),
+        (["train", "test"], "The folders test, train of .* are splits without classes"),
         (["train/red", "train/blue", "test"], "test is no split: it has no folders of classes"),
         (["train/red", "train/blue", "test/red", "test/green"], "train/green is missing, but another split has the cl"),
     ],
