@@ -118,7 +118,7 @@ class FolderSource(PhotoSource):
         left_out += [
             f"left out {len(stray)} photos beside the folders of the classes: {name}, ..." for name in stray[:1]
         ]
-        return Listing(files, classes, bad, left_out)
+        return Listing(files, classes, bad, [*left_out, *_splits_within(parts["train"], classes)])
 
 
 def _are_parts_of_one(names: Sequence[str]) -> bool:
@@ -126,6 +126,19 @@ def _are_parts_of_one(names: Sequence[str]) -> bool:
     words = [set(re.split(r"[^a-z]+", name.lower())) for name in names]
     found = [bool(each & _IMAGES) for each in words]
     return any(found) and not all(found) and all(each & (_IMAGES | _TARGETS) for each in words)
+
+
+def _splits_within(folder: Path, classes: Sequence[str]) -> list[str]:
+    """Returns a sentence if each class has folders named as splits, whose photos are read as one."""
+    folders = [folder / name for name in classes if (folder / name).is_dir()]  # a known class may lack photos
+    within = [{name for name in _subfolders(each) if part_of_name(Path(name))} for each in folders]
+    shared = sorted(set.intersection(*within)) if within else []
+    if len(shared) < 2:
+        return []
+    return [
+        f"warning: the folders {_shown(shared)} within the classes are no splits, and are divided anew. To use them as "
+        f"splits, put the class folders into them, as in {shared[0]}/{classes[0]}."
+    ]
 
 
 def _is_photo_by_name(file: Path) -> bool:

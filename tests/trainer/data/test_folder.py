@@ -194,6 +194,16 @@ def test_photos_beside_the_classes_are_reported(photos: Path) -> None:
     assert "left out 1 photos beside the folders of the classes: stray.JPG, ..." in data.notes
 
 
+def test_splits_within_the_classes_are_reported(photos: Path) -> None:
+    for colour in COLOURS:
+        for name in ("test", "train"):
+            (photos / colour / name).mkdir()
+            (photos / colour / name / "a.png").write_bytes(solid(colour))
+    notes = FolderSource(photos, SPEC).load().notes
+    assert any("the folders test, train within the classes are no splits" in note for note in notes)
+    assert any(note.endswith("as in test/blue.") for note in notes)
+
+
 def test_excluded_names_that_match_no_file_are_reported(photos: Path) -> None:
     data = FolderSource(photos, SPEC, exclude=frozenset({"red/a.png", "rot/a.png"})).load()
     assert len(data.train) == 5
