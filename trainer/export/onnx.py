@@ -70,7 +70,7 @@ def export(network: nn.Module, spec: InputSpec, temperature: float = 1.0) -> byt
     """Returns the ONNX file of a network in eval mode; with maps, Graph divides it. Raises ExportError."""
     try:
         example = torch.zeros(2, *spec.shape, dtype=torch.uint8)
-        deployed = Deployed(_folded(network), temperature).eval()
+        deployed = Deployed(_prepared(network), temperature).eval()
         model = _export_quietly(deployed, example, has_map=isinstance(network, WithMap))
         _strip(model)
         onnx.checker.check_model(model, full_check=True)
@@ -149,15 +149,18 @@ def _check_close(found: FloatArray, expected: FloatArray) -> None:
         )
 
 
-def _folded(network: nn.Module) -> nn.Module:
-    """Returns the network with batch norm folded into its convolutions: exporters' own folding has broken branches.
+def _prepared(network: nn.Module) -> nn.Module:
+    """Returns a copy with batch norm folded into its convolutions: exporters' own folding has broken branches.
 
     Most of timm's networks cannot be traced for that; ONNX Runtime folds theirs when it loads the file.
     """
-    if any(isinstance(module, Backbone) for module in network.modules()):
-        return network
-    has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    return fuse(copy.deepcopy(network).cpu().eval()) if has_batch_norm else network
+    network = copy.deepcopy(network).cpu().eval()
+    modules = list(network.modules())
+    for module in modules:
+        if getattr(module, "inplace", False):
+            vars(module)["inplace"] = False  # operators that write into their input take far longer to export
+    folds = not any(isinstance(module, Backbone) for module in modules)
+    return fuse(network) if folds and any(isinstance(module, nn.BatchNorm2d) for module in modules) else network
 
 
 def _export_quietly(network: Deployed, example: Tensor, *, has_map: bool) -> ModelProto:
