@@ -10,7 +10,9 @@ import onnxruntime
 from schemas.bundle import INPUT_NAME, MAP_NAME, OUTPUT_NAMES, FloatArray, TensorInfo
 from schemas.image import Pixels
 
-BATCH = 32  # whose activations fit into the cache of a core
+BATCH = 32
+# Pixels of a batch. More images of 224x224 would be no faster, and their activations take gigabytes.
+_BATCH_PIXELS = 2**18
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
@@ -18,16 +20,24 @@ CUDA = "CUDAExecutionProvider"
 class ImageRows(Protocol):
     """uint8 [n, height, width, channels], in memory or on disk; a slice of it is in memory."""
 
-    def __len__(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
     def __getitem__(self, rows: slice, /) -> Pixels: ...
 
 
-class OnnxModel:
-    """A session for a model's bytes on an execution provider. threads are those of one run; 0 is one per core."""
+def batches(images: ImageRows) -> list[slice]:
+    """Returns the rows of each batch: at most 32 images, fewer if they are large."""
+    count, height, width, _ = images.shape
+    size = max(1, min(BATCH, _BATCH_PIXELS // (height * width)))
+    return [slice(start, start + size) for start in range(0, count, size)]
 
-    def __init__(self, model: bytes, provider: str = CPU, threads: int = 1) -> None:
+
+class OnnxModel:
+    """A session for a model's bytes on an execution provider. On a CPU, a run takes one thread."""
+
+    def __init__(self, model: bytes, provider: str = CPU) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         # TF32 would round fp32 to 10 bits; the service turns it off as well.
         providers = [(provider, {"use_tf32": "0"} if provider == CUDA else {})]
         # Without enable_fallback=0, ONNX Runtime would silently continue on the CPU after an error on the GPU.
@@ -44,19 +54,18 @@ class OnnxModel:
     def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
         """Returns probabilities, and class activation maps, float32 [n, h, w]. The graph must have the output `cam`."""
         names = [OUTPUT_NAMES[0], MAP_NAME]
-        batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-        found = [self._session.run(names, {INPUT_NAME: batch}) for batch in batches]
+        found = [self._session.run(names, {INPUT_NAME: images[rows]}) for rows in batches(images)]
         probabilities, maps = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return probabilities, maps
 
     def answers(self, images: ImageRows) -> tuple[FloatArray, FloatArray]:
-        """Like run, in batches of a fixed size, so that any number of images fits into memory.
+        """Like run, in batches, so that any number of images fits into memory.
 
         Each core runs batches of its own: cores that share a batch wait for each other at every layer.
         """
         with ThreadPoolExecutor(1 if self.provider == CUDA else os.cpu_count()) as cores:
-            batches = list(cores.map(lambda i: self.run(images[i : i + BATCH]), range(0, len(images), BATCH)))
-        probabilities, logits = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+            found = list(cores.map(lambda rows: self.run(images[rows]), batches(images)))
+        probabilities, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return probabilities, logits
 
     def probabilities(self, images: ImageRows) -> FloatArray:

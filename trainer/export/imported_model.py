@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, compose, helper, numpy
 from schemas.bundle import INPUT_NAME, OUTPUT_NAMES, FloatArray
 from schemas.image import Pixels
 from trainer.errors import ImportedModelError, one_line
-from trainer.evaluation.onnx_session import BATCH, CPU, ImageRows
+from trainer.evaluation.onnx_session import CPU, ImageRows, batches
 
 Shape = tuple[int, int, int]
 """height, width, channels"""
@@ -120,12 +120,12 @@ class ImportedModel:
         Raises ImportedModelError if it cannot run on a batch of images.
         """
         try:
-            batches = [self._run(images[i : i + BATCH], normalisation) for i in range(0, len(images), BATCH)]
+            found = [self._run(images[rows], normalisation) for rows in batches(images)]
         except Exception as error:
             raise ImportedModelError(
                 f"The model cannot classify a batch of images: {one_line(error)}. Export it with a free batch size."
             ) from error
-        return np.concatenate(batches).astype(np.float32)
+        return np.concatenate(found).astype(np.float32)
 
     def logits(self, images: ImageRows, normalisation: Normalisation) -> FloatArray:
         """Like run, but returns the logits of all classes, float32 [n, classes]."""

@@ -16,7 +16,7 @@ from schemas.bundle import INPUT_NAME, MAP_NAME, OUTPUT_NAMES, FloatArray
 from schemas.image import Pixels
 from schemas.manifest import Explanation, InputSpec, Parity
 from trainer.errors import ExportError, one_line
-from trainer.evaluation.onnx_session import BATCH, ImageRows, OnnxModel
+from trainer.evaluation.onnx_session import ImageRows, OnnxModel, batches
 from trainer.export.graph import Graph
 from trainer.models.activation_map import WithMap, explained
 from trainer.models.backbones import Backbone
@@ -121,8 +121,7 @@ def check_parity(model: OnnxModel, network: NetworkOutput) -> Parity:
 def network_logits(network: nn.Module, images: ImageRows) -> FloatArray:
     """Returns the logits of a PyTorch network in eval mode, computed on the CPU: float32 [n, classes]."""
     reference = Deployed(network).eval()
-    batches = [reference(torch.from_numpy(images[i : i + BATCH]))[1].numpy() for i in range(0, len(images), BATCH)]
-    return np.concatenate(batches)
+    return np.concatenate([reference(torch.from_numpy(images[rows]))[1].numpy() for rows in batches(images)])
 
 
 def _check_maps(model: OnnxModel, network: nn.Module, images: Pixels) -> None:

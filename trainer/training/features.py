@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from schemas.manifest import InputSpec
 from trainer.data.dataset import LabelledImages
 from trainer.data.progress_bar import tracked
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.onnx import export
+from trainer.export.onnx import export, network_logits
 from trainer.models.layers import as_input
 from trainer.training.progress import Reporter
 
@@ -63,8 +64,7 @@ def compute_features(
         reporter.note(f"using cached features from {file}")
         return found
     started, count = time.perf_counter(), sum(map(len, parts))
-    exported = device.type == "cpu" and count >= _LEAST_FOR_EXPORT
-    forward = _onnx_forward(body, spec) if exported else _torch_forward(body, device)
+    forward = _gpu_forward(body, device) if device.type == "cuda" else _cpu_forward(body, spec, count)
     rows: list[tuple[FloatArray, FloatArray]] = []
     for batch in tracked(_batches(parts), "computing features", -(-count // _BATCH) + len(parts) - 1):
         first = time.perf_counter()
@@ -90,12 +90,11 @@ def _batches(parts: Sequence[LabelledImages]) -> Iterator[Pixels]:
             yield part.images[start : start + _BATCH]
 
 
-def _onnx_forward(body: nn.Module, spec: InputSpec) -> Forward:
-    model = OnnxModel(export(body, spec), threads=0)
-    return lambda images: model.run(images)[1]
+def _cpu_forward(body: nn.Module, spec: InputSpec, count: int) -> Forward:
+    return partial(network_logits, body) if count < _LEAST_FOR_EXPORT else OnnxModel(export(body, spec)).logits
 
 
-def _torch_forward(body: nn.Module, device: torch.device) -> Forward:
+def _gpu_forward(body: nn.Module, device: torch.device) -> Forward:
     body = body.to(device)
 
     @torch.inference_mode()
