@@ -4,6 +4,7 @@ file -> images -> normalisation -> calibrate -> bundle graph -> evaluate -> vari
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.special import log_softmax
 
 from schemas.bundle import Bundle
 from schemas.manifest import Duplicates, Explanation, InputSpec, Reject, Task
-from trainer.bundle.assemble import BundleSettings, Exported, assemble, spread_images
+from trainer.bundle.assemble import BundleSettings, Exported, assemble
 from trainer.bundle.promotion import check_labels
 from trainer.bundle.provenance import provenance_of_import
 from trainer.bundle.report import write_report
@@ -26,7 +27,7 @@ from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.scoring import DataLocation
 from trainer.export.graph import Graph
 from trainer.export.imported_model import USUAL_NORMALISATIONS, ImportedModel, Normalisation
-from trainer.export.onnx import NetworkOutput
+from trainer.export.onnx import NetworkOutput, spread
 from trainer.recipe import InputConfig, Source
 from trainer.training.progress import Reporter
 
@@ -58,8 +59,7 @@ def import_onnx(
         reporter.note(sentence)
     normalisation = normalisation or _likely_normalisation(model, data.validation, reporter)
     temperature = fit_temperature(model.logits(data.validation.images, normalisation), data.validation.labels)
-    tested = spread_images(data.test)
-    original = NetworkOutput(tested, model.logits(tested, normalisation))
+    original = NetworkOutput.of(partial(model.logits, normalisation=normalisation), data.test.images)
     explanation = Explanation(reason="The model was imported from an ONNX file, whose layers are not known.")
     exported = Exported(Graph(model.bundle_graph(normalisation, temperature)), temperature, original, explanation)
     origin: dict[str, JsonValue] = {
@@ -122,8 +122,7 @@ def _likely_normalisation(model: ImportedModel, images: LabelledImages, reporter
     """Returns the usual normalisation with the lowest loss on these images: few graphs show theirs."""
     if model.takes_bytes:
         return Normalisation((0.0,), (1 / 255,))
-    chosen = np.linspace(0, len(images) - 1, min(len(images), _IMAGES_TO_CHOOSE)).astype(np.int64)
-    few = images.take(chosen)
+    few = images.take(spread(len(images), _IMAGES_TO_CHOOSE))
     losses = {}
     for name, normalisation in USUAL_NORMALISATIONS.items():
         if len(normalisation.mean) not in {1, model.shape[2]}:

@@ -7,6 +7,7 @@ source -> split -> network -> loop (augments) -> calibrate -> export -> evaluate
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 
 from schemas.bundle import Bundle
 from schemas.manifest import Reject, Task
-from trainer.bundle.assemble import WEIGHTS_FILE, BundleSettings, Exported, assemble, spread_images
+from trainer.bundle.assemble import WEIGHTS_FILE, BundleSettings, Exported, assemble
 from trainer.bundle.promotion import Promote, SharedTest, check_labels, promote_new
 from trainer.bundle.provenance import provenance
 from trainer.bundle.report import write_training_report
@@ -25,7 +26,6 @@ from trainer.data.split import Splits, split
 from trainer.data.suspects import Suspect, describe, find_suspects
 from trainer.evaluation.calibration import calibrated, fit_temperature
 from trainer.evaluation.evaluate import Evaluation
-from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.onnx import NetworkOutput, export_with_map, network_logits
 from trainer.models.build import build_network
 from trainer.models.pretrained import starting_weights, with_weights_hash
@@ -147,14 +147,14 @@ def write_bundle(
     labels, logits = fitted.held or (data.validation.labels, network_logits(network, data.validation.images))
     temperature = fit_temperature(logits, labels)
     held = Evaluation.of(labels, calibrated(logits, temperature), logits, data.labels) if fitted.held else None
-    original = NetworkOutput.of(network, spread_images(data.test))
+    original = NetworkOutput.of(partial(network_logits, network), data.test.images)
     graph, explanation = export_with_map(network, data.input, temperature, original.images)
     exported = Exported(graph, temperature, original, explanation, held)
     settings = BundleSettings(
         recipe.name, Task.BINARY if recipe.sigmoid else Task.MULTICLASS, recipe.target_accuracy, recipe.variants
     )
 
-    explain = OnnxModel(graph.whole).explain if graph.map_nodes else None
+    explain = graph.with_map.explain if graph.map_nodes else None
 
     def write_files(folder: Path, test: Evaluation, reject: Reject | None) -> list[str]:
         save_weights(fitted.network, folder / WEIGHTS_FILE)

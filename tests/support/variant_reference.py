@@ -23,7 +23,7 @@ def reference_of(bundle: Bundle) -> Reference:
         model=content,
         data=data,
         validation_accuracy=manifest.metrics.validation.accuracy,
-        network=NetworkOutput(data.test.images[:], OnnxModel(content).logits(data.test.images)),
+        network=NetworkOutput.of(OnnxModel(content).logits, data.test.images),
         golden_images=np.stack([decode_image(sample.image, manifest.input) for sample in golden]),
         golden_probabilities=np.stack([sample.probabilities for sample in golden]),
     )

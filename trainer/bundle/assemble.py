@@ -4,10 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from schemas.bundle import Bundle, hash_file
-from schemas.image import Pixels
 from schemas.manifest import (
     Explanation,
     ModelManifest,
@@ -23,17 +20,14 @@ from trainer.bundle.model_card import warnings_of
 from trainer.bundle.promotion import keep_serving
 from trainer.bundle.report_page import write_page
 from trainer.bundle.writer import new_bundle, publish, write_golden, write_golden_maps
-from trainer.data.dataset import LabelledImages
 from trainer.data.split import Splits
 from trainer.evaluation.calibration import describe_scaling, find_reject
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.graph import Graph
-from trainer.export.onnx import NetworkOutput, check_parity
+from trainer.export.onnx import NetworkOutput, check_batches, check_classes
 from trainer.export.quantize import Reference, make_variants
 from trainer.training.progress import Reporter
 
-PARITY_IMAGES = 1024
 # Probabilities differ by about 1e-6 between CPUs; a difference of 1e-3 means another model.
 GOLDEN_TOLERANCE_FP32 = 1e-3
 WEIGHTS_FILE = "weights.safetensors"
@@ -46,7 +40,7 @@ WriteFiles = Callable[[Path, Evaluation, Reject | None], list[str]]
 class Exported:
     """A bundle's fp32 graph, calibrated with a temperature.
 
-    original are the logits of the network or graph that the file was made from, for spread_images of the test split.
+    original are the logits of the network or graph that the file was made from.
     held are cross-validated predictions, if the validation split took part in fitting the weights.
     """
 
@@ -79,13 +73,13 @@ def assemble(
     If another version serves, the new one does not serve yet. Raises ExportError and WriteError.
     """
     graph = exported.graph
-    model = OnnxModel(graph.main)
-    parity = check_parity(model, exported.original)
-    validation, test = (evaluate(model, part, data.labels) for part in (data.validation, data.test))
+    check_batches(graph.model, exported.original)
+    validation, test = (evaluate(graph.model, part, data.labels) for part in (data.validation, data.test))
+    parity = check_classes(test.logits, exported.original)
     chosen = exported.held or validation
     reject = find_reject(settings.target_accuracy, chosen, test)
     with new_bundle(artifacts, settings.name) as folder:
-        golden, images, probabilities = write_golden(folder, data.test, data.input, model)
+        golden, images, probabilities = write_golden(folder, data.test, data.input, graph.model)
         golden, maps = write_golden_maps(folder, golden, graph, images)
         map_tolerance = None if maps is None else GOLDEN_TOLERANCE_FP32 * maps.scale
         fp32_map = graph.write(folder / "model.onnx", map_tolerance)
@@ -124,8 +118,3 @@ def assemble(
     for warning in (*warnings_of(bundle.manifest), *failures):
         reporter.note(f"warning: {warning}")
     return bundle, test
-
-
-def spread_images(data: LabelledImages, count: int = PARITY_IMAGES) -> Pixels:
-    """Returns at most count images at even steps over a split, which may be sorted by class."""
-    return data.images[np.linspace(0, len(data) - 1, min(count, len(data))).astype(np.int64)]

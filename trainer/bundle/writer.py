@@ -106,7 +106,7 @@ def write_golden_maps(folder: Path, golden: Golden, graph: Graph, images: Pixels
     """Adds the maps of the golden images, if the graph has maps."""
     if not graph.map_nodes:
         return golden, None
-    probabilities, maps = OnnxModel(graph.whole).explain(images)
+    probabilities, maps = graph.with_map.explain(images)
     file = folder / "golden" / "maps.json"
     file.write_text(json.dumps(maps.astype(float).tolist()))
     entry = golden.model_copy(update={"maps": hash_file(file, folder)})
@@ -114,7 +114,7 @@ def write_golden_maps(folder: Path, golden: Golden, graph: Graph, images: Pixels
 
 
 def _check(bundle: Bundle, graph: Graph) -> None:
-    model, fp32 = OnnxModel(graph.main), bundle.manifest.fp32
+    model, fp32 = graph.model, bundle.manifest.fp32
     try:
         bundle.check_signature(model.inputs, model.outputs)
         bundle.check_golden(fp32, model.probabilities)

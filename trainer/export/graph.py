@@ -5,6 +5,7 @@ whole graph again: protobuf merges concatenated messages.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,14 @@ class Graph:
     @property
     def whole(self) -> bytes:
         return self.main + self.map_nodes
+
+    @cached_property
+    def model(self) -> OnnxModel:
+        return OnnxModel(self.main)
+
+    @cached_property
+    def with_map(self) -> OnnxModel:
+        return OnnxModel(self.whole)
 
     def write(self, file: Path, map_tolerance: float | None) -> VariantMap | None:
         """Writes model.onnx, and beside it model.cam.onnx for a graph with maps; returns the latter's entry."""

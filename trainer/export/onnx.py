@@ -3,6 +3,7 @@
 import copy
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.fx.experimental.optimization import fuse
 from schemas.bundle import INPUT_NAME, MAP_NAME, OUTPUT_NAMES, FloatArray
 from schemas.image import Pixels
 from schemas.manifest import Explanation, InputSpec, Parity
+from trainer.data.dataset import Images, Rows
 from trainer.errors import ExportError, one_line
 from trainer.evaluation.onnx_session import ImageRows, OnnxModel, batches
 from trainer.export.graph import Graph
@@ -22,6 +24,7 @@ from trainer.models.activation_map import WithMap, explained
 from trainer.models.backbones import Backbone
 
 OPSET = 20
+PARITY_IMAGES = 1024
 PARITY_BATCHES = (1, 2, 7)
 MAP_IMAGES = 7
 RELATIVE_TOLERANCE = 1e-3
@@ -48,22 +51,33 @@ class Deployed(nn.Module):
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """Images, uint8 [n, height, width, channels], and the PyTorch network's logits for them, float32 [n, classes]."""
+    """Some rows of the test split, their images, and the original network's logits for them.
 
+    images are uint8 [n, height, width, channels], logits float32 [n, classes].
+    """
+
+    rows: Rows
     images: Pixels
     logits: FloatArray
 
     @classmethod
-    def of(cls, network: nn.Module, images: Pixels) -> "NetworkOutput":
-        return cls(images, network_logits(network, images))
+    def of(cls, logits: Callable[[Pixels], FloatArray], test: Images | Pixels) -> "NetworkOutput":
+        rows = spread(len(test), PARITY_IMAGES)
+        return cls(rows, images := test[rows], logits(images))
 
     def parity(self, found: FloatArray) -> Parity:
-        """Compares a model file's logits for the images with the network's."""
+        """Compares a model file's logits for the whole split with the network's."""
+        found = found[self.rows]
         return Parity(
             images=len(found),
             max_logit_difference=float(np.abs(found - self.logits).max()),
             argmax_agreement=float((found.argmax(axis=1) == self.logits.argmax(axis=1)).mean()),
         )
+
+
+def spread(count: int, most: int) -> Rows:
+    """Returns at most so many positions at even steps over a split of count images, which may be sorted by class."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
 
 
 def export(network: nn.Module, spec: InputSpec, temperature: float = 1.0) -> bytes:
@@ -90,22 +104,25 @@ def export_with_map(
     with_map, explanation = explained(network, spec)
     graph = Graph.of(export(with_map, spec, temperature))
     if graph.map_nodes:
-        _check_maps(OnnxModel(graph.whole), with_map, images[:MAP_IMAGES])
+        _check_maps(graph.with_map, with_map, images[:MAP_IMAGES])
     return graph, explanation
 
 
-def check_parity(model: OnnxModel, network: NetworkOutput) -> Parity:
-    """Compares an exported fp32 model with its network.
-
-    Raises ExportError if a logit differs at batch size 1, 2 or 7, or if the class of an image differs, except for near
-    ties.
-    """
+def check_batches(model: OnnxModel, network: NetworkOutput) -> None:
+    """Raises ExportError if a logit of an exported fp32 model differs from its network at batch size 1, 2 or 7."""
     _check_batch_is_symbolic(model)
     for size in PARITY_BATCHES:
         for start in range(0, min(len(network.images), 3 * size), size):
             rows = slice(start, start + size)
             _check_close(model.run(network.images[rows])[1], network.logits[rows])
-    found, expected = model.logits(network.images), network.logits
+
+
+def check_classes(answered: FloatArray, network: NetworkOutput) -> Parity:
+    """Compares an exported fp32 model's logits for the test split with its network.
+
+    Raises ExportError if the class of an image differs, except for near ties.
+    """
+    found, expected = answered[network.rows], network.logits
     best = np.sort(expected, axis=1)
     near_tie = best[:, -1] - best[:, -2] <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(best[:, -1])
     same = (found.argmax(axis=1) == expected.argmax(axis=1)) | near_tie
@@ -114,7 +131,7 @@ def check_parity(model: OnnxModel, network: NetworkOutput) -> Parity:
             f"The exported graph predicts another class than the network for {int((~same).sum())} of {len(same):,} "
             "test images."
         )
-    return network.parity(found)
+    return network.parity(answered)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.onnx_session import CPU, CUDA, OnnxModel
 from trainer.export.graph import GoldenMaps, Graph
 from trainer.export.latency import measure_speed
-from trainer.export.onnx import NetworkOutput
+from trainer.export.onnx import NetworkOutput, spread
 
 CALIBRATION_IMAGES = 512
 _CALIBRATION_BATCH = 8  # the calibrator holds the activations of all layers at once
@@ -60,8 +60,7 @@ class Reference:
     @property
     def calibration_images(self) -> Pixels:
         """Training images from all over the split: a source may be sorted by class."""
-        count = min(CALIBRATION_IMAGES, len(self.data.train))
-        return self.data.train.images[np.linspace(0, len(self.data.train) - 1, count).astype(np.int64)]
+        return self.data.train.images[spread(len(self.data.train), CALIBRATION_IMAGES)]
 
 
 @dataclass(frozen=True)
@@ -109,14 +108,14 @@ def _make(name: VariantName, reference: Reference, speed_test: SpeedTest) -> tup
         _check_accuracy(evaluate(model, data.validation, data.labels).metrics.accuracy, reference.validation_accuracy)
         speed = speed_test(model, fp32, reference.calibration_images)
         _check_speed(speed)
-        test = evaluate(model, data.test, data.labels).metrics
+        test = evaluate(model, data.test, data.labels)
         map_tolerance = golden_map_tolerance(graph, provider, reference.golden_maps)
         return (
             graph,
             map_tolerance,
             {
-                "metrics": VariantMetrics(accuracy=test.accuracy, log_loss=test.log_loss),
-                "parity": reference.network.parity(model.logits(reference.network.images)),
+                "metrics": VariantMetrics(accuracy=test.metrics.accuracy, log_loss=test.metrics.log_loss),
+                "parity": reference.network.parity(test.logits),
                 "golden_tolerance": tolerance,
                 "speed": speed,
             },

@@ -7,11 +7,12 @@ import pytest
 from schemas.image import Pixels
 from schemas.manifest import VariantName
 from tests.support import colour_images
+from tests.support.parity import parity_of
 from tests.support.training import train_bundle
 from tests.trainer.models.test_activation_map import FAST, RESIDUAL, RESNET, SPEC, network_of
 from trainer.evaluation.onnx_session import OnnxModel
 from trainer.export.graph import GoldenMaps, Graph
-from trainer.export.onnx import NetworkOutput, check_parity, export, export_with_map
+from trainer.export.onnx import NetworkOutput, export, export_with_map
 from trainer.export.quantize import Reference, golden_map_tolerance, to_fp16, to_int8
 from trainer.models.tta import with_views
 from trainer.network_config import AnyNetwork, FastConfig, PlainConfig
@@ -43,7 +44,7 @@ def test_both_files_together_answer_as_the_network_with_its_maps(
     probabilities, maps = whole.explain(images())
     assert maps.shape == (12, explanation.height, explanation.width)
     np.testing.assert_allclose(probabilities, main.run(images())[0], atol=1e-5)
-    check_parity(main, NetworkOutput.of(network, images()))
+    parity_of(graph.main, network, images())
 
 
 def test_the_first_file_is_the_network_without_maps() -> None:
@@ -72,7 +73,7 @@ def test_the_maps_of_a_variant_are_near_those_of_fp32(config: AnyNetwork, conver
     data = colour_images.splits(colour_images.recipe())
     object.__setattr__(data.train, "images", images(64))
     reference = Reference(
-        graph.whole, data, 1.0, NetworkOutput(images(), fp32.logits(images())), images(), probabilities, golden
+        graph.whole, data, 1.0, NetworkOutput.of(fp32.logits, images()), images(), probabilities, golden
     )
     variant = Graph.of(convert(reference))  # type: ignore[operator]
     assert [output.name for output in OnnxModel(variant.main).outputs] == ["probabilities", "logits"]

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from schemas.image import Pixels
 from schemas.manifest import InputSpec
+from tests.support.parity import parity_of
 from trainer.errors import ExportError
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.onnx import NetworkOutput, check_parity, export
+from trainer.export.onnx import export
 from trainer.models.build import build
 from trainer.models.layers import Normalise, Shape
 from trainer.network_config import NETWORKS, network_named
@@ -74,7 +75,7 @@ def test_the_exported_graph_equals_the_network(build: Callable[[], nn.Module]) -
     torch.manual_seed(0)
     network = with_statistics(normalised(build()))
     before = copy.deepcopy(network.state_dict())
-    parity = check_parity(OnnxModel(export(network, SPEC)), NetworkOutput.of(network, images()))
+    parity = parity_of(export(network, SPEC), network, images())
     assert parity.images == 40
     assert parity.max_logit_difference < 1e-3
     assert parity.argmax_agreement == 1
@@ -113,7 +114,7 @@ def test_refuses_the_graph_of_another_network() -> None:
     with torch.no_grad():
         network.get_parameter("1.head.bias")[0] += 0.01
     with pytest.raises(ExportError, match=r"differs from the network by 0\.01 in a logit at batch size 1"):
-        check_parity(OnnxModel(model), NetworkOutput.of(network, images()))
+        parity_of(model, network, images())
 
 
 def test_refuses_a_graph_that_is_wrong_only_in_larger_batches() -> None:
@@ -130,7 +131,7 @@ def test_refuses_a_graph_that_is_wrong_only_in_larger_batches() -> None:
 
     network = with_statistics(normalised(ParallelBranches()))
     with pytest.raises(ExportError, match="batch size 2"):
-        check_parity(OnnxModel(export(MixesUp(network).eval(), SPEC)), NetworkOutput.of(network, images()))
+        parity_of(export(MixesUp(network).eval(), SPEC), network, images())
 
 
 def test_refuses_a_fixed_batch_size() -> None:
@@ -138,7 +139,7 @@ def test_refuses_a_fixed_batch_size() -> None:
     model = onnx.load_from_string(export(network, SPEC))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     with pytest.raises(ExportError, match="fixed at batch size 2"):
-        check_parity(OnnxModel(model.SerializeToString()), NetworkOutput.of(network, images()))
+        parity_of(model.SerializeToString(), network, images())
 
 
 def test_a_failed_export_is_one_sentence() -> None:

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from schemas.manifest import InputSpec, Interpolation, Resize
+from tests.support.parity import parity_of
 from trainer.errors import RecipeError
-from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.onnx import NetworkOutput, check_parity, export
+from trainer.export.onnx import export
 from trainer.models.backbones import Backbone, build, own_input, own_normalisation
 from trainer.models.layers import Normalise, Shape, head_name
 from trainer.network_config import BackboneConfig
@@ -26,7 +26,7 @@ def test_exports_every_kind_of_timm_network_with_the_same_logits(name: str) -> N
     )
     spec = InputSpec(height=64, width=64, channels=3)
     images = np.random.default_rng(0).integers(0, 256, (9, *spec.shape), np.uint8)
-    parity = check_parity(OnnxModel(export(network.eval(), spec)), NetworkOutput.of(network, images))
+    parity = parity_of(export(network.eval(), spec), network, images)
     assert parity.images == 9
 
 

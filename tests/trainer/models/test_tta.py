@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from schemas.manifest import InputSpec
-from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.onnx import NetworkOutput, check_parity, export
+from tests.support.parity import parity_of
+from trainer.export.onnx import export
 from trainer.models.build import build
 from trainer.models.layers import Shape
 from trainer.models.tta import AveragedViews, with_views
@@ -46,6 +46,6 @@ def test_views_are_exported_with_the_network(views: Views) -> None:
     network = build(PlainConfig(widths=(4,), dense=8), Shape(height=8, width=8, channels=3, classes=3)).eval()
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     network = with_views(network, views)
-    model = OnnxModel(export(network, InputSpec(height=8, width=8, channels=3)))
-    parity = check_parity(model, NetworkOutput.of(network, images))
+    content = export(network, InputSpec(height=8, width=8, channels=3))
+    parity = parity_of(content, network, images)
     assert parity.max_logit_difference < 1e-4
