@@ -162,7 +162,7 @@ def _darkness(train: LabelledImages) -> list[str]:
 
 def _statistics(part: LabelledImages) -> tuple[float, float]:
     pixels = _sample(part)
-    return float(pixels.mean()), float(pixels.std())
+    return float(pixels.mean(dtype=np.float32)), float(pixels.std(dtype=np.float32))
 
 
 def _sample(part: LabelledImages) -> Pixels:

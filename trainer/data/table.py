@@ -83,7 +83,7 @@ def open_table(path: Path, header: bool | None) -> Table:
     quoted = rf"(^|{re.escape(separator)})\s*'[^']*'\s*({re.escape(separator)}|$)"
     quote = "'" if re.search(quoted, texts[-1]) else '"'
     table = Table(path, separator, quote, ".", (), len(list(_cells(texts, separator, quote))[-1]))
-    rows = [[cell.strip() for cell in row] for row in table.cells(filter(table.is_row, lines))][:2]
+    rows = [[cell.strip() for cell in row] for row in islice(table.cells(filter(table.is_row, lines)), 2)]
     decimal = "," if any(_DECIMAL_COMMA.fullmatch(cell) for cell in rows[-1]) else "."
     names = _names(rows) if (_has_header(rows) if header is None else header) else ()
     pixels = tuple(range(table.columns - 1)) if table.columns > 1 and not rows[-1][-1] else None
