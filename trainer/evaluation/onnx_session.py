@@ -12,7 +12,7 @@ from schemas.image import Pixels
 
 BATCH = 32
 # Pixels of a batch. More images of 224x224 would be no faster, and their activations take gigabytes.
-_BATCH_PIXELS = 2**18
+_BATCH_PIXELS = 2**17
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 

@@ -28,7 +28,7 @@ from trainer.models.layers import as_input
 from trainer.training.progress import Reporter
 
 _BATCH = 64
-_LEAST_FOR_EXPORT = 600  # images, below which the export takes longer than it saves
+_LEAST_FOR_EXPORT = 250  # images, below which the export takes longer than it saves
 _FORECAST_BATCHES = 4
 _LONG_SECONDS = 10
 _KEPT_FILES = 4
