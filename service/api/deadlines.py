@@ -21,6 +21,9 @@ from service.validation import PLAIN_NUMBER
 TIMEOUT_HEADER = "X-Request-Timeout"
 WATCH_AFTER = 0.1  # seconds
 
+ARRIVED = "convoy.arrived"
+"""In the scope of a request: when it arrived, in time.monotonic() seconds. A busy server reads it later."""
+
 
 class _Headers(Frozen):
     timeout: Annotated[
@@ -52,7 +55,8 @@ def request_context(request: Request, limit: float) -> RequestContext:
     timeout = limit if header is None else read_parameters(_Headers, "header", {TIMEOUT_HEADER: header}).timeout
     timings = request.scope.get("state", {}).get("timings")  # from the middleware, if there is one
     own = timings if isinstance(timings, Timings) else Timings()
-    return RequestContext(time.monotonic() + min(timeout, limit), timings=own)
+    arrived: float = request.scope.get(ARRIVED) or time.monotonic()
+    return RequestContext(arrived + min(timeout, limit), timings=own)
 
 
 async def within(deadline: float, work: Coroutine[Any, Any, T], message: str) -> T:

@@ -2,7 +2,8 @@
 
 The queue is touched only on the event loop's thread and needs no locks. A batch runs on the event loop itself or in
 one worker thread, as run decides. A batch forms as soon as an iteration of the loop brings no further requests, so it
-holds all that arrived together or while another batch ran; I/O is polled between batches.
+holds all that arrived together or while another batch ran. I/O is polled between batches, except that batches may
+take as much of the loop's time as everything else.
 
 A request larger than a batch is split; after each of its batches it returns to the end of its line. The queue is
 counted in items, and one request holds at most half of its places.
@@ -31,6 +32,7 @@ Item = TypeVar("Item")
 Output = TypeVar("Output")
 
 CLOSE_SECONDS = 10.0
+TURN_SECONDS = 0.05  # in which batches on the event loop may follow each other without a poll for I/O
 PATIENCE = 8  # batches in a row that may pass over the last line
 # The work for a request that is answered late is lost; that for a request that is refused too early is not.
 _CAUTION = 1.2
@@ -206,10 +208,8 @@ class Batcher(Generic[Item, Output]):
 
     def _run_next(self) -> None:
         self._next = None
-        lines = [line for line in self._lines.values() if line.requests]
-        if not lines:
+        if (line := self._next_line()) is None:
             return
-        line = lines[-1] if self._passed_over >= PATIENCE else lines[0]
         if self._gathered < line.waiting < self._max_batch:
             self._gathered = line.waiting
             self._next = asyncio.get_running_loop().call_soon(self._run_next)
@@ -218,9 +218,20 @@ class Batcher(Generic[Item, Output]):
         if (seconds := self._time_to_fill(line)) > 0:
             self._next = asyncio.get_running_loop().call_later(seconds, self._run_next)
             return
-        self._passed_over = 0 if line is lines[-1] else self._passed_over + 1
-        self._start(self._take(line))
+        began = self._clock()
+        # Under overload, reading and refusing requests would leave no time for batches.
+        turn = min(began - self._ended, TURN_SECONDS) if self._kept_waiting else 0.0
+        self._start(line)
+        while not self._running and self._clock() - began < turn and (line := self._next_line()):
+            self._start(line)
         self._schedule()
+
+    def _next_line(self) -> _Line[Item, Output] | None:
+        lines = self._waiting_lines()
+        return lines[-1 if self._passed_over >= PATIENCE else 0] if lines else None
+
+    def _waiting_lines(self) -> list[_Line[Item, Output]]:
+        return [line for line in self._lines.values() if line.requests]
 
     def _time_to_fill(self, line: _Line[Item, Output]) -> float:
         if not self._max_wait or line.waiting >= self._max_batch:
@@ -252,7 +263,10 @@ class Batcher(Generic[Item, Output]):
             self._hold(request, request.waiting - size)
             self._lines[request.context.priority].requests.move_to_end(request)
 
-    def _start(self, batch: _Batch[Item, Output]) -> None:
+    def _start(self, line: _Line[Item, Output]) -> None:
+        """Runs the next batch of the line, or hands it to the thread."""
+        self._passed_over = 0 if line is self._waiting_lines()[-1] else self._passed_over + 1
+        batch = self._take(line)
         if not batch:
             return
         started = self._clock()

@@ -7,17 +7,22 @@ bytes arrive, the client would see a reset and no response.
 
 import asyncio
 import re
+import socket
+import struct
+import sys
 import time
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.body import BODY_ARRIVED
+from service.api.deadlines import ARRIVED
 from service.api.middleware import REFUSALS
 
 LINGER_SECONDS = 1.0
 HEAD_BYTES = 64 * 1024  # plus one read, which is bounded
 _HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*")  # a host and a port (RFC 3986, section 3.2.2)
+_LAST_RECEIVED = struct.Struct("52xI")  # tcpi_last_data_recv, in milliseconds, of Linux's struct tcp_info
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -32,6 +37,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        is_tcp = connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}
+        self._tcp = connection if is_tcp and sys.platform == "linux" else None
         if len(self.connections) > 1:
             self.let_others_run()
         self._in_head = True
@@ -97,6 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._idle_bytes = 0
         self._late.cancel()
+        self.scope[ARRIVED] = time.monotonic() - self._seconds_unread()  # type: ignore[literal-required]
         super().on_headers_complete()
         self.cycle.transport = _AfterBody(self, self.cycle)  # type: ignore[assignment]
         # After a final status in place of 100 Continue, the client may or may not send the body.
@@ -198,6 +207,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(hosts) > 1 or (not hosts and version == "1.1"):
             return f"The request has {len(hosts)} Host headers; HTTP/1.1 requires exactly one."
         return "" if all(map(_HOST.fullmatch, hosts)) else "The Host header is not the name or address of a host."
+
+    def _seconds_unread(self) -> float:
+        """Returns how long ago the last data arrived. A busy event loop reads it late."""
+        if self._tcp is None:
+            return 0.0
+        (milliseconds,) = _LAST_RECEIVED.unpack(self._tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56))
+        return float(milliseconds / 1000)
 
     @property
     def _answering(self) -> bool:

@@ -113,6 +113,7 @@ class Worker:
             # delays all requests.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(20_000)  # the objects of a thousand waiting requests would be searched again and again
             self._serving = asyncio.create_task(self._server.serve([self._listener]))
             listening = asyncio.create_task(self._server.listening.wait())
             await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)

@@ -171,9 +171,32 @@ async def test_the_loop_polls_its_events_between_two_batches() -> None:
 
     asyncio.get_running_loop().add_reader(there, read)
     with here, there:
-        await ask(batcher_of(run, max_batch=1), range(10))
+        await ask(batcher_of(run, max_batch=1, clock=Clock()), range(10))
         asyncio.get_running_loop().remove_reader(there)
     assert "read" in steps[:3]
+
+
+@pytest.mark.parametrize(("elsewhere", "batches_a_turn"), [(0.0, 1), (0.001, 1), (0.0025, 3), (10.0, 50)])
+async def test_batches_get_as_much_of_the_loop_as_all_else_but_only_for_a_moment(
+    elsewhere: float, batches_a_turn: int
+) -> None:
+    clock, recording = Clock(), Recording()
+
+    def run(items: Sequence[int]) -> list[int]:
+        clock.now += 0.001
+        return recording(items)
+
+    batcher = batcher_of(run, capacity=2000, clock=clock)
+    asked = await submit(batcher, *([item] for item in range(800)))
+    turns = []
+    while len(recording.batches) < 100:
+        before = len(recording.batches)
+        clock.now += elsewhere
+        await asyncio.sleep(0)
+        turns.append(len(recording.batches) - before)
+    assert set(turns[2:-1]) <= {0, batches_a_turn}
+    assert await outcomes(*asked) == [[square] for square in squares(range(800))]
+    batcher.close()
 
 
 async def test_a_run_decides_for_each_batch_whether_it_needs_the_thread() -> None:

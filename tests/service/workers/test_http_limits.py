@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service.api.app import create_app
+from service.api.deadlines import ARRIVED
 from service.api.problems import TITLES
 from service.settings import Device, Settings
 from service.workers.http_limits import HEAD_BYTES, BoundedProtocol
@@ -393,3 +395,25 @@ async def answers_of_a_busy_loop() -> bytes:
 
 def test_a_request_that_has_arrived_when_the_idle_time_ends_is_answered() -> None:
     assert asyncio.run(answers_of_a_busy_loop()).count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when data arrived")
+async def test_a_request_arrives_when_its_data_does_however_late_a_busy_loop_reads_it() -> None:
+    ages = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        ages.append(time.monotonic() - scope[ARRIVED])
+        await PlainTextResponse("body")(scope, receive, send)
+
+    config = uvicorn.Config(app, log_config=None)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: BoundedProtocol(config, ServerState(), {}), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    for busy in (0.0, 0.2):
+        writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        time.sleep(busy)
+        await reader.readuntil(b"body")
+    writer.close()
+    server.close()
+    assert ages[0] < 0.1 < ages[1]
