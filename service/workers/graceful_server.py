@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import cast
@@ -14,7 +15,7 @@ from service.api.body import BODY_ARRIVED
 from service.api.routes.health import Drain
 from service.errors import StartError
 
-ACCEPTS = 16  # connections per iteration of the loop: uvloop accepts one per socket
+ACCEPTED_PER_TICK = 256  # connections, so that the workers share a burst
 IDLE_SECONDS = 1.0  # in which an open connection may still bring a request
 LAST_SECONDS = 2.0  # to write the errors at the end of the grace period
 _TICK = 0.02
@@ -84,11 +85,10 @@ class Server(uvicorn.Server):
         """Leaves the signals to the worker."""
         yield
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Raises StartError."""
-        handles = [self._listener, *(self._listener.dup() for _ in range(ACCEPTS - 1))]
         try:
-            await super().startup(handles)
+            await super().startup(sockets)
         except OSError as error:
             raise StartError(f"The service cannot listen on its port: {error.strerror}; change CONVOY_PORT.") from error
         except SystemExit as error:
@@ -117,20 +117,28 @@ class Server(uvicorn.Server):
             self._close_idle()
             await self._connections_end(LAST_SECONDS)
 
+    async def on_tick(self, counter: int) -> bool:
+        """Every 0.1 seconds, takes connections that wait: uvloop accepts one per iteration, and a busy loop has few."""
+        await self._accept(self._listener, ACCEPTED_PER_TICK)
+        return await super().on_tick(counter)
+
     async def _stop_accepting(self) -> None:
         """Takes the connections that the kernel has accepted already: closing the listener would reset them."""
         spare = self._listener.dup()
-        spare.setblocking(False)
         for server in self.servers:
             server.close()
         self._listener.close()
-        accepted = []
-        with suppress(OSError):
-            while True:
-                accepted.append(spare.accept()[0])
+        await self._accept(spare, sys.maxsize)
         spare.close()
-        for connection in accepted:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    async def _accept(self, listener: socket.socket, most: int) -> None:
+        listener.setblocking(False)
+        accepted: list[socket.socket] = []
+        with suppress(OSError):
+            while len(accepted) < most:
+                accepted.append(listener.accept()[0])
+        connect = asyncio.get_running_loop().connect_accepted_socket
+        await asyncio.gather(*(connect(self._protocol, connection) for connection in accepted))
 
     def _protocol(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
