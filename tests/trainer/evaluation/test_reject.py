@@ -50,7 +50,8 @@ def test_the_threshold_gives_the_coverage_and_accuracy_in_the_manifest(tmp_path:
     assert reject.validation.accuracy >= 0.9
     assert (reject.validation.coverage_interval, reject.validation.accuracy_interval) == (None, None)
     card = (bundle.path / "README.md").read_text(encoding="utf-8")
-    assert f"A confidence threshold of {reject.threshold:.4f} reaches an accuracy of 90.00% on the validation" in card
+    threshold = f"A confidence threshold of {reject.threshold:.4f} reaches an accuracy of 90.00%"
+    assert f"{threshold} on\nthe validation" in card
 
 
 def test_coverage_and_accuracy_on_the_test_split_have_intervals(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_freezing_keeps_the_first_layers_and_trains_the_others() -> None:
 @pytest.mark.parametrize(
     ("name", "suggestion"),
     [
-        ("resnet", "resnet50"),
+        ("resnet", "resnet18"),
         ("efficentnet_lite0", "efficientnet_lite0"),
         ("plian", "plain"),
         ("zzz", "timm.list_models"),
