@@ -9,7 +9,7 @@ The training time is limited, so two runs differ, even with the same seed.
 
 Measured (docs/results.md has the details):
 
-    cifar10 sprint: not measured
+    cifar10 sprint: 72.40% (71.27% to 73.53% over seeds), 9 s, 3 seeds
     cifar10 quick: 80.25% (78.56% to 81.94% over seeds), 17 s, 3 seeds
     cifar10: 86.01% (85.60% to 86.41% over seeds), 55 s, 3 seeds
     cifar10 long: 91.30% (90.17% to 92.43% over seeds), 336 to 339 s, 3 seeds
