@@ -32,7 +32,7 @@ Item = TypeVar("Item")
 Output = TypeVar("Output")
 
 CLOSE_SECONDS = 10.0
-TURN_SECONDS = 0.05  # in which batches on the event loop may follow each other without a poll for I/O
+TURN_SECONDS = 0.05  # longest time that batches on the event loop run without a poll for I/O
 PATIENCE = 8  # batches in a row that may pass over the last line
 # The work for a request that is answered late is lost; that for a request that is refused too early is not.
 _CAUTION = 1.2

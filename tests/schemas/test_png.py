@@ -76,12 +76,13 @@ def test_gives_nothing_for_damaged_pixels_that_pillow_refuses(
         encode(IMAGE.convert("RGBA"), "PNG"),
         encode(IMAGE.convert("1"), "PNG"),
         PLAIN.replace(END, chunk(b"tRNS", bytes(6)) + END),
+        PLAIN[:HEADER] + PLAIN[8:HEADER] + PLAIN[HEADER:],
         PLAIN.replace(END, b""),
         PLAIN.replace(END, END[:-1] + b"!"),
         encode(PIXELS, "JPEG"),
         b"",
     ],
-    ids=["palette", "alpha", "1 bit", "transparent colour", "no end", "damaged end", "JPEG", "nothing"],
+    ids=["palette", "alpha", "1 bit", "transparent colour", "two headers", "no end", "damaged end", "JPEG", "nothing"],
 )
 def test_leaves_any_other_file_to_pillow(data: bytes) -> None:
     assert decode_plain_png(data, ANY_SIZE) is None

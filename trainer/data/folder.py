@@ -136,8 +136,8 @@ def _splits_within(folder: Path, classes: Sequence[str]) -> list[str]:
     if len(shared) < 2:
         return []
     return [
-        f"warning: the folders {_shown(shared)} within the classes are no splits, and are divided anew. To use them as "
-        f"splits, put the class folders into them, as in {shared[0]}/{classes[0]}."
+        f"warning: the folders {_shown(shared)} inside the class folders are not used as splits. To use them, put "
+        f"the class folders into them, as in {shared[0]}/{classes[0]}."
     ]
 
 

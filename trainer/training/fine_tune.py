@@ -69,7 +69,7 @@ def fine_tune(
 
 
 class _AfterProbe(Reporter):
-    """Passes everything on to another reporter, and counts the epochs after that of the linear probe."""
+    """Forwards everything to another reporter. The linear probe is epoch 1, so fine-tuning begins with epoch 2."""
 
     def __init__(self, inner: Reporter) -> None:
         self._inner = inner

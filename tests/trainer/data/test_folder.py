@@ -200,7 +200,7 @@ def test_splits_within_the_classes_are_reported(photos: Path) -> None:
             (photos / colour / name).mkdir()
             (photos / colour / name / "a.png").write_bytes(solid(colour))
     notes = FolderSource(photos, SPEC).load().notes
-    assert any("the folders test, train within the classes are no splits" in note for note in notes)
+    assert any("the folders test, train inside the class folders are not used as splits" in note for note in notes)
     assert any(note.endswith("as in test/blue.") for note in notes)
 
 
