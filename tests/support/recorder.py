@@ -26,6 +26,7 @@ class Recorder(Reporter):
 
     def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:
         self.epochs.append(epoch)
+        self.progress.append(progress)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

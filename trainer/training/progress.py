@@ -103,7 +103,8 @@ class BarReporter(Reporter):
     def step(self, step: int, progress: float, loss: float, accuracy: float, images_per_second: float) -> None:  # noqa: ARG002
         self._progress.update(self._task, completed=progress, loss=loss, accuracy=accuracy, speed=images_per_second)
 
-    def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:  # noqa: ARG002
+    def epoch(self, epoch: Epoch, epochs: int | None, progress: float) -> None:
+        self._progress.update(self._task, completed=progress)  # a time budget may have ended in validation
         self.note(epoch.line(epochs))
 
     def __enter__(self) -> Self:
