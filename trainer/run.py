@@ -148,7 +148,8 @@ def write_bundle(
     temperature = fit_temperature(logits, labels)
     held = Evaluation.of(labels, calibrated(logits, temperature), logits, data.labels) if fitted.held else None
     original = NetworkOutput.of(partial(network_logits, network), data.test.images)
-    graph, explanation = export_with_map(network, data.input, temperature, original.images)
+    body = fitted.body if network is fitted.network else None  # test-time views come before the body
+    graph, explanation = export_with_map(network, data.input, temperature, original.images, body)
     exported = Exported(graph, temperature, original, explanation, held)
     settings = BundleSettings(
         recipe.name, Task.BINARY if recipe.sigmoid else Task.MULTICLASS, recipe.target_accuracy, recipe.variants

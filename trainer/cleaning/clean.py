@@ -15,7 +15,7 @@ from trainer.models.build import build_network
 from trainer.models.pretrained import starting_weights, with_weights_hash
 from trainer.recipe import Recipe
 from trainer.training.features import compute_features
-from trainer.training.probe import FeatureProblem, headless
+from trainer.training.probe import FeatureProblem, body_of
 from trainer.training.progress import Reporter
 
 
@@ -33,7 +33,7 @@ def find_mistakes(
     weights = starting_weights(recipe)
     network = build_network(with_weights_hash(recipe, weights), _as_training_images(data, images), weights)
     assert isinstance(network, nn.Sequential)  # noqa: S101 - as build_network returns it
-    features = compute_features(headless(network), data.input, [images], device, reporter, cache)
+    features = compute_features(body_of(network), data.input, [images], device, reporter, cache)
     problem = FeatureProblem(features, images.labels, len(data.labels), balanced=False, seed=recipe.seed)
     divisions = problem.folds()
     _, held = problem.choose(divisions)

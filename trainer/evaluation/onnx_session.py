@@ -1,6 +1,7 @@
 """The trainer's ONNX Runtime session: metrics are measured on the file, not on the network it was exported from."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -53,20 +54,22 @@ class OnnxModel:
 
     def explain(self, images: Pixels) -> tuple[FloatArray, FloatArray]:
         """Returns probabilities, and class activation maps, float32 [n, h, w]. The graph must have the output `cam`."""
-        names = [OUTPUT_NAMES[0], MAP_NAME]
-        found = [self._session.run(names, {INPUT_NAME: images[rows]}) for rows in batches(images)]
-        probabilities, maps = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        probabilities, maps = self.compute(images, (OUTPUT_NAMES[0], MAP_NAME))
         return probabilities, maps
 
     def answers(self, images: ImageRows) -> tuple[FloatArray, FloatArray]:
-        """Like run, in batches, so that any number of images fits into memory.
+        """Like run, for any number of images."""
+        probabilities, logits = self.compute(images, OUTPUT_NAMES)
+        return probabilities, logits
+
+    def compute(self, images: ImageRows, names: Sequence[str]) -> list[FloatArray]:
+        """Returns these outputs of the graph, computed in batches, so that any number of images fits into memory.
 
         Each core runs batches of its own: cores that share a batch wait for each other at every layer.
         """
         with ThreadPoolExecutor(1 if self.provider == CUDA else os.cpu_count()) as cores:
-            found = list(cores.map(lambda rows: self.run(images[rows]), batches(images)))
-        probabilities, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return probabilities, logits
+            found = cores.map(lambda rows: self._session.run(names, {INPUT_NAME: images[rows]}), batches(images))
+            return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def probabilities(self, images: ImageRows) -> FloatArray:
         return self.answers(images)[0]

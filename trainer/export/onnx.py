@@ -1,32 +1,28 @@
 """Exports a network to ONNX bytes that take uint8 images, and checks that both compute the same."""
 
-import copy
-import logging
 import os
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import torch
-from onnx import ModelProto
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
-from schemas.bundle import INPUT_NAME, MAP_NAME, OUTPUT_NAMES, FloatArray
+from schemas.bundle import INPUT_NAME, FloatArray
 from schemas.image import Pixels
 from schemas.manifest import Explanation, InputSpec, Parity
 from trainer.data.dataset import Images, Rows
-from trainer.errors import ExportError, one_line
+from trainer.errors import ExportError
 from trainer.evaluation.onnx_session import ImageRows, OnnxModel, batches
+from trainer.export.body import add_head
+from trainer.export.exporter import example_of, graph_outputs, output_names, prepared, to_onnx
 from trainer.export.graph import Graph
-from trainer.models.activation_map import WithMap, explained
-from trainer.models.backbones import Backbone
+from trainer.models.activation_map import explained
+from trainer.models.layers import as_input
 
-OPSET = 20
 PARITY_IMAGES = 1024
+PARITY_PIXELS = 2**23  # PyTorch takes several times as long for an image as ONNX Runtime
 PARITY_BATCHES = (1, 2, 7)
 MAP_IMAGES = 7
 RELATIVE_TOLERANCE = 1e-3
@@ -34,11 +30,7 @@ ABSOLUTE_TOLERANCE = 1e-4
 
 
 class Deployed(nn.Module):
-    """The graph of a bundle: uint8 [batch, height, width, channels] -> probabilities and logits [batch, classes].
-
-    A network with maps adds them, [batch, h, w]. The temperature calibrates the probabilities; the logits remain the
-    network's own.
-    """
+    """The graph of a bundle: uint8 [batch, height, width, channels] to graph_outputs."""
 
     def __init__(self, network: nn.Module, temperature: float = 1.0) -> None:
         super().__init__()
@@ -46,9 +38,7 @@ class Deployed(nn.Module):
         self.temperature = temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = self.network(images.permute(0, 3, 1, 2).float() / 255)
-        logits, *maps = found if isinstance(found, tuple) else (found,)
-        return (logits / self.temperature).softmax(dim=1), logits, *maps
+        return graph_outputs(self.network(as_input(images)), self.temperature)
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,8 @@ class NetworkOutput:
 
     @classmethod
     def of(cls, logits: Callable[[Pixels], FloatArray], test: Images | Pixels) -> "NetworkOutput":
-        rows = spread(len(test), PARITY_IMAGES)
+        _, height, width, _ = test.shape
+        rows = spread(len(test), min(PARITY_IMAGES, PARITY_PIXELS // (height * width)))
         return cls(rows, images := test[rows], logits(images))
 
     def parity(self, found: FloatArray) -> Parity:
@@ -84,27 +75,21 @@ def spread(count: int, most: int) -> Rows:
 
 def export(network: nn.Module, spec: InputSpec, temperature: float = 1.0) -> bytes:
     """Returns the ONNX file of a network in eval mode; with maps, Graph divides it. Raises ExportError."""
-    try:
-        example = torch.zeros(2, *spec.shape, dtype=torch.uint8)
-        deployed = Deployed(_prepared(network), temperature).eval()
-        model = _export_quietly(deployed, example, has_map=isinstance(network, WithMap))
-        _strip(model)
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # tracing, exporting and checking raise exceptions of many types
-        raise ExportError(f"PyTorch could not export the network: {one_line(error)}") from error
-    data: bytes = model.SerializeToString()
-    return data
+    deployed = Deployed(prepared(network), temperature).eval()
+    return to_onnx(deployed, {INPUT_NAME: example_of(spec)}, output_names(network))
 
 
 def export_with_map(
-    network: nn.Module, spec: InputSpec, temperature: float, images: Pixels
+    network: nn.Module, spec: InputSpec, temperature: float, images: Pixels, body: bytes | None = None
 ) -> tuple[Graph, Explanation]:
     """Like export, with class activation maps if the network can have them; compares those of a few images.
 
-    network is one that build_network returned, maybe with test-time views.
+    network is one that build_network returned, maybe with test-time views. body is the file of its body, if it has been
+    exported that far.
     """
     with_map, explanation = explained(network, spec)
-    graph = Graph.of(export(with_map, spec, temperature))
+    content = export(with_map, spec, temperature) if body is None else add_head(body, with_map, temperature)
+    graph = Graph.of(content)
     if graph.map_nodes:
         _check_maps(graph.with_map, with_map, images[:MAP_IMAGES])
     return graph, explanation
@@ -177,54 +162,6 @@ def _check_close(found: FloatArray, expected: FloatArray) -> None:
             f"The exported graph differs from the network by {np.abs(found - expected).max():.2g} in a logit at batch "
             f"size {len(found)} (tolerance: {ABSOLUTE_TOLERANCE:g} + {RELATIVE_TOLERANCE:g} of the logit)."
         )
-
-
-def _prepared(network: nn.Module) -> nn.Module:
-    """Returns a copy with batch norm folded into its convolutions: exporters' own folding has broken branches.
-
-    Most of timm's networks cannot be traced for that; ONNX Runtime folds theirs when it loads the file.
-    """
-    network = copy.deepcopy(network).cpu().eval()
-    modules = list(network.modules())
-    for module in modules:
-        if getattr(module, "inplace", False):
-            vars(module)["inplace"] = False  # operators that write into their input take far longer to export
-    folds = not any(isinstance(module, Backbone) for module in modules)
-    return fuse(network) if folds and any(isinstance(module, nn.BatchNorm2d) for module in modules) else network
-
-
-def _export_quietly(network: Deployed, example: Tensor, *, has_map: bool) -> ModelProto:
-    """Exports without the exporter's log lines and warnings about its own internals; errors are still raised."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                network,
-                (example,),
-                input_names=[INPUT_NAME],
-                output_names=[*OUTPUT_NAMES, MAP_NAME] if has_map else list(OUTPUT_NAMES),
-                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
-    if program is None:
-        raise RuntimeError("the exporter returned nothing")
-    return program.model_proto
-
-
-def _strip(model: ModelProto) -> None:
-    """Removes the exporter's metadata: stack traces with paths of this machine."""
-    graph = model.graph
-    for entry in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del entry.metadata_props[:]
-        entry.doc_string = ""
 
 
 def _check_batch_is_symbolic(model: OnnxModel) -> None:

@@ -55,7 +55,11 @@ class WithMap(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         views = self.views.views_of(images) if self.views is not None else images
         features = self.network.features(self.normalise(views))
-        logits = self.neuron(self.network.linear(self.network.pool(features)))
+        return self.answer(self.network.pool(features), features)
+
+    def answer(self, pooled: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns logits and maps for the last feature maps, [views * batch, channels, h, w], and their pooling."""
+        logits = self.neuron(self.network.linear(pooled))
         if self.views is not None:
             logits, features = self.views.mean(logits), self.views.mean_of_maps(features)
         weights: Tensor = self.network.class_weights

@@ -3,6 +3,7 @@
 timm is pytorch-image-models (Wightman, 2019). Its module is imported where it is needed, because that takes seconds.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -67,6 +68,23 @@ class Backbone(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+
+class Body(nn.Module):
+    """A backbone with its normalisation and without its last layer.
+
+    Float images [batch, channels, height, width] in 0..1 to pooled features [batch, features], and to the last feature
+    maps, or what the network has in their place.
+    """
+
+    def __init__(self, normalise: nn.Module, backbone: Backbone) -> None:
+        super().__init__()
+        self.normalise, self.backbone = normalise, copy.deepcopy(backbone)
+        self.backbone.head = nn.Identity()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.backbone.features(self.normalise(images))
+        return self.backbone.pool(features), features
 
 
 def build(config: BackboneConfig, shape: Shape) -> Backbone:

@@ -9,12 +9,10 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from schemas.bundle import FloatArray
 from schemas.files import atomic_write
@@ -23,12 +21,12 @@ from schemas.manifest import InputSpec
 from trainer.data.dataset import LabelledImages
 from trainer.data.progress_bar import tracked
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.onnx import export, network_logits
+from trainer.export.body import BODY_OUTPUTS, export_body
+from trainer.models.backbones import Body
 from trainer.models.layers import as_input
 from trainer.training.progress import Reporter
 
 _BATCH = 64
-_LEAST_FOR_EXPORT = 250  # images, below which the export takes longer than it saves
 _FORECAST_BATCHES = 4
 _LONG_SECONDS = 10
 _KEPT_FILES = 4
@@ -38,15 +36,19 @@ Forward = Callable[[Pixels], FloatArray]
 
 @dataclass(frozen=True)
 class Features:
-    """images and mirrored are float32 [n, features]; seconds is the time to compute them."""
+    """images and mirrored are float32 [n, features]; seconds is the time to compute them.
+
+    body is the ONNX file that computed them, if one did.
+    """
 
     images: FloatArray
     mirrored: FloatArray
     seconds: float
+    body: bytes | None = None
 
 
 def compute_features(
-    body: nn.Module,
+    body: Body,
     spec: InputSpec,
     parts: Sequence[LabelledImages],
     device: torch.device,
@@ -55,8 +57,7 @@ def compute_features(
 ) -> Features:
     """Returns the features of the parts' images, one part after the other.
 
-    body maps float images, [batch, channels, height, width] in 0..1, to features. cache is the folder for features of
-    earlier runs; None keeps none. Raises ExportError.
+    cache is the folder for features of earlier runs; None keeps none. Raises ExportError.
     """
     body = body.eval()
     file = None if cache is None else cache / f"{_key(body, parts)}.npz"
@@ -64,7 +65,8 @@ def compute_features(
         reporter.note(f"using cached features from {file}")
         return found
     started, count = time.perf_counter(), sum(map(len, parts))
-    forward = _gpu_forward(body, device) if device.type == "cuda" else _cpu_forward(body, spec, count)
+    graph = None if device.type == "cuda" else export_body(body, spec)
+    forward = _gpu_forward(body, device) if graph is None else _cpu_forward(graph)
     rows: list[tuple[FloatArray, FloatArray]] = []
     for batch in tracked(_batches(parts), "computing features", -(-count // _BATCH) + len(parts) - 1):
         first = time.perf_counter()
@@ -73,7 +75,7 @@ def compute_features(
         if len(rows) == _FORECAST_BATCHES and left > _LONG_SECONDS:
             reporter.note(f"computing the features of {count:,} images and their mirror images: about {left:.0f} s")
     images, mirrored = (np.concatenate(side) for side in zip(*rows, strict=True))
-    features = Features(images, mirrored, time.perf_counter() - started)
+    features = Features(images, mirrored, time.perf_counter() - started, graph)
     if file is not None:
         try:
             _write(file, features)
@@ -90,22 +92,23 @@ def _batches(parts: Sequence[LabelledImages]) -> Iterator[Pixels]:
             yield part.images[start : start + _BATCH]
 
 
-def _cpu_forward(body: nn.Module, spec: InputSpec, count: int) -> Forward:
-    return partial(network_logits, body) if count < _LEAST_FOR_EXPORT else OnnxModel(export(body, spec)).logits
+def _cpu_forward(graph: bytes) -> Forward:
+    model = OnnxModel(graph)
+    return lambda images: model.compute(images, BODY_OUTPUTS[:1])[0]
 
 
-def _gpu_forward(body: nn.Module, device: torch.device) -> Forward:
+def _gpu_forward(body: Body, device: torch.device) -> Forward:
     body = body.to(device)
 
     @torch.inference_mode()
     def forward(images: Pixels) -> FloatArray:
-        features: FloatArray = body(as_input(torch.from_numpy(images).to(device))).cpu().numpy()
+        features: FloatArray = body(as_input(torch.from_numpy(images).to(device)))[0].cpu().numpy()
         return features
 
     return forward
 
 
-def _key(body: nn.Module, parts: Sequence[LabelledImages]) -> str:
+def _key(body: Body, parts: Sequence[LabelledImages]) -> str:
     """Depends on the layers with their settings, on the weights, and on the images as decoded and resized.
 
     Two of timm's networks can have the same weights and other layers: they differ in padding or in epsilon.

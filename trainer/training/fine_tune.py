@@ -40,6 +40,7 @@ def fine_tune(
         precision=Precision.FP32,
         steps=(probe.step,),
         held=probe.held if probe.folds else None,
+        body=probe.body,
     )
     seconds = recipe.transfer.fine_tune
     if seconds == FineTune.AUTO:

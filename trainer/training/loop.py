@@ -54,6 +54,7 @@ class Fitted:
     steps: tuple[TrainingStep, ...] = ()  # of the linear probe and of fine-tuning
     unlike: Sequence[Suspect] | None = None  # images unlike all others, if there were features to compare
     held: tuple[Labels, FloatArray] | None = None  # labels and logits by cross-validation, instead of validation's
+    body: bytes | None = None  # the ONNX file of a backbone whose body was not trained, if it was exported
 
 
 def fit(

@@ -5,7 +5,6 @@ images, validation is k-fold cross-validation over the training and validation i
 all of them.
 """
 
-import copy
 import time
 import warnings
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from schemas.manifest import TrainingStep
 from schemas.metrics import Labels, wilson_interval
 from trainer.data.split import Splits
 from trainer.data.suspects import Suspect, describe, unlike_others
-from trainer.models.backbones import Backbone
+from trainer.models.backbones import Backbone, Body
 from trainer.recipe import ClassWeights, FineTune, Monitor, Recipe, Sampling
 from trainer.training.features import Features, compute_features
 from trainer.training.monitor import ClassCounts, score
@@ -67,7 +66,10 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """The result. `held` are the predictions for the validation split or, with `folds`, those of cross-validation."""
+    """The result. `held` are the predictions for the validation split or, with `folds`, those of cross-validation.
+
+    body is the ONNX file of the network's body, if it was exported.
+    """
 
     held: HeldOut
     folds: int
@@ -75,6 +77,7 @@ class Probe:
     epoch: Epoch
     step: TrainingStep
     unlike: Sequence[Suspect]
+    body: bytes | None
 
 
 class _Head(NamedTuple):
@@ -91,7 +94,7 @@ def fit_probe(
     network: nn.Sequential, data: Splits, recipe: Recipe, device: torch.device, reporter: Reporter, cache: Path | None
 ) -> Probe:
     """Sets the last layer of a network that build_network returned for a backbone. Raises ExportError, OSError."""
-    features = compute_features(headless(network), data.input, (data.train, data.validation), device, reporter, cache)
+    features = compute_features(body_of(network), data.input, (data.train, data.validation), device, reporter, cache)
     unlike = unlike_others(data, features.images)
     for sentence in describe(unlike):
         reporter.note(sentence)
@@ -138,15 +141,14 @@ def fit_probe(
         images_per_second=len(everything) / seconds,
     )
     reporter.probe(epoch)
-    return Probe(held, folds, seconds, epoch, step, unlike)
+    return Probe(held, folds, seconds, epoch, step, unlike, features.body)
 
 
-def headless(network: nn.Sequential) -> nn.Sequential:
-    """Returns the normalisation and the body of a network that build_network returned for a backbone."""
-    normalise, backbone = network[0], copy.deepcopy(network[1])
+def body_of(network: nn.Sequential) -> Body:
+    """Returns the body of a network that build_network returned for a backbone."""
+    backbone = network[1]
     assert isinstance(backbone, Backbone)  # noqa: S101 - the callers check it
-    backbone.head = nn.Identity()
-    return nn.Sequential(normalise, backbone)
+    return Body(network[0], backbone)
 
 
 class FeatureProblem:

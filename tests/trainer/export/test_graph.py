@@ -11,12 +11,14 @@ from tests.support.parity import parity_of
 from tests.support.training import train_bundle
 from tests.trainer.models.test_activation_map import FAST, RESIDUAL, RESNET, SPEC, network_of
 from trainer.evaluation.onnx_session import OnnxModel
+from trainer.export.body import export_body
 from trainer.export.graph import GoldenMaps, Graph
 from trainer.export.onnx import NetworkOutput, export, export_with_map
 from trainer.export.quantize import Reference, golden_map_tolerance, to_fp16, to_int8
 from trainer.models.tta import with_views
-from trainer.network_config import AnyNetwork, FastConfig, PlainConfig
+from trainer.network_config import AnyNetwork, BackboneConfig, FastConfig, PlainConfig
 from trainer.recipe import Views
+from trainer.training.probe import body_of
 
 
 def images(count: int = 12) -> Pixels:
@@ -45,6 +47,22 @@ def test_both_files_together_answer_as_the_network_with_its_maps(
     assert maps.shape == (12, explanation.height, explanation.width)
     np.testing.assert_allclose(probabilities, main.run(images())[0], atol=1e-5)
     parity_of(graph.main, network, images())
+
+
+@pytest.mark.parametrize("sigmoid", [False, True], ids=["softmax", "sigmoid"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
+def test_the_exported_body_and_its_head_are_the_whole_graph(name: str, sigmoid: bool) -> None:
+    network = network_of(BackboneConfig(name=name), sigmoid=sigmoid)
+    whole, explanation = export_with_map(network, SPEC, 1.3, images())
+    joined, _ = export_with_map(network, SPEC, 1.3, images(), export_body(body_of(network), SPEC))
+    parity_of(joined.main, network, images())
+    assert bool(joined.map_nodes) == (explanation.reason is None)
+    for graph in ("main", "whole"):
+        first, second = (OnnxModel(getattr(each, graph)) for each in (whole, joined))
+        assert second.outputs == first.outputs
+        names = [output.name for output in first.outputs]
+        for expected, found in zip(first.compute(images(), names), second.compute(images(), names), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_the_first_file_is_the_network_without_maps() -> None:

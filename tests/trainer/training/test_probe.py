@@ -11,11 +11,12 @@ from tests.support.training import train_bundle
 from trainer.data.split import Splits, split
 from trainer.export.onnx import network_logits
 from trainer.models.build import build_network
+from trainer.models.layers import as_input
 from trainer.models.pretrained import starting_weights
 from trainer.recipe import Recipe
 from trainer.run import CheckpointOptions
 from trainer.training.features import Features, compute_features
-from trainer.training.probe import FeatureProblem, Probe, fit_probe
+from trainer.training.probe import FeatureProblem, Probe, body_of, fit_probe
 
 
 def fitted(recipe: Recipe, data: Splits, cache: Path | None = None) -> tuple[Probe, torch.nn.Sequential, Recorder]:
@@ -133,8 +134,7 @@ def test_reads_features_from_the_cache_until_images_or_weights_change(tmp_path: 
 def test_another_network_with_the_same_weights_does_not_read_the_cached_features(tmp_path: Path) -> None:
     recipe = probe_runs.recipe(tmp_path)
     data = split(probe_runs.source(60).load(), recipe.data)
-    body = build_network(recipe, data, starting_weights(recipe))
-    body[1].head = torch.nn.Identity()  # type: ignore[index]
+    body = body_of(build_network(recipe, data, starting_weights(recipe)))  # type: ignore[arg-type]
     compute_features(body, data.input, [data.train], CPU, Recorder(), tmp_path)
     for norm in (module for module in body.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         norm.eps *= 100
@@ -144,15 +144,15 @@ def test_another_network_with_the_same_weights_does_not_read_the_cached_features
     assert np.array_equal(found.images, compute_features(body, data.input, [data.train], CPU, Recorder()).images)
 
 
-def test_the_features_are_the_same_by_onnx_runtime_and_by_pytorch(tmp_path: Path) -> None:
+def test_the_features_are_those_of_the_network_in_pytorch(tmp_path: Path) -> None:
     recipe = probe_runs.recipe(tmp_path)
     data = split(probe_runs.source(60).load(), recipe.data)
-    network = build_network(recipe, data, starting_weights(recipe))
-    network[1].head = torch.nn.Identity()  # type: ignore[index]
-    few = compute_features(network, data.input, [data.train], CPU, Recorder())
-    many = compute_features(network, data.input, [data.train] * 20, CPU, Recorder())
-    assert np.allclose(few.images, many.images[: len(data.train)], atol=1e-4)
-    assert np.allclose(few.mirrored, many.mirrored[: len(data.train)], atol=1e-4)
+    body = body_of(build_network(recipe, data, starting_weights(recipe)))  # type: ignore[arg-type]
+    found = compute_features(body, data.input, [data.train], CPU, Recorder())
+    images = as_input(torch.from_numpy(np.asarray(data.train.images)))
+    with torch.no_grad():
+        assert np.allclose(found.images, body(images)[0], atol=1e-4)
+        assert np.allclose(found.mirrored, body(images.flip(3))[0], atol=1e-4)
 
 
 def test_the_head_predicts_as_logistic_regression_on_standardised_features_does() -> None:
