@@ -44,7 +44,8 @@ class Target:
     @property
     def row(self) -> str:
         sign = "at least" if self.more else "at most"
-        result = "not measured" if self.value is None else f"{self.value:.3g}{self.unit}"
+        result = _number(self.value, ".3g" if self.value is None or self.value < 100 else ",.0f")
+        result += "" if self.value is None else self.unit
         verdict = "" if self.value is None else "met" if self.met else "missed"
         return f"| {self.text} | {sign} {self.limit:g}{self.unit} | {result} | {verdict} |"
 
@@ -157,6 +158,7 @@ def render(results: Results) -> str:
             "|---|---|---|---|",
             *(target.row for target in found),
             "",
+            *_ceiling(figures),
             *_closed_table("Servers of the small network", results, Group.SMALL),
             *_closed_table("Servers of the large network", results, Group.LARGE),
             *_closed_table("Other model servers, on the small network", results, Group.PEERS),
@@ -166,6 +168,21 @@ def render(results: Results) -> str:
             *_stage_table(results.rows(Stages)),
         ]
     )
+
+
+def _ceiling(figures: Figures) -> list[str]:
+    """Says which share of the bare loop any service behind this HTTP server can reach."""
+    parts = [figures.of_default(field, "PNG") for field in ("decode_us", "run_us")]
+    floor = figures.closed("cpu_us", "PNG, 16 connections", FLOOR.name)
+    if not floor or None in parts:
+        return []
+    work = sum(part or 0 for part in parts)
+    return [
+        f"To decode a PNG and run the default variant takes {work:.0f} us of a core, and FastAPI's constant answer to "
+        f"the same request {floor:.0f} us. A service that took no other time would reach {work / (work + floor):.0%} "
+        "of the bare loop with one PNG per request; the client needs a part of the cores, too.",
+        "",
+    ]
 
 
 def _closed_table(title: str, results: Results, group: Group) -> list[str]:

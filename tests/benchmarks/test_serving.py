@@ -6,7 +6,7 @@ import pytest
 from benchmarks.processes import started
 from benchmarks.serving.load import Request, closed_loop, open_loop
 from benchmarks.serving.report import render
-from benchmarks.serving.results import Closed, Group, Overload, Results, Stages
+from benchmarks.serving.results import Bare, Closed, Group, Overload, Results, Stages
 from benchmarks.serving.stages import EVENT_LOOP, shares, stage_of
 from tests.support.bundles import solid, write_bundle
 
@@ -19,7 +19,7 @@ def closed(server: str, rate: float, number: int) -> Closed:
     )
 
 
-def results(**groups: tuple[Closed | Overload | Stages, ...]) -> Results:
+def results(**groups: tuple[Bare | Closed | Overload | Stages, ...]) -> Results:
     found = {Group(name): rows for name, rows in groups.items()}
     return Results(machine="a laptop", small="small", large="large", seconds=3, groups=found)
 
@@ -35,6 +35,14 @@ def test_a_target_compares_the_medians_of_all_rounds() -> None:
 def test_results_of_another_group_do_not_change_a_target() -> None:
     page = render(results(peers=(closed("tutorial", 1.0, 1), closed("convoy fp32", 9.0, 1))))
     assert f"| {CASE}, convoy fp32: requests/s to the tutorial's | at least 2 x | not measured |  |" in page
+
+
+def test_the_page_says_what_share_of_the_bare_loop_any_service_can_reach() -> None:
+    bare = Bare(case="PNG", variant="int8", round=1, images_per_second=6000.0, decode_us=100.0, run_us=200.0)
+    page = render(results(small=(closed("FastAPI, constant answer", 1.0, 1), bare)))
+    assert "takes 300 us of a core" in page
+    assert "would reach 50% of the bare loop" in page
+    assert "of the bare loop with one PNG" not in render(results(small=(bare,)))
 
 
 def test_results_survive_their_file() -> None:
