@@ -117,7 +117,8 @@ class Supervisor:
         await self._coordinator.start()
         if self._pool.plan is None:  # no model: the workers must still listen, to answer 503
             await self._pool.serve(self._coordinator.plan)
-        logger.info("ready: %d worker processes serve", len(self._pool.pids))
+        count = len(self._pool.pids)
+        logger.info("ready: %d worker %s", count, "process serves" if count == 1 else "processes serve")
 
     async def _drain(self) -> None:
         await self._coordinator.close()
