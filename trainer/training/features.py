@@ -1,6 +1,6 @@
 """Features of a frozen backbone, of each image and its mirror image: computed once, and cached for later runs.
 
-On a CPU, ONNX Runtime computes them faster than PyTorch, but the backbone must be exported first.
+On a CPU, ONNX Runtime computes them faster than PyTorch. The exported backbone is cached, too.
 """
 
 import hashlib
@@ -127,7 +127,8 @@ def _read(file: Path) -> Features | None:
     """Returns None if there is no file, or if it is damaged."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return Features(arrays["images"], arrays["mirrored"], float(arrays["seconds"]))
+            body = arrays["body"].tobytes() or None
+            return Features(arrays["images"], arrays["mirrored"], float(arrays["seconds"]), body)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
@@ -135,7 +136,8 @@ def _read(file: Path) -> Features | None:
 def _write(file: Path, features: Features) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
-    np.savez(content, images=features.images, mirrored=features.mirrored, seconds=features.seconds)
+    body = np.frombuffer(features.body or b"", np.uint8)
+    np.savez(content, images=features.images, mirrored=features.mirrored, seconds=features.seconds, body=body)
     atomic_write(file, content.getvalue())
     for old in sorted(file.parent.glob("*.npz"), key=lambda path: path.stat().st_mtime)[:-_KEPT_FILES]:
         old.unlink(missing_ok=True)

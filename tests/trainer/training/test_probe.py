@@ -135,7 +135,9 @@ def test_another_network_with_the_same_weights_does_not_read_the_cached_features
     recipe = probe_runs.recipe(tmp_path)
     data = split(probe_runs.source(60).load(), recipe.data)
     body = body_of(build_network(recipe, data, starting_weights(recipe)))  # type: ignore[arg-type]
-    compute_features(body, data.input, [data.train], CPU, Recorder(), tmp_path)
+    first, again = (compute_features(body, data.input, [data.train], CPU, Recorder(), tmp_path) for _ in range(2))
+    assert first.body
+    assert first.body == again.body
     for norm in (module for module in body.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         norm.eps *= 100
     reporter = Recorder()
