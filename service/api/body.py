@@ -142,7 +142,7 @@ async def read_body(request: Request, held: HeldBody, limit: int, deadline: floa
             raise BodyTimeoutError from error
     if coding:
         most = int(min(limit, held.room))
-        body = await run_off_loop(len(body) > INLINE_BYTES, decompress, body, coding, most)
+        body = await run_in_threadpool(decompress, body, coding, most)  # the content can be 1,000 times as large
         if len(body) > limit:
             raise BodyTooLargeError(limit)
         held.resize(len(body))

@@ -1,5 +1,7 @@
+import asyncio
 import gzip
 import json
+import math
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
-from service.api.body import BodyMemory, decompress
+from service.api.body import BodyMemory, decompress, read_body
 from service.errors import BodyTooLargeError, MalformedBodyError, OverloadedError
 from service.settings import Device, Settings
 from tests.service.conftest import Serve
@@ -95,6 +97,20 @@ def test_a_bomb_is_refused_and_never_decompressed_beyond_the_limit(packer: str) 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4_000_000
+
+
+def test_a_small_body_with_much_content_does_not_block_the_event_loop() -> None:
+    async def turns_of_the_loop() -> int:
+        connection, turns = Connection([gzip.compress(bytes(10**6))], content_encoding="gzip"), 0
+        with BodyMemory(10**7).hold() as held:
+            reading = asyncio.create_task(read_body(connection.request, held, 10**7, math.inf))
+            while not reading.done():
+                await asyncio.sleep(0)
+                turns += 1
+        assert len(await reading) == 10**6
+        return turns
+
+    assert asyncio.run(turns_of_the_loop()) > 2  # one starts the task, and one notices its end
 
 
 def test_the_memory_for_bodies_bounds_what_is_decompressed() -> None:
