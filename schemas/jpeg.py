@@ -34,14 +34,18 @@ _START_OF_SCAN = 0xDA
 _COMMENT = 0xFE
 _APP0, _APP14, _APP15 = 0xE0, 0xEE, 0xEF
 _ALL_COEFFICIENTS = (1 << 64) - 1
+# libjpeg decodes the whole image once per scan, however few bytes a scan has. Encoders write about ten.
+MOST_SCANS = 100
 
 
 def decode_jpeg(header: ImageFile.ImageFile, data: bytes, min_size: tuple[int, int] | None = None) -> Image.Image:
     """Returns the pixels of a JPEG that Pillow opened as L, RGB or CMYK, without applying the EXIF orientation.
 
     With min_size (width, height), decodes at the smallest of 1/8, 2/8, ... of the size that is not below it.
-    Raises UnreadableImageError if libjpeg runs out of data or finds an invalid code, or if whole scans are missing.
+    Raises UnreadableImageError if libjpeg runs out of data or finds an invalid code, if whole scans are missing, or if
+    there are more than MOST_SCANS.
     """
+    _check_scans(data)
     if not data.endswith(_END):
         data += _END  # a missing end marker is harmless; if pixel data is missing, libjpeg reports an early end
     mode, colours, channels = _FORMATS[header.mode]
@@ -107,7 +111,8 @@ def _decode_by_pillow(header: ImageFile.ImageFile, data: bytes, min_size: tuple[
 
 
 def check_jpeg(data: bytes, max_pixels: int) -> None:
-    """Raises UnreadableImageError if the JPEG is damaged or has more than max_pixels. Decodes it at 1/8 of its size."""
+    """Raises UnreadableImageError as decode_jpeg, or for more than max_pixels. Decodes the JPEG at 1/8 of its size."""
+    _check_scans(data)
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         if height * width > max_pixels:
@@ -120,6 +125,15 @@ def check_jpeg(data: bytes, max_pixels: int) -> None:
 def _raise_if_damage(error: ValueError) -> None:
     if not _HARMLESS.search(str(error)):
         raise UnreadableImageError(f"The image is damaged or cut short ({error}).") from error
+
+
+def _check_scans(data: bytes) -> None:
+    start = b"\xff%c" % _START_OF_SCAN  # these bytes also occur in metadata, and after the image
+    if (
+        data.count(start) > MOST_SCANS
+        and sum(marker == _START_OF_SCAN for marker, _, _ in _segments(data)) > MOST_SCANS
+    ):
+        raise UnreadableImageError(f"The image has more than the {MOST_SCANS} scans that are allowed; save it again.")
 
 
 def _lacks_scans(data: bytes) -> bool:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from schemas.errors import UnreadableImageError
 from schemas.image import decode_image, fit_pixels
+from schemas.jpeg import check_jpeg
 from schemas.manifest import Resize
 from tests.support.encoded_images import encode, noise, spec, spec_of
 
@@ -77,7 +78,7 @@ def test_answers_a_jpeg_that_lacks_only_its_end_marker(form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_ignores_what_follows_the_end_marker(form: str) -> None:
-    for trailing in (bytes(4096), b"\xff" * 9, b"garbage", JPEGS["baseline"], END):
+    for trailing in (bytes(4096), b"\xff" * 9, b"garbage", JPEGS["baseline"], END, b"\xff\xda" * 200):
         np.testing.assert_array_equal(decoded(JPEGS[form] + trailing), decoded(JPEGS[form]))
 
 
@@ -103,6 +104,16 @@ def test_refuses_a_progressive_jpeg_cut_between_two_scans(scans: int) -> None:
     assert len(starts) == 10
     with pytest.raises(UnreadableImageError, match="scans or rows are missing"):
         decoded(data[: starts[scans]] + END)
+
+
+@pytest.mark.parametrize("form", ["baseline", "progressive"])
+def test_refuses_a_jpeg_with_so_many_scans_that_decoding_would_take_minutes(form: str) -> None:
+    data = JPEGS[form]
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    many = data[:-2] + scan * 100 + END
+    for decode in (decoded, lambda jpeg: check_jpeg(jpeg, 10**6)):
+        with pytest.raises(UnreadableImageError, match="more than the 100 scans that are allowed"):
+            decode(many)
 
 
 @pytest.mark.parametrize("padding", [b"\0", b"\0\0", bytes(10), bytes(16), b"\xff" * 30])
