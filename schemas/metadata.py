@@ -55,9 +55,12 @@ def _png(data: bytes, first_frame: bool) -> bytes:
     places = list(chunks(data))
     needless = _needless_frames([data[begin + 4 : begin + 8] for begin, _ in places], first_frame)
     for begin, end in places:
-        if data[begin + 4 : begin + 8] in needless or not _is_kept(data, begin, end):
+        kind = data[begin + 4 : begin + 8]
+        if kind in needless or not _is_kept(data, begin, end):
             kept.append(whole[start:begin])
             start = end
+        if _ORIENTATION.match(data, begin + 4, end - 4):
+            needless.add(kind)  # unpacking many texts would take most of a second
     if data[end + 4 : end + 5] and data[end + 4] & _ANCILLARY:  # the last chunk, cut short
         kept.append(whole[start:end])
         start = len(data)

@@ -37,6 +37,7 @@ METADATA = {
     "a zTXt that unpacks to 1.2 MB": chunk(b"zTXt", b"prompt\0\0" + LONG),
     "a zTXt that unpacks to 20 MB": chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(20_000_000))),
     "many zTXt of 1 MB": chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(1_000_000))) * 80,
+    "many raw profiles of 1 MB": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(1_000_000))) * 80,
     "an iTXt that unpacks to 1.2 MB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LONG),
     "a raw profile that unpacks to 1.2 MB": chunk(b"zTXt", b"Raw profile type exif\0\0" + LONG),
     "an iCCP that unpacks to 1.2 MB": chunk(b"iCCP", b"icc\0\0" + LONG),
