@@ -66,15 +66,20 @@ class InferenceFlow:
         lease: AbstractContextManager[Models],
         parser: Callable[[Models], Callable[[bytes], Parsed]],
         respond: Callable[[Models, Parsed, RequestContext], Coroutine[Any, Any, Response]],
+        *,
+        inline_bytes: int = INLINE_BYTES,
     ) -> Response:
-        """timeout is in seconds. parser checks the headers, and returns the function that parses the body."""
+        """timeout is in seconds. parser checks the headers, and returns the function that parses the body.
+
+        A body of more than inline_bytes is parsed off the event loop.
+        """
         context = request_context(request, timeout)
         with lease as models, self._memory.hold() as held:
             parse = parser(models)
             if isinstance(models, Model):
                 models.check_room(context)  # a busy service has no time for a body that it will refuse
             body = await read_body(request, held, self.settings.max_body_bytes, context.deadline)
-            parsed = await run_off_loop(len(body) > INLINE_BYTES, parse, body)
+            parsed = await run_off_loop(len(body) > inline_bytes, parse, body)
             return await while_connected(request, respond(models, parsed, context))
 
 

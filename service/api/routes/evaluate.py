@@ -25,6 +25,8 @@ from service.inference.model import Model
 from service.inference.request_context import RequestContext
 from service.telemetry.timings import Timings
 
+INLINE_BYTES = 0  # a small archive can be large when it is unpacked
+
 _DESCRIPTION = "The metrics, with the variant and provider that answered"
 
 
@@ -85,8 +87,9 @@ def _handler(flow: InferenceFlow, query_type: type[EvaluateQuery]) -> Handler:
             return submission_parser(request, Purpose.EVALUATE, query, flow.settings)
 
         if isinstance(query, CompareQuery) and query.versions:
-            return await flow(request, timeout, _lease_two(flow, request, query.versions), parser, _compare)
-        return await flow(request, timeout, flow.lease(request), parser, _evaluate)
+            two = _lease_two(flow, request, query.versions)
+            return await flow(request, timeout, two, parser, _compare, inline_bytes=INLINE_BYTES)
+        return await flow(request, timeout, flow.lease(request), parser, _evaluate, inline_bytes=INLINE_BYTES)
 
     return evaluate
 

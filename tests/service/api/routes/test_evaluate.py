@@ -1,3 +1,4 @@
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from schemas.evaluation import EvaluationReport
 from schemas.image import decode_image
 from schemas.metrics import measure
 from schemas.model_comparison import EvaluationComparison
+from service.api.app import create_app
+from service.settings import Device, Settings
 from tests.service.conftest import Serve
 from tests.support.bundles import COLOURS, SPEC, run, solid, write_bundle
 from tests.support.http_requests import BROKEN, b64, form, npy, problem_of
@@ -32,6 +35,33 @@ def test_json_and_form_give_the_metrics_of_the_model_file(client: TestClient, ar
         assert report.confusion_matrix == expected["confusion_matrix"]
         assert report.log_loss == pytest.approx(expected["log_loss"], rel=1e-5)
         assert (report.n, report.variant, report.provider) == (60, "fp32", "CPUExecutionProvider")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("query", [b"", b"versions=1,2"])
+async def test_a_small_archive_with_much_content_does_not_block_the_event_loop(artifacts: Path, query: bytes) -> None:
+    write_bundle(artifacts, version=2)
+    labels = np.full(10_000, "purple", "U1000")
+    body = npz(images=np.zeros((len(labels), 1, 1), np.uint8), labels=labels)
+    scope = {"type": "http", "method": "POST", "path": "/models/colours/evaluate", "query_string": query, "headers": []}
+    messages: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    app, turns = create_app(Settings(artifacts=artifacts, device=Device.CPU, versions="all")), 0
+    async with app.router.lifespan_context(app):
+        answering = asyncio.create_task(app(scope, receive, send))
+        while not answering.done():
+            await asyncio.sleep(0)
+            turns += 1
+        await answering
+    assert messages[0]["status"] == 422
+    assert b"'purple', is not one of the model's labels" in messages[1]["body"]
+    assert turns > 10  # a few without another thread
 
 
 @pytest.mark.parametrize("path", ["/evaluate", "/models/colours/evaluate", "/models/colours/versions/1/evaluate"])
