@@ -78,13 +78,13 @@ def _part_size(image: Tiff.TiffImageFile) -> int:
 
 
 def _check_deflate(part: bytes, size: int) -> None:
-    inflater, inflated = zlib.decompressobj(), 0
+    inflater, inflated, most = zlib.decompressobj(), 0, 2 * size + _STEP
     try:
         for start in range(0, len(part), _STEP):
-            inflated += len(inflater.decompress(part[start : start + _STEP]))
+            inflated += len(inflater.decompress(part[start : start + _STEP], most + 1 - inflated))
             if inflater.eof:  # and the checksum is right
                 return
-            if inflated > 2 * size + _STEP:
+            if inflated > most:
                 break
     except zlib.error as error:
         raise UnreadableImageError(f"The image is damaged ({error}).") from error

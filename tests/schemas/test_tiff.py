@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -69,6 +70,19 @@ def test_refuses_strips_that_overlap() -> None:
     data[at : at + len(larger)] = larger
     with pytest.raises(UnreadableImageError, match="larger than the file"):
         decode_image(bytes(data), spec_of(PIXELS))
+
+
+def test_refuses_a_strip_that_unpacks_to_far_more_than_its_pixels() -> None:
+    data, bomb = tiff("tiff_adobe_deflate", "L", 10_000_000), zlib.compress(bytes(10_000_000))
+    start, end = last_part(data)
+    for tag, before, now in (
+        (TiffImagePlugin.STRIPOFFSETS, start, len(data)),
+        (TiffImagePlugin.STRIPBYTECOUNTS, end - start, len(bomb)),
+    ):
+        assert data.count(struct.pack("<HHII", tag, 4, 1, before)) == 1
+        data = data.replace(struct.pack("<HHII", tag, 4, 1, before), struct.pack("<HHII", tag, 4, 1, now))
+    with pytest.raises(UnreadableImageError, match="its compressed data has no end"):
+        decode_image(data + bomb, spec_of(PIXELS))
 
 
 def test_refuses_a_jpeg_in_a_tiff_that_claims_to_be_huge() -> None:
