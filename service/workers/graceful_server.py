@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Every 0.1 seconds, takes connections that wait: uvloop accepts one per iteration, and a busy loop has few."""
-        await self._accept(self._listener, ACCEPTED_PER_TICK)
+        await self._connect(_accept(self._listener, ACCEPTED_PER_TICK))
         return await super().on_tick(counter)
 
     async def _stop_accepting(self) -> None:
@@ -128,15 +128,11 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         self._listener.close()
-        await self._accept(spare, sys.maxsize)
-        spare.close()
+        accepted = _accept(spare, sys.maxsize)
+        spare.close()  # at once: it would reset what the kernel accepts in between
+        await self._connect(accepted)
 
-    async def _accept(self, listener: socket.socket, most: int) -> None:
-        listener.setblocking(False)
-        accepted: list[socket.socket] = []
-        with suppress(OSError):
-            while len(accepted) < most:
-                accepted.append(listener.accept()[0])
+    async def _connect(self, accepted: list[socket.socket]) -> None:
         connect = asyncio.get_running_loop().connect_accepted_socket
         await asyncio.gather(*(connect(self._protocol, connection) for connection in accepted))
 
@@ -157,3 +153,12 @@ class Server(uvicorn.Server):
                 while self.server_state.connections or self.server_state.tasks:
                     await asyncio.sleep(_TICK)
         return not (self.server_state.connections or self.server_state.tasks)
+
+
+def _accept(listener: socket.socket, most: int) -> list[socket.socket]:
+    listener.setblocking(False)
+    accepted: list[socket.socket] = []
+    with suppress(OSError):
+        while len(accepted) < most:
+            accepted.append(listener.accept()[0])
+    return accepted

@@ -1,6 +1,7 @@
 """The shutdown of one server in this process, and the response that each client gets."""
 
 import asyncio
+import errno
 import json
 import socket
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from schemas.bundle import FloatArray
 from schemas.image import Pixels
@@ -154,6 +156,22 @@ async def test_a_connection_that_waits_to_be_accepted_is_answered() -> None:
             assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
             client.close()
         assert served.gate.answered == 5
+
+
+async def test_a_client_that_connects_after_the_last_accepted_one_is_refused_and_not_reset() -> None:
+    app, results = Plain(), []
+    async with serving(app) as served:
+
+        class Protocol(HttpToolsProtocol):
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+                super().connection_made(transport)
+                with socket.socket() as late:
+                    results.append(late.connect_ex(served.address))
+
+        served.server.config.http_protocol_class = Protocol
+        with socket.create_connection(served.address):
+            await served.end()
+    assert results == [errno.ECONNREFUSED]
 
 
 async def test_a_request_that_arrives_on_an_open_connection_during_the_drain_is_answered() -> None:
