@@ -3,14 +3,14 @@
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -26,6 +26,8 @@ _URL = re.compile(r"(tcp|udp|sctp)://")
 _KUBERNETES = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _ORIGIN = re.compile(r"(?!https:.*:443$|http:.*:80$)https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 _ROOT_PATH = re.compile(r"(/[\w.~-]+)*", re.ASCII)
+T = TypeVar("T")
+
 DEFAULT_MAX_BODY_BYTES = 64 * 2**20
 DEFAULT_MAX_ARCHIVE_BYTES = 2**30
 
@@ -100,6 +102,29 @@ def parse_origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def parse_root_path(text: str) -> str:
+    """Checks CONVOY_ROOT_PATH. Raises ValueError."""
+    if not _ROOT_PATH.fullmatch(text):
+        raise ValueError("it must be a path such as /convoy, without a slash at its end")
+    return text
+
+
+def _parsed_by(parse: Callable[[Any], object]) -> AfterValidator:
+    """Returns a validator that keeps the value and makes the ValueError of parse the whole message."""
+
+    def check(value: T) -> T:
+        try:
+            parse(value)
+        except ValueError as error:
+            raise PydanticCustomError("setting", "{reason}", {"reason": str(error)}) from None
+        return value
+
+    return AfterValidator(check)
+
+
+ApiKeys = Annotated[SecretStr, _parsed_by(Keys)]
+
+
 class Settings(BaseSettings):
     """Each field is the variable CONVOY_<FIELD>; an empty variable counts as unset."""
 
@@ -113,7 +138,7 @@ class Settings(BaseSettings):
         default=None,
         description="Unix socket to listen on, in place of host and port; its owner and group may connect",
     )
-    root_path: str = Field(
+    root_path: Annotated[str, _parsed_by(parse_root_path)] = Field(
         default="", description="path of the service behind a proxy that removes this path, such as `/convoy`"
     )
     workers: Literal["auto"] | Positive = Field(
@@ -130,7 +155,7 @@ class Settings(BaseSettings):
         description="model that answers /predict and /evaluate; by default the one in default.json, "
         "else the first model",
     )
-    versions: str = Field(
+    versions: Annotated[str, _parsed_by(parse_policy)] = Field(
         default="promoted",
         description="versions that serve: `promoted` (the latest without promoted.json), `latest`, `all`, or pins such "
         "as `mnist=3,digits=1` (other models: promoted)",
@@ -191,15 +216,15 @@ class Settings(BaseSettings):
     drain_seconds: Positive = Field(
         default=30, description="grace period in seconds for accepted requests, after the drain delay"
     )
-    api_keys: SecretStr = Field(
+    api_keys: ApiKeys = Field(
         default=SecretStr(""),
         description="API keys for predictions, separated by commas; a key may be `sha256:<hex>`. Empty: open to all",
     )
-    admin_keys: SecretStr = Field(
+    admin_keys: ApiKeys = Field(
         default=SecretStr(""),
         description="API keys for promote, load and unload. Empty: open to clients on the same machine only",
     )
-    cors_origins: str = Field(
+    cors_origins: Annotated[str, _parsed_by(parse_origins)] = Field(
         default="",
         description="origins whose web pages may call the service, separated by commas, such as "
         "`https://app.example.org`; `*`: all",
@@ -219,41 +244,6 @@ class Settings(BaseSettings):
     def _ignore_kubernetes(cls, port: object) -> object:
         """Kubernetes sets CONVOY_PORT=tcp://10.0.0.1:8000 for a Service named convoy."""
         return cls.model_fields["port"].default if isinstance(port, str) and _URL.match(port) else port
-
-    @field_validator("api_keys", "admin_keys")
-    @classmethod
-    def _are_keys(cls, keys: SecretStr) -> SecretStr:
-        try:
-            Keys(keys)
-        except ValueError as error:
-            raise PydanticCustomError("keys", "{reason}", {"reason": str(error)}) from None
-        return keys
-
-    @field_validator("root_path")
-    @classmethod
-    def _is_a_path(cls, path: str) -> str:
-        if not _ROOT_PATH.fullmatch(path):
-            reason = "it must be a path such as /convoy, without a slash at its end"
-            raise PydanticCustomError("root_path", "{reason}", {"reason": reason})
-        return path
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _are_origins(cls, origins: str) -> str:
-        try:
-            parse_origins(origins)
-        except ValueError as error:
-            raise PydanticCustomError("origins", "{reason}", {"reason": str(error)}) from error
-        return origins
-
-    @field_validator("versions")
-    @classmethod
-    def _are_a_policy(cls, versions: str) -> str:
-        try:
-            parse_policy(versions)
-        except ValueError as error:
-            raise PydanticCustomError("versions", "{reason}", {"reason": str(error)}) from error
-        return versions
 
 
 def read_settings() -> Settings:
