@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from schemas.bundle import FloatArray
 from schemas.manifest import Answered, CalibrationErrors, Reject, TemperatureScaling
@@ -28,10 +29,10 @@ def fit_temperature(logits: FloatArray, labels: Labels) -> float:
     low, high = np.log(1 / HIGHEST), np.log(1 / LOWEST)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        slope = ((softmax(precise * np.exp(middle)) - target) * precise).sum()
+        slope = ((softmax(precise * np.exp(middle), axis=1) - target) * precise).sum()
         low, high = (low, middle) if slope > 0 else (middle, high)
     temperature = float(np.exp(-(low + high) / 2))
-    before, after = softmax(precise), softmax(precise / temperature)
+    before, after = softmax(precise, axis=1), softmax(precise / temperature, axis=1)
     better = log_loss(labels, after) < log_loss(labels, before) and _error(labels, after) <= _error(labels, before)
     return temperature if better else 1.0
 
@@ -47,13 +48,7 @@ def uncalibrated(evaluation: Evaluation) -> FloatArray:
 
 def calibrated(logits: FloatArray, temperature: float) -> FloatArray:
     """Returns the probabilities that a file with this temperature gives for logits [n, classes]."""
-    return softmax(logits.astype(np.float64) / temperature).astype(np.float32)
-
-
-def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Returns the probabilities of logits [n, classes]."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities: FloatArray = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
     return probabilities
 
 
