@@ -129,8 +129,7 @@ class Result:
         if len(self.runs) >= 3:
             half = stats.t.ppf(0.975, len(self.runs) - 1) * np.std(self.accuracies, ddof=1) / np.sqrt(len(self.runs))
             return f"{self.mean - half:.2%} to {min(self.mean + half, 1):.2%} over seeds"
-        wilson = self.runs[0].accuracy_interval
-        return f"{wilson.lower:.2%} to {wilson.upper:.2%} over test images"
+        return f"{self.runs[0].accuracy_interval} over test images"
 
     @property
     def seconds(self) -> list[float]:

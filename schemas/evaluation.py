@@ -48,6 +48,9 @@ class Interval(Frozen):
     lower: Rate
     upper: Rate
 
+    def __str__(self) -> str:
+        return f"{self.lower:.2%} to {self.upper:.2%}"
+
 
 class TopKAccuracy(Frozen):
     """The fraction of images whose label is among the k most probable classes; for k = 1, the accuracy."""

@@ -265,11 +265,10 @@ class TrainingStep(Frozen):
 
     @property
     def sentence(self) -> str:
-        lower, upper = self.validation_interval.lower, self.validation_interval.upper
         where = f"in {self.folds}-fold cross-validation" if self.folds else "on validation"
         return (
             f"{self.name}: accuracy {self.validation_accuracy:.2%} {where} "
-            f"(95% interval {lower:.2%} to {upper:.2%}, {self.validation_images:,} images), {self.seconds:.1f} s"
+            f"(95% interval {self.validation_interval}, {self.validation_images:,} images), {self.seconds:.1f} s"
             f"{'' if self.kept else ', not kept'}"
         )
 

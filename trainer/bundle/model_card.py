@@ -50,9 +50,8 @@ Measured once on the test split, through ONNX Runtime on `{manifest.fp32.file}`,
 
 | accuracy | 95% interval | precision | recall | F1 | log loss | calibration error |
 |---|---|---|---|---|---|---|
-| {test.accuracy:.2%} | {test.accuracy_interval.lower:.2%} to {test.accuracy_interval.upper:.2%} \
-| {test.macro.precision:.4f} | {test.macro.recall:.4f} | {test.macro.f1:.4f} | {test.log_loss:.4f} | \
-{test.calibration.expected_calibration_error:.4f} |
+| {test.accuracy:.2%} | {test.accuracy_interval} | {test.macro.precision:.4f} | {test.macro.recall:.4f} \
+| {test.macro.f1:.4f} | {test.log_loss:.4f} | {test.calibration.expected_calibration_error:.4f} |
 
 Precision, recall and F1 are means over the classes:
 
@@ -249,7 +248,7 @@ On the test split, {test.coverage:.2%}{_interval(test.coverage_interval)} of the
 
 def _interval(interval: Interval | None) -> str:
     """Old bundles have none."""
-    return "" if interval is None else f" (95% interval {interval.lower:.2%} to {interval.upper:.2%})"
+    return "" if interval is None else f" (95% interval {interval})"
 
 
 def _variants(manifest: ModelManifest) -> str:

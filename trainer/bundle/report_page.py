@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from schemas.evaluation import ClassMetrics, Interval, Metrics
+from schemas.evaluation import ClassMetrics, Metrics
 from schemas.manifest import TrainingStep
 from schemas.report_style import REPORT_STYLE
 
@@ -69,9 +69,9 @@ def write_page(folder: Path, name: str, data: str, test: Metrics, steps: Sequenc
 
 
 def _summary(test: Metrics) -> str:
-    rows = [("accuracy", f"{test.accuracy:.2%} ({_interval(test.accuracy_interval)})")]
+    rows = [("accuracy", f"{test.accuracy:.2%} (95% interval {test.accuracy_interval})")]
     rows += [
-        (f"top-{each.k} accuracy", f"{each.accuracy:.2%} ({_interval(each.accuracy_interval)})")
+        (f"top-{each.k} accuracy", f"{each.accuracy:.2%} (95% interval {each.accuracy_interval})")
         for each in test.top_k
         if each.k > 1
     ]
@@ -89,17 +89,13 @@ def _steps(steps: Sequence[TrainingStep]) -> str:
     rows = [
         (
             f"{step.name}{' (kept)' if step.kept else ''}",
-            f"{step.validation_accuracy:.2%} ({_interval(step.validation_interval)})",
+            f"{step.validation_accuracy:.2%} (95% interval {step.validation_interval})",
             f"{step.validation_images:,}{f' in {step.folds} folds' if step.folds else ''}",
             f"{step.seconds:.1f}",
         )
         for step in steps
     ]
     return f"<h2>Steps of training</h2>\n{_table(('step', 'validation accuracy', 'images', 'seconds'), rows)}"
-
-
-def _interval(interval: Interval) -> str:
-    return f"95% interval {interval.lower:.2%} to {interval.upper:.2%}"
 
 
 def _class_row(metrics: ClassMetrics) -> tuple[str, ...]:

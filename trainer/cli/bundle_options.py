@@ -26,9 +26,8 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
 def describe_test(bundle: Bundle) -> str:
     """Returns the path of the bundle and its metrics on the test split."""
     test = bundle.manifest.metrics.test
-    interval = test.accuracy_interval
     return (
-        f"{bundle.path}: test accuracy {test.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%}), "
+        f"{bundle.path}: test accuracy {test.accuracy:.2%} (95% {test.accuracy_interval}), "
         f"macro F1 {test.macro.f1:.4f}, on {test.n:,} images"
     )
 

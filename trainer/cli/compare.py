@@ -49,8 +49,7 @@ def run(options: argparse.Namespace) -> int:
 def as_text(comparison: Comparison) -> str:
     lines = []
     for letter, one in (("A", comparison.a), ("B", comparison.b)):
-        interval = one.accuracy_interval
-        lines.append(f"{letter}  {one.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%})  {one.model}")
+        lines.append(f"{letter}  {one.accuracy:.2%} (95% {one.accuracy_interval})  {one.model}")
     apart, points = comparison.difference_interval, 100 * comparison.difference
     lines += [
         f"B - A: {points:+.2f} points (95% {100 * apart.lower:+.2f} to {100 * apart.upper:+.2f}); "

@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_metrics(metrics: Metrics) -> None:
-    interval, macro = metrics.accuracy_interval, metrics.macro
-    print(f"accuracy     {metrics.accuracy:.2%} (95% {interval.lower:.2%} to {interval.upper:.2%})")
+    macro = metrics.macro
+    print(f"accuracy     {metrics.accuracy:.2%} (95% {metrics.accuracy_interval})")
     for one in metrics.top_k:
         if one.k > 1:
             print(f"top {one.k}        {one.accuracy:.2%}")
