@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +42,9 @@ def write_report(
     """
     folder.mkdir()
     curve = coverage_of(test)
-    _write_coverage(folder / "coverage.csv", curve)
-    _write_predictions(folder / "predictions.csv", data, test)
+    _write_table(folder / "coverage.csv", ("threshold", "coverage", "accuracy"), _coverage_rows(curve))
+    answered = ("file", "label", "prediction", "probability")
+    _write_table(folder / "predictions.csv", answered, _prediction_rows(data, test))
     (folder / "classification_report.json").write_text(render_json(test.metrics), encoding="utf-8")
     return write_plots(
         folder,
@@ -69,9 +70,11 @@ def write_training_report(
 ) -> list[str]:
     """Like write_report, and describes the network and its training."""
     failures = write_report(folder, data, test, reject, explain)
-    _write_history(folder / "history.csv", fitted.history)
+    epochs = [field.name for field in dataclasses.fields(Epoch)]
+    _write_table(folder / "history.csv", epochs, map(dataclasses.astuple, fitted.history))
     if suspects:
-        _write_suspects(folder / "suspects.csv", suspects)
+        rows = [(suspect.name, suspect.label, suspect.split, suspect.kind) for suspect in suspects]
+        _write_table(folder / "suspects.csv", ("file", "label", "split", "reason"), rows)
     shape = Shape(**data.input.model_dump(include={"height", "width", "channels"}), classes=len(data.labels))
     (folder / "model.txt").write_text(summary(fitted.network, shape), encoding="utf-8")
     training: dict[str, Callable[[], Figure]] = {
@@ -96,38 +99,24 @@ def write_plots(folder: Path, figures: dict[str, Callable[[], Figure]]) -> list[
     return failures
 
 
-def _write_history(path: Path, history: Sequence[Epoch]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Epoch)])
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(epoch) for epoch in history)
+def _prediction_rows(data: Splits, test: Evaluation) -> Iterator[Sequence[object]]:
+    answers = zip(test.labels, test.predicted, test.probabilities.max(axis=1), strict=True)
+    for i, (label, predicted, probability) in enumerate(answers):
+        yield data.test.name(i), data.labels[label], data.labels[predicted], f"{probability:.6f}"
 
 
-def _write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "label", "split", "reason"))
-        writer.writerows((suspect.name, suspect.label, suspect.split, suspect.kind) for suspect in suspects)
-
-
-def _write_predictions(path: Path, data: Splits, test: Evaluation) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "label", "prediction", "probability"))
-        answers = zip(test.labels, test.predicted, test.probabilities.max(axis=1), strict=True)
-        for i, (label, predicted, probability) in enumerate(answers):
-            writer.writerow((data.test.name(i), data.labels[label], data.labels[predicted], f"{probability:.6f}"))
-
-
-def _write_coverage(path: Path, curve: CoverageCurve) -> None:
-    """Writes at most 200 points, evenly spaced along the curve."""
+def _coverage_rows(curve: CoverageCurve) -> Iterator[Sequence[object]]:
+    """Yields at most 200 points, evenly spaced along the curve."""
     count = len(curve.threshold)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _CSV_POINTS)).round().astype(np.int64))
-    with path.open("w", newline="") as file:
+    return zip(*(values[chosen].tolist() for values in (curve.threshold, curve.coverage, curve.accuracy)), strict=True)
+
+
+def _write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(("threshold", "coverage", "accuracy"))
-        columns = (values[chosen].tolist() for values in (curve.threshold, curve.coverage, curve.accuracy))
-        writer.writerows(zip(*columns, strict=True))
+        writer.writerow(head)
+        writer.writerows(rows)
 
 
 def _predictions(data: Splits, test: Evaluation) -> Figure:
