@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expe
 
 from schemas.image import encode_png
 from tests.support.browser import chromium, needs_chromium, opened, overflow, serious_findings, take_screenshot
-from tests.support.bundles import COLOURS, solid, write_bundle
+from tests.support.bundles import COLOURS, solid, write_bundle, write_solid
 from tests.support.service_process import Service, serving_bundles, until
 from tests.support.zip_files import zipped
 from trainer.data.dataset import LabelledImages
@@ -116,8 +116,7 @@ def drop(page: Page, zone: str, *paths: Path) -> None:
 def class_folders(tmp_path: Path) -> Path:
     """A folder of each colour with an image, and a hidden folder."""
     for name in (*COLOURS, ".cache"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        (tmp_path / "data" / name / "1.png").write_bytes(solid(name if name in COLOURS else "red"))
+        write_solid(tmp_path / "data" / name / "1.png", name if name in COLOURS else "red")
     return tmp_path / "data"
 
 
@@ -579,8 +578,7 @@ def test_a_csv_that_cannot_label_the_images_is_refused_with_a_reason(page: Page,
     page.locator("#evaluate-files").set_input_files([picture("red"), table])
     expect(message).to_contain_text("The CSV is empty.")
     for folder, colour in (("a", "red"), ("b", "blue")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "1.png").write_bytes(solid(colour))
+        write_solid(tmp_path / folder / "1.png", colour)
     (tmp_path / "labels.csv").write_text("file,label\na/1.png,red\nb/1.png,blue\n")
     page.locator("#evaluate-files").set_input_files([tmp_path / "a" / "1.png", tmp_path / "labels.csv"])
     expect(message).to_contain_text("The CSV labels 1.png as red and as blue.")

@@ -46,6 +46,12 @@ def solid(colour: str, size: tuple[int, int] = (8, 8), image_format: str = "PNG"
     return buffer.getvalue()
 
 
+def write_solid(path: Path, colour: str, size: tuple[int, int] = (8, 8), image_format: str = "PNG") -> None:
+    """Writes what solid returns, and makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(solid(colour, size, image_format))
+
+
 def write_bundle(
     root: Path, name: str = "colours", version: int = 1, scale: float = 20.0, *, with_maps: bool = False
 ) -> Path:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.manifest import VariantName
-from tests.support.bundles import COLOURS, solid, write_bundle
+from tests.support.bundles import COLOURS, solid, write_bundle, write_solid
 from tests.support.service_process import REPOSITORY
 from tests.support.trainer_process import run_trainer
 from trainer.batch_scoring.job import Job, score_part
@@ -30,9 +30,8 @@ NAMES = list(COLOURS)
 def write_photos(folder: Path, each: int) -> Path:
     """Writes folders named by class."""
     for name in NAMES:
-        (folder / name).mkdir(parents=True)
         for i in range(each):
-            (folder / name / f"{i}.png").write_bytes(solid(name, (8 + i, 8)))
+            write_solid(folder / name / f"{i}.png", name, (8 + i, 8))
     return folder
 
 
@@ -65,11 +64,9 @@ def test_scores_every_image_of_a_folder_and_takes_the_label_from_its_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = write_photos(tmp_path / "photos", 2)
-    (photos / ".hidden").mkdir()
-    (photos / ".hidden" / "x.png").write_bytes(solid("red"))
+    write_solid(photos / ".hidden" / "x.png", "red")
     (photos / "notes.txt").write_text("not a photo")
-    (photos / "other").mkdir()
-    (photos / "other" / "a[1]*.png").write_bytes(solid("red"))
+    write_solid(photos / "other" / "a[1]*.png", "red")
     (photos / "red" / "damaged.png").write_bytes(b"no image")
     os.mkfifo(photos / "red" / "pipe.png")
     assert score(write_bundle(tmp_path), photos, tmp_path / "out") == 0

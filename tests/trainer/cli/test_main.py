@@ -15,7 +15,7 @@ from PIL import Image
 from schemas.bundle import open_bundle
 from schemas.manifest import Duplicates
 from tests.support import colour_images
-from tests.support.bundles import solid, write_bundle
+from tests.support.bundles import solid, write_bundle, write_solid
 from trainer.cli.main import main
 from trainer.recipe import TransferConfig
 
@@ -217,9 +217,8 @@ def test_recipes_are_listed_with_their_presets() -> None:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "a.png").write_bytes(solid("red", (30, 20)))
-    (folder / "deep" / "b.JPG").write_bytes(solid("blue", (9, 9), "JPEG"))
+    write_solid(folder / "a.png", "red", (30, 20))
+    write_solid(folder / "deep" / "b.JPG", "blue", (9, 9), "JPEG")
     (folder / "notes.txt").write_text("not an image, and not asked for")
     return folder
 
@@ -319,8 +318,7 @@ def test_a_world_that_torchrun_did_not_make_is_one_sentence(tmp_path: Path) -> N
 
 def test_names_that_are_not_utf_8_are_printed_into_an_ascii_pipe(tmp_path: Path) -> None:
     photos = tmp_path / os.fsdecode(b"p\xe9t")
-    photos.mkdir()
-    (photos / os.fsdecode(b"caf\xe9.png")).write_bytes(solid("red"))
+    write_solid(photos / os.fsdecode(b"caf\xe9.png"), "red")
     (photos / "caf\u00e9.png").write_bytes(solid("blue"))
     ended = trainer("predict", write_bundle(tmp_path), photos, environment={"PYTHONIOENCODING": "ascii"})
     assert ended.returncode == 0, ended.stderr

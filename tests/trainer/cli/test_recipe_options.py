@@ -10,7 +10,7 @@ import pytest
 
 from schemas.bundle import open_bundle
 from schemas.promotion import read_promotion
-from tests.support.bundles import solid, write_bundle
+from tests.support.bundles import write_bundle, write_solid
 from trainer.cli.main import main, parse
 from trainer.cli.recipe_options import recipe_of
 from trainer.errors import DataError, RecipeError
@@ -35,8 +35,7 @@ def npz(tmp_path: Path) -> Path:
 @pytest.fixture
 def flowers(tmp_path: Path) -> Path:
     for name in ("rose", "tulip"):
-        (tmp_path / "Flowers (2)" / name).mkdir(parents=True)
-        (tmp_path / "Flowers (2)" / name / "a.png").write_bytes(solid("red", (9, 9)))
+        write_solid(tmp_path / "Flowers (2)" / name / "a.png", "red", (9, 9))
     return tmp_path / "Flowers (2)"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from schemas.manifest import InputSpec
-from tests.support.bundles import COLOURS, solid
+from tests.support.bundles import COLOURS, solid, write_solid
 from trainer.data.dataset import SourceData
 from trainer.data.decode_cache import _TICK, ENTRY_FILE, FOLDER_NAME, _wait_for_the_clock
 from trainer.data.folder import FolderSource
@@ -24,9 +24,8 @@ SPEC = InputSpec(height=6, width=6, channels=3)
 def photos(tmp_path: Path) -> Path:
     """Two photos for each of three classes."""
     for colour in COLOURS:
-        (tmp_path / "photos" / colour).mkdir(parents=True)
         for name in ("a", "b"):
-            (tmp_path / "photos" / colour / f"{name}.png").write_bytes(solid(colour, (10, 7)))
+            write_solid(tmp_path / "photos" / colour / f"{name}.png", colour, (10, 7))
     return tmp_path / "photos"
 
 
@@ -86,8 +85,7 @@ def rename_a_class(photos: Path) -> None:
 
 def add_a_class(photos: Path) -> None:
     """Shifts the indices of the other classes."""
-    (photos / "aaa").mkdir()
-    (photos / "aaa" / "a.png").write_bytes(solid("blue", (10, 7)))
+    write_solid(photos / "aaa" / "a.png", "blue", (10, 7))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 from schemas.errors import UnsupportedImageError
 from schemas.image import decode_image
 from schemas.manifest import InputSpec
-from tests.support.bundles import COLOURS, solid
+from tests.support.bundles import COLOURS, solid, write_solid
 from trainer.data.folder import FolderSource
 from trainer.errors import DataError
 
@@ -21,14 +21,12 @@ def photos(tmp_path: Path) -> Path:
     """Three classes with files of several formats, sizes and depths, and things that are passed over."""
     for i, colour in enumerate(COLOURS):
         folder = tmp_path / colour / "deep"
-        folder.mkdir(parents=True)
-        (tmp_path / colour / "a.png").write_bytes(solid(colour, (10 + i, 7)))
-        (folder / "b.jpg").write_bytes(solid(colour, (30, 40), "JPEG"))
+        write_solid(tmp_path / colour / "a.png", colour, (10 + i, 7))
+        write_solid(folder / "b.jpg", colour, (30, 40), "JPEG")
         (folder / ".hidden").write_text("not an image")
         (folder / "Thumbs.db").write_text("a desktop's")
         (tmp_path / colour / "desktop.ini").write_text("a desktop's")
-        (tmp_path / colour / ".trash").mkdir()
-        (tmp_path / colour / ".trash" / "c.png").write_bytes(solid(colour))
+        write_solid(tmp_path / colour / ".trash" / "c.png", colour)
     (tmp_path / ".git").mkdir()
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "notes.txt").write_text("beside the classes")
@@ -160,8 +158,7 @@ def test_passes_over_what_systems_leave_and_documents(photos: Path) -> None:
 def test_published_splits_are_not_classes(photos: Path, names: Sequence[str]) -> None:
     for part in names:
         for colour in ("red", "blue"):
-            (photos / "split" / part / colour).mkdir(parents=True)
-            (photos / "split" / part / colour / "a.png").write_bytes(solid(colour, (9, 9)))
+            write_solid(photos / "split" / part / colour / "a.png", colour, (9, 9))
     data = FolderSource(photos / "split", SPEC).load()
     assert data.labels == ("blue", "red")
     assert [len(part) for part in data.parts] == [2, 2, 2]
@@ -180,8 +177,7 @@ def test_folders_beside_the_training_split_that_are_no_splits_are_named(
     tmp_path: Path, layout: list[str], fault: str
 ) -> None:
     for name in layout:
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "a.png").write_bytes(solid("red", (9, 9)))
+        write_solid(tmp_path / name / "a.png", "red", (9, 9))
     with pytest.raises(DataError, match=fault):
         FolderSource(tmp_path, SPEC).load()
 
@@ -197,8 +193,7 @@ def test_photos_beside_the_classes_are_reported(photos: Path) -> None:
 def test_splits_within_the_classes_are_reported(photos: Path) -> None:
     for colour in COLOURS:
         for name in ("test", "train"):
-            (photos / colour / name).mkdir()
-            (photos / colour / name / "a.png").write_bytes(solid(colour))
+            write_solid(photos / colour / name / "a.png", colour)
     notes = FolderSource(photos, SPEC).load().notes
     assert any("the folders test, train inside the class folders are not used as splits" in note for note in notes)
     assert any(note.endswith("as in test/blue.") for note in notes)
@@ -212,8 +207,7 @@ def test_excluded_names_that_match_no_file_are_reported(photos: Path) -> None:
 
 def test_a_class_may_be_named_train(tmp_path: Path) -> None:
     for name in ("bus/city", "train/steam"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "a.png").write_bytes(solid("red", (9, 9)))
+        write_solid(tmp_path / name / "a.png", "red", (9, 9))
     assert FolderSource(tmp_path, SPEC).load().labels == ("bus", "train")
 
 
@@ -223,8 +217,7 @@ def test_a_class_may_be_named_train(tmp_path: Path) -> None:
 )
 def test_folders_of_a_segmentation_data_set_are_not_classes(tmp_path: Path, names: Sequence[str]) -> None:
     for name in names:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.png").write_bytes(solid("red", (9, 9)))
+        write_solid(tmp_path / name / "a.png", "red", (9, 9))
     with pytest.raises(DataError, match=rf"{', '.join(names)} of .* look like parts of one data set"):
         FolderSource(tmp_path, SPEC).load()
 
@@ -232,8 +225,7 @@ def test_folders_of_a_segmentation_data_set_are_not_classes(tmp_path: Path, name
 @pytest.mark.parametrize("names", [("with_mask", "without_mask"), ("edges", "labels"), ("images", "cat")])
 def test_classes_may_be_named_as_parts_of_a_data_set(tmp_path: Path, names: Sequence[str]) -> None:
     for name in names:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.png").write_bytes(solid("red", (9, 9)))
+        write_solid(tmp_path / name / "a.png", "red", (9, 9))
     assert FolderSource(tmp_path, SPEC).load().labels == tuple(sorted(names))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.image import decode_image
 from schemas.manifest import InputSpec
-from tests.support.bundles import COLOURS, solid
+from tests.support.bundles import COLOURS, write_solid
 from trainer.data.dataset import DataSource
 from trainer.data.detect import open_source
 from trainer.errors import DataError
@@ -21,9 +21,8 @@ COUNT = 6
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six photos, 0 to 5, red, green and blue in turn."""
-    (tmp_path / "photos").mkdir()
     for i in range(COUNT):
-        (tmp_path / "photos" / f"photo {i}.png").write_bytes(solid(list(COLOURS)[i % 3], (10, 7 + i)))
+        write_solid(tmp_path / "photos" / f"photo {i}.png", list(COLOURS)[i % 3], (10, 7 + i))
     return tmp_path
 
 
@@ -76,8 +75,7 @@ def test_numbers_that_are_names_of_photos_in_several_folders_are_not_the_column_
     rows = []
     for i, name in enumerate(COLOURS):
         for part in ("train", "valid", "test"):
-            (tmp_path / part / name).mkdir(parents=True)
-            (tmp_path / part / name / f"{i}.png").write_bytes(solid(name))
+            write_solid(tmp_path / part / name / f"{i}.png", name)
             rows.append(f"{i},{part}/{name}/{i}.png,{name},{part},Color {name}")
     write(tmp_path / "colours.csv", "class id,filepaths,labels,data set,scientific name", *rows)
     data = source(tmp_path).load()
@@ -126,8 +124,7 @@ def test_another_label_column_of_the_same_list_is_read_again(folder: Path) -> No
 
 
 def test_files_that_are_missing_or_named_twice_are_listed(folder: Path) -> None:
-    (folder / "more").mkdir()
-    (folder / "more" / "photo 1.png").write_bytes(solid("red"))
+    write_solid(folder / "more" / "photo 1.png", "red")
     write(folder / "list.csv", "path,label", *(f"photo {i}.png,{labels(i)}" for i in range(COUNT)), "gone.png,red")
     with pytest.raises(
         DataError, match=r"2 of 7 files .*gone\.png: It is listed, but there .*photo 1\.png: Several files have this"

@@ -6,7 +6,7 @@ import pytest
 from schemas.bundle import open_bundle
 from schemas.heat_map import overlay
 from schemas.image import decode_image
-from tests.support.bundles import SPEC, maps, solid, write_bundle
+from tests.support.bundles import SPEC, maps, solid, write_bundle, write_solid
 from trainer.errors import DataError, WriteError
 from trainer.evaluation.predict import predict_files
 
@@ -27,8 +27,7 @@ def test_every_file_of_a_folder_is_answered_or_has_its_error_but_hidden_files_an
 
 def test_overlays_are_written_for_each_image_of_any_folder(tmp_path: Path) -> None:
     for folder, colour in (("one", "red"), ("two", "blue")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "same.png").write_bytes(solid(colour, (9, 9)))
+        write_solid(tmp_path / folder / "same.png", colour, (9, 9))
     (tmp_path / "one" / "broken.png").write_bytes(b"no image")
     bundle = write_bundle(tmp_path, with_maps=True)
     answers = predict_files(bundle, [tmp_path / "one", tmp_path / "two"], tmp_path / "drawn")

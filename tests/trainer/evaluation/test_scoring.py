@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from schemas.manifest import VariantName
 from tests.support import colour_images
-from tests.support.bundles import COLOURS, solid, write_bundle
+from tests.support.bundles import COLOURS, write_bundle, write_solid
 from tests.support.training import train_bundle
 from trainer.data.dataset import LabelledImages, SourceData
 from trainer.data.split import divide
@@ -53,8 +53,7 @@ def npz(path: Path, data: SourceData, *, named: bool = True) -> DataLocation:
 def photos(folder: Path, classes: dict[str, str]) -> DataLocation:
     """A picture of a colour in each class's folder."""
     for name, colour in classes.items():
-        (folder / name).mkdir(parents=True)
-        (folder / name / "a.png").write_bytes(solid(colour))
+        write_solid(folder / name / "a.png", colour)
     return DataLocation(str(folder))
 
 
@@ -144,8 +143,7 @@ def test_data_may_lack_classes_of_the_model_but_not_have_others(untrained: Bundl
 
 def test_photos_are_resized_to_the_input_of_the_bundle(untrained: BundleModel, tmp_path: Path) -> None:
     for i, colour in enumerate(COLOURS):
-        (tmp_path / "photos" / colour).mkdir(parents=True)
-        (tmp_path / "photos" / colour / "a.png").write_bytes(solid(colour, size=(30 + i, 20)))
+        write_solid(tmp_path / "photos" / colour / "a.png", colour, size=(30 + i, 20))
     location = DataLocation(str(tmp_path / "photos"))
     data = location.load(choose_data_config(location, [untrained.manifest]), untrained.manifest)
     assert data.input == untrained.manifest.input

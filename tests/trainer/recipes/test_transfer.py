@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from schemas.bundle import open_bundle
-from tests.support.bundles import solid
+from tests.support.bundles import write_solid
 from trainer.cli.main import main
 from trainer.recipes.registry import find_recipe
 
@@ -14,9 +14,8 @@ COLOURS = ("red", "green", "blue")
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     for colour in COLOURS:
-        (folder / colour).mkdir(parents=True)
         for side in range(20, 30):
-            (folder / colour / f"{side}.png").write_bytes(solid(colour, (side, 40)))
+            write_solid(folder / colour / f"{side}.png", colour, (side, 40))
     return folder
 
 
