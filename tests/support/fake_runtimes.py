@@ -1,5 +1,6 @@
 """Runtimes that answer without ONNX Runtime."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -21,3 +22,15 @@ def colours(before: Callable[[Pixels], None]) -> FakeRuntime:
         return probabilities
 
     return FakeRuntime(lambda _: FakeSession((8, 8, 3), len(COLOURS), answer))
+
+
+class Gate:
+    """For colours: stops a batch with an image of 77s until go_on is set."""
+
+    def __init__(self) -> None:
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, images: Pixels) -> None:
+        if (images == 77).any():
+            self.entered.set()
+            assert self.go_on.wait(60)

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from service.settings import Device, Settings, usable_cores
 from service.version import __version__
 from tests.service.conftest import Serve
 from tests.support.bundles import colour_model, solid
-from tests.support.fake_runtimes import colours
+from tests.support.fake_runtimes import Gate, colours
 from tests.support.http_requests import b64, labels_of, problem_of
 
 BODY = {"instances": [b64(solid("red"))]}
@@ -75,21 +74,15 @@ def test_a_failure_is_500_without_details_and_the_next_request_succeeds(
 
 
 def test_overload_is_503_with_retry_after(serve: Serve) -> None:
-    entered, go_on = threading.Event(), threading.Event()
-
-    def wait(images: Pixels) -> None:
-        if (images == 77).all():
-            entered.set()
-            assert go_on.wait(20)
-
-    client = serve(colours(wait), queue_images=1, max_batch=1)
+    gate = Gate()
+    client = serve(colours(gate), queue_images=1, max_batch=1)
     with ThreadPoolExecutor(3) as callers:
         running = callers.submit(client.post, "/predict", json={"instances": [[[77]]]})
-        assert entered.wait(20)
+        assert gate.entered.wait(20)
         # Of two requests of two images, the empty queue admits one; for the other there is no place left.
         both = [callers.submit(client.post, "/predict", json={"instances": BODY["instances"] * 2}) for _ in range(2)]
         refused = next(as_completed(both, timeout=20))
-        go_on.set()
+        gate.go_on.set()
         problem_of(refused.result(), 503, "overloaded")
         assert int(refused.result().headers["retry-after"]) >= 1
         (admitted,) = set(both) - {refused}

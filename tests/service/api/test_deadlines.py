@@ -2,24 +2,20 @@ import asyncio
 import gc
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 
-from schemas.bundle import FloatArray
 from schemas.image import Pixels
 from service.api.app import create_app
 from service.api.deadlines import request_context, within
-from service.backends.fake import FakeRuntime, FakeSession
 from service.errors import DeadlineError, ModelRefusedError, NotReadyError
 from service.settings import Device, Settings
 from service.telemetry.counters import Report, Totals
@@ -28,7 +24,8 @@ from service.telemetry.metrics import Telemetry
 from service.telemetry.timings import Timings
 from tests.service.conftest import Serve
 from tests.support.asgi_server import Address, answer_on, listening, request_bytes
-from tests.support.bundles import COLOURS, solid
+from tests.support.bundles import solid
+from tests.support.fake_runtimes import Gate, colours
 from tests.support.http_requests import b64, labels_of, problem_of
 from tests.support.model_controls import SlowControl
 
@@ -36,33 +33,24 @@ RED = {"instances": [b64(solid("red"))]}
 HANGS = {"instances": [[[77]]]}
 
 
-class Session:
-    """The colours model, which hangs on an image of 77 until `open` is set, and records the images that it runs."""
+class Session(Gate):
+    """The colours model, which hangs on an image of 77 until `go_on` is set, and records the images that it runs."""
 
     def __init__(self) -> None:
-        self.entered, self.open = threading.Event(), threading.Event()
+        super().__init__()
         self.seen: list[int] = []
+        self.runtime = colours(self)
 
-    def __call__(self, images: Pixels) -> FloatArray:
+    def __call__(self, images: Pixels) -> None:
         self.seen += [int(image.max()) for image in images]
-        if (images == 77).any():
-            self.entered.set()
-            assert self.open.wait(20)
-        logits = images.mean(axis=(1, 2)) * 20 / 255
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: FloatArray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-        return probabilities
-
-    @property
-    def runtime(self) -> FakeRuntime:
-        return FakeRuntime(lambda _: FakeSession((8, 8, 3), len(COLOURS), self))
+        super().__call__(images)
 
 
 @pytest.fixture
 def session() -> Iterator[Session]:
     session = Session()
     yield session
-    session.open.set()
+    session.go_on.set()
 
 
 @pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "soon", "1s", "", "1_0", "+1", "1."])
@@ -95,13 +83,13 @@ def test_a_hanging_session_is_504_at_the_deadline(
     for body in (HANGS, RED):  # the second waits behind the first
         response = client.post(path, json=body | with_labels, headers=headers)
         assert "deadline passed before colours answered" in problem_of(response, 504, "deadline_exceeded").detail
-    session.open.set()
+    session.go_on.set()
 
 
 def test_predictions_and_evaluations_have_separate_timeouts(serve: Serve, session: Session) -> None:
     client = serve(session.runtime, request_timeout=0.1, evaluate_timeout=100)
     problem_of(client.post("/predict", json=HANGS), 504, "deadline_exceeded")
-    session.open.set()
+    session.go_on.set()
     assert client.post("/evaluate", json=RED | {"labels": ["red"]}).status_code == 200
 
 
@@ -110,7 +98,7 @@ def test_a_late_request_is_never_run(serve: Serve, session: Session) -> None:
     problem_of(client.post("/predict", json=HANGS, headers={"X-Request-Timeout": "0.3"}), 504, "deadline_exceeded")
     dropped = {"instances": [[[5]]]}
     problem_of(client.post("/predict", json=dropped, headers={"X-Request-Timeout": "0.3"}), 504, "deadline_exceeded")
-    session.open.set()
+    session.go_on.set()
     assert labels_of(client.post("/predict", json=RED)) == ["red"]
     assert 5 not in session.seen
 
@@ -121,7 +109,7 @@ def address(artifacts: Path, session: Session) -> Iterator[Address]:
     settings = Settings(artifacts=artifacts, device=Device.CPU, max_batch=1, queue_images=1)
     with listening(create_app(settings, session.runtime)) as address:
         yield address
-        session.open.set()
+        session.go_on.set()
 
 
 def post(address: Address, body: object, **headers: str) -> httpx2.Response:
@@ -143,7 +131,7 @@ def test_a_disconnected_request_leaves_the_queue_and_is_not_run(address: Address
         waiting.close()
         while not has_room():
             pass
-        session.open.set()
+        session.go_on.set()
         assert running.result(20).status_code == 200
     assert labels_of(post(address, RED)) == ["red"]
     assert 5 not in session.seen
@@ -161,7 +149,7 @@ def test_a_full_queue_is_answered_before_the_body_arrives(address: Address, sess
         assert head.startswith(b"HTTP/1.1 503")
         assert b"retry-after: " in head.lower()
         assert 'overloaded_total{model="colours",reason="queue"} 1.0' in httpx2.get(f"{address.url}/metrics").text
-        session.open.set()
+        session.go_on.set()
         assert [running.result(20).status_code, waiting.result(20).status_code] == [200, 200]
 
 

@@ -16,7 +16,6 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from schemas.image import Pixels
 from service.backends.base import Session
 from service.backends.fake import FakeRuntime
 from service.repository.registry import Registry
@@ -24,7 +23,7 @@ from service.settings import Reload
 from tests.service.conftest import Serve
 from tests.support.altered_bundles import alter_golden, flip_byte
 from tests.support.bundles import solid, write_bundle
-from tests.support.fake_runtimes import colours
+from tests.support.fake_runtimes import Gate, colours
 from tests.support.http_requests import b64, labels_of, problem_of
 from tests.support.inference_protocol import error_of
 
@@ -145,7 +144,7 @@ def test_a_bad_new_version_leaves_the_old_serving_and_shows_its_reason(artifacts
 
 
 def test_models_shows_why_a_load_was_refused_after_its_caller_stopped_waiting(artifacts: Path, serve: Serve) -> None:
-    gate = Gate()
+    gate = GatedRuntime()
     client = serve(gate, reload=Reload.EXPLICIT)
     change(client, "load", "colours", 1)
     put(artifacts, 2, damage=alter_golden)
@@ -201,17 +200,17 @@ def test_a_deleted_model_no_longer_serves(artifacts: Path, serve: Serve) -> None
     assert version_of(client) == 1  # and of the one that is left nobody must say the name
 
 
-class Gate:
-    """A runtime that can be made to stop while it opens a session, and does at an image of 77s alone."""
+class GatedRuntime(Gate):
+    """A runtime that also can be made to stop while it opens a session."""
 
     provider, reason, wide = FakeRuntime.provider, FakeRuntime.reason, None
 
     def __init__(self) -> None:
-        self.entered, self.go_on = threading.Event(), threading.Event()
+        super().__init__()
         self.opening, self.open_go_on = threading.Event(), threading.Event()
         self.open_go_on.set()
         self.opened_in: set[threading.Thread] = set()
-        self._runtime = colours(self._stop)
+        self._runtime = colours(self)
 
     def open(self, model: bytes) -> Session:
         self.opened_in.add(threading.current_thread())
@@ -219,14 +218,9 @@ class Gate:
         assert self.open_go_on.wait(SOON)
         return self._runtime.open(model)
 
-    def _stop(self, images: Pixels) -> None:
-        if (images == 77).all():
-            self.entered.set()
-            assert self.go_on.wait(SOON)
-
 
 def test_a_request_keeps_its_version_until_it_is_answered(artifacts: Path, serve: Serve) -> None:
-    gate = Gate()
+    gate = GatedRuntime()
     client = serve(gate, reload=Reload.EXPLICIT)
     (old,) = registry_of(client).loaded
     with ThreadPoolExecutor(2) as pool:
@@ -251,7 +245,7 @@ def batchers() -> int:
 
 
 def test_requests_are_answered_while_another_thread_loads_a_version(artifacts: Path, serve: Serve) -> None:
-    gate = Gate()
+    gate = GatedRuntime()
     client = serve(gate, reload=Reload.EXPLICIT)
     assert client.portal
     loop_thread = client.portal.call(threading.current_thread)

@@ -1,6 +1,5 @@
 import gzip
 import json
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,7 +19,7 @@ from service.settings import Device, Settings
 from tests.service.conftest import Serve
 from tests.support.altered_bundles import flip_byte
 from tests.support.bundles import COLOURS, solid, write_bundle
-from tests.support.fake_runtimes import colours
+from tests.support.fake_runtimes import Gate, colours
 from tests.support.http_requests import b64, npy
 from tests.support.inference_protocol import body_of, elements, error_of, outputs_of, pixels, uint8
 
@@ -176,23 +175,17 @@ def test_a_failure_is_500_without_details(serve: Serve) -> None:
 
 
 def test_overload_is_503_with_retry_after(serve: Serve) -> None:
-    entered, go_on = threading.Event(), threading.Event()
-
-    def wait(images: Pixels) -> None:
-        if (images == 77).all():
-            entered.set()
-            assert go_on.wait(20)
-
-    client = serve(colours(wait), queue_images=1, max_batch=1)
+    gate = Gate()
+    client = serve(colours(gate), queue_images=1, max_batch=1)
     grey, two = np.full_like(RED, 77), pixels("red", "red")
     both = body_of({"inputs": [uint8(two)]}, two.tobytes())
     with ThreadPoolExecutor(3) as callers:
         running = callers.submit(client.post, INFER, **body_of({"inputs": [uint8(grey)]}, grey.tobytes()))
-        assert entered.wait(20)
+        assert gate.entered.wait(20)
         # Of two requests of two images, the empty queue admits one; for the other there is no place left.
         waiting = [callers.submit(client.post, INFER, **both) for _ in range(2)]
         refused = next(as_completed(waiting, timeout=20)).result()
-        go_on.set()
+        gate.go_on.set()
         error_of(refused, 503)
         assert int(refused.headers["retry-after"]) >= 1
         assert running.result(20).status_code == 200
@@ -202,22 +195,16 @@ def test_overload_is_503_with_retry_after(serve: Serve) -> None:
 def test_the_deadline_is_the_shorter_of_the_requested_and_the_allowed(
     serve: Serve, allowed: float, microseconds: int
 ) -> None:
-    entered, go_on = threading.Event(), threading.Event()
-
-    def wait(images: Pixels) -> None:
-        if (images == 77).all():
-            entered.set()
-            assert go_on.wait(20)
-
-    client = serve(colours(wait), max_batch=1, request_timeout=allowed)
+    gate = Gate()
+    client = serve(colours(gate), max_batch=1, request_timeout=allowed)
     grey = np.full_like(RED, 77)
     limited = {"inputs": [uint8(RED)], "parameters": {"timeout": microseconds}}
     with ThreadPoolExecutor(2) as callers:
         callers.submit(client.post, INFER, **body_of({"inputs": [uint8(grey)]}, grey.tobytes()))
-        assert entered.wait(20)
+        assert gate.entered.wait(20)
         late = callers.submit(client.post, INFER, **body_of(limited, RED.tobytes()))
         wait_for([late], timeout=1)  # whether it is told at once or when its turn comes
-        go_on.set()
+        gate.go_on.set()
         error_of(late.result(20), 504)
 
 
