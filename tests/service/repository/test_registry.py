@@ -1,7 +1,6 @@
 import asyncio
 import gc
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,8 +24,7 @@ from tests.support.altered_bundles import add_variant, alter_golden, change_mani
 from tests.support.bundles import write_bundle
 from tests.support.fake_runtimes import colours
 from tests.support.loaded_registry import load_all
-
-SOON = 60  # seconds; only a failure takes so long
+from tests.support.service_process import SOON, until
 
 
 @pytest.fixture
@@ -40,13 +38,6 @@ def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Regist
         return registry
 
     return registry_of
-
-
-def await_true(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 def model_of(registry: Registry, name: str | None = None, version: int | None = None) -> Model:
@@ -207,7 +198,7 @@ def test_a_released_version_frees_its_session_at_once(tmp_path: Path, load: Call
     try:
         asyncio.run(registry.serve(Plan()))
         asyncio.run(registry.close())
-        await_true(lambda: sessions[0]() is None)
+        until(lambda: sessions[0]() is None)
     finally:
         gc.enable()
     assert len(sessions) == 1
@@ -312,4 +303,4 @@ def test_gives_up_a_load_that_does_not_return_and_loads_others_meanwhile(tmp_pat
         await registry.close()
 
     asyncio.run(run())
-    await_true(lambda: not any(thread.name == "files" for thread in threading.enumerate()))
+    until(lambda: not any(thread.name == "files" for thread in threading.enumerate()))

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,17 +25,10 @@ from tests.support.bundles import solid, write_bundle
 from tests.support.fake_runtimes import Gate, colours
 from tests.support.http_requests import b64, labels_of, problem_of
 from tests.support.inference_protocol import error_of
+from tests.support.service_process import SOON, until
 
 BODY = {"instances": [b64(solid("red"))]}
 SLACK_KIB = 8 * 1024  # 200 sound reloads were seen to take 1.7 MiB, leaking ones 29
-SOON = 60  # seconds; only what never happens takes so long
-
-
-def await_true(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        threading.Event().wait(0.01)
 
 
 def put(artifacts: Path, version: int, damage: Callable[[Path], None] = lambda bundle: None) -> None:
@@ -104,7 +96,7 @@ def test_no_request_fails_or_gets_an_older_version_while_new_versions_appear(art
             put(artifacts, version)
             change(client, "refresh")
             seen = len(callers.answers)
-            await_true(lambda seen=seen: len(callers.answers) > seen + 20)  # type: ignore[misc]
+            until(lambda seen=seen: len(callers.answers) > seen + 20)  # type: ignore[misc]
     assert {status for status, _, _ in callers.answers} == {200}
     assert all(answered >= before for _, before, answered in callers.answers)
     assert {answered for _, _, answered in callers.answers} >= {2, 7}
@@ -115,7 +107,7 @@ def test_serves_a_new_version_without_a_call(artifacts: Path, serve: Serve) -> N
     client = serve()
     assert version_of(client) == 1
     put(artifacts, 2)
-    await_true(lambda: version_of(client) == 2)
+    until(lambda: version_of(client) == 2)
 
 
 def test_serves_the_first_model_of_an_empty_folder(tmp_path: Path, serve: Serve) -> None:
@@ -124,7 +116,7 @@ def test_serves_the_first_model_of_an_empty_folder(tmp_path: Path, serve: Serve)
     problem_of(client.get("/readyz"), 503, "not_ready")
     write_bundle(tmp_path / "new")
     (tmp_path / "new" / "colours").rename(tmp_path / "empty" / "colours")
-    await_true(lambda: client.get("/readyz").status_code == 200)
+    until(lambda: client.get("/readyz").status_code == 200)
     assert version_of(client) == 1
 
 
@@ -153,7 +145,7 @@ def test_models_shows_why_a_load_was_refused_after_its_caller_stopped_waiting(ar
     late = client.post("/v2/repository/models/colours/load", json=body, headers={"X-Request-Timeout": "0.3"})
     assert "GET /models shows the result" in error_of(late, 504)
     gate.open_go_on.set()
-    await_true(lambda: len(client.get("/models").json()["models"]) == 2)
+    until(lambda: len(client.get("/models").json()["models"]) == 2)
     pinned, refused = client.get("/models").json()["models"]
     assert (pinned["state"], pinned["current"], refused["state"]) == ("ready", True, "refused")
     assert "Golden sample" in refused["reason"]
@@ -228,7 +220,7 @@ def test_a_request_keeps_its_version_until_it_is_answered(artifacts: Path, serve
         asked = [pool.submit(client.post, "/predict", json={"instances": [[[77]]]})]
         assert gate.entered.wait(SOON)
         asked.append(pool.submit(client.post, "/predict", json=BODY))
-        await_true(lambda: old.leases == 2)
+        until(lambda: old.leases == 2)
         put(artifacts, 2)
         change(client, "refresh")
         assert version_of(client) == 2
@@ -237,7 +229,7 @@ def test_a_request_keeps_its_version_until_it_is_answered(artifacts: Path, serve
         for request in asked:
             response = request.result(SOON)
             assert (response.status_code, response.json()["version"]) == (200, 1)
-    await_true(lambda: batchers() == 1)
+    until(lambda: batchers() == 1)
 
 
 def batchers() -> int:
