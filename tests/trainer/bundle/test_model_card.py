@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,20 @@ from schemas.metrics import measure
 from tests.support.bundles import write_bundle
 from trainer.bundle.model_card import model_card, warnings_of
 
+PROBE = TrainingStep(
+    name="linear probe",
+    seconds=12,
+    validation_accuracy=0.8,
+    validation_interval=Interval(lower=0.7, upper=0.9),
+    validation_images=70,
+    kept=True,
+)
 
-def manifest_of(folder: Path, **provenance: object) -> ModelManifest:
+
+def manifest_of(folder: Path, data: Mapping[str, object] | None = None, **provenance: object) -> ModelManifest:
     manifest = open_bundle(write_bundle(folder)).manifest
-    changed = manifest.provenance.model_copy(update=provenance)
-    return manifest.model_copy(update={"provenance": changed})
+    changed = {"data": manifest.provenance.data.model_copy(update=data)} | provenance
+    return manifest.model_copy(update={"provenance": manifest.provenance.model_copy(update=changed)})
 
 
 def with_test_metrics(manifest: ModelManifest, labels: list[int], predicted: list[int]) -> ModelManifest:
@@ -29,8 +39,7 @@ def with_test_metrics(manifest: ModelManifest, labels: list[int], predicted: lis
 
 def test_the_front_matter_is_yaml_for_any_data_name(tmp_path: Path) -> None:
     name = 'a: [b] #c "d" ローズ'
-    data = manifest_of(tmp_path / "a").provenance.data.model_copy(update={"name": name})
-    card = model_card(manifest_of(tmp_path / "b", data=data), tmp_path)
+    card = model_card(manifest_of(tmp_path, {"name": name}), tmp_path)
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["datasets"] == [name]
     assert front["model-index"][0]["results"][0]["dataset"]["name"] == name
@@ -53,24 +62,14 @@ def test_the_card_states_the_number_of_training_processes(tmp_path: Path, proces
 
 
 def test_the_text_after_the_steps_of_a_training_is_not_part_of_their_list(tmp_path: Path) -> None:
-    step = TrainingStep(
-        name="linear probe",
-        seconds=12,
-        validation_accuracy=0.8,
-        validation_interval=Interval(lower=0.7, upper=0.9),
-        validation_images=70,
-        kept=True,
-    )
-    card = model_card(manifest_of(tmp_path, steps=(step,)), tmp_path)
+    card = model_card(manifest_of(tmp_path, steps=(PROBE,)), tmp_path)
     assert "\n1 epoch in" in card
     assert "12.0 s\n\nThe recipe is in" in card
 
 
 def test_warns_only_of_the_kinds_of_suspects_that_exist(tmp_path: Path) -> None:
-    data = manifest_of(tmp_path / "a").provenance.data.model_copy(
-        update={"suspects": Suspects(equal=3, uniform=0, unlike=1)}
-    )
-    (warning,) = (text for text in warnings_of(manifest_of(tmp_path / "b", data=data)) if "placeholders" in text)
+    manifest = manifest_of(tmp_path, {"suspects": Suspects(equal=3, uniform=0, unlike=1)})
+    (warning,) = (text for text in warnings_of(manifest) if "placeholders" in text)
     assert "mistakes: 3 are equal to at least two others, 1 is unlike all others. Look" in warning
 
 
@@ -96,15 +95,7 @@ def test_the_advice_fits_the_origin_of_a_model_that_learnt_nothing(tmp_path: Pat
     (warning, never_predicted) = warnings_of(with_test_metrics(imported, labels, [0] * 200))
     assert warning.endswith("Check the order of the labels, and --mean and --std.")
     assert never_predicted.endswith("on the test split.")
-    step = TrainingStep(
-        name="linear probe",
-        seconds=1,
-        validation_accuracy=0.5,
-        validation_interval=Interval(lower=0.2, upper=0.8),
-        validation_images=9,
-        kept=True,
-    )
-    probe = manifest_of(tmp_path / "probe", steps=(step,))
+    probe = manifest_of(tmp_path / "probe", steps=(PROBE,))
     assert warnings_of(with_test_metrics(probe, labels, [0] * 200))[0].endswith("on 10 classes. Check the labels.")
 
 
@@ -115,11 +106,9 @@ def test_a_class_of_few_test_images_need_not_be_predicted(tmp_path: Path) -> Non
 
 
 def test_warns_of_images_in_two_splits(tmp_path: Path) -> None:
-    data = manifest_of(tmp_path / "a").provenance.data.model_copy(
-        update={"duplicates": Duplicates(validation=0, test=7)}
-    )
     labels = [i % 2 for i in range(200)]
-    manifest = with_test_metrics(manifest_of(tmp_path / "b", data=data), labels, labels)
+    copied = {"duplicates": Duplicates(validation=0, test=7)}
+    manifest = with_test_metrics(manifest_of(tmp_path, copied), labels, labels)
     (warning,) = warnings_of(manifest)
     assert warning.startswith("7 of 200 test images are also training images")
     assert "python -m trainer clean DATA" in warning
