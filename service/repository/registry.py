@@ -49,7 +49,7 @@ class Registry:
         load_seconds: float = LOAD_SECONDS,
     ) -> None:
         self._settings = settings
-        self._runtime = runtime
+        self.runtime = runtime
         self._telemetry = telemetry or Telemetry(runtime.provider)
         self._loader = Loader(settings, runtime, self._telemetry)
         self._load_seconds = load_seconds
@@ -112,10 +112,6 @@ class Registry:
             loaded.leases -= 1
             if loaded.retired and not loaded.leases:
                 self._release(loaded)
-
-    @property
-    def runtime(self) -> Runtime:
-        return self._runtime
 
     @property
     def entries(self) -> Sequence[Entry]:
