@@ -1,7 +1,5 @@
 """A reporter that keeps what a run reports."""
 
-from types import TracebackType
-
 import torch
 
 from trainer.training.progress import Epoch, Reporter
@@ -28,7 +26,5 @@ class Recorder(Reporter):
         self.epochs.append(epoch)
         self.progress.append(progress)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.left = True

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pydantic import JsonValue
@@ -117,11 +116,9 @@ class TrackingReporter(Reporter):
         self._inner.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._inner.__exit__(kind, error, traceback)
-        self._each(lambda tracker: tracker.close(failed=error is not None))
+    def __exit__(self, *exception: object) -> None:
+        self._inner.__exit__(*exception)
+        self._each(lambda tracker: tracker.close(failed=any(exception)))
 
     def _each(self, action: Callable[[Tracker], None]) -> None:
         """A lost connection to a tracker must not cost the run."""
