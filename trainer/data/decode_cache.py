@@ -11,11 +11,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, BinaryIO, Literal, Self
+from typing import Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -97,12 +96,7 @@ class PartWriter:
         self._file: BinaryIO = self._path("images").open("wb")
         self._header_bytes = self._write_header(0)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._file.close()
 
     def __len__(self) -> int:
@@ -215,7 +209,7 @@ class EntryWriter:
 
     @contextmanager
     def part(self, name: str, shape: tuple[int, int, int]) -> Iterator[PartWriter]:
-        with PartWriter(self._folder, name, shape) as part:
+        with closing(PartWriter(self._folder, name, shape)) as part:
             yield part
             self.parts[name] = part.finish()
 
