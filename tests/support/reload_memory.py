@@ -6,9 +6,9 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import ClassVar
 
-from service.backends.base import Runtime, Session
-from service.backends.onnx import OnnxRuntime
+from service.backends.onnx import OnnxRuntime, OnnxSession
 from service.repository.coordinator import Coordinator
 from service.repository.registry import Registry
 from service.settings import Device, Reload, Settings
@@ -18,19 +18,14 @@ RELOADS = 200
 WARM_UP = 60
 
 
-class LeakingRuntime:
+class LeakingRuntime(OnnxRuntime):
     """Keeps every session that it opened: the leak that the test must detect."""
 
-    wide = None
+    leaked: ClassVar[list[OnnxSession]] = []
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.provider, self.reason = runtime.provider, runtime.reason
-        self._runtime = runtime
-        self._leaked: list[Session] = []
-
-    def open(self, model: bytes) -> Session:
-        self._leaked.append(self._runtime.open(model))
-        return self._leaked[-1]
+    def open(self, model: bytes) -> OnnxSession:
+        self.leaked.append(super().open(model))
+        return self.leaked[-1]
 
 
 def resident_kib() -> int:
@@ -45,7 +40,7 @@ def own_threads() -> int:
     return sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
 
 
-async def measure(artifacts: Path, runtime: Runtime) -> tuple[int, int]:
+async def measure(artifacts: Path, runtime: OnnxRuntime) -> tuple[int, int]:
     settings = Settings(artifacts=artifacts, reload=Reload.EXPLICIT)
     registry = Registry(settings, runtime)
     coordinator = Coordinator(settings, registry)
@@ -66,7 +61,5 @@ async def measure(artifacts: Path, runtime: Runtime) -> tuple[int, int]:
 if __name__ == "__main__":
     folder, kind = Path(sys.argv[1]), sys.argv[2]
     write_bundle(folder, version=2)
-    cpu = OnnxRuntime(Device.CPU, threads=1, spin=False)
-    sys.stdout.write(
-        " ".join(map(str, asyncio.run(measure(folder, LeakingRuntime(cpu) if kind == "leaking" else cpu))))
-    )
+    runtime = (LeakingRuntime if kind == "leaking" else OnnxRuntime)(Device.CPU, threads=1, spin=False)
+    sys.stdout.write(" ".join(map(str, asyncio.run(measure(folder, runtime)))))
