@@ -1,6 +1,5 @@
 """The service on a Ray cluster of two nodes on this machine."""
 
-import io
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from fastapi.testclient import TestClient
 from service.api.app import create_app
 from service.settings import Device, Settings
 from tests.support.bundles import COLOURS, solid, write_bundle
-from tests.support.http_requests import form
+from tests.support.http_requests import form, npy
 from tests.support.service_process import REPOSITORY, environment
 
 pytestmark = [
@@ -99,14 +98,13 @@ def test_a_killed_replica_fails_only_its_requests_in_flight_and_one_retry_succee
     cluster: tuple[str, psutil.Process],
 ) -> None:
     url, owner = cluster
-    body = io.BytesIO()
-    np.save(body, np.zeros((10_000, 8, 8, 3), np.uint8))  # takes long enough to be in flight
+    body = npy(np.zeros((10_000, 8, 8, 3), np.uint8))  # takes long enough to be in flight
     statuses: Counter[str] = Counter()
     retried: Counter[str] = Counter()
     killed = threading.Event()
 
     def ask(client: httpx.Client) -> httpx.Response:
-        return client.post("/predict", content=body.getvalue(), headers={"Content-Type": "application/x-npy"})
+        return client.post("/predict", content=body, headers={"Content-Type": "application/x-npy"})
 
     def ask_often() -> None:
         with httpx.Client(base_url=url, timeout=600) as client:

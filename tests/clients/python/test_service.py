@@ -24,6 +24,7 @@ from schemas.image import decode_image, encode_png
 from schemas.manifest import InputSpec
 from tests.clients.python.conftest import Caller
 from tests.support.bundles import COLOURS, solid
+from tests.support.encoded_images import encode
 from tests.support.http_requests import BROKEN
 from tests.support.http_server import QuietHandler, http_server
 from tests.support.service_process import Service
@@ -42,9 +43,7 @@ def turned() -> Image.Image:
     image.paste(COLOURS["blue"], (0, 8, 8, 16))
     exif = image.getexif()
     exif[0x0112] = 6
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", exif=exif, quality=95)
-    return Image.open(buffer)
+    return Image.open(io.BytesIO(encode(image, "JPEG", exif=exif, quality=95)))
 
 
 @pytest.fixture
@@ -105,11 +104,9 @@ def test_an_array_in_a_list_of_several_shapes_is_answered_as_in_a_stack(ask: Ask
 
 def test_a_pillow_image_is_turned_upright_as_its_file_is() -> None:
     image = turned()
-    file = io.BytesIO()
-    image.save(file, "PNG", exif=image.getexif())
     (sent,) = batch(image)
     assert isinstance(sent, File)
-    upright = decode_image(file.getvalue(), SIZE)
+    upright = decode_image(encode(image, "PNG", exif=image.getexif()), SIZE)
     assert np.array_equal(decode_image(sent.data, SIZE), upright)
     assert not np.array_equal(decode_image(encode_png(np.asarray(image)), SIZE), upright)
 

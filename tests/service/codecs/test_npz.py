@@ -1,4 +1,3 @@
-import io
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,8 +11,9 @@ from service.codecs.archive import NPZ
 from service.codecs.base import Purpose, Submission
 from service.errors import InvalidRequestError, TooManyImagesError
 from tests.support.encoded_images import BOUNDED, spec
+from tests.support.http_requests import npy
 from tests.support.request_bodies import request_body
-from tests.support.zip_files import lying, npz
+from tests.support.zip_files import lying, npz, zipped
 
 SPEC = spec(8, 8, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (100, 8, 8), dtype=np.uint8)
@@ -79,13 +79,7 @@ def with_header(shape: str, dtype: str = "|u1") -> bytes:
     """An .npz whose images are 64 zeros, with another header."""
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
     array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(64)
-    labels = io.BytesIO()
-    np.save(labels, np.zeros(1, int))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("images.npy", array)
-        file.writestr("labels.npy", labels.getvalue())
-    return buffer.getvalue()
+    return zipped({"images.npy": array, "labels.npy": npy(np.zeros(1, int))}, zipfile.ZIP_STORED)
 
 
 HOSTILE = {

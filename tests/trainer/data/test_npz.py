@@ -8,6 +8,7 @@ import pytest
 
 from schemas.image import fit_pixels
 from schemas.manifest import InputSpec
+from tests.support.http_requests import npy
 from trainer.data.npz import NpzSource, open_archive
 from trainer.errors import DataError
 from trainer.recipe import DataConfig, Source
@@ -230,15 +231,9 @@ def test_members_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
     for member in (b"text", header.getvalue()):
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("images.npy", member)
-            file.writestr("labels.npy", _npy(np.zeros(1_000_000, np.int64)))
+            file.writestr("labels.npy", npy(np.zeros(1_000_000, np.int64)))
         with pytest.raises(DataError, match="images is damaged"):
             source(path).load()
-
-
-def _npy(array: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +5,7 @@ from PIL import Image
 from schemas.errors import ImageError
 from schemas.image import DEFAULT_MAX_PIXELS
 from schemas.manifest import InputSpec
+from tests.support.encoded_images import encode
 from trainer.data.photo import decode_photo
 
 SPEC = InputSpec(height=8, width=8, channels=3)
@@ -14,9 +13,7 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
 def encoded(kind: str, size: tuple[int, int] = (16, 16), **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, RED).save(buffer, kind, **options)
-    return buffer.getvalue()
+    return encode(Image.new("RGB", size, RED), kind, **options)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -45,7 +42,5 @@ def test_a_very_large_image_is_read(kind: str) -> None:
 
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_an_image_of_unknown_range_is_refused_with_advice(mode: str) -> None:
-    buffer = io.BytesIO()
-    Image.new(mode, (4, 4)).save(buffer, "TIFF")
     with pytest.raises(ImageError, match="Save the image as 8-bit RGB or grey"):
-        decode_photo(buffer.getvalue(), SPEC)
+        decode_photo(encode(Image.new(mode, (4, 4)), "TIFF"), SPEC)

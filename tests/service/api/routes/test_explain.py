@@ -11,9 +11,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from schemas.bundle import hash_file
-from schemas.image import Pixels
-from service.backends.base import Runtime, Session
-from service.backends.onnx import OnnxRuntime
+from schemas.image import Pixels, encode_png
+from service.backends.onnx import OnnxRuntime, OnnxSession
 from service.settings import Device
 from tests.service.conftest import Serve
 from tests.support.altered_bundles import change_manifest, flip_byte
@@ -39,17 +38,16 @@ def artifacts(tmp_path: Path) -> Path:
     return tmp_path / "artifacts"
 
 
-class CountingRuntime:
+class CountingRuntime(OnnxRuntime):
     """Counts the sessions that it opens."""
 
     def __init__(self) -> None:
-        self._runtime: Runtime = OnnxRuntime(Device.CPU, threads=1, spin=False)
-        self.provider, self.reason = self._runtime.provider, self._runtime.reason
+        super().__init__(Device.CPU, threads=1, spin=False)
         self.opened: list[bytes] = []
 
-    def open(self, model: bytes) -> Session:
+    def open(self, model: bytes) -> OnnxSession:
         self.opened.append(model)
-        return self._runtime.open(model)
+        return super().open(model)
 
 
 def predictions(response: Any) -> list[dict[str, Any]]:
@@ -66,7 +64,7 @@ def predictions(response: Any) -> list[dict[str, Any]]:
         lambda client: client.post("/predict?explain=true", json={"instances": [RED], "explain": True}),
         lambda client: client.post("/models/colours/versions/1/predict?explain=true", json={"instances": [RED]}),
         lambda client: client.post("/v1/models/colours:predict?explain=true", json={"instances": [RED]}),
-        lambda client: client.post("/predict", files=form(png(noisy("red"))), data={"explain": "true"}),
+        lambda client: client.post("/predict", files=form(encode_png(noisy("red"))), data={"explain": "true"}),
     ],
     ids=["query", "JSON", "both", "version", "v1", "form"],
 )
@@ -77,12 +75,6 @@ def test_a_prediction_has_the_map_of_its_class(client: TestClient, ask: Callable
     assert (explanation["height"], explanation["width"]) == (8, 8)
     expected = maps(noisy("red")[None], np.array([[1, 0, 0]], np.float32))[0]
     np.testing.assert_allclose(explanation["map"], expected, rtol=1e-5)
-
-
-def png(pixels: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def test_the_overlay_is_a_png_of_the_enlarged_image_with_the_map_over_it(client: TestClient) -> None:
