@@ -64,7 +64,9 @@ class PixelArray:
         return self.pixels.nbytes // _RESIZED_BYTES
 
     def decode(self, spec: InputSpec, max_pixels: int) -> Pixels:
-        _check_size(self.pixels, max_pixels)
+        if self.pixels.ndim >= 2 and self.pixels.shape[0] * self.pixels.shape[1] > max_pixels:
+            height, width = self.pixels.shape[:2]
+            raise ImageTooLargeError(f"The image has {width} x {height} pixels; the limit is {max_pixels:,}.")
         return fit_pixels(self.pixels, spec)
 
 
@@ -124,9 +126,7 @@ class JsonInstance:
         if isinstance(self.value, dict):
             return decode_image(_base64(self.value), spec, max_pixels)
         if isinstance(self.value, list):
-            pixels = _pixels(self.value)
-            _check_size(pixels, max_pixels)
-            return fit_pixels(pixels, spec)
+            return PixelArray(_pixels(self.value)).decode(spec, max_pixels)
         raise UnsupportedImageError(f"The instance is {_JSON_KINDS[type(self.value)]}; {_INSTANCE_KINDS}.")
 
 
@@ -160,9 +160,3 @@ def _pixels(rows: list[Any]) -> Pixels:
             f"Pixels must be from 0 to 255, not {shortened(values.min())} to {shortened(values.max())}."
         )
     return values.astype(np.uint8)
-
-
-def _check_size(pixels: Pixels, max_pixels: int) -> None:
-    if pixels.ndim >= 2 and pixels.shape[0] * pixels.shape[1] > max_pixels:
-        height, width = pixels.shape[:2]
-        raise ImageTooLargeError(f"The image has {width} x {height} pixels; the limit is {max_pixels:,}.")
