@@ -12,11 +12,6 @@ _SIGNATURE = re.compile(
 )
 
 
-def is_image(data: bytes) -> bool:
-    """Whether the data begins as an image file does."""
-    return _SIGNATURE.match(data) is not None
-
-
 def _parse(body: RequestBody) -> Submission:
     if not body.data:
         raise InvalidRequestError("The body is empty; send the bytes of an image (curl --data-binary @image.png).")
@@ -27,5 +22,5 @@ RAW_IMAGE = BodyFormat(
     "image/*",
     _parse,
     {Purpose.PREDICT: {"schema": {"type": "string", "format": "binary", "description": "One image file."}}},
-    recognizes=is_image,
+    recognizes=lambda data: _SIGNATURE.match(data) is not None,
 )

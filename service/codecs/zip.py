@@ -140,7 +140,7 @@ def _files(entries: Sequence[zipfile.ZipInfo]) -> list[File]:
     files: dict[tuple[str, ...], File] = {}
     for info in entries:
         path = _path(info)
-        if _is_ignored(path):
+        if not path or any(map(is_hidden, path)):
             continue
         _check_kind(info)
         if info.is_dir():
@@ -168,10 +168,6 @@ def _text(info: zipfile.ZipInfo) -> str:
         except UnicodeError:
             pass
     return info.filename
-
-
-def _is_ignored(path: tuple[str, ...]) -> bool:
-    return not path or any(is_hidden(part) for part in path)
 
 
 def _check_kind(info: zipfile.ZipInfo) -> None:

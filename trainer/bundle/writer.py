@@ -6,7 +6,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,8 @@ def new_bundle(artifacts: Path, name: str) -> Iterator[Path]:
         raise WriteError(f"The bundle could not be written to {artifacts / name} ({error.strerror}).") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _remove_if_empty(folder.parent)
+        with suppress(OSError):  # it holds versions
+            folder.parent.rmdir()
 
 
 def publish(folder: Path, manifest: ModelManifest, graph: Graph) -> Bundle:
@@ -141,10 +142,3 @@ def _twice_the_size(image: Pixels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(plane[:, :, 0] if plane.shape[2] == 1 else plane).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
-
-
-def _remove_if_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        return  # it holds versions

@@ -101,11 +101,6 @@ class ZippedArray:
         row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._step = max(1, _BLOCK_BYTES // max(1, row))
 
-    def refuse_objects(self) -> None:
-        """Raises DataError for an array of Python objects, which would have to be unpickled."""
-        if self.dtype.hasobject:
-            raise DataError(f"{self.name} holds Python objects, which are not read for safety; save numbers or text.")
-
     def __len__(self) -> int:
         return self.shape[0] if self.shape else 0
 
@@ -272,8 +267,10 @@ def _named(arrays: Arrays, name: str) -> ZippedArray:
         there = ", ".join(array.name for array in arrays.values()) or "none"
         known = "; ".join(f"{images}, {labels}" for images, labels in _PARTS["train"])
         raise DataError(f"there is no array {name}, but {there}. The names of images and labels can be {known}.")
-    arrays[name].refuse_objects()
-    return arrays[name]
+    array = arrays[name]
+    if array.dtype.hasobject:  # would have to be unpickled
+        raise DataError(f"{array.name} holds Python objects, which are not read for safety; save numbers or text.")
+    return array
 
 
 def _class_names(arrays: Arrays) -> tuple[str, ...]:

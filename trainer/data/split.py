@@ -97,16 +97,12 @@ def split(data: SourceData, config: DataConfig) -> Splits:
             *([] if config.value_range else _darkness(train)),
             *_note_small_classes(data, config),
             *found.notes,
-            *_remedy(found.duplicates),
+            *([REMEDY] if found.duplicates.validation or found.duplicates.test else []),
         ),
         train=train,
         validation=validation,
         test=test,
     )
-
-
-def _remedy(duplicates: Duplicates) -> list[str]:
-    return [REMEDY] if duplicates.validation or duplicates.test else []
 
 
 def _only(parts: list[LabelledImages]) -> LabelledImages:
