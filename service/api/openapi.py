@@ -64,11 +64,10 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, messages = models_json_schema([(message, "validation") for message in _MESSAGES], ref_template=_REF)
     schemas = schema["components"]["schemas"] | messages["$defs"]
-    for operation in (operation for path in schema["paths"].values() for operation in path.values()):
-        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-            del operation["responses"]["422"]  # FastAPI's own, for a path parameter that accepts any text
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]  # FastAPI's own, for a path parameter that accepts any text
             _add_keys(path, operation, required_access(method.upper(), path))
     schema["components"]["securitySchemes"] = _SCHEMES
     for name in _UNUSED:
