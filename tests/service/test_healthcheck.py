@@ -1,35 +1,25 @@
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from service.healthcheck import DEFAULT_PORT, address, main
 from service.settings import Settings
+from tests.support.http_server import QuietHandler, http_server
 
 
 @contextmanager
 def answering(status: int) -> Iterator[str]:
     """Runs a server that answers /readyz with this status and other paths with 404. Yields its port."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name in the base class
             self.send_response(status if self.path == "/readyz" else 404)
             self.end_headers()
             self.wfile.write(b"No model serves.")
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
-            """Keeps the request line out of stderr."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield str(server.server_port)
-        finally:
-            server.shutdown()
-            thread.join()
+    with http_server(Handler) as url:
+        yield url.rpartition(":")[2]
 
 
 def test_succeeds_when_the_service_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
