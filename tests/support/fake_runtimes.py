@@ -11,15 +11,20 @@ from service.backends.fake import FakeRuntime, FakeSession
 from tests.support.bundles import COLOURS
 
 
+def probabilities_of(images: Pixels) -> FloatArray:
+    """Returns the answers of the colours model."""
+    logits = images.mean(axis=(1, 2)) * 20 / 255
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: FloatArray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
+
+
 def colours(before: Callable[[Pixels], None]) -> FakeRuntime:
     """Answers as the colours model does, after a call of before(images)."""
 
     def answer(images: Pixels) -> FloatArray:
         before(images)
-        logits = images.mean(axis=(1, 2)) * 20 / 255
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: FloatArray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-        return probabilities
+        return probabilities_of(images)
 
     return FakeRuntime(lambda _: FakeSession((8, 8, 3), len(COLOURS), answer))
 

@@ -17,6 +17,7 @@ from service.backends.fake import FakeRuntime, FakeSession
 from service.errors import InferenceError
 from tests.service.conftest import Serve
 from tests.support.bundles import COLOURS, SPEC, solid
+from tests.support.fake_runtimes import probabilities_of
 from tests.support.http_requests import b64, labels_of, problem_of
 
 FAULTY = [[77]]  # the image, as an instance, on which the session does wrong
@@ -24,18 +25,11 @@ SHORT = {"X-Request-Timeout": "0.05"}
 CALLERS, REQUESTS = 16, 160
 
 
-def colours(images: Pixels) -> FloatArray:
-    logits = images.mean(axis=(1, 2)) * 20 / 255
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: FloatArray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return probabilities
-
-
 def faulty(fault: Callable[[FloatArray], FloatArray]) -> FakeRuntime:
     """The colours model; fault changes its output for a batch with the faulty image."""
 
     def answer(images: Pixels) -> FloatArray:
-        probabilities = colours(images)
+        probabilities = probabilities_of(images)
         return fault(probabilities) if (images == 77).all(axis=(1, 2, 3)).any() else probabilities
 
     return FakeRuntime(lambda _: FakeSession(SPEC.shape, len(COLOURS), answer))
