@@ -1,8 +1,8 @@
 """The service loads an int8 variant that the trainer exported."""
 
-import asyncio
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ from schemas.bundle import hash_file, open_bundle
 from schemas.manifest import ModelManifest, VariantName, render_json
 from service.backends.onnx import OnnxRuntime
 from service.repository.registry import Registry
-from service.settings import Device, Settings
+from service.settings import Device
 from tests.support import colour_images
-from tests.support.loaded_registry import load_all
+from tests.support.loaded_registry import loaded_registry
 from tests.support.training import train_bundle
 from tests.support.variant_reference import reference_of, times
 from trainer.evaluation.onnx_session import OnnxModel
@@ -43,14 +43,7 @@ def write(path: Path, manifest: ModelManifest) -> None:
 
 @pytest.fixture
 def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Registry]:
-    def loaded() -> Registry:
-        settings = Settings(artifacts=tmp_path)
-        registry = Registry(settings, OnnxRuntime(Device.CPU, threads=1, spin=False))
-        load_all(registry, settings)
-        request.addfinalizer(lambda: asyncio.run(registry.close()))
-        return registry
-
-    return loaded
+    return partial(loaded_registry, tmp_path, request)
 
 
 def test_int8_serves_on_a_cpu_and_passes_its_golden_samples(bundle: Path, load: Callable[[], Registry]) -> None:

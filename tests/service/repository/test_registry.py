@@ -3,6 +3,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from schemas.bundle import hash_file
 from schemas.image import Pixels
-from service.backends.base import Runtime, Session
+from service.backends.base import Session
 from service.backends.fake import FakeRuntime, FakeSession
 from service.backends.onnx import OnnxRuntime
 from service.errors import ModelNotFoundError, ModelRefusedError, NotReadyError
@@ -23,21 +24,13 @@ from service.settings import Device, Settings
 from tests.support.altered_bundles import add_variant, alter_golden, change_manifest, flip_byte
 from tests.support.bundles import write_bundle
 from tests.support.fake_runtimes import colours
-from tests.support.loaded_registry import load_all
+from tests.support.loaded_registry import loaded_registry
 from tests.support.service_process import SOON, until
 
 
 @pytest.fixture
 def load(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Registry]:
-    def registry_of(runtime: Runtime | None = None, **settings: Any) -> Registry:
-        cpu = OnnxRuntime(Device.CPU, threads=1, spin=False)
-        read = Settings(artifacts=tmp_path, **settings)
-        registry = Registry(read, runtime or cpu)
-        load_all(registry, read)
-        request.addfinalizer(lambda: asyncio.run(registry.close()))
-        return registry
-
-    return registry_of
+    return partial(loaded_registry, tmp_path, request)
 
 
 def model_of(registry: Registry, name: str | None = None, version: int | None = None) -> Model:
