@@ -1,5 +1,3 @@
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ from PIL import Image
 from tests.service.conftest import Serve
 from tests.support.altered_bundles import flip_byte
 from tests.support.bundles import COLOURS, solid, write_bundle
-from tests.support.encoded_images import encode, noise
+from tests.support.encoded_images import chunk, encode, noise, png_of
 from tests.support.http_requests import BROKEN, b64, form, labels_of, npy, problem_of
 
 ALL = list(COLOURS)
@@ -20,14 +18,9 @@ def pixels(colour: str) -> list[list[list[int]]]:
     return [[list(COLOURS[colour])] * 4] * 6
 
 
-def bomb(width: int = 50_000, height: int = 50_000, size: int = 20_000) -> bytes:
+def bomb() -> bytes:
     """A small PNG whose header claims to be huge."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", bytes(size)) + chunk(b"IEND", b"")
+    return png_of(50_000, 50_000, 8, 2, chunk(b"IDAT", bytes(20_000)))
 
 
 def test_json_may_mix_encoded_images_and_pixels(client: TestClient) -> None:
