@@ -1,10 +1,8 @@
-import hashlib
 import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from schemas.errors import (
     ShapeMismatchError,
 )
 from schemas.image import Pixels
+from tests.support.altered_bundles import change_manifest, expected_rows, write_expected
 from tests.support.bundles import COLOURS, SPEC, run, write_bundle
 
 IMAGES = TensorInfo("images", "tensor(uint8)", ["batch", 8, 8, 3])
@@ -38,25 +37,6 @@ def replay(path: Path, infer: Callable[[Pixels], FloatArray] | None = None) -> N
     bundle = open_bundle(path)
     bundle.read(bundle.manifest.fp32)
     bundle.check_golden(bundle.manifest.fp32, infer or (lambda pixels: run(path / "model.onnx", pixels)))
-
-
-def rewrite_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    file = path / "manifest.json"
-    fields = json.loads(file.read_text())
-    change(fields)
-    file.write_text(json.dumps(fields))
-
-
-def write_expected(path: Path, text: str) -> None:
-    """Replaces golden/expected.json and its hash in the manifest, which hides the change from the hash check."""
-    (path / "golden" / "expected.json").write_text(text)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    rewrite_manifest(path, lambda fields: fields["golden"]["expected"].update(sha256=digest))
-
-
-def expected_rows(path: Path) -> list[list[float]]:
-    rows: list[list[float]] = json.loads((path / "golden" / "expected.json").read_text())
-    return rows
 
 
 def test_a_whole_bundle_passes_every_check(path: Path) -> None:
@@ -170,7 +150,7 @@ def test_refuses_a_model_whose_output_has_another_shape(path: Path, shape: tuple
 def test_refuses_a_golden_sample_that_is_not_an_image(path: Path) -> None:
     (path / "golden" / "0.png").write_bytes(b"no image")
     entry = hash_file(path / "golden" / "0.png", path).model_dump()
-    rewrite_manifest(path, lambda fields: fields["golden"]["images"][0].update(entry))
+    change_manifest(path, lambda fields: fields["golden"]["images"][0].update(entry))
     with pytest.raises(GoldenMismatchError, match="cannot be decoded"):
         replay(path)
 
@@ -270,7 +250,7 @@ def test_refuses_a_pipe_in_place_of_a_file_without_opening_it(path: Path, file: 
 
 
 def test_refuses_another_format_version(path: Path) -> None:
-    rewrite_manifest(path, lambda fields: fields.update(format_version=2))
+    change_manifest(path, lambda fields: fields.update(format_version=2))
     with pytest.raises(FormatVersionError):
         open_bundle(path)
 
