@@ -28,13 +28,16 @@ from trainer.recipe import (
 )
 from trainer.training.distributed import World
 from trainer.training.loop import Fitted, TrainingRun, fit
-from trainer.training.progress import Epoch, LineReporter
+from trainer.training.progress import Epoch, LineReporter, Reporter
 
 
-def run(recipe: Recipe, recorder: Recorder | None = None) -> Fitted:
+def run(recipe: Recipe, reporter: Reporter | None = None, *, wrong: bool = False) -> Fitted:
+    """With wrong labels, training makes validation worse from epoch to epoch."""
     data = colour_images.splits(recipe)
+    if wrong:
+        data = replace(data, train=LabelledImages(data.train.images, (data.train.labels + 1) % 3))
     torch.manual_seed(recipe.seed)
-    return fit(build_network(recipe, data), data, recipe, CPU, recorder or Recorder())
+    return fit(build_network(recipe, data), data, recipe, CPU, reporter or Recorder())
 
 
 def logits(fitted: Fitted, images: Pixels) -> torch.Tensor:
@@ -64,12 +67,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(ema_decay:
 
 
 def test_the_epoch_with_the_best_validation_is_kept() -> None:
-    # Training on wrong labels makes validation worse from epoch to epoch, so the last epoch must not be kept.
     recipe = colour_images.recipe(epochs=6)
-    data = colour_images.splits(recipe)
-    wrong = replace(data, train=LabelledImages(data.train.images, (data.train.labels + 1) % 3))
-    torch.manual_seed(0)
-    fitted = fit(build_network(recipe, wrong), wrong, recipe, CPU, Recorder())
+    data, fitted = colour_images.splits(recipe), run(recipe, wrong=True)
     scores = [(epoch.validation_accuracy, -epoch.validation_loss) for epoch in fitted.history]
     assert scores[-1] < max(scores)
     assert scores[fitted.best_epoch - 1] == max(scores)
@@ -145,8 +144,7 @@ def test_progress_counts_every_step_of_the_run() -> None:
 
 def test_without_a_terminal_a_run_prints_one_line_per_epoch() -> None:
     stream = io.StringIO()
-    data = colour_images.splits(colour_images.recipe())
-    fit(build_network(colour_images.recipe(), data), data, colour_images.recipe(), CPU, LineReporter(stream))
+    run(colour_images.recipe(), LineReporter(stream))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert all(word in lines[0] for word in ("epoch 1/3", "train loss", "validation loss", "accuracy", "images/s"))
@@ -241,11 +239,7 @@ def test_a_step_reads_nothing_back_from_the_device(optimizer: OptimizerName) -> 
 
 
 def test_a_run_that_does_not_improve_ends_after_its_patience() -> None:
-    recipe = colour_images.recipe(epochs=50, patience=3)
-    data = colour_images.splits(recipe)
-    wrong = replace(data, train=LabelledImages(data.train.images, (data.train.labels + 1) % 3))
-    torch.manual_seed(0)
-    fitted = fit(build_network(recipe, wrong), wrong, recipe, CPU, Recorder())
+    fitted = run(colour_images.recipe(epochs=50, patience=3), wrong=True)
     assert len(fitted.history) == fitted.best_epoch + 3
 
 
@@ -345,10 +339,9 @@ def test_the_body_learns_at_its_own_rate() -> None:
 
 def test_a_last_batch_of_one_image_is_dropped_because_of_batch_norm() -> None:
     recipe = colour_images.recipe(batch_size=53, epochs=1, network=FastConfig(widths=(4, 4), whitening_stride=1))
-    data = colour_images.splits(recipe)
-    assert len(data.train) == 54
+    assert len(colour_images.splits(recipe).train) == 54
     recorder = Recorder()
-    fit(build_network(recipe, data), data, recipe, CPU, recorder)
+    run(recipe, recorder)
     assert recorder.steps[-1] == 1
 
 
