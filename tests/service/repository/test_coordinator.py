@@ -68,8 +68,10 @@ class Service:
         read = Settings(**{"artifacts": artifacts, "reload": "explicit", **settings})
         self.coordinator = Coordinator(read, self.workers, poll_seconds=0.01)
 
-    def put(self, name: str, version: int, content: str = "{}") -> Path:
-        """Writes to a temporary sibling and renames it, as the trainer does."""
+    def put(self, name: str, version: int, content: str = "{}", *, broken: bool = False) -> Path:
+        """Writes to a temporary sibling and renames it, as the trainer does. The workers refuse a broken one."""
+        if broken:
+            self.workers.broken.add((name, version))
         new = self.artifacts / name / f".new-{version}"
         new.mkdir(parents=True)
         (new / "manifest.json").write_text(content)
@@ -116,8 +118,7 @@ async def test_a_refused_version_leaves_the_old_one_and_is_tried_again_only_when
     service: Service,
 ) -> None:
     await service.coordinator.start()
-    service.workers.broken = {("a", 2)}
-    bundle = service.put("a", 2)
+    bundle = service.put("a", 2, broken=True)
     for _ in range(3):
         await service.coordinator.refresh()
     assert service.workers.serving["a"] == [1]
@@ -131,8 +132,7 @@ async def test_a_refused_version_leaves_the_old_one_and_is_tried_again_only_when
 
 
 async def test_a_restart_beside_a_refused_version_ends_in_the_same_state(service: Service) -> None:
-    service.put("a", 2)
-    service.workers.broken = {("a", 2)}
+    service.put("a", 2, broken=True)
     await service.coordinator.start()
     assert service.workers.serving["a"] == [1]
     assert service.workers.reasons("a")[2] == "It is broken."
@@ -153,8 +153,7 @@ async def test_a_load_with_a_version_rolls_back_until_a_load_without_one(service
 @pytest.mark.parametrize("version", [None, 2])
 async def test_a_refused_load_changes_only_the_reason_that_is_shown(service: Service, version: int | None) -> None:
     await service.coordinator.start()
-    service.workers.broken = {("a", 2)}
-    service.put("a", 2)
+    service.put("a", 2, broken=True)
     with pytest.raises(ModelRefusedError, match=r"a version 2 was refused: It is broken\. Version 1 serves\."):
         await service.coordinator.load("a", version)
     assert service.workers.serving["a"] == [1]
@@ -170,8 +169,7 @@ async def test_a_refused_load_changes_only_the_reason_that_is_shown(service: Ser
 async def test_serves_the_plan_again_after_a_refusal_so_that_no_worker_keeps_the_version(service: Service) -> None:
     """A worker may have loaded the version that another one refused: only a plan makes it release that version."""
     await service.coordinator.start()
-    service.workers.broken = {("a", 2)}
-    service.put("a", 2)
+    service.put("a", 2, broken=True)
     for _ in range(3):
         before = len(service.workers.plans)
         with pytest.raises(ModelRefusedError):
@@ -188,8 +186,7 @@ async def test_a_load_beside_a_refused_version_ends_in_the_state_of_a_restart(se
     elif held_back == "by a pin":
         await service.coordinator.load("a", 1)
     service.put("a", 3)
-    service.put("a", 4)
-    service.workers.broken = {("a", 4)}
+    service.put("a", 4, broken=True)
     with pytest.raises(ModelRefusedError, match=r"a version 4 was refused: It is broken\. Version 3 serves\."):
         await service.coordinator.load("a")
     assert service.workers.serving["a"] == [3]
@@ -219,8 +216,7 @@ async def test_a_load_without_a_valid_version_reports_that_none_serves_and_ends_
 async def test_a_refused_pin_does_not_serve_another_new_version(service: Service) -> None:
     await service.coordinator.start()
     service.put("a", 2)
-    service.put("a", 3)
-    service.workers.broken = {("a", 3)}
+    service.put("a", 3, broken=True)
     with pytest.raises(ModelRefusedError, match="Version 1 serves"):
         await service.coordinator.load("a", 3)
     assert service.workers.serving["a"] == [1]
@@ -288,8 +284,7 @@ async def test_an_unload_stays_until_a_newer_version_or_a_load(service: Service)
     await service.coordinator.unload("a")
     await service.coordinator.refresh()
     assert service.workers.serving == {"a": [], "b": [1]}
-    service.workers.broken = {("a", 3)}
-    service.put("a", 3)
+    service.put("a", 3, broken=True)
     await service.coordinator.refresh()
     assert service.workers.serving["a"] == []
     service.put("a", 4)
@@ -469,8 +464,7 @@ async def test_a_promotion_by_hand_in_the_folder_ends_a_pin_and_one_by_training_
 async def test_a_refused_promotion_changes_nothing(service: Service) -> None:
     record(service, 1)
     await service.coordinator.start()
-    service.workers.broken = {("a", 2)}
-    service.put("a", 2)
+    service.put("a", 2, broken=True)
     with pytest.raises(ModelRefusedError, match=r"a version 2 was refused: It is broken\. Version 1 serves\."):
         await service.coordinator.promote("a", 2)
     assert service.workers.serving["a"] == [1]
