@@ -129,10 +129,11 @@ class TrainingRun:
         self.optimizers = build_optimizers(self.network, recipe.optimizer, recipe.transfer.body_rate)
         self.average = MovingAverage(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.classes = len(data.labels)
-        weights = _class_weights(recipe.class_weights, data)
+        balanced, off = _balanced(data), recipe.class_weights is ClassWeights.OFF
+        weights = np.ones_like(balanced) if off else balanced
         self.image_weights = weights[data.train.labels]
-        self.class_weights = None if recipe.class_weights is ClassWeights.OFF else torch.from_numpy(weights).to(device)
-        self.shares = torch.from_numpy(_balanced(data)[data.train.labels])  # of a balanced epoch
+        self.class_weights = None if off else torch.from_numpy(weights).to(device)
+        self.shares = torch.from_numpy(balanced[data.train.labels])  # of a balanced epoch
         self.random = torch.Generator(device).manual_seed(recipe.seed)
         self.augmenter = Augmenter(recipe.augment, len(self.train), self.random)
         # Batch norm cannot compute the variance of one image, so a last batch that would leave one process with a
@@ -371,11 +372,6 @@ def _figures(logits: Tensor, targets: Targets) -> Tensor:
 def _seed(*parts: int) -> int:
     """Returns a seed that is independent of the seeds for other parts."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def _class_weights(kind: ClassWeights, data: Splits) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Returns float32 [classes]; without weights, ones."""
-    return np.ones(len(data.labels), np.float32) if kind is ClassWeights.OFF else _balanced(data)
 
 
 def _balanced(data: Splits) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
