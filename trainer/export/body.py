@@ -75,5 +75,6 @@ def add_head(body: bytes, network: nn.Module, temperature: float) -> bytes:
         producer_name=graph.producer_name,
         producer_version=graph.producer_version,
     )
+    del joined.opset_import[len(graph.opset_import) :]  # merge_models repeats them, which ONNX Runtime refuses
     content: bytes = joined.SerializeToString()
     return content

@@ -66,6 +66,7 @@ def test_the_bundle_holds_the_probe_and_its_cost(tmp_path: Path) -> None:
     (step,) = bundle.manifest.provenance.steps
     assert (step.name, step.kept) == ("linear probe", True)
     assert step.validation_accuracy == bundle.manifest.metrics.validation.accuracy
+    assert not any("could not be made" in variant.reason for variant in bundle.manifest.dropped_variants)
     card = (bundle.path / "README.md").read_text()
     assert f"- {step.sentence}" in card
     assert "95% interval" in step.sentence
