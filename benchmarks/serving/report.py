@@ -232,7 +232,7 @@ def _stage_table(rows: Sequence[Stages]) -> list[str]:
     lines.append(f"| **sum** | {' | '.join(_number(sum(row.us.values()), '.0f') for row in rows)} |")
     about = (
         "CPU microseconds of one worker per request, by samples of its stack: one PNG per request, 16 connections. "
-        "The columns called before show the version before the last optimisation of this path."
+        "The columns called before show the version whose batches ran in a thread."
     )
     return _table(
         "Where the time of one request goes",

@@ -20,7 +20,10 @@ _STAGES = {
     "/service/workers/http_limits.py": "HTTP: parse and write",
     "/service/workers/worker.py": EVENT_LOOP,
     "/service/workers/": "request ID, headers, timing",
-    "/service/api/middleware.py": "request ID, headers, timing",
+    "/service/api/middleware": "request ID, headers, timing",
+    "/starlette/middleware/": "request ID, headers, timing",
+    "/starlette/routing": "route and key",
+    "/fastapi/": "route and key",
     "/service/telemetry/": "counters",
     "/service/api/direct_routes.py": "route and key",
     "/service/api/auth.py": "route and key",
@@ -28,12 +31,17 @@ _STAGES = {
     "/service/repository/": "version, deadline, body",
     "/service/codecs/": "form",
     "/service/inference/predictions.py": "JSON",
+    "/schemas/prediction.py": "JSON",
+    "/pydantic/": "JSON",
     "/service/inference/inputs.py": "decode",
     "/schemas/": "decode",
     "/service/backends/": "run",
     "/service/inference/": "queue and batch",
 }
 STAGES = tuple(dict.fromkeys(_STAGES.values()))
+
+# py-spy reports a thread as busy while it waits for a lock.
+_WAITING = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py")
 
 
 @contextmanager
@@ -59,7 +67,7 @@ def sampling(pid: int, seconds: int) -> Iterator[Counter[str]]:
             raise SystemExit(f"py-spy ended with status {recorder.returncode}; it must be allowed to trace processes.")
         for line in file.read_text().splitlines():
             stack, _, count = line.rpartition(" ")
-            if "MainThread" in stack:  # py-spy reports other threads as busy while they wait for a lock
+            if not any(file in stack.rsplit(";", 1)[-1] for file in _WAITING):
                 found[stage_of(stack)] += int(count)
 
 
