@@ -125,8 +125,8 @@ class Result:
 
     @property
     def interval(self) -> str:
-        """The 95% interval: Student's t over seeds if there are at least three, otherwise Wilson's over test images."""
-        if len(self.runs) >= 3:
+        """The 95% interval: Student's t over three or more seeds that differ, else Wilson's over test images."""
+        if len(self.runs) >= 3 and len(set(self.accuracies)) > 1:
             half = stats.t.ppf(0.975, len(self.runs) - 1) * np.std(self.accuracies, ddof=1) / np.sqrt(len(self.runs))
             return f"{self.mean - half:.2%} to {min(self.mean + half, 1):.2%} over seeds"
         return f"{self.runs[0].accuracy_interval} over test images"
@@ -207,7 +207,8 @@ def render(found: Sequence[Result]) -> str:
         "",
         "- **Test accuracy** is the mean over the seeds, measured on the test split through ONNX Runtime.",
         "  The settings of a recipe were chosen on the validation split; exceptions are stated in the recipe's file.",
-        "- **95% interval**: over the seeds if there are three or more, otherwise over the test images of one run.",
+        "- **95% interval**: over the seeds if there are three or more that differ, otherwise over the test images of",
+        "  one run.",
         "- **Training time** excludes export and report. Single-threaded runs shared the machine.",
         "  Time-budgeted runs that were slowed by other jobs are excluded.",
         "- **Whole command** is the time from the start of the command to its end: it also reads the images, with no",

@@ -27,7 +27,7 @@ def chunks(data: bytes) -> Iterator[tuple[int, int]]:
 def decode_plain_png(data: bytes, max_pixels: int) -> Image.Image | None:
     """Returns a small PNG of 8-bit grey or RGB that contains only a header and pixels.
 
-    Returns None for every other file. Pillow's reader then decodes the file or reports what is wrong with it.
+    Returns None for every other file, which Pillow's reader decodes or refuses.
     """
     header = _PLAIN.match(data)
     if header is None:

@@ -3,7 +3,7 @@
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,10 +65,17 @@ def sampling(pid: int, seconds: int) -> Iterator[Counter[str]]:
             yield found
         if recorder.returncode:
             raise SystemExit(f"py-spy ended with status {recorder.returncode}; it must be allowed to trace processes.")
-        for line in file.read_text().splitlines():
-            stack, _, count = line.rpartition(" ")
-            if not any(file in stack.rsplit(";", 1)[-1] for file in _WAITING):
-                found[stage_of(stack)] += int(count)
+        found.update(samples_by_stage(file.read_text().splitlines()))
+
+
+def samples_by_stage(lines: Iterable[str]) -> Counter[str]:
+    """Counts the samples of py-spy's raw format, `stack count`, without threads that wait."""
+    found: Counter[str] = Counter()
+    for line in lines:
+        stack, _, count = line.rpartition(" ")
+        if not any(file in stack.rsplit(";", 1)[-1] for file in _WAITING):
+            found[stage_of(stack)] += int(count)
+    return found
 
 
 def stage_of(stack: str) -> str:

@@ -111,15 +111,16 @@ def _sentence(case: Case, found: Comparison) -> str:
     goal = f"{case.accuracy:.0%} on {case.title}"
     if convoy is None:
         return f"Within its limit, Convoy did not reach {goal}."
-    tutorial = (
-        f"the Keras tutorial's network did not in {found.keras[-1].seconds:.1f} s: more than"
-        if keras is None
-        else f"the Keras tutorial's network in {keras:.1f} s:"
-    )
     ratio, verdict = _ratio(case, found)
-    judged = f", {verdict}" if verdict else ""
+    judged = f"(target {TARGET:g}{', ' if verdict else ''}{verdict})"
+    if keras is None:
+        return (
+            f"Convoy reaches {goal} in {convoy:.1f} s. The Keras tutorial's network did not reach it in "
+            f"{found.keras[-1].seconds:.1f} s, so Convoy is more than {ratio:.1f} times as fast {judged}."
+        )
     return (
-        f"Convoy reaches {goal} in {convoy:.1f} s and {tutorial} {ratio:.1f} times as fast (target {TARGET:g}{judged})."
+        f"Convoy reaches {goal} in {convoy:.1f} s and the Keras tutorial's network in {keras:.1f} s: "
+        f"{ratio:.1f} times as fast {judged}."
     )
 
 

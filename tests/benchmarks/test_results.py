@@ -95,6 +95,8 @@ def test_the_interval_is_over_seeds_if_there_are_three_and_else_over_test_images
     # Student's t with two degrees of freedom: 4.303 * 0.01 / sqrt(3)
     assert three.interval == "92.52% to 97.48% over seeds"
     assert three.mean == pytest.approx(0.95)
+    equal = Result(DIGITS, tuple(run(0.95, seed) for seed in range(3)))
+    assert equal.interval == one.interval
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from benchmarks.processes import started
 from benchmarks.serving.load import Request, closed_loop, open_loop
 from benchmarks.serving.report import render
 from benchmarks.serving.results import Bare, Closed, Group, Overload, Results, Stages
-from benchmarks.serving.stages import EVENT_LOOP, shares, stage_of
+from benchmarks.serving.stages import EVENT_LOOP, samples_by_stage, shares, stage_of
 from tests.support.bundles import solid, write_bundle
 
 CASE = "PNG, 16 connections"
@@ -56,6 +56,12 @@ def test_the_innermost_known_frame_names_the_stage() -> None:
     assert stage_of(stack + "add (/b/service/telemetry/counters.py:7);append (/usr/lib/list.py:1)") == "counters"
     assert stage_of("poll (/usr/lib/asyncio/events.py:80)") == EVENT_LOOP
     assert stage_of("main (/a/service/workers/worker.py:9);run (/usr/lib/asyncio/runners.py:1)") == EVENT_LOOP
+
+
+def test_a_thread_that_waits_for_a_lock_is_not_counted() -> None:
+    batch = "work (/a/service/inference/batcher.py:9)"
+    waiting = f"{batch};wait (/usr/lib/python3.11/threading.py:320)"
+    assert samples_by_stage([f"{batch} 3", f"{waiting} 5", f"{batch} 1"]) == {"queue and batch": 4}
 
 
 def test_shares_add_up_to_the_total() -> None:

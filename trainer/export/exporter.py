@@ -67,7 +67,7 @@ def prepared(network: nn.Module) -> nn.Module:
         return network
     try:
         return fuse(network)
-    except Exception as error:  # so does tracing
+    except Exception as error:  # tracing raises exceptions of many types
         raise _export_error(error) from error
 
 

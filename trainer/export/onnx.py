@@ -24,6 +24,7 @@ from trainer.models.layers import as_input
 PARITY_IMAGES = 1024
 PARITY_PIXELS = 2**23  # PyTorch takes several times as long for an image as ONNX Runtime
 PARITY_BATCHES = (1, 2, 7)
+BATCHES_OF_EACH_SIZE = 3
 MAP_IMAGES = 7
 RELATIVE_TOLERANCE = 1e-3
 ABSOLUTE_TOLERANCE = 1e-4
@@ -55,7 +56,8 @@ class NetworkOutput:
     @classmethod
     def of(cls, logits: Callable[[Pixels], FloatArray], test: Images | Pixels) -> "NetworkOutput":
         _, height, width, _ = test.shape
-        rows = spread(len(test), min(PARITY_IMAGES, PARITY_PIXELS // (height * width)))
+        affordable = max(BATCHES_OF_EACH_SIZE * max(PARITY_BATCHES), PARITY_PIXELS // (height * width))
+        rows = spread(len(test), min(PARITY_IMAGES, affordable))
         return cls(rows, images := test[rows], logits(images))
 
     def parity(self, found: FloatArray) -> Parity:
@@ -99,7 +101,7 @@ def check_batches(model: OnnxModel, network: NetworkOutput) -> None:
     """Raises ExportError if a logit of an exported fp32 model differs from its network at batch size 1, 2 or 7."""
     _check_batch_is_symbolic(model)
     for size in PARITY_BATCHES:
-        for start in range(0, min(len(network.images), 3 * size), size):
+        for start in range(0, min(len(network.images), BATCHES_OF_EACH_SIZE * size), size):
             rows = slice(start, start + size)
             _check_close(model.run(network.images[rows])[1], network.logits[rows])
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
@@ -24,8 +25,6 @@ from service.inference.evaluation import check_comparable, compare
 from service.inference.model import Model
 from service.inference.request_context import RequestContext
 from service.telemetry.timings import Timings
-
-INLINE_BYTES = 0  # a small archive can be large when it is unpacked
 
 _DESCRIPTION = "The metrics, with the variant and provider that answered"
 
@@ -80,6 +79,8 @@ def router(flow: InferenceFlow) -> APIRouter:
 
 
 def _handler(flow: InferenceFlow, query_type: type[EvaluateQuery]) -> Handler:
+    run = partial(flow, inline_bytes=0)  # a small archive can be large when it is unpacked
+
     async def evaluate(request: Request) -> Response:
         query, timeout = read_query(request, query_type), flow.settings.evaluate_timeout
 
@@ -87,9 +88,8 @@ def _handler(flow: InferenceFlow, query_type: type[EvaluateQuery]) -> Handler:
             return submission_parser(request, Purpose.EVALUATE, query, flow.settings)
 
         if isinstance(query, CompareQuery) and query.versions:
-            two = _lease_two(flow, request, query.versions)
-            return await flow(request, timeout, two, parser, _compare, inline_bytes=INLINE_BYTES)
-        return await flow(request, timeout, flow.lease(request), parser, _evaluate, inline_bytes=INLINE_BYTES)
+            return await run(request, timeout, _lease_two(flow, request, query.versions), parser, _compare)
+        return await run(request, timeout, flow.lease(request), parser, _evaluate)
 
     return evaluate
 

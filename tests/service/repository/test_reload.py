@@ -80,6 +80,10 @@ class Callers:
         for caller in callers:
             caller.result()
 
+    def wait_for_more(self, number: int) -> None:
+        enough = len(self.answers) + number
+        until(lambda: len(self.answers) > enough)
+
     def _ask(self) -> None:
         while not self._end.is_set():
             with registry_of(self.client).lease() as model:
@@ -95,8 +99,7 @@ def test_no_request_fails_or_gets_an_older_version_while_new_versions_appear(art
         for version in range(2, 8):
             put(artifacts, version)
             change(client, "refresh")
-            seen = len(callers.answers)
-            until(lambda seen=seen: len(callers.answers) > seen + 20)  # type: ignore[misc]
+            callers.wait_for_more(20)
     assert {status for status, _, _ in callers.answers} == {200}
     assert all(answered >= before for _, before, answered in callers.answers)
     assert {answered for _, _, answered in callers.answers} >= {2, 7}

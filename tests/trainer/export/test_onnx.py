@@ -14,7 +14,7 @@ from schemas.manifest import InputSpec
 from tests.support.parity import parity_of
 from trainer.errors import ExportError
 from trainer.evaluation.onnx_session import OnnxModel
-from trainer.export.onnx import export
+from trainer.export.onnx import PARITY_BATCHES, NetworkOutput, export
 from trainer.models.build import build
 from trainer.models.layers import Normalise, Shape
 from trainer.network_config import NETWORKS, network_named
@@ -106,6 +106,12 @@ def test_answers_do_not_depend_on_the_batch_size() -> None:
     batch = images(300)
     assert np.allclose(model.probabilities(batch)[-3:], model.run(batch[-3:])[0], atol=1e-6)
     assert np.allclose(model.logits(batch)[:3], model.run(batch[:3])[1], atol=1e-5)
+
+
+def test_large_images_are_compared_in_every_batch_size_too() -> None:
+    large = np.zeros((30, 1024, 1024, 1), np.uint8)
+    compared = NetworkOutput.of(lambda images: np.zeros((len(images), 2), np.float32), large)
+    assert len(compared.images) == len(compared.logits) == 3 * max(PARITY_BATCHES)
 
 
 def test_refuses_the_graph_of_another_network() -> None:

@@ -35,3 +35,12 @@ def test_the_bar_reaches_the_end_of_a_run_with_a_time_budget() -> None:
     reporter = BarReporter(Console(file=stream, force_terminal=True, width=200))
     lines(reporter, stream, epochs=1000, max_seconds=0.5)
     assert reporter._progress.finished
+
+
+def test_the_bar_is_full_after_an_epoch_in_whose_validation_the_time_ended() -> None:
+    reporter = BarReporter(Console(file=io.StringIO(), force_terminal=True, width=200))
+    with reporter:
+        reporter.step(1, 0.99, 0.5, 0.9, 2000)
+        assert not reporter._progress.finished
+        reporter.epoch(EPOCH, None, 1.0)
+        assert reporter._progress.finished
